@@ -1,0 +1,46 @@
+# make run    the quickstart: search → best → final training → evaluation on the untouched test split
+# make test   all tests
+# make check  ruff, mypy, import-linter
+# make bench  side-by-side benchmarks
+# Each makes its own .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+HPSEARCH := $(BIN)/hpsearch
+
+.PHONY: run test check bench clean
+
+run: .venv/run
+	$(HPSEARCH) run studies/quickstart.yaml
+	$(HPSEARCH) best quickstart -o storage/best.yaml
+	$(HPSEARCH) train storage/best.yaml --resume
+	$(HPSEARCH) evaluate storage/runs/quickstart
+
+test: .venv/dev
+	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+check: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv storage/data storage/trials storage/runs storage/logs storage/inspections storage/*.db*
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "hpsearch needs Python 3.11 or newer; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv \
+	  || { rm -rf .venv; echo "this Python can't make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+.venv/run: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

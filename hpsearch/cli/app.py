@@ -1,0 +1,42 @@
+"""The `hpsearch` command: its verbs, and how errors reach a person."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hpsearch.cli import best, dashboard, doctor, evaluate, run, show, status, train, worker
+from hpsearch.errors import HpsearchError
+
+app = typer.Typer(
+    name="hpsearch",
+    help="Hyperparameter search for QLoRA fine-tuning that can be left running.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("doctor")(doctor.doctor)
+app.command("show")(show.show)
+app.command("run")(run.run)
+app.command("worker")(worker.worker)
+app.command("status")(status.status)
+app.command("dashboard")(dashboard.dashboard)
+app.command("best")(best.best)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+
+
+def main() -> None:
+    """Exit codes: 0, 1 (it failed), 2 (your input), 130 (Ctrl-C)."""
+    try:
+        app(standalone_mode=False)
+    except HpsearchError as error:
+        print(f"hpsearch: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("hpsearch: stopped; nothing is lost", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,32 @@
+"""`hpsearch dashboard`: the stock optuna-dashboard, and TensorBoard for final runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpsearch.cli.options import StoreOption, open_store, storage_folder
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")] = 8080,
+    tensorboard_port: Annotated[int, typer.Option(min=1, max=65535, help="port of TensorBoard")] = 6006,
+    store: StoreOption = None,
+) -> None:
+    """Open optuna-dashboard on the store, and TensorBoard on the final runs, on 127.0.0.1."""
+    from rich.console import Console
+
+    from hpsearch.watch.dashboard import serve_dashboard, start_tensorboard
+
+    console = Console()
+    storage = storage_folder()
+    with open_store(store) as opened:
+        board = start_tensorboard(storage.runs, tensorboard_port)
+        console.print(f"dashboard:   http://127.0.0.1:{port}", highlight=False)
+        console.print(f"TensorBoard: http://127.0.0.1:{tensorboard_port}   (Ctrl-C ends both)", highlight=False)
+        try:
+            serve_dashboard(opened.optuna, storage.artifacts, port)
+        finally:
+            board.terminate()
+            board.wait()

@@ -1,0 +1,22 @@
+"""`hpsearch doctor`: what works on this machine and what doesn't."""
+
+from __future__ import annotations
+
+import typer
+
+from hpsearch.cli.options import StoreOption, open_store, storage_folder, telling, trainer_starter
+
+
+def doctor(store: StoreOption = None) -> None:
+    """What works on this machine and what doesn't, with the mend for each."""
+    from rich.console import Console
+
+    from hpsearch.results.doctor import examine
+    from hpsearch.watch.tables import checks_table
+
+    console = Console()
+    with telling(console) as tell:
+        checks = examine(storage_folder(), lambda: open_store(store), trainer_starter("doctor"), tell)
+    console.print(checks_table(checks))
+    if any(check.verdict == "fails" for check in checks):
+        raise typer.Exit(1)

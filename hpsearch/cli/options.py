@@ -1,0 +1,120 @@
+"""Options that several verbs share, and what they open."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpsearch.folders import StorageFolder
+    from hpsearch.store import Store, StoredStudy
+    from hpsearch.worker.opening import StartTrainer
+
+StudyFileArgument = Annotated[Path, typer.Argument(help="a study file", show_default=False)]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="database URL, without a password; default: $HPSEARCH_STORE, or SQLite in ./storage",
+        show_default=False,
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="overrides a field of the study file", show_default=False),
+]
+
+
+def storage_folder() -> StorageFolder:
+    """`$HPSEARCH_STORAGE`, or `./storage`."""
+    from hpsearch.folders import StorageFolder
+
+    return StorageFolder(Path(os.environ.get("HPSEARCH_STORAGE", "storage")).resolve())
+
+
+def open_store(url: str | None) -> Store:
+    from hpsearch.store import Store
+    from hpsearch.store.engine import parse_url
+
+    if url is not None:
+        return Store(parse_url(url, from_argv=True))
+    default = f"sqlite:///{storage_folder().database}"
+    return Store(parse_url(os.environ.get("HPSEARCH_STORE", default), from_argv=False))
+
+
+def find_study(store: Store, name: str) -> StoredStudy:
+    """Raises InputError with the names that there are."""
+    from hpsearch.errors import InputError, did_you_mean
+
+    with store.reaching():
+        known = store.studies.all()
+    found = next((study for study in known if study.name == name), None)
+    if found is None:
+        there = did_you_mean(name, [study.name for study in known]) if known else "it has no studies yet"
+        raise InputError(f"{store.name} has no study {name!r}; {there}")
+    return found
+
+
+def trainer_starter(name: str) -> StartTrainer:
+    """Starts trainer processes whose own words go to a log of that name."""
+    from hpsearch.worker.trainer_process import TrainerProcess
+
+    log = storage_folder().trainer_log(name)
+    return lambda: TrainerProcess(log)
+
+
+Tell = Callable[[str, int, int], None]
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def telling(console: Console) -> Iterator[Tell]:
+    """A progress line for whatever takes more than a moment: a bar on a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        yield _teller(console)
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def tell(name: str, done: int, total: int) -> None:
+            progress.update(task, description=name, completed=done, total=total or None)
+
+        yield tell
+
+
+def _teller(console: Console) -> Tell:
+    """A line when something new begins, and every few seconds."""
+    last_name, last_at = "", 0.0
+
+    def tell(name: str, done: int, total: int) -> None:
+        nonlocal last_name, last_at
+        now = time.monotonic()
+        if name != last_name or now - last_at > _SECONDS_BETWEEN_LINES:
+            last_name, last_at = name, now
+            console.print(f"{name}{f' {done}/{total}' if done else ''}", highlight=False)
+
+    return tell

@@ -1,0 +1,30 @@
+"""`hpsearch show`: what a study's trials will see, before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpsearch.cli.options import SetOption, StudyFileArgument, storage_folder, telling, trainer_starter
+
+
+def show(
+    study_file: StudyFileArgument,
+    examples: Annotated[int, typer.Option(min=0, help="how many examples to show")] = 3,
+    set_: SetOption = None,
+) -> None:
+    """The splits, and a few examples as the model will see them: what is masked, what is learned."""
+    from rich.console import Console
+
+    from hpsearch.spec import load_study
+    from hpsearch.watch.examples import example_panel, splits_table
+    from hpsearch.worker.opening import prepare_study
+
+    console = Console()
+    file = load_study(study_file, set_)
+    with telling(console) as tell:
+        prepared = prepare_study(file, storage_folder(), trainer_starter("inspection"), tell, examples)
+    console.print(splits_table(file.spec, prepared.manifest))
+    for example in prepared.examples:
+        console.print(example_panel(example))

@@ -1,0 +1,55 @@
+"""`hpsearch status`: studies, trials, workers, the best so far."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.cli.options import StoreOption, find_study, open_store
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hpsearch.store import Store
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(help="one study in full; default: all", show_default=False)] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="keep looking until Ctrl-C")] = False,
+    store: StoreOption = None,
+) -> None:
+    """What every study has come to, and what each worker does now."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with open_store(store) as opened:
+        if not watch:
+            console.print(_picture(opened, study))
+            return
+        with Live(_picture(opened, study), console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_picture(opened, study), refresh=True)
+                time.sleep(1.0)
+
+
+def _picture(store: Store, name: str | None) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from hpsearch.search.view import read_view
+    from hpsearch.watch.tables import studies_table, study_panel, workers_table
+
+    if name is not None:
+        return study_panel(read_view(store, find_study(store, name)))
+    with store.reaching():
+        known = store.studies.all()
+    if not known:
+        return Text(f"{store.name} has no studies yet: hpsearch run STUDY_FILE makes one")
+    views = [read_view(store, study) for study in known]
+    workers = [worker for view in views for worker in view.live_workers]
+    if not workers:
+        return studies_table(views)
+    return Group(studies_table(views), Text(), workers_table(workers))

@@ -1,0 +1,108 @@
+"""`hpsearch train`: the final training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.cli.options import (
+    SetOption,
+    StoreOption,
+    find_study,
+    open_store,
+    storage_folder,
+    trainer_starter,
+)
+
+if TYPE_CHECKING:
+    from hpsearch.spec import StudyFile
+
+
+def train(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FILE|STUDY", help="best.yaml, a study file, or a study's name", show_default=False),
+    ],
+    trial: Annotated[
+        int | None,
+        typer.Option(min=0, help="this trial of the study instead of the best", show_default=False),
+    ] = None,
+    no_search: Annotated[bool, typer.Option("--no-search", help="train a study file's own values")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="throw the folder's run away and start over")] = False,
+    out: Annotated[Path | None, typer.Option(help="run folder; default: storage/runs/NAME", show_default=False)] = None,
+    store: StoreOption = None,
+    set_: SetOption = None,
+) -> None:
+    """The final training: all of the train split, the final budget, the best adapter kept."""
+    from rich.console import Console
+
+    from hpsearch.results.final import RunFolder, train_final
+    from hpsearch.trial import Outcome
+    from hpsearch.watch.training import TrainingDisplay
+    from hpsearch.worker.stopping import StopFlag
+
+    console = Console()
+    storage = storage_folder()
+    file, name = _what_to_train(what, trial, no_search, store, set_)
+    folder = RunFolder((out or storage.runs / name).resolve())
+    stop = StopFlag()
+    stop.install(watch_parent=False)
+    was_trained = folder.is_trained() and not restart
+    with TrainingDisplay(console) as display:
+        result = train_final(
+            file,
+            folder,
+            storage,
+            trainer_starter("final"),
+            stop,
+            display.tell,
+            display.watch,
+            resume=resume,
+            restart=restart,
+        )
+    if result.outcome is Outcome.STOPPED:
+        console.print(f"stopped and saved. Continue with: hpsearch train {what} --resume", highlight=False)
+        raise typer.Exit(130)
+    losses = [report.loss for report in result.reports]
+    best = min(losses, default=float("nan"))
+    console.print(
+        f"{'already trained' if was_trained else 'trained'}: best validation loss {best:.4f} at report "
+        f"{losses.index(best) + 1} of {len(losses)}; {result.num_steps} steps, "
+        f"{result.trainable_percent:.2f} % of the parameters trainable\n"
+        f"adapter: {folder.adapter}\nNext: hpsearch evaluate {_short(folder.path)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _what_to_train(
+    what: str, trial: int | None, no_search: bool, store: str | None, overrides: list[str] | None
+) -> tuple[StudyFile, str]:
+    """The file of the final run, and the name of its folder."""
+    from hpsearch.errors import InputError
+    from hpsearch.results.best import choose
+    from hpsearch.search.view import read_view
+    from hpsearch.spec import StudyFile, load_study
+
+    path = Path(what)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        file = load_study(path, overrides)
+        if file.spec.search is not None and not no_search:
+            raise InputError(
+                f"{path} says what to search, not what to train. Train the best trial with "
+                f"hpsearch train {file.spec.study}, or the file's own values with --no-search"
+            )
+        return file, f"{file.spec.study}-defaults" if no_search else file.spec.study
+    if overrides:
+        raise InputError("--set goes with a file; write one with hpsearch best STUDY -o best.yaml")
+    with open_store(store) as opened:
+        chosen = choose(read_view(opened, find_study(opened, what)), trial)
+    name = f"{what}-trial-{chosen.trial.number}"
+    return StudyFile(Path(f"trial {chosen.trial.number} of {what}"), chosen.final, {}), name

@@ -1,0 +1,84 @@
+"""The manifest: which row is in which split, with checksums. Stored with the study, checked at every start."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+
+from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.split import SplitName, Splits
+from hpsearch.errors import FieldError
+from hpsearch.trial import Record
+
+RowKey = tuple[str, str]
+"""A row's id and the SHA-256 of its content."""
+
+
+class Manifest(Record):
+    splits: dict[SplitName, list[RowKey]]
+    left_out: dict[str, list[str]]
+    """Reason → ids."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.model_dump_json(include={"splits"}).encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        return gzip.compress(self.model_dump_json().encode(), mtime=0)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        return cls.model_validate_json(gzip.decompress(content))
+
+    def rows_of(self, read: ReadRows) -> Splits:
+        """The rows of each split, out of freshly read data.
+
+        Raises:
+            FieldError: the data is not what it was when the study was created, or two splits overlap.
+        """
+        by_id = {row.id: row for row in read.rows}
+        known = {row_id for keys in self.splits.values() for row_id, _ in keys}
+        known |= {row_id for ids in self.left_out.values() for row_id in ids}
+        differences = [f"row {row_id!r} is new" for row_id in by_id if row_id not in known]
+        differences += [
+            f"row {row_id!r} {'has changed' if row_id in by_id else 'is gone'}"
+            for keys in self.splits.values()
+            for row_id, sha256 in keys
+            if row_id not in by_id or by_id[row_id].sha256 != sha256
+        ]
+        if differences:
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise FieldError(
+                "data.source",
+                f"the data is not what it was when the study was created: {', '.join(differences[:3])}{more}. "
+                "Bring the old data back, or give the study a new name",
+            )
+        splits: Splits = {name: [by_id[row_id] for row_id, _ in keys] for name, keys in self.splits.items()}
+        check_disjoint(splits)
+        return splits
+
+
+def make_manifest(splits: Splits, left_out: dict[str, list[str]]) -> Manifest:
+    check_disjoint(splits)
+    keys: dict[SplitName, list[RowKey]] = {
+        name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
+    }
+    return Manifest(splits=keys, left_out=left_out)
+
+
+def check_disjoint(splits: Splits) -> None:
+    """Raises FieldError where one row, its content, its group or its image is in two splits."""
+    owner: dict[tuple[str, str], tuple[SplitName, Row]] = {}
+    for name, rows in splits.items():
+        for row in rows:
+            ties = {"row": row.id, "content": row.sha256, "group": row.group, "image": row.image_sha256}
+            for kind, value in ties.items():
+                if value is None:
+                    continue
+                first, first_row = owner.setdefault((kind, value), (name, row))
+                if first != name:
+                    raise FieldError(
+                        "data.split",
+                        f"{first} and {name} overlap: rows {first_row.id!r} and {row.id!r} share the same {kind}"
+                        + (f" {value!r}" if kind == "group" else ""),
+                    )

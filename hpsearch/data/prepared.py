@@ -1,0 +1,118 @@
+"""Prepared rows: one Arrow folder for each split and subset, under the manifest's checksum.
+
+A trial's config names the folders of train and validation rows. The test rows are written only when an
+evaluation asks for them, into a folder that no trial's config names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.rows import ReadRows, Row, Tell, read_rows
+from hpsearch.data.source import Source, open_source
+from hpsearch.data.split import SplitName, Splits, subset
+from hpsearch.folders import read_json, write_text
+from hpsearch.spec.data import DataSpec, SplitByColumn
+
+
+class DataFolder:
+    """Where prepared rows lie: `<storage>/data`."""
+
+    def __init__(self, storage: Path) -> None:
+        self.path = storage / "data"
+        self.images = self.path / "images"
+
+    def rows(self, manifest: Manifest, split: SplitName, fraction: float = 1.0) -> Path:
+        part = "" if fraction >= 1 else f"-{fraction:g}"
+        return self.path / manifest.sha256[:16] / f"{split}{part}"
+
+    def files(self, manifest: Manifest) -> Path:
+        return self.path / manifest.sha256[:16] / "files.json"
+
+
+def read_data(data: DataSpec, folder: Path, storage: DataFolder, tell: Tell) -> tuple[ReadRows, list[Path]]:
+    """All usable rows, and the files that they came from."""
+    source = open_source(data, folder)
+    split_column = data.split.column if isinstance(data.split, SplitByColumn) else None
+    read = read_rows(source, data.columns, split_column, storage.images, tell)
+    return read, _files(source, read)
+
+
+def _files(source: Source, read: ReadRows) -> list[Path]:
+    images = {Path(row.image) for row in read.rows if row.image}
+    return [*source.files, *sorted(images)]
+
+
+def ensure_prepared(
+    manifest: Manifest,
+    data: DataSpec,
+    folder: Path,
+    storage: DataFolder,
+    wanted: Sequence[tuple[SplitName, float]],
+    tell: Tell,
+) -> dict[tuple[SplitName, float], Path]:
+    """Folders of the wanted splits and fractions, checked against the manifest and written where missing.
+
+    Raises:
+        FieldError: the data is not what the manifest says.
+    """
+    paths = {(split, fraction): storage.rows(manifest, split, fraction) for split, fraction in wanted}
+    if all(path.is_dir() for path in paths.values()) and _unchanged(storage.files(manifest)):
+        return paths
+    read, files = read_data(data, folder, storage, tell)
+    write_prepared(manifest, manifest.rows_of(read), files, storage, wanted)
+    return paths
+
+
+def write_prepared(
+    manifest: Manifest,
+    splits: Splits,
+    files: list[Path],
+    storage: DataFolder,
+    wanted: Sequence[tuple[SplitName, float]],
+) -> None:
+    for split, fraction in wanted:
+        path = storage.rows(manifest, split, fraction)
+        if not path.is_dir():
+            write_rows(subset(splits[split], fraction), path)
+    write_text(storage.files(manifest), json.dumps({str(file): _stamp(file) for file in files}))
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Writes rows as an Arrow folder, all or nothing."""
+    from datasets import Dataset
+
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    columns = {
+        "id": [row.id for row in rows],
+        "messages": [row.messages for row in rows],
+        "image": [row.image for row in rows],
+        "label": [row.label for row in rows],
+    }
+    Dataset.from_dict(columns).save_to_disk(str(draft))
+    try:
+        draft.rename(path)
+    except OSError:  # another process was faster
+        shutil.rmtree(draft)
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _unchanged(record: Path) -> bool:
+    """Whether no source file changed its size or time since the rows were prepared."""
+    if not record.exists():
+        return False
+    stamps = cast(dict[str, list[int]], read_json(record))
+    try:
+        return all(_stamp(Path(file)) == stamp for file, stamp in stamps.items())
+    except OSError:
+        return False

@@ -1,0 +1,240 @@
+"""Reading a source into rows: what each row says, its checksum, and the rows that are left out and why."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.data.source import Source
+from hpsearch.errors import FieldError
+from hpsearch.spec.data import ColumnsSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Tell = Callable[[str, int, int], None]
+"""Progress for a person: what is being done, how many are done, how many there are."""
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example. `messages` ends with the assistant's answer; raw prompts and completions use the same form."""
+
+    id: str
+    messages: list[Message]
+    image: str | None
+    image_sha256: str | None
+    group: str | None
+    label: str | None
+    split: str | None
+
+    @property
+    def sha256(self) -> str:
+        """Of the content: two rows with equal checksums are duplicates whatever their ids."""
+        content = json.dumps([self.messages, self.image_sha256, self.label], ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass
+class ReadRows:
+    """The rows that can be used, and the ids of the others by reason."""
+
+    rows: list[Row]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, reason: str, row_id: str) -> None:
+        self.left_out.setdefault(reason, []).append(row_id)
+
+
+def read_rows(
+    source: Source, columns: ColumnsSpec, split_column: str | None, image_store: Path, tell: Tell
+) -> ReadRows:
+    """Reads every row of `source`; images that are stored in the data are written to `image_store` once.
+
+    Raises:
+        FieldError: a column is missing.
+    """
+    table = _only_needed(source.rows, columns, split_column)
+    images = _Images(table, columns.image, source.images, image_store, tell) if columns.image else None
+    read = ReadRows([])
+    for position, values in enumerate(_plain(table, columns)):
+        row_id = str(values[columns.id]) if columns.id else str(position)
+        messages = _messages(values, columns)
+        if isinstance(messages, str):
+            read.leave_out(messages, row_id)
+            continue
+        image = images.of(position) if images else None
+        if isinstance(image, str):
+            read.leave_out(image, row_id)
+            continue
+        row = Row(
+            id=row_id,
+            messages=messages,
+            image=str(image.path) if image else None,
+            image_sha256=image.sha256 if image else None,
+            group=_text(values[columns.group]) if columns.group else None,
+            label=_text(values[columns.label]) if columns.label else None,
+            split=_text(values[split_column]) if split_column else None,
+        )
+        read.rows.append(row)
+        if position % 1000 == 0:
+            tell("reading rows", position, len(table))
+    _without_duplicates(read)
+    _unique_ids(read, columns)
+    return read
+
+
+def _only_needed(table: Dataset, columns: ColumnsSpec, split_column: str | None) -> Dataset:
+    roles = {f"data.columns.{role}": name for role, name in columns.named().items()}
+    if split_column:
+        roles["data.split.column"] = split_column
+    for key, name in roles.items():
+        if name not in table.column_names:
+            raise FieldError(key, f"the data has no column {name!r}; it has: {', '.join(table.column_names)}")
+    return table.select_columns(list(dict.fromkeys(roles.values())))
+
+
+def _plain(table: Dataset, columns: ColumnsSpec) -> Iterator[dict[str, Any]]:
+    """The rows without their images."""
+    without = table.remove_columns([columns.image]) if columns.image else table
+    if not without.column_names:
+        return iter({} for _ in range(len(table)))
+    return iter(without)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value)
+
+
+def _messages(values: dict[str, Any], columns: ColumnsSpec) -> list[Message] | str:
+    """The conversation, or the reason for which the row is left out."""
+    if columns.messages is not None:
+        return _chat(values[columns.messages])
+    roles = ("question", "answer") if columns.row_format == "question-answer" else ("prompt", "completion")
+    texts = []
+    for role in roles:
+        text = _text(values[getattr(columns, role)])
+        if text is None or not text.strip():
+            return f"empty {role}"
+        if text.strip().lower() == "nan":
+            return f'{role} is "nan"'
+        texts.append(text if role in ("prompt", "completion") else text.strip())
+    return [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
+
+
+def _chat(value: Any) -> list[Message] | str:
+    if not isinstance(value, list) or not value:
+        return "empty messages"
+    messages = []
+    for turn in value:
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str) or "role" not in turn:
+            return "a message without role and text content"
+        if not turn["content"].strip():
+            return f"empty message from {turn['role']}"
+        messages.append({"role": str(turn["role"]), "content": turn["content"]})
+    if messages[-1]["role"] != "assistant":
+        return "last message is not the assistant's"
+    return messages
+
+
+def _without_duplicates(read: ReadRows) -> None:
+    seen: dict[str, str] = {}
+    unique = []
+    for row in read.rows:
+        if row.sha256 in seen:
+            read.leave_out("duplicate of another row", row.id)
+        else:
+            seen[row.sha256] = row.id
+            unique.append(row)
+    read.rows = unique
+
+
+def _unique_ids(read: ReadRows, columns: ColumnsSpec) -> None:
+    repeated, times = Counter(row.id for row in read.rows).most_common(1)[0] if read.rows else ("", 0)
+    if times > 1:
+        raise FieldError("data.columns.id", f"{columns.id!r} does not name rows: {repeated!r} occurs {times} times")
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: Path
+    sha256: str
+
+
+class _Images:
+    """Checks every image of a table once: by path, or by content where the data carries the bytes."""
+
+    def __init__(self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell) -> None:
+        import datasets
+
+        if isinstance(table.features[column], datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+        self._folder = folder
+        self._store = store
+        self._known: dict[Path, _Image | str] = {}
+        self._found: list[_Image | str] = []
+        only_images = table.select_columns([column])
+        with ThreadPoolExecutor() as pool:
+            for done, image in enumerate(pool.map(self._check, (row[column] for row in only_images))):
+                self._found.append(image)
+                if done % 200 == 0:
+                    tell("checking images", done, len(table))
+
+    def of(self, position: int) -> _Image | str:
+        """The image of the row at `position`, or why it can't be used."""
+        return self._found[position]
+
+    def _check(self, value: Any) -> _Image | str:
+        content = value.get("bytes") if isinstance(value, dict) else None
+        if content:
+            return self._stored(content)
+        name = value.get("path") if isinstance(value, dict) else value
+        if not name:
+            return "no image"
+        path = (self._folder / str(name)).resolve()
+        if path not in self._known:
+            try:
+                content = path.read_bytes()
+            except OSError:
+                self._known[path] = "image file is missing"
+            else:
+                problem = _undecodable(content)
+                self._known[path] = problem or _Image(path, hashlib.sha256(content).hexdigest())
+        return self._known[path]
+
+    def _stored(self, content: bytes) -> _Image | str:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._store / digest[:2] / digest
+        if not path.exists():
+            if problem := _undecodable(content):
+                return problem
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f"{digest}.{os.getpid()}.{threading.get_ident()}")
+            draft.write_bytes(content)
+            draft.replace(path)
+        return _Image(path, digest)
+
+
+def _undecodable(content: bytes) -> str | None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return "image can't be decoded"
+    return None

@@ -1,0 +1,135 @@
+"""Train, validation and test: drawn once, groups whole, labels in their shares. And the subsets that trials see."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from hpsearch.data.rows import ReadRows, Row
+from hpsearch.errors import FieldError
+from hpsearch.spec.data import SplitByColumn, SplitByFraction
+
+SplitName = Literal["train", "validation", "test"]
+Splits = dict[SplitName, list[Row]]
+
+_NUM_FOLDS = 20
+_RARE = 10
+"""Labels with fewer rows than this are drawn together: one row can't keep its share in three splits."""
+
+
+def split_rows(read: ReadRows, spec: SplitByFraction | SplitByColumn) -> Splits:
+    """Raises FieldError where a split would be empty or the data's own splits share a group or an image."""
+    if not read.rows:
+        raise FieldError("data.source", f"no rows are left: {_reasons(read)}")
+    splits = _by_fraction(read.rows, spec) if isinstance(spec, SplitByFraction) else _by_column(read, spec)
+    for name, rows in splits.items():
+        if not rows:
+            raise FieldError("data.split", f"the {name} split is empty ({len(read.rows)} rows in all)")
+    return splits
+
+
+def _reasons(read: ReadRows) -> str:
+    if not read.left_out:
+        return "the source has none"
+    return ", ".join(f"{len(ids)} × {reason}" for reason, ids in read.left_out.items())
+
+
+def _by_fraction(rows: list[Row], spec: SplitByFraction) -> Splits:
+    train, rest = _draw(rows, spec.validation + spec.test, spec.seed)
+    validation, test = _draw(rest, spec.test / (spec.validation + spec.test), spec.seed)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
+    found = Counter(row.split for row in read.rows)
+    wanted = {"train": spec.train, "validation": spec.validation, "test": spec.test}
+    for name, value in wanted.items():
+        if isinstance(value, str) and value not in found:
+            known = ", ".join(sorted(map(str, found)))
+            raise FieldError(f"data.split.{name}", f"no row says {value!r} in column {spec.column!r}; found: {known}")
+    unused = [row for row in read.rows if row.split not in wanted.values()]
+    for row in unused:
+        read.leave_out(f"in split {row.split!r}, which the study does not use", row.id)
+    splits: Splits = {"train": [row for row in read.rows if row.split == spec.train]}
+    remaining = 1.0
+    parts: tuple[tuple[SplitName, str | float], ...] = (("test", spec.test), ("validation", spec.validation))
+    for name, value in parts:
+        if isinstance(value, str):
+            splits[name] = [row for row in read.rows if row.split == value]
+        else:
+            splits["train"], splits[name] = _draw(splits["train"], value / remaining, spec.seed)
+            remaining -= value
+    return splits
+
+
+def _draw(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """(the rest, about `share` of the rows), groups whole and labels in their shares."""
+    groups = leakage_groups(rows)
+    if len(set(groups)) == len(rows):
+        drawn = _stratified(rows, share, seed)
+    else:
+        drawn = _stratified_groups(rows, groups, share, seed)
+    return [row for i, row in enumerate(rows) if i not in drawn], [row for i, row in enumerate(rows) if i in drawn]
+
+
+def leakage_groups(rows: Sequence[Row]) -> list[int]:
+    """A number for each row; rows that share a group or an image, directly or through others, share it."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    ties: dict[tuple[str, str], int] = {}
+    pairs = [
+        (position, ties.setdefault((kind, name), len(rows) + len(ties)))
+        for position, row in enumerate(rows)
+        for kind, name in (("group", row.group), ("image", row.image_sha256))
+        if name is not None
+    ]
+    size = len(rows) + len(ties)
+    left, right = zip(*pairs, strict=True) if pairs else ((), ())
+    graph = coo_matrix(([1] * len(pairs), (left, right)), shape=(size, size))
+    _, component = connected_components(graph, directed=False)
+    return [int(number) for number in component[: len(rows)]]
+
+
+def _strata(rows: Sequence[Row]) -> list[str]:
+    counts = Counter(row.label for row in rows)
+    return [str(row.label) if counts[row.label] >= _RARE else "rare" for row in rows]
+
+
+def _stratified(rows: Sequence[Row], share: float, seed: int) -> set[int]:
+    from sklearn.model_selection import train_test_split
+
+    size = min(len(rows) - 1, max(1, round(share * len(rows))))
+    if len(rows) < 2:
+        return set()
+    strata = _strata(rows)
+    smallest = min(Counter(strata).values())
+    feasible = smallest >= 2 and len(set(strata)) <= min(size, len(rows) - size)
+    _, drawn = train_test_split(
+        range(len(rows)), test_size=size, random_state=seed, stratify=strata if feasible else None
+    )
+    return set(drawn)
+
+
+def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, seed: int) -> set[int]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(_NUM_FOLDS, len(set(groups)))
+    if folds < 2:
+        raise FieldError("data.split", "all rows hang together by their group or image: nothing can be split off")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        parts = [part for _, part in splitter.split([0] * len(rows), _strata(rows), groups)]
+    wanted = min(folds - 1, max(1, round(share * folds)))
+    return {int(position) for part in parts[:wanted] for position in part}
+
+
+def subset(rows: Sequence[Row], fraction: float) -> list[Row]:
+    """The same `fraction` of the rows for every trial, labels in their shares, in the rows' own order."""
+    if fraction >= 1:
+        return list(rows)
+    drawn = _stratified(rows, fraction, seed=0)
+    return [row for position, row in enumerate(rows) if position in drawn]

@@ -1,0 +1,80 @@
+"""Every error that a person may see, and its exit code.
+
+    HpsearchError            1  something failed; the message says what and where to look
+    ├── TrainerDied          1  the training process ended without a result
+    ├── TrainingFailed       1  the training process reported a failure, with its traceback in a log
+    ├── StoreUnreachable     1  the database did not answer
+    ├── LeaseLost            1  another worker owns this trial now; nothing more may be written
+    └── InputError           2  the person's input; the message says what was found and what to write instead
+        ├── FieldError       2  about one field, found after the file was read; becomes a StudyFileErrors
+        └── StudyFileErrors  2  every mistake of one study file, each with its line
+
+A message is for the reader: what was asked, what was found, what to do. This room imports nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class HpsearchError(Exception):
+    exit_code = 1
+
+
+class TrainerDied(HpsearchError):
+    """The training process ended without a result."""
+
+
+class TrainingFailed(HpsearchError):
+    """The training process reported a failure."""
+
+
+class StoreUnreachable(HpsearchError):
+    """The database did not answer."""
+
+
+class LeaseLost(HpsearchError):
+    """Another worker owns this trial now."""
+
+
+class InputError(HpsearchError):
+    exit_code = 2
+
+
+class FieldError(InputError):
+    """What the field `key` (dotted) says does not fit the data or the model."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        self.message = message
+        super().__init__(f"{key}: {message}")
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a study file: `key` is the dotted path, `line` counts from 1 (None: not in the file)."""
+
+    key: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}" if self.line else "in --set or missing"
+        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+
+
+class StudyFileErrors(InputError):
+    """All mistakes of one study file at once."""
+
+    def __init__(self, file: str, mistakes: list[Mistake]) -> None:
+        self.file = file
+        self.mistakes = sorted(mistakes, key=lambda mistake: mistake.line or 0)
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__("\n".join([f"{file}: {count}", *(f"  {mistake}" for mistake in self.mistakes)]))
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A clause that names the nearest valid name, or else all of them."""
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

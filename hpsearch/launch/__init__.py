@@ -1,0 +1,1 @@
+"""Launchers: start workers, nothing else. One file each."""

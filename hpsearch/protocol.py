@@ -1,0 +1,101 @@
+"""The bridge: JSON lines between a worker and its trainer, on a pair of file descriptors of their own.
+
+    worker → trainer   Run(folder) … then Continue or Stop after each report; Checkpoint at any time
+    trainer → worker   Ready … then Phase and Progress as they come, Report (and waits), Done
+
+Library noise on stdout can't break it, and it carries no secret.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from hpsearch.trial import Record
+
+
+class Run(Record):
+    """Do the job in this folder."""
+
+    kind: Literal["run"] = "run"
+    folder: Path
+
+
+class Continue(Record):
+    """The answer to a report: go on."""
+
+    kind: Literal["continue"] = "continue"
+
+
+class Stop(Record):
+    """The answer to a report: this trial is pruned."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class Checkpoint(Record):
+    """Save a checkpoint as soon as the step in progress is done, then end the job."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+
+
+class Ready(Record):
+    """The libraries are imported; jobs are welcome."""
+
+    kind: Literal["ready"] = "ready"
+    device: str
+
+
+class Phase(Record):
+    """What the trainer does outside of training steps, with a count where it has one."""
+
+    kind: Literal["phase"] = "phase"
+    name: str
+    done: int = 0
+    total: int = 0
+
+
+class Progress(Record):
+    """A training step. `loss` is the running training loss; None before the first one is known."""
+
+    kind: Literal["progress"] = "progress"
+    step: int
+    num_steps: int
+    loss: float | None = None
+
+
+class Reported(Record):
+    """A validation loss; the trainer waits for Continue or Stop."""
+
+    kind: Literal["report"] = "report"
+    step: int
+    num_reports: int
+    loss: float
+
+
+class Done(Record):
+    """The job ended and `result.json` is written. `clean`: this process may take another job."""
+
+    kind: Literal["done"] = "done"
+    clean: bool
+
+
+Command = Annotated[Run | Continue | Stop | Checkpoint, Field(discriminator="kind")]
+Event = Annotated[Ready | Phase | Progress | Reported | Done, Field(discriminator="kind")]
+
+_COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def to_line(message: Record) -> bytes:
+    return message.model_dump_json().encode() + b"\n"
+
+
+def read_command(line: bytes) -> Command:
+    return _COMMAND.validate_json(line)
+
+
+def read_event(line: bytes) -> Event:
+    return _EVENT.validate_json(line)

@@ -1,0 +1,101 @@
+"""The best parameters of a study, as a table, YAML, JSON or a shell command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.source import local_source
+from hpsearch.errors import InputError
+from hpsearch.search.space import from_optuna
+from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.study import StudySpec, Values
+
+
+@dataclass(frozen=True)
+class Best:
+    """One trial of a study and all that its final training needs."""
+
+    study: StudySpec
+    trial: TrialView
+    values: Values
+    final: StudySpec
+    """The study with the trial's values, its data made absolute, and nothing left to search."""
+
+
+def choose(view: StudyView, number: int | None) -> Best:
+    """The best trial, or the one with `number`.
+
+    Raises:
+        InputError: there is no such trial, or none is complete yet.
+    """
+    trial = view.best if number is None else next((t for t in view.trials if t.number == number), None)
+    if trial is None:
+        raise InputError(_nothing_to_choose(view, number))
+    spec = view.study.spec
+    values = from_optuna(spec.searched.space, trial.params)
+    data = local_source(spec.data, view.study.folder)
+    manifest = Manifest.from_bytes(view.study.manifest).sha256
+    final = spec.with_values(values).model_copy(
+        update={"search": None, "data": data.model_copy(update={"manifest": manifest})}
+    )
+    return Best(spec, trial, values, final)
+
+
+def _nothing_to_choose(view: StudyView, number: int | None) -> str:
+    name = view.study.name
+    if number is not None:
+        return f"study {name!r} has no trial {number}; it has trials 0 to {len(view.trials) - 1}"
+    outcomes = ", ".join(sorted({trial.outcome for trial in view.trials})) or "none begun"
+    return f"study {name!r} has no complete trial yet ({outcomes}); see `hpsearch status`"
+
+
+def as_yaml(best: Best) -> str:
+    """A study file without a search: `hpsearch train` gives the same training on any machine that has the data."""
+    loss = f"{best.trial.loss:.6f}" if best.trial.loss is not None else "unknown"
+    header = (
+        f"# Trial {best.trial.number} of study {best.study.study}: validation loss {loss} (nats per token)\n"
+        f"# after {best.study.budget.epochs:g} epochs on {best.study.budget.train_fraction:.0%} of the train split.\n"
+        f"# The final training:  hpsearch train THIS_FILE\n"
+    )
+    content = json.loads(best.final.model_dump_json(exclude_none=True))
+    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def as_json(best: Best) -> str:
+    return json.dumps(
+        {
+            "study": best.study.study,
+            "trial": best.trial.number,
+            "loss": best.trial.loss,
+            "values": best.values,
+            "final": json.loads(best.final.model_dump_json(exclude_none=True)),
+        },
+        indent=2,
+    )
+
+
+def as_command(best: Best) -> str:
+    """The final training as one shell command, every parameter a flag."""
+    source = f"studies/{best.study.study}.yaml"
+    flags = [f"--set {shlex.quote(f'{knob}={_flag(value)}')}" for knob, value in all_values(best.final).items()]
+    return " \\\n    ".join([f"hpsearch train {shlex.quote(source)} --no-search", *flags])
+
+
+def all_values(spec: StudySpec) -> Values:
+    """Every knob's value, searched or not."""
+    return {
+        f"{section}.{name}": value
+        for section in ("training", "lora", "model")
+        for name, value in getattr(spec, section).model_dump().items()
+        if value is not None
+    }
+
+
+def _flag(value: Any) -> str:
+    return json.dumps(value)

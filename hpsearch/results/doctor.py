@@ -1,0 +1,122 @@
+"""What works on this machine: the checks that need no torch, and those that a trainer process makes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+from hpsearch.data.rows import Tell
+from hpsearch.errors import HpsearchError, TrainerDied
+from hpsearch.folders import StorageFolder
+from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult
+from hpsearch.store import Store
+from hpsearch.trial import GIB
+from hpsearch.worker.opening import StartTrainer, do_job
+
+_LITTLE_DISK_GIB = 20
+_LITTLE_MEMORY_GIB = 8
+_HUB_TIMEOUT_S = 5
+
+
+def examine(
+    storage: StorageFolder, open_store: Callable[[], Store], start_trainer: StartTrainer, tell: Tell
+) -> list[Check]:
+    return [
+        _host(),
+        _disk(storage.path),
+        _store(open_store),
+        _drivers(),
+        _hub(),
+        *_training_plane(storage, start_trainer, tell),
+    ]
+
+
+def _host() -> Check:
+    memory_gib = psutil.virtual_memory().total / GIB
+    found = f"{os.cpu_count()} cores, {memory_gib:.0f} GiB of memory"
+    if memory_gib < _LITTLE_MEMORY_GIB:
+        mend = "loading a 4B base takes about 8 GiB of host memory: add memory or swap"
+        return Check(name="host", verdict="limited", found=found, mend=mend)
+    return Check(name="host", verdict="works", found=found)
+
+
+def _disk(folder: Path) -> Check:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        return Check(
+            name="disk",
+            verdict="fails",
+            found=f"{existing} can't be written",
+            mend="set HPSEARCH_STORAGE to a folder of yours",
+        )
+    free_gib = shutil.disk_usage(existing).free / GIB
+    found = f"{free_gib:.0f} GiB free in {existing}"
+    if free_gib < _LITTLE_DISK_GIB:
+        mend = "a 4B base and its data take about 20 GiB: make room, or set HPSEARCH_STORAGE and HF_HOME elsewhere"
+        return Check(name="disk", verdict="limited", found=found, mend=mend)
+    return Check(name="disk", verdict="works", found=found)
+
+
+def _store(open_store: Callable[[], Store]) -> Check:
+    try:
+        with open_store() as store:
+            studies = len(store.studies.all())
+            found = f"{store.name}, {studies} {'study' if studies == 1 else 'studies'}"
+            if store.url.get_backend_name() == "sqlite":
+                found += f" (SQLite {sqlite3.sqlite_version}: for workers of one machine)"
+            return Check(name="store", verdict="works", found=found)
+    except HpsearchError as error:
+        mend = "start the database, or correct --store or HPSEARCH_STORE"
+        return Check(name="store", verdict="fails", found=str(error), mend=mend)
+
+
+def _drivers() -> Check:
+    drivers = {"PostgreSQL": "psycopg", "MySQL": "pymysql"}
+    found = [name for name, module in drivers.items() if find_spec(module)]
+    if found:
+        return Check(name="database drivers", verdict="works", found=", ".join(["SQLite", *found]))
+    return Check(
+        name="database drivers",
+        verdict="limited",
+        found="SQLite only",
+        mend="several machines share a study through a server: pip install 'hpsearch[postgresql]'",
+    )
+
+
+def _hub() -> Check:
+    from huggingface_hub import constants, get_token
+
+    where = f"{constants.ENDPOINT}, {'a token is set' if get_token() else 'no token'}"
+    if constants.HF_HUB_OFFLINE:
+        mend = "unset HF_HUB_OFFLINE, or use local folders and tiny bases"
+        return Check(name="model hub", verdict="limited", found="switched off by HF_HUB_OFFLINE", mend=mend)
+    try:
+        _ask_hub(constants.ENDPOINT)
+    except OSError as error:
+        mend = "local folders and tiny bases work without it; behind a proxy set HTTPS_PROXY"
+        return Check(name="model hub", verdict="limited", found=f"{where}: {error}", mend=mend)
+    return Check(name="model hub", verdict="works", found=where)
+
+
+def _ask_hub(endpoint: str) -> None:
+    """Raises OSError where the hub can't be reached."""
+    import urllib.request
+
+    urllib.request.urlopen(endpoint, timeout=_HUB_TIMEOUT_S).close()
+
+
+def _training_plane(storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> list[Check]:
+    folder = storage.diagnosis
+    folder.prepare(DiagnosisConfig())
+    try:
+        do_job(folder, start_trainer, tell)
+    except TrainerDied as died:
+        mend = "reinstall: pip install --force-reinstall hpsearch"
+        return [Check(name="training libraries", verdict="fails", found=str(died), mend=mend)]
+    return folder.read(DiagnosisResult).checks

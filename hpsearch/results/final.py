@@ -1,0 +1,126 @@
+"""The final training: all of the train split, the final budget, in a run folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.prepared import DataFolder, write_prepared
+from hpsearch.data.rows import Tell
+from hpsearch.data.split import SplitName
+from hpsearch.errors import FieldError, InputError
+from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.results.job import Watcher, run_to_end
+from hpsearch.spec import StudyFile, StudySpec, load_study
+from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from hpsearch.worker.opening import StartTrainer, prepare_study, rows_config
+from hpsearch.worker.stopping import StopFlag
+
+
+class RunFolder(TrialFolder):
+    """A final run's folder: a trial's, with the study file and the manifest that it came from."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.study = path / "study.yaml"
+        self.manifest = path / "manifest.json.gz"
+        self.evaluation = TrialFolder(path / "evaluation")
+
+    def is_trained(self) -> bool:
+        return self.result.exists() and self.read(TrialResult).outcome is Outcome.COMPLETE
+
+    def load(self) -> tuple[StudyFile, Manifest, TrialConfig]:
+        """Raises InputError where this is no run folder, or its training is not done."""
+        for file in (self.config, self.study, self.manifest):
+            if not file.exists():
+                raise InputError(f"{self.path} is no run folder: it has no {file.name} (hpsearch train makes them)")
+        if not self.is_trained():
+            raise InputError(f"{self.path}: its training is not complete; continue it with hpsearch train --resume")
+        config = self.job()
+        assert isinstance(config, TrialConfig)
+        return load_study(self.study), Manifest.from_bytes(self.manifest.read_bytes()), config
+
+
+def train_final(
+    file: StudyFile,
+    folder: RunFolder,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    stop: StopFlag,
+    tell: Tell,
+    watch: Watcher,
+    *,
+    resume: bool,
+    restart: bool,
+) -> TrialResult:
+    """Trains, or gives the result of a training that is complete already.
+
+    Raises:
+        InputError: the folder holds another run, or an interrupted one and nothing says what to do with it.
+    """
+    if restart:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    if folder.is_trained() and _same_run(folder, file.spec):
+        return folder.read(TrialResult)
+    if folder.config.exists():
+        if not _same_run(folder, file.spec):
+            raise InputError(f"{folder.path} holds another run: choose another folder with --out, or --restart")
+        checkpoint = folder.last_checkpoint()
+        if checkpoint and not resume:
+            at = checkpoint.name.replace("checkpoint-", "step ")
+            raise InputError(f"{folder.path} was interrupted at {at}: continue with --resume, or --restart")
+    else:
+        _prepare(file, folder, storage, start_trainer, tell)
+    folder.result.unlink(missing_ok=True)
+    return run_to_end(folder, start_trainer, stop, watch)
+
+
+def _same_run(folder: RunFolder, spec: StudySpec) -> bool:
+    return load_study(folder.study).spec == _final_spec(spec)
+
+
+def _final_spec(spec: StudySpec) -> StudySpec:
+    return spec.model_copy(update={"search": None})
+
+
+def _prepare(
+    file: StudyFile, folder: RunFolder, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell
+) -> None:
+    spec = file.spec
+    prepared = prepare_study(file, storage, start_trainer, tell)
+    if spec.data.manifest and prepared.manifest.sha256 != spec.data.manifest:
+        message = (
+            f"these rows split to {prepared.manifest.sha256[:12]}…, not to {spec.data.manifest[:12]}… as in the study"
+        )
+        raise file.mistake("data.manifest", message)
+    data = DataFolder(storage.path)
+    wanted: list[tuple[SplitName, float]] = [
+        ("train", spec.final.train_fraction),
+        ("validation", spec.final.validation_fraction),
+    ]
+    try:
+        write_prepared(prepared.manifest, prepared.splits, prepared.files, data, wanted)
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.manifest.write_bytes(prepared.manifest.to_bytes())
+    folder.study.write_text(
+        yaml.safe_dump(_final_spec(spec).model_dump(mode="json", exclude_none=True), sort_keys=False)
+    )
+    folder.prepare(
+        TrialConfig(
+            name=f"{spec.study} final",
+            task=spec.task,
+            model=spec.model,
+            lora=spec.lora,
+            training=spec.training,
+            budget=spec.final,
+            rows=rows_config(spec),
+            train_rows=data.rows(prepared.manifest, *wanted[0]),
+            validation_rows=data.rows(prepared.manifest, *wanted[1]),
+            is_final=True,
+        )
+    )

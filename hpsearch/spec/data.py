@@ -1,0 +1,89 @@
+"""Where the rows come from, what their columns mean, and how they are split once and for all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from hpsearch.spec.base import Fraction, Spec
+
+RowFormat = Literal["question-answer", "messages", "prompt-completion"]
+
+
+class ColumnsSpec(Spec):
+    """The data's own column names. One of three formats: question and answer, messages, or prompt and completion."""
+
+    image: str | None = Field(None, description="image: a path, or an image stored in the data")
+    question: str | None = Field(None, description="what the person asks")
+    answer: str | None = Field(None, description="what the model shall answer")
+    messages: str | None = Field(None, description="chat messages: a list of role and content")
+    prompt: str | None = Field(None, description="raw text before the completion, no chat template")
+    completion: str | None = Field(None, description="raw text to learn, no chat template")
+    group: str | None = Field(None, description="rows of one group stay in one split (photograph, document)")
+    label: str | None = Field(None, description="splits and subsets keep the shares of these values")
+    id: str | None = Field(None, description="names a row in messages and manifests; default: its position")
+
+    @property
+    def row_format(self) -> RowFormat:
+        if self.messages:
+            return "messages"
+        return "prompt-completion" if self.prompt else "question-answer"
+
+    def named(self) -> dict[str, str]:
+        """Role → column name, for the roles that were given."""
+        return {role: name for role, name in self.model_dump().items() if name is not None}
+
+
+class SplitByFraction(Spec):
+    """hpsearch draws the splits; groups stay whole, labels keep their shares."""
+
+    train: Fraction = 0.8
+    validation: Fraction = 0.1
+    test: Fraction = 0.1
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitByFraction:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must add up to 1, not {total:g}")
+        return self
+
+
+class SplitByColumn(Spec):
+    """The data says which split a row belongs to; a missing split is carved out of train by its share."""
+
+    column: str
+    train: str = "train"
+    validation: str | Fraction = "validation"
+    test: str | Fraction = "test"
+    seed: int = 0
+
+
+def _split_kind(value: Any) -> str:
+    by_column = isinstance(value, SplitByColumn) or (isinstance(value, dict) and "column" in value)
+    return "column" if by_column else "fraction"
+
+
+SplitSpec = Annotated[
+    Annotated[SplitByFraction, Tag("fraction")] | Annotated[SplitByColumn, Tag("column")],
+    Discriminator(_split_kind),
+]
+ImageSize = Annotated[int, Field(ge=8)] | tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]]
+
+
+class DataSpec(Spec):
+    source: str = Field(
+        description="a JSON, JSONL, CSV or Parquet file, a saved `datasets` folder, a hub data set, or sklearn:NAME"
+    )
+    config: str | None = Field(None, description="configuration of a hub data set")
+    columns: ColumnsSpec = ColumnsSpec(question="question", answer="answer")
+    images: str | None = Field(None, description="folder of relative image paths; default: the file's own")
+    image_size: ImageSize | None = Field(
+        None, description="448: shrink to at most 448 pixels a side; [896, 896]: resize to width and height"
+    )
+    system_prompt: str | None = Field(None, description="put before every conversation")
+    max_tokens: Annotated[int, Field(ge=8, description="longer rows are left out, counted and named")] = 1024
+    split: SplitSpec = SplitByFraction()
+    manifest: str | None = Field(None, description="SHA-256 that the split must have; `hpsearch best` writes it")

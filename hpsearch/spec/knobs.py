@@ -1,0 +1,95 @@
+"""The knobs: every training, LoRA or model field, by its dotted name. What can be searched or set by hand."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from hpsearch.errors import did_you_mean
+from hpsearch.spec.base import Spec
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.search import ParameterSpec, RangeSpec
+from hpsearch.spec.training import TrainingSpec
+
+_SECTIONS: dict[str, type[Spec]] = {"training": TrainingSpec, "lora": LoraSpec, "model": ModelSpec}
+
+KNOBS: dict[str, FieldInfo] = {
+    f"{section}.{name}": field for section, spec in _SECTIONS.items() for name, field in spec.model_fields.items()
+}
+
+
+def takes_whole_numbers(knob: str) -> bool:
+    """Whether the knob's field holds an int, so that a range over it is one of whole numbers."""
+    return KNOBS[knob].annotation is int
+
+
+def _takes_floats(knob: str) -> bool:
+    return float in (KNOBS[knob].annotation, *get_args(KNOBS[knob].annotation))
+
+
+def _objection(knob: str, value: object) -> str | None:
+    """Why the knob's field can't hold `value`, or None."""
+    field = KNOBS[knob]
+    adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        return explain(error.errors()[0])
+    return None
+
+
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+
+
+def explain(error: Any) -> str:
+    """pydantic's message in a person's words."""
+    kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        return message
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"must be {words} {context[bound]:g}, not {found!r}"
+    if kind == "too_short":
+        return "must not be empty"
+    if kind == "literal_error":
+        near = get_close_matches(str(found), re.findall(r"'([^']*)'", message), n=1)
+        return f"expected {message}, found {found!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if kind == "union_tag_invalid":
+        known = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
+        return f"there is no {context['tag']!r}; {did_you_mean(str(context['tag']), known)}"
+    if kind == "string_pattern_mismatch":
+        return f"may hold letters, digits, dots, dashes and underscores only, found {found!r}"
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        return f"expected a mapping of keys, found {found!r}"
+    return f"expected {message[0].lower()}{message[1:]}, found {found!r}"
+
+
+def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:
+    """What is wrong with searching `knob` over `parameter`."""
+    if knob not in KNOBS:
+        return [f"there is no such field to search; {did_you_mean(knob, list(KNOBS))}"]
+    if not isinstance(parameter, RangeSpec):
+        objections = [_objection(knob, choice) for choice in parameter]
+        return [objection for objection in objections if objection]
+    if not (takes_whole_numbers(knob) or _takes_floats(knob)):
+        return ["this field takes no numbers: give a list of choices"]
+    ends = [parameter.low, parameter.high]
+    if takes_whole_numbers(knob):
+        fractional = [number for number in (*ends, parameter.step or 1) if number != int(number)]
+        if fractional:
+            return [f"this field takes whole numbers, found {fractional[0]:g}"]
+        ends = [int(number) for number in ends]
+    objections = [_objection(knob, end) for end in ends]
+    return [objection for objection in objections if objection]

@@ -1,0 +1,196 @@
+"""Reading a study file: YAML → StudySpec, with all mistakes at once, each with its line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from hpsearch.errors import InputError, Mistake, StudyFileErrors, did_you_mean
+from hpsearch.spec.base import Spec
+from hpsearch.spec.knobs import explain, space_mistakes
+from hpsearch.spec.search import ParameterSpec
+from hpsearch.spec.study import StudySpec, cross_mistakes
+
+Path_ = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where `2e-5` is a string; people write it as a number (YAML 1.2 agrees)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file as loaded: the spec, and where each key stands, for mistakes that show only later."""
+
+    path: Path
+    spec: StudySpec
+    lines: dict[str, int]
+
+    def mistake(self, key: str, message: str) -> StudyFileErrors:
+        """An error about `key`, found after loading (a missing column, an unknown target module)."""
+        return StudyFileErrors(str(self.path), [Mistake(key, message, _line(self.lines, tuple(key.split("."))))])
+
+
+def load_study(path: Path, overrides: list[str] | None = None) -> StudyFile:
+    """The study in `path` with `KEY=VALUE` overrides applied.
+
+    Raises:
+        StudyFileErrors: with every mistake.
+        InputError: the file can't be read.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"{path}: {_why_unreadable(path, error)}") from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "is not YAML"
+        raise StudyFileErrors(str(path), [Mistake("", problem, mark.line + 1 if mark else None)]) from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: a study file is a mapping of keys, found {type(raw).__name__}")
+    lines: dict[str, int] = {}
+    _collect_lines(node, (), lines)
+    for override in overrides or []:
+        _override(raw, override)
+    return StudyFile(path, _validate(raw, path, lines), lines)
+
+
+def _why_unreadable(path: Path, error: OSError) -> str:
+    if path.is_dir():
+        return "is a folder; give the study file in it"
+    if not path.exists():
+        beside = sorted(str(found) for found in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        return f"there is no such file; {did_you_mean(str(path), beside)}" if beside else "there is no such file"
+    return error.strerror or str(error)
+
+
+def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            lines[".".join(map(str, here))] = key.start_mark.line + 1
+            _collect_lines(value, here, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            here = (*path, index)
+            lines[".".join(map(str, here))] = value.start_mark.line + 1
+            _collect_lines(value, here, lines)
+
+
+def _line(lines: dict[str, int], path: Path_) -> int | None:
+    """The line of `path`, or of the nearest parent that stands in the file."""
+    while path:
+        if line := lines.get(".".join(map(str, path))):
+            return line
+        path = path[:-1]
+    return None
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {override}: expected KEY=VALUE, such as --set training.learning_rate=1e-4")
+    *sections, name = (
+        key.split(".")
+        if not key.startswith("search.space.")
+        else ["search", "space", key.removeprefix("search.space.")]
+    )
+    place = raw
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise InputError(f"--set {override}: {section} is no section of the study file")
+    place[name] = yaml.load(value, Loader=_Loader)
+
+
+def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int]) -> StudySpec:
+    mistakes = _space_mistakes(raw)
+    spec = None
+    try:
+        spec = StudySpec.model_validate(raw)
+        mistakes += cross_mistakes(spec)
+    except ValidationError as error:
+        mistakes += _pydantic_mistakes(error, raw)
+    if mistakes:
+        placed = [Mistake(m.key, m.message, _line(lines, _split_key(m.key))) for m in mistakes]
+        raise StudyFileErrors(str(path), placed)
+    assert spec is not None
+    return spec
+
+
+def _split_key(key: str) -> Path_:
+    """`search.space.lora.r` names one key of `space`, and the lines know it as such when joined again."""
+    return tuple(key.split("."))
+
+
+def _space_mistakes(raw: dict[str, Any]) -> list[Mistake]:
+    search = raw.get("search")
+    space = search.get("space") if isinstance(search, dict) else None
+    mistakes = []
+    for knob, value in space.items() if isinstance(space, dict) else ():
+        try:
+            parameter = _PARAMETER.validate_python(value)
+        except ValidationError:
+            continue  # told by the validation of the whole file
+        key = f"search.space.{knob}"
+        mistakes += [Mistake(key, message) for message in space_mistakes(str(knob), parameter)]
+    return mistakes
+
+
+_PARAMETER: TypeAdapter[ParameterSpec] = TypeAdapter(ParameterSpec)
+
+
+def _pydantic_mistakes(error: ValidationError, raw: dict[str, Any]) -> list[Mistake]:
+    by_key: dict[str, Mistake] = {}
+    for found in error.errors():
+        location = _real_path(found["loc"], raw, missing=found["type"] == "missing")
+        key = ".".join(map(str, location))
+        if found["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            message = f"unknown key; {did_you_mean(str(location[-1]), known)}"
+        else:
+            message = explain(found)
+        # A union reports one mistake for each of its members: the first is about the likeliest.
+        by_key.setdefault(key, Mistake(key, message))
+    return list(by_key.values())
+
+
+def _real_path(location: Path_, raw: Any, *, missing: bool) -> Path_:
+    """pydantic's location without the names of union members, which no file contains."""
+    path: list[str | int] = []
+    place = raw
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(place, dict) and (part in place or (last and missing)):
+            path.append(part)
+            place = place.get(part)
+        elif isinstance(place, list) and isinstance(part, int):
+            path.append(part)
+            place = place[part] if part < len(place) else None
+    return tuple(path)
+
+
+def _known_keys(path: Path_) -> list[str]:
+    """The keys that the section at `path` may have."""
+    spec: Any = StudySpec
+    for part in path:
+        field = spec.model_fields.get(str(part)) if hasattr(spec, "model_fields") else None
+        if field is None:
+            return []
+        members = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        members = [getattr(member, "__origin__", member) for member in members]
+        spec = next((m for m in members if isinstance(m, type) and issubclass(m, Spec)), None)
+    return list(spec.model_fields) if spec is not None else []

@@ -1,0 +1,35 @@
+"""Which base model a trial fine-tunes, and how the LoRA adapter on it looks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hpsearch.spec.base import Spec
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+class ModelSpec(Spec):
+    base: str = Field(description="a hub name, a local folder, or one of the tiny bases (tiny:gemma3 …)")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub base")
+    quantization: Literal["nf4", "none"] = Field(
+        "nf4", description="nf4: 4-bit NormalFloat with double quantization (QLoRA); none: plain LoRA"
+    )
+    dtype: Dtype = Field("auto", description="compute type; auto is bfloat16 where the hardware has it")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
+    trust_remote_code: bool = Field(False, description="run Python code that comes with a hub base")
+
+
+class LoraSpec(Spec):
+    """See Hu et al. 2021 (https://arxiv.org/abs/2106.09685)."""
+
+    r: Annotated[int, Field(ge=1, description="rank of the adapter's matrices")] = 16
+    alpha: Annotated[int, Field(ge=1, description="the update is scaled by alpha / r")] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout on the adapter's input")] = 0.05
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all-linear", description="all-linear, or a list of linear layers' names such as [q_proj, v_proj]"
+    )
+    rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead (https://arxiv.org/abs/2312.03732)")
+    vision: bool = Field(False, description="adapt the vision encoder too; false leaves it frozen")

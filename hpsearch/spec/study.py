@@ -1,0 +1,121 @@
+"""StudySpec: everything that a study file says."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hpsearch.errors import Mistake
+from hpsearch.spec.base import Spec
+from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
+from hpsearch.spec.knobs import takes_whole_numbers
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.search import RangeSpec, SearchSpec
+from hpsearch.spec.training import BudgetSpec, TrainingSpec
+
+Task = Literal["text-sft", "vlm-sft"]
+Values = dict[str, Any]
+"""Dotted knob name → value."""
+
+MAY_CHANGE = ("description", "search.trials", "final", "data.source", "data.images")
+"""What may differ from the stored study: it changes no trial (the manifest vouches for the data itself)."""
+
+
+class StudySpec(Spec):
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the study's name")]
+    description: str | None = Field(None, description="what it is for; shown in the dashboard")
+    task: Task = Field(description="text-sft, or vlm-sft where an image comes with each question")
+    model: ModelSpec
+    data: DataSpec
+    lora: LoraSpec = LoraSpec()
+    training: TrainingSpec = TrainingSpec()
+    budget: BudgetSpec = Field(BudgetSpec(), description="what one trial may spend")
+    final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="what the final run may spend")
+    search: SearchSpec | None = Field(None, description="what to search; absent in the file of a final run")
+
+    def with_values(self, values: Values) -> StudySpec:
+        """The same study with these knobs set."""
+        whole = self.model_dump()
+        for knob, value in values.items():
+            section, name = knob.split(".")
+            whole[section][name] = value
+        return StudySpec.model_validate(whole)
+
+    def value(self, knob: str) -> Any:
+        section, name = knob.split(".")
+        return getattr(getattr(self, section), name)
+
+    def defaults(self) -> Values:
+        """The searched knobs at the values that the file gives them."""
+        return {knob: self.value(knob) for knob in self.searched.space}
+
+    @property
+    def searched(self) -> SearchSpec:
+        assert self.search is not None, "a study file without a search has no space"
+        return self.search
+
+    def bases(self) -> list[str]:
+        """Every base model that a trial may use."""
+        space = self.search.space if self.search else {}
+        choices = space.get("model.base", [self.model.base])
+        assert not isinstance(choices, RangeSpec)
+        return [str(base) for base in dict.fromkeys([self.model.base, *map(str, choices)])]
+
+    def grid_size(self) -> int | None:
+        """How many points a grid over the space has; None where a range has no step."""
+        sizes = [_num_points(knob, parameter) for knob, parameter in self.searched.space.items()]
+        if None in sizes:
+            return None
+        return len(list(product(*(range(size) for size in sizes if size is not None))))
+
+
+def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:
+    if not isinstance(parameter, RangeSpec):
+        return len(parameter)
+    step = parameter.step or (1 if takes_whole_numbers(knob) and not parameter.log else None)
+    return None if step is None else int((parameter.high - parameter.low) / step + 1e-9) + 1
+
+
+def cross_mistakes(spec: StudySpec) -> list[Mistake]:
+    """What is wrong between fields that are each right."""
+    return [*_column_mistakes(spec.task, spec.data.columns), *_split_mistakes(spec), *_search_mistakes(spec)]
+
+
+def _column_mistakes(task: Task, columns: ColumnsSpec) -> list[Mistake]:
+    mistakes = []
+    pairs = {"question-answer": ("question", "answer"), "prompt-completion": ("prompt", "completion")}
+    for role in pairs.get(columns.row_format, ()):
+        if getattr(columns, role) is None:
+            mistakes.append(Mistake(f"data.columns.{role}", f"is missing: {columns.row_format} rows need it"))
+    given = set(columns.named()) - {"image", "group", "label", "id"}
+    extra = sorted(given - set(pairs.get(columns.row_format, ("messages",))))
+    mistakes += [
+        Mistake(f"data.columns.{role}", f"does not go together with {columns.row_format} columns") for role in extra
+    ]
+    if task == "vlm-sft" and not columns.image:
+        mistakes.append(Mistake("data.columns.image", "is missing: task vlm-sft needs an image column"))
+    if task == "vlm-sft" and columns.row_format != "question-answer":
+        mistakes.append(Mistake("data.columns", "task vlm-sft takes image, question and answer columns"))
+    if task == "text-sft" and columns.image:
+        mistakes.append(Mistake("data.columns.image", "task text-sft looks at no images; did you mean task: vlm-sft?"))
+    return mistakes
+
+
+def _split_mistakes(spec: StudySpec) -> list[Mistake]:
+    split = spec.data.split
+    if not isinstance(split, SplitByColumn):
+        return []
+    shares = [share for share in (split.validation, split.test) if isinstance(share, float)]
+    if sum(shares) >= 1:
+        return [Mistake("data.split", "validation and test leave nothing of train")]
+    return []
+
+
+def _search_mistakes(spec: StudySpec) -> list[Mistake]:
+    if spec.search is None:
+        return []
+    if spec.search.sampler.name == "grid" and spec.grid_size() is None:
+        return [Mistake("search.sampler", "a grid needs a step, or a list of choices, for every range")]
+    return []

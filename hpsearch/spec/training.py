@@ -1,0 +1,51 @@
+"""How the optimizer runs, and how much data and how many epochs a run gets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hpsearch.spec.base import Fraction, Spec
+
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "paged_lion_8bit",
+    "adafactor",
+    "sgd",
+]
+LrScheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class TrainingSpec(Spec):
+    """Optimizer settings, by the names that transformers gives them."""
+
+    learning_rate: Annotated[float, Field(gt=0, description="peak learning rate")] = 2e-4
+    batch_size: Annotated[int, Field(ge=1, description="rows per forward pass")] = 4
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, description="batches per optimizer step")] = 4
+    evaluation_batch_size: Annotated[int, Field(ge=1, description="rows per validation batch")] = 8
+    optimizer: Optimizer = Field("adamw_torch", description="paged ones need a process of their own per trial")
+    lr_scheduler: LrScheduler = Field("cosine", description="shape of the learning rate over the run")
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1, description="share of the steps that warm up")] = 0.03
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW weight decay")] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, description="gradient clipping")] = 1.0
+    gradient_checkpointing: bool = Field(True, description="recompute activations: less memory, slower")
+    seed: Annotated[int, Field(ge=0, description="adapter, dropout and data order")] = 42
+
+
+class BudgetSpec(Spec):
+    """What one run may spend; `budget` in a study file is a trial's, `final` the final run's."""
+
+    epochs: Annotated[float, Field(gt=0, description="passes over the rows below")] = 1.0
+    max_steps: PositiveInt | None = Field(None, description="optimizer steps; overrides epochs")
+    train_fraction: Fraction = Field(1.0, description="share of the train split")
+    validation_fraction: Fraction = Field(1.0, description="share of the validation split")
+    reports: Annotated[int, Field(ge=1, description="validations, evenly spaced, the last one at the end")] = 4
+    memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="device memory a run may need on the machine it is meant for"
+    )

@@ -1,0 +1,11 @@
+"""The persistent store: Optuna's tables and ours beside them, in one database.
+
+Every method is one short transaction. May import `trial`, `spec` and `errors`.
+"""
+
+from hpsearch.store.leases import Lease
+from hpsearch.store.store import Store
+from hpsearch.store.studies import StoredStudy
+from hpsearch.store.workers import Activity, StoredWorker
+
+__all__ = ["Activity", "Lease", "Store", "StoredStudy", "StoredWorker"]

@@ -1,0 +1,77 @@
+"""Bringing our tables up to date. Optuna looks after its own; our versions are in a table of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from filelock import FileLock
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL
+
+from hpsearch.errors import InputError
+from hpsearch.store.engine import reaching
+
+VERSION_TABLE = "hpsearch_alembic_version"
+_LOCK_NUMBER = 0x68707365  # "hpse"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Raises InputError where the tables were made by a newer hpsearch."""
+    scripts = ScriptDirectory.from_config(_config())
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    if found == scripts.get_current_head():
+        return
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise InputError(f"the store was made by a newer hpsearch (its tables are at {found}): update hpsearch")
+    config = _config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def exclusively(url: URL) -> Iterator[None]:
+    """Only one process at a time makes or changes tables: workers of a new study start together."""
+    if url.get_backend_name() == "sqlite":
+        with FileLock(f"{url.database}.lock") if url.database else FileLock("/tmp/hpsearch-memory.lock"):
+            yield
+        return
+    take, give = {
+        "postgresql": (
+            f"SELECT pg_advisory_lock({_LOCK_NUMBER})",
+            f"SELECT pg_advisory_unlock({_LOCK_NUMBER})",
+        ),
+        "mysql": (f"SELECT GET_LOCK('{_LOCK_NUMBER}', 60)", f"SELECT RELEASE_LOCK('{_LOCK_NUMBER}')"),
+    }[url.get_backend_name()]
+    with _connected(url) as engine, engine.connect() as connection:
+        connection.execute(text(take))
+        yield
+        connection.execute(text(give))
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Engine]:
+    try:
+        engine = create_engine(url, connect_args={"connect_timeout": 10})
+    except ImportError as error:
+        extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
+        raise InputError(f"no driver for this store: pip install 'hpsearch[{extra}]'") from error
+    try:
+        with reaching(url):
+            engine.connect().close()
+        yield engine
+    finally:
+        engine.dispose()

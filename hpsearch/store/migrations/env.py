@@ -1,0 +1,14 @@
+"""Runs our migrations on the connection that `store.migrate` hands over."""
+
+from alembic import context
+
+from hpsearch.store.migrate import VERSION_TABLE
+from hpsearch.store.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+)
+with context.begin_transaction():
+    context.run_migrations()

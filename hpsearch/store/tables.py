@@ -1,0 +1,62 @@
+"""Our tables, beside Optuna's. A change here needs a migration; `storage/README.md` explains each column."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+
+metadata = MetaData()
+
+_LONG = 2**24  # MySQL's plain TEXT and BLOB hold 64 KiB
+_LONG_TEXT = Text().with_variant(mysql.LONGTEXT(), "mysql")
+
+studies = Table(
+    "hpsearch_studies",
+    metadata,
+    Column("study_id", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("spec", _LONG_TEXT, nullable=False),
+    Column("manifest", LargeBinary(_LONG), nullable=False),
+    Column("trials", Integer, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+)
+
+leases = Table(
+    "hpsearch_leases",
+    metadata,
+    Column("lease_id", Integer, primary_key=True),
+    Column("study_id", Integer, nullable=False, index=True),
+    Column("slot", Integer, nullable=False),
+    Column("trial_id", Integer, unique=True),
+    Column("worker_id", String(200)),
+    Column("attempt", Integer, nullable=False),
+    Column("deaths", Integer, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+    Column("result", _LONG_TEXT),
+    Column("finished", Boolean, nullable=False),
+    UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
+)
+
+workers = Table(
+    "hpsearch_workers",
+    metadata,
+    Column("worker_id", String(200), primary_key=True),
+    Column("study_id", Integer, nullable=False, index=True),
+    Column("device", String(200), nullable=False),
+    Column("started_at", Float(53), nullable=False),
+    Column("beat_at", Float(53), nullable=False),
+    Column("activity", Text, nullable=False),
+    Column("gone", Boolean, nullable=False),
+)

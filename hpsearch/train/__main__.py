@@ -1,0 +1,25 @@
+"""The trainer process: `python -m hpsearch.train COMMANDS EVENTS`, two file descriptors of its worker's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle; it will ask for a checkpoint
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own business with each other
+    commands, events = (int(number) for number in sys.argv[1:3])
+    from hpsearch.train.channel import Channel
+    from hpsearch.train.serve import serve
+
+    serve(Channel(os.fdopen(commands, "rb"), os.fdopen(events, "wb")))
+
+
+if __name__ == "__main__":
+    main()

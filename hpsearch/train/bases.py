@@ -1,0 +1,180 @@
+"""Base models: found, quantized, loaded once, and handed out as fresh copies that share the frozen weights.
+
+A trial never touches the loaded model. It gets a copy of the module tree in which every weight is the very
+tensor of the original. What a trial leaves behind in a model (PEFT wrappers, hooks on embeddings, flags, TRL's
+patched `forward`, a compute dtype that sticks to a Linear4bit) it leaves in its copy, and the copy is dropped.
+The shared weights themselves are fingerprinted before and after.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from peft import prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from hpsearch.errors import FieldError, did_you_mean
+from hpsearch.spec.model import ModelSpec
+from hpsearch.train.memory import give_back
+from hpsearch.train.tasks import Task
+from hpsearch.train.tiny import TINY_BASES, ensure_tiny
+from hpsearch.train.tiny.build import Tell
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base. `model` stays untouched; `fresh_model` is what trials get."""
+
+    spec: ModelSpec
+    model: PreTrainedModel
+    processor: Any
+
+    def fresh_model(self) -> PreTrainedModel:
+        """A new module tree around the same weights, in milliseconds."""
+        shared: dict[int, Any] = {}
+        for tensor in _tensors(self.model).values():
+            shared[id(tensor)] = tensor
+            if (state := getattr(tensor, "quant_state", None)) is not None:
+                shared[id(state)] = state
+        return copy.deepcopy(self.model, shared)
+
+    def fresh_processor(self) -> Any:
+        """A tokenizer of its own for each run, around the same image processor.
+
+        transformers caches the constants of an image processor by the instance (5.23,
+        image_processing_backends.py, `_fuse_mean_std_and_rescale_factor`): copies of it would never be freed.
+        """
+        parts = [getattr(self.processor, name, None) for name in ("image_processor", "video_processor")]
+        return copy.deepcopy(self.processor, {id(part): part for part in parts if part is not None})
+
+    def fingerprint(self) -> str:
+        """Of the weights, their quantization, and everything in the module tree that a trial could disturb."""
+        digest = hashlib.sha256()
+        for name, tensor in _tensors(self.model).items():
+            digest.update(f"{name} {_tensor_facts(tensor)}".encode())
+            if (state := getattr(tensor, "quant_state", None)) is not None:
+                digest.update(f"{state.blocksize} {_tensor_facts(state.absmax)}".encode())
+        for name, module in self.model.named_modules():
+            hooks = len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+            flags = (module.training, getattr(module, "gradient_checkpointing", None), sorted(vars(module)))
+            digest.update(f"{name} {type(module).__name__} {hooks} {flags}".encode())
+        digest.update(self.model.config.to_json_string().encode())
+        digest.update(self.model.generation_config.to_json_string().encode())
+        return digest.hexdigest()[:16]
+
+
+def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _tensor_facts(tensor: torch.Tensor) -> str:
+    """Identity and content: dtype, shape, flags and a checksum of the bytes."""
+    data = tensor.detach()
+    checksum = int(data.contiguous().reshape(-1).view(torch.uint8).sum(dtype=torch.int64)) if data.numel() else 0
+    return f"{data.dtype} {tuple(data.shape)} {tensor.requires_grad} {tensor.grad is None} {checksum}"
+
+
+class Bases:
+    """Keeps the last base warm: most trials of a study share it, and loading is most of a short trial."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._warm: tuple[Task, Base] | None = None
+
+    def get(self, task: Task, spec: ModelSpec) -> Base:
+        """Raises FieldError where the base can't be loaded."""
+        if self._warm is None or self._warm[0] != task or self._warm[1].spec != spec:
+            gc.unfreeze()
+            self._warm = None  # the old base goes before the new one comes
+            give_back()
+            self._warm = (task, load_base(task, spec, self._tell))
+        return self._warm[1]
+
+
+def compute_dtype(spec: ModelSpec) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU that has it, float16 on an older GPU, and float32 on a CPU."""
+    if spec.dtype != "auto":
+        dtype = getattr(torch, spec.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def find_base(spec: ModelSpec, tell: Tell) -> str:
+    """What `from_pretrained` takes: tiny bases are built first."""
+    if not spec.base.startswith("tiny:"):
+        return spec.base
+    if spec.base not in TINY_BASES:
+        raise FieldError("model.base", f"there is no {spec.base!r}; {did_you_mean(spec.base, list(TINY_BASES))}")
+    return str(ensure_tiny(spec.base, tell))
+
+
+def load_processor(task: Task, spec: ModelSpec, tell: Tell) -> Any:
+    return _from_pretrained(task.processor_class, spec, tell, {})
+
+
+def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
+    """Loads, quantizes and freezes a base.
+
+    Raises:
+        FieldError: no such base, or not one of this task.
+    """
+    processor = load_processor(task, spec, tell)
+    tell(f"loading {spec.base}", 0, 0)
+    dtype = compute_dtype(spec)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": spec.attention}
+    if torch.cuda.is_available():
+        options["device_map"] = {"": 0}
+    if spec.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model = _from_pretrained(task.model_class, spec, tell, options)
+    return Base(spec, _settle(model, dtype), processor)
+
+
+def _settle(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Brings the weights into the form that they keep: later nothing may change them in place.
+
+    bitsandbytes does so in two places. On CPUs with avx512_bf16 it repacks a Linear4bit's weight at the first
+    forward without gradients, and training forwards then lose the input's gradient; the flag turns that off.
+    And Linear4bit.forward casts a bias to the compute dtype in place, so it is cast here.
+    Source: bitsandbytes 0.50.2, nn/modules.py, `Linear4bit.forward`.
+    """
+    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+            if module.bias is not None:
+                module.bias.data = module.bias.data.to(dtype)
+    model.eval()
+    return model
+
+
+def _from_pretrained(auto_class: Any, spec: ModelSpec, tell: Tell, options: dict[str, Any]) -> Any:
+    location = find_base(spec, tell)
+    revision = {} if Path(location).is_dir() or spec.revision is None else {"revision": spec.revision}
+    try:
+        return auto_class.from_pretrained(location, trust_remote_code=spec.trust_remote_code, **revision, **options)
+    except (OSError, ValueError) as error:
+        raise FieldError("model.base", _why_not_loaded(spec.base, error)) from error
+
+
+def _why_not_loaded(base: str, error: Exception) -> str:
+    first_line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return (
+        f"{base!r} can't be loaded: {first_line} (a base is a local folder, a hub name such as "
+        f"Qwen/Qwen2.5-0.5B, or one of {', '.join(TINY_BASES)}; gated ones need HF_TOKEN)"
+    )

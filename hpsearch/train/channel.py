@@ -1,0 +1,68 @@
+"""The trainer's end of the bridge. A thread reads commands, so that a worker's death is noticed at once."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import BinaryIO
+
+from hpsearch.protocol import Checkpoint, Command, Continue, Phase, Reported, Run, Stop, read_command, to_line
+from hpsearch.trial import Record
+
+
+class Channel:
+    """Events out, commands in."""
+
+    def __init__(self, commands: BinaryIO, events: BinaryIO) -> None:
+        self._commands = commands
+        self._events = events
+        self._lock = threading.Lock()
+        self._received: queue.Queue[Command] = queue.Queue()
+        self._checkpoint_wanted = threading.Event()
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+
+    def send(self, event: Record) -> None:
+        with self._lock:
+            try:
+                self._events.write(to_line(event))
+                self._events.flush()
+            except BrokenPipeError:
+                self._worker_is_gone()
+
+    def tell(self, name: str, done: int, total: int) -> None:
+        """Progress outside of training steps."""
+        self.send(Phase(name=name, done=done, total=total))
+
+    def next_job(self) -> Run:
+        while True:
+            command = self._received.get()
+            if isinstance(command, Run):
+                self._checkpoint_wanted.clear()
+                return command
+
+    def report(self, event: Reported) -> bool:
+        """Sends a validation loss and waits for the answer; False: the trial is pruned."""
+        self.send(event)
+        while True:
+            command = self._received.get()
+            if isinstance(command, Continue | Stop):
+                return isinstance(command, Continue)
+
+    @property
+    def checkpoint_wanted(self) -> bool:
+        """Whether the worker asked to save and end the job."""
+        return self._checkpoint_wanted.is_set()
+
+    def _listen(self) -> None:
+        for line in self._commands:
+            command = read_command(line)
+            if isinstance(command, Checkpoint):
+                self._checkpoint_wanted.set()
+            self._received.put(command)
+        self._worker_is_gone()
+
+    @staticmethod
+    def _worker_is_gone() -> None:
+        """Nobody is left to train for: the process ends, and the driver takes its memory back."""
+        os._exit(1)

@@ -1,0 +1,216 @@
+"""Rows → tokens → batches: the chat template, what is learned and what is masked.
+
+A conversation is rendered by the model's own chat template and cut into segments: what the model is given, and
+what it shall learn to say (its answer and the end of its turn). Each segment is tokenized on its own, so that a
+prompt has the same tokens in training as in generation. Everything but the learned segments is masked, and so
+is every image token wherever it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from hpsearch.errors import FieldError
+from hpsearch.spec.data import ImageSize
+from hpsearch.trial import RowsConfig
+
+IGNORED = -100
+"""The label of a token that is not learned."""
+
+Row = dict[str, Any]
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as the model sees it.
+
+    `tokens` are the arrays with one entry per token, shape (tokens,), `input_ids` and `attention_mask` among
+    them; `others` are the rest, such as pixels, with rows first.
+    """
+
+    tokens: dict[str, torch.Tensor]
+    others: dict[str, torch.Tensor]
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Segment:
+    text: str
+    is_learned: bool
+
+
+class Encoder:
+    """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows have an image."""
+
+    def __init__(self, processor: Any, rows: RowsConfig, *, has_images: bool) -> None:
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.rows = rows
+        self.has_images = has_images
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if rows.row_format != "prompt-completion" and not getattr(processor, "chat_template", None):
+            raise FieldError(
+                "model.base",
+                "has no chat template: take an instruction-tuned base, or give the data as prompt and completion "
+                "columns",
+            )
+        self._extra_by_size: dict[tuple[int, int], int] = {}
+        self.image_token_ids = self._find_image_tokens() if has_images else frozenset[int]()
+
+    def encode(self, row: Row) -> Encoded:
+        """The whole conversation, with labels."""
+        return self._encode_segments(self.segments(row["messages"]), row["image"])
+
+    def encode_prompt(self, row: Row) -> Encoded:
+        """The conversation up to where the model speaks last: what `generate` is given."""
+        return self._encode_segments(self.segments(row["messages"])[:-1], row["image"])
+
+    def num_tokens(self, row: Row) -> int:
+        """Tokens of the whole conversation; cheap where images of one size recur."""
+        length = sum(len(self._tokenize(segment.text)) for segment in self.segments(row["messages"]))
+        if not self.has_images:
+            return length
+        with Image.open(row["image"]) as image:
+            return length + self._extra_tokens(fitted_size(image.size, self.rows.image_size))
+
+    def segments(self, messages: list[dict[str, str]]) -> list[Segment]:
+        """The rendered conversation in order; the last segment is learned."""
+        if self.rows.row_format == "prompt-completion":
+            prompt, completion = (message["content"] for message in messages)
+            return [Segment(prompt, False), Segment(completion + self.tokenizer.eos_token, True)]
+        if self.rows.system_prompt:
+            messages = [{"role": "system", "content": self.rows.system_prompt}, *messages]
+        segments = []
+        rendered = ""
+        for position, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            given = self._render(messages[:position], ask=True, with_image=self.has_images)
+            whole = self._render(messages[: position + 1], ask=False, with_image=self.has_images)
+            if not (given.startswith(rendered) and whole.startswith(given)):
+                raise FieldError("model.base", "its chat template rewrites earlier turns; hpsearch can't mask them")
+            learned = whole[len(given) :].rstrip()  # nothing is ever generated after the end of the turn
+            segments += [Segment(given[len(rendered) :], False), Segment(learned, True)]
+            rendered = given + learned
+        return segments
+
+    def _render(self, messages: list[dict[str, str]], *, ask: bool, with_image: bool) -> str:
+        turns: list[dict[str, Any]] = list(messages)
+        if self.has_images:
+            turns = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+        if with_image:
+            first = next(turn for turn in turns if turn["role"] == "user")
+            first["content"].insert(0, {"type": "image"})
+        text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
+        return str(text)
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode_segments(self, segments: list[Segment], image_path: str | None) -> Encoded:
+        first, *rest = segments
+        tokens, others = self._encode_first(first.text, image_path)
+        pieces = [self._tokenize(segment.text) for segment in rest]
+        appended = torch.tensor([token for piece in pieces for token in piece], dtype=torch.long)
+        tokens = {name: torch.cat([value, _filler(name, appended)]) for name, value in tokens.items()}
+        labels = [IGNORED] * (len(tokens["input_ids"]) - len(appended))
+        for segment, piece in zip(rest, pieces, strict=True):
+            labels += piece if segment.is_learned else [IGNORED] * len(piece)
+        labels = [IGNORED if label in self.image_token_ids else label for label in labels]
+        return Encoded(tokens, others, torch.tensor(labels, dtype=torch.long))
+
+    def _encode_first(
+        self, text: str, image_path: str | None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        if image_path is None or not self.has_images:
+            ids = torch.tensor(self._tokenize(text), dtype=torch.long)
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, {}
+        return self._process(text, load_image(Path(image_path), self.rows.image_size))
+
+    def _process(self, text: str, image: Image.Image) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        processed = self.processor(text=[text], images=[[image]], add_special_tokens=False, return_tensors="pt")
+        shape = processed["input_ids"].shape
+        tokens = {name: value[0] for name, value in processed.items() if value.shape == shape}
+        others = {name: value for name, value in processed.items() if value.shape != shape}
+        return tokens, others
+
+    def _blank_prompt(self, *, with_image: bool) -> str:
+        return self._render([{"role": "user", "content": "?"}], ask=True, with_image=with_image)
+
+    def _find_image_tokens(self) -> frozenset[int]:
+        """The special tokens that come with an image: those that no prompt without an image has."""
+        tokens, _ = self._process(self._blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
+        without = set(self._tokenize(self._blank_prompt(with_image=False)))
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        return frozenset((set(tokens["input_ids"].tolist()) - without) & special)
+
+    def _extra_tokens(self, size: tuple[int, int]) -> int:
+        """Tokens that an image of `size` adds to its placeholder."""
+        if size not in self._extra_by_size:
+            prompt = self._blank_prompt(with_image=True)
+            tokens, _ = self._process(prompt, Image.new("RGB", size))
+            self._extra_by_size[size] = len(tokens["input_ids"]) - len(self._tokenize(prompt))
+        return self._extra_by_size[size]
+
+    def collate(self, rows: list[Row]) -> Batch:
+        """A training batch, padded on the right."""
+        return collate([self.encode(row) for row in rows], self.tokenizer.pad_token_id, side="right")
+
+    def collate_prompts(self, rows: list[Row]) -> Batch:
+        """A batch to generate from: padded on the left, without labels."""
+        batch = collate([self.encode_prompt(row) for row in rows], self.tokenizer.pad_token_id, side="left")
+        del batch["labels"]
+        return batch
+
+
+def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:
+    """The entries of a per-token array for appended text."""
+    if name == "input_ids":
+        return ids
+    return torch.ones_like(ids) if name == "attention_mask" else torch.zeros_like(ids)
+
+
+def collate(encoded: list[Encoded], pad_token_id: int, side: str) -> Batch:
+    """Pads per-token arrays to (batch, tokens) and joins the others along their rows."""
+    longest = max(len(row) for row in encoded)
+    batch = {}
+    for name in encoded[0].tokens:
+        fill = pad_token_id if name == "input_ids" else 0
+        batch[name] = torch.stack([_pad(row.tokens[name], longest, fill, side) for row in encoded])
+    for name in encoded[0].others:
+        batch[name] = torch.cat([row.others[name] for row in encoded])
+    batch["labels"] = torch.stack([_pad(row.labels, longest, IGNORED, side) for row in encoded])
+    return batch
+
+
+def _pad(values: torch.Tensor, length: int, fill: int, side: str) -> torch.Tensor:
+    padding = values.new_full((length - len(values),), fill)
+    return torch.cat([values, padding] if side == "right" else [padding, values])
+
+
+def load_image(path: Path, size: ImageSize | None) -> Image.Image:
+    """The image in RGB at the study's size."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    wanted = fitted_size(rgb.size, size)
+    return rgb if wanted == rgb.size else rgb.resize(wanted, Image.Resampling.LANCZOS)
+
+
+def fitted_size(found: tuple[int, int], size: ImageSize | None) -> tuple[int, int]:
+    """(width, height) for the study's image size: exactly a pair, or at most one number on the longer side."""
+    if size is None:
+        return found
+    if isinstance(size, tuple):
+        return size
+    scale = min(1.0, size / max(found))
+    return max(1, round(found[0] * scale)), max(1, round(found[1] * scale))

@@ -1,0 +1,76 @@
+"""Inspection: what a study's rows and base models are like, before a trial spends anything on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from datasets import Dataset
+from transformers import AutoConfig
+
+from hpsearch.errors import FieldError
+from hpsearch.jobs import Example, InspectionConfig, InspectionResult, TokenPiece
+from hpsearch.spec.model import ModelSpec
+from hpsearch.train.adapters import linear_names
+from hpsearch.train.bases import find_base, load_processor
+from hpsearch.train.channel import Channel
+from hpsearch.train.encoding import IGNORED, Encoder
+from hpsearch.train.tasks import TASKS
+
+_EVERY = 200
+
+
+def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
+    """Token counts for every base, the layers that adapters may target, and a few examples."""
+    rows = Dataset.load_from_disk(str(config.candidate_rows))
+    tokens = [0] * len(rows)
+    linear: dict[str, list[str]] = {}
+    examples: list[Example] = []
+    try:
+        for model in config.models:
+            task = TASKS[config.task]
+            processor = load_processor(task, model, channel.tell)
+            encoder = Encoder(processor, config.rows, has_images=task.has_images)
+            for position, row in enumerate(rows):
+                tokens[position] = max(tokens[position], encoder.num_tokens(row))
+                if position % _EVERY == 0:
+                    channel.tell("counting tokens", position, len(rows))
+            linear[model.base] = _linear_layers(task.model_class, model, channel)
+            examples = examples or [_example(encoder, rows[i]) for i in range(config.num_examples)]
+    except FieldError as error:
+        return InspectionResult(mistake=(error.key, error.message))
+    return InspectionResult(num_tokens=tokens, linear_layers=linear, examples=examples)
+
+
+def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[str]:
+    """Names of the linear layers, from the base's configuration alone: no weights are loaded."""
+    config = AutoConfig.from_pretrained(
+        find_base(spec, channel.tell), trust_remote_code=spec.trust_remote_code, revision=spec.revision
+    )
+    with init_empty_weights():
+        model = model_class.from_config(config, trust_remote_code=spec.trust_remote_code)
+    return linear_names(model, vision=True)
+
+
+def _example(encoder: Encoder, row: dict[str, Any]) -> Example:
+    encoded = encoder.encode(row)
+    ids = encoded.tokens["input_ids"]
+    pieces: list[TokenPiece] = []
+    for start, end in _runs(encoded.labels != IGNORED, torch.isin(ids, torch.tensor(sorted(encoder.image_token_ids)))):
+        pieces.append(
+            TokenPiece(
+                text=encoder.tokenizer.decode(ids[start:end]),
+                num_tokens=end - start,
+                is_learned=bool(encoded.labels[start] != IGNORED),
+                is_image=int(ids[start]) in encoder.image_token_ids,
+            )
+        )
+    return Example(id=row["id"], image=row["image"], pieces=pieces)
+
+
+def _runs(learned: torch.Tensor, image: torch.Tensor) -> list[tuple[int, int]]:
+    """Spans of tokens that are alike in both flags."""
+    kinds = (2 * learned + image).tolist()
+    starts = [i for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] != kind]
+    return list(zip(starts, [*starts[1:], len(kinds)], strict=True))

@@ -1,0 +1,7 @@
+"""Supervised fine-tuning of a language model on text."""
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hpsearch.train.tasks.task import Task
+
+TEXT_SFT = Task(AutoModelForCausalLM, AutoTokenizer, has_images=False)

@@ -1,0 +1,135 @@
+"""One trial, as the two planes see it: its config, its result, its memory ledger.
+
+Its folder is the whole contract with the training plane: `config.json` goes in, `result.json` comes out. The final
+run, an evaluation and an inspection are folders of the same kind with another config (`jobs`, `folders`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpsearch.spec.data import ImageSize, RowFormat
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.study import Task
+from hpsearch.spec.training import BudgetSpec, TrainingSpec
+
+GIB = 2**30
+MIB = 2**20
+
+
+class Record(BaseModel):
+    """A fact that crosses a border: frozen, and the same for everyone who reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Outcome(StrEnum):
+    """How a trial ended.
+
+    RUNNING ─► COMPLETE        reached its full budget
+            ├► PRUNED          the pruner stopped it
+            ├► DIVERGED        its loss became NaN or infinite; told to the search as PRUNED
+            ├► OUT_OF_MEMORY   it needed more than the device has; told as PRUNED, with a violated constraint
+            ├► FAILED          it crashed; told as FAIL
+            └► STOPPED         a person or a scheduler stopped its worker; it continues from its checkpoint
+    """
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out of memory"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class RowsConfig(Record):
+    """How rows become tokens: all that a collator needs besides the model's own processor."""
+
+    row_format: RowFormat
+    image_size: ImageSize | None
+    system_prompt: str | None
+    max_tokens: int
+
+
+class TrialConfig(Record):
+    """Fully resolved: the training plane asks nobody else."""
+
+    job: Literal["train"] = "train"
+    name: str
+    task: Task
+    model: ModelSpec
+    lora: LoraSpec
+    training: TrainingSpec
+    budget: BudgetSpec
+    rows: RowsConfig
+    train_rows: Path = Field(description="folder of prepared rows")
+    validation_rows: Path
+    is_final: bool = Field(False, description="the final run keeps its best adapter and writes TensorBoard logs")
+
+    @property
+    def process_key(self) -> str:
+        """Runs with different keys can't share a process: accelerate fixes the mixed precision once per process."""
+        return f"{self.model.dtype}/{self.model.quantization}/{self.model.attention}"
+
+    @property
+    def taints_process(self) -> bool:
+        """Paged optimizers take managed memory that bitsandbytes never gives back."""
+        return self.training.optimizer.startswith("paged")
+
+
+class MemorySnapshot(Record):
+    """What a trainer process holds at one moment."""
+
+    host_rss_bytes: int
+    device_allocated_bytes: int
+    live_tensors: int
+    threads: int
+    file_descriptors: int
+    base_fingerprint: str
+
+
+class MemoryLedger(Record):
+    """What a trial took and whether it gave everything back."""
+
+    before: MemorySnapshot
+    after: MemorySnapshot
+    peak_host_bytes: int
+    peak_device_bytes: int
+    not_given_back: list[str] = Field(description="empty when the ledger closes")
+    witnessed_device_bytes: int | None = Field(None, description="the process's device memory as NVML sees it")
+
+    @property
+    def closes(self) -> bool:
+        return not self.not_given_back
+
+
+class Report(Record):
+    """A validation loss (nats per learned token) at one of the budget's evenly spaced reports, from 1."""
+
+    step: int
+    loss: float
+
+
+class TrialResult(Record):
+    outcome: Outcome
+    reports: list[Report] = []
+    train_seconds: float = 0.0
+    num_steps: int = 0
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    reason: str | None = Field(None, description="one line for a person")
+    traceback: str | None = None
+    bytes_needed: int | None = None
+    ledger: MemoryLedger | None = None
+
+    @property
+    def loss(self) -> float | None:
+        return self.reports[-1].loss if self.reports else None
+
+    @property
+    def trainable_percent(self) -> float:
+        return 100 * self.trainable_parameters / max(1, self.total_parameters)

@@ -1,0 +1,1 @@
+"""Looking at studies: status tables, the live terminal, the dashboard. Reads the store, writes nothing."""

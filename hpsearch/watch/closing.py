@@ -1,0 +1,80 @@
+"""What `hpsearch run` says when it ends: what was found, what to be careful about, and what comes next."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hpsearch.search.view import StudyView
+from hpsearch.watch.words import told_loss, told_value
+
+_SHORT = 2.0
+"""A final run with more than this many times a trial's epochs gets a word of caution."""
+
+
+def closing_words(view: StudyView) -> str:
+    name = view.study.name
+    counts = Counter(trial.outcome for trial in view.trials if trial.is_finished)
+    tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    if not view.is_finished:
+        done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
+        return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
+    if view.best is None:
+        return (
+            f"{name} is finished and no trial is complete ({tally}). "
+            f"hpsearch status shows why each one ended; the traces are in the dashboard."
+        )
+    return "\n".join([_found(view, tally), *_cautions(view), *_next_steps(view)])
+
+
+def _found(view: StudyView, tally: str) -> str:
+    best = view.best
+    assert best is not None
+    values = ", ".join(f"{knob} {told_value(value)}" for knob, value in best.params.items())
+    found = f"{view.study.name} is finished, nothing is left to do: {tally}.\n"
+    found += f"Best: trial {best.number}, validation loss {told_loss(best.loss)} with {values}."
+    defaults = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
+    if defaults is not None and defaults.outcome == "complete" and defaults.number != best.number:
+        found += f"\nThe study file's own values (trial {defaults.number}) came to {told_loss(defaults.loss)}."
+    return found
+
+
+def _cautions(view: StudyView) -> list[str]:
+    spec = view.study.spec
+    words = []
+    if spec.final.epochs > _SHORT * spec.budget.epochs and spec.final.max_steps is None:
+        words.append(
+            f"Careful: a trial ran {spec.budget.epochs:g} epochs on {spec.budget.train_fraction:.0%} of the rows, the "
+            f"final run runs {spec.final.epochs:g} on {spec.final.train_fraction:.0%}. A short budget favours fast "
+            f"starters: if the final run overfits, search again with more epochs on fewer rows."
+        )
+    low_high = [_at_edge(view, knob) for knob in spec.searched.space]
+    edges = [edge for edge in low_high if edge]
+    if edges:
+        words.append(f"The best values lie at an end of the range for {', '.join(edges)}: widen it and search on.")
+    return words
+
+
+def _at_edge(view: StudyView, knob: str) -> str | None:
+    parameter = view.study.spec.searched.space[knob]
+    assert view.best is not None
+    value = view.best.params.get(knob)
+    if isinstance(parameter, list) or not isinstance(value, int | float):
+        return None
+    if parameter.log:
+        share = value / parameter.low if value < (parameter.low * parameter.high) ** 0.5 else parameter.high / value
+        near = share < (parameter.high / parameter.low) ** 0.03
+    else:
+        margin = 0.03 * (parameter.high - parameter.low)
+        near = value - parameter.low < margin or parameter.high - value < margin
+        near = near and value != 0
+    return knob if near else None
+
+
+def _next_steps(view: StudyView) -> list[str]:
+    name = view.study.name
+    return [
+        "Next:",
+        f"  hpsearch best {name} -o best.yaml     the best parameters, ready for the final training",
+        "  hpsearch train best.yaml              the final training on all rows",
+        "  hpsearch dashboard                    curves, importances, every trial",
+    ]

@@ -1,0 +1,57 @@
+"""Rows as the model will see them, and the splits that they fall into."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.jobs import Example, TokenPiece
+from hpsearch.spec import StudySpec
+
+_NAMED_IDS = 5
+
+
+def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
+    table = Table(title=f"{spec.study}: rows", title_justify="left", box=None, header_style="bold")
+    for heading in ("split", "rows", "a trial sees", "the final run sees"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    seen = {
+        "train": (spec.budget.train_fraction, spec.final.train_fraction),
+        "validation": (spec.budget.validation_fraction, spec.final.validation_fraction),
+        "test": (0.0, 0.0),
+    }
+    for split, keys in manifest.splits.items():
+        trial, final = (f"{round(share * len(keys))}" if share else "none" for share in seen[split])
+        table.add_row(split, str(len(keys)), trial, final)
+    left_out = [
+        Text(f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}")
+        for reason, ids in manifest.left_out.items()
+    ]
+    return Group(table, *left_out, Text())
+
+
+def example_panel(example: Example) -> Panel:
+    total = sum(piece.num_tokens for piece in example.pieces)
+    learned = sum(piece.num_tokens for piece in example.pieces if piece.is_learned)
+    text = Text()
+    for piece in example.pieces:
+        text.append(_words(piece), style=_style(piece))
+    counts = f"{total} tokens, {total - learned} masked, {learned} learned"
+    where = f"  {example.image}" if example.image else ""
+    title = f"row {example.id}: {counts}"
+    return Panel(text, title=title, title_align="left", subtitle=where or None, subtitle_align="left")
+
+
+def _words(piece: TokenPiece) -> str:
+    if piece.is_image:
+        return f"⟨image: {piece.num_tokens} tokens⟩"
+    return f"⟦{piece.text}⟧" if piece.is_learned else piece.text
+
+
+def _style(piece: TokenPiece) -> str:
+    if piece.is_image:
+        return "cyan"
+    return "bold green" if piece.is_learned else "bright_black"

@@ -1,0 +1,82 @@
+"""Following a study until it ends: a live screen on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+
+from hpsearch.search.view import StudyView, TrialView
+from hpsearch.watch.tables import study_panel
+from hpsearch.watch.words import told_loss, told_time, told_value
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Follower:
+    """Shows views as they come. Use as a context manager."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._told: set[int] = set()
+        self._last_line_at = clock()
+        self._is_first = True
+
+    def show(self, view: StudyView) -> None:
+        if self._live:
+            rows = max(4, self._console.height - 8 - len(view.live_workers))
+            self._live.update(study_panel(view, rows=rows), refresh=True)
+        else:
+            self._print_news(view)
+
+    def _print_news(self, view: StudyView) -> None:
+        finished = [trial for trial in view.trials if trial.is_finished]
+        if self._is_first:  # a resumed study does not repeat its past
+            self._told = {trial.number for trial in finished}
+            self._is_first = False
+        for trial in finished:
+            if trial.number not in self._told:
+                self._told.add(trial.number)
+                self._say(_told_trial(trial, view))
+        if self._clock() - self._last_line_at >= _SECONDS_BETWEEN_LINES:
+            for worker in view.live_workers:
+                doing = worker.activity
+                count = f" {doing.done}/{doing.total}" if doing.total else ""
+                trial_number = "" if doing.trial is None else f"trial {doing.trial}: "
+                loss = f", loss {told_loss(doing.loss)}" if doing.loss is not None else ""
+                self._say(f"  {trial_number}{doing.doing}{count}{loss}")
+
+    def _say(self, line: str) -> None:
+        self._last_line_at = self._clock()
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Follower:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+
+def _told_trial(trial: TrialView, view: StudyView) -> str:
+    values = ", ".join(f"{knob.partition('.')[2]} {told_value(v)}" for knob, v in trial.params.items())
+    loss = f" loss {told_loss(trial.loss)}" if trial.loss is not None else ""
+    time_taken = f" in {told_time(trial.seconds)}" if trial.seconds else ""
+    memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
+    held = f", {memory:.2f} GiB" if memory else ""
+    left = view.seconds_left()
+    rest = f"; about {told_time(left)} left" if left is not None and not view.is_finished else ""
+    best = " (best so far)" if view.best and view.best.number == trial.number else ""
+    return (
+        f"[{view.slots.finished}/{view.slots.wanted}] trial {trial.number} {trial.outcome}{loss}{best}"
+        f"{time_taken}{held} | {values}{rest}"
+    )

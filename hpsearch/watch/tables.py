@@ -1,0 +1,180 @@
+"""Tables for the terminal: a study's trials, what its workers do, and all studies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.jobs import Check, EvaluationResult
+from hpsearch.search.view import StudyView, TrialView
+from hpsearch.store import StoredWorker
+from hpsearch.trial import GIB
+from hpsearch.watch.words import told_loss, told_time, told_value
+
+_COLOURS = {
+    "complete": "green",
+    "pruned": "yellow",
+    "diverged": "magenta",
+    "out of memory": "magenta",
+    "failed": "red",
+    "running": "cyan",
+    "waiting": "bright_black",
+}
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_SHOWN_TRIALS = 24
+
+
+def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
+    """One study: a bar, its trials (the latest, the best one always), and its workers."""
+    parts: list[RenderableType] = [headline(view), trials_table(view, rows)]
+    if view.live_workers:
+        parts += [Text(), workers_table(view.live_workers)]
+    return Group(*parts)
+
+
+def headline(view: StudyView) -> RenderableType:
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    left = view.seconds_left()
+    note = "finished" if view.is_finished else f"about {told_time(left)} left" if left is not None else ""
+    if view.best and view.best.loss is not None:
+        note += f"   best {view.best.loss:.4f} (trial {view.best.number})"
+    bar.add_task(view.study.name, total=view.slots.wanted, completed=view.slots.finished, note=note)
+    return bar
+
+
+def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    knobs = list(view.study.spec.searched.space)
+    for heading in ("trial", "outcome", "loss", "reports"):
+        table.add_column(heading, justify="right" if heading in ("trial", "loss") else "left", no_wrap=True)
+    for knob in knobs:
+        table.add_column(knob.partition(".")[2], justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("memory", justify="right", no_wrap=True)
+    begun = [trial for trial in view.trials if trial.outcome != "waiting"]
+    shown = begun[-rows:]
+    if view.best and view.best not in shown:
+        shown = [view.best, *shown[1:]]
+    for trial in shown:
+        table.add_row(*_trial_cells(view, trial, knobs))
+    return table
+
+
+def _trial_cells(view: StudyView, trial: TrialView, knobs: list[str]) -> list[RenderableType]:
+    colour = _COLOURS.get(trial.outcome, "white")
+    best = view.best is not None and trial.number == view.best.number
+    return [
+        Text(f"{'★ ' if best else ''}{trial.number}", style="bold" if best else ""),
+        Text(trial.outcome, style=colour),
+        Text(told_loss(trial.loss), style="bold" if best else ""),
+        Text(sparkline(list(trial.reports.values()))),
+        *(Text(told_value(trial.params.get(knob))) for knob in knobs),
+        Text(told_time(trial.seconds) if trial.seconds else ""),
+        Text(_told_memory(trial)),
+    ]
+
+
+def _told_memory(trial: TrialView) -> str:
+    device = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
+    if device is None:
+        return ""
+    closes = "" if trial.facts.get("ledger.closes") else " leak"
+    return f"{device:.2f} GiB{closes}"
+
+
+def sparkline(values: list[float]) -> str:
+    """Losses as a row of blocks, high to low."""
+    finite = [value for value in values if abs(value) < float("inf")]
+    if not finite:
+        return "✗" if values else ""
+    low, high = min(finite), max(finite)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0
+    return "".join(_BLOCKS[round((value - low) * scale)] if abs(value) < float("inf") else "✗" for value in values)
+
+
+def workers_table(workers: list[StoredWorker]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("worker", "device", "doing", "progress", "loss", "memory"):
+        table.add_column(heading, no_wrap=True)
+    for worker in workers:
+        doing = worker.activity
+        trial = "" if doing.trial is None else f"trial {doing.trial}: "
+        memory = doing.device_bytes or doing.host_bytes
+        table.add_row(
+            ":".join(worker.worker_id.split(":")[:2]),
+            worker.device,
+            f"{trial}{doing.doing}",
+            _bar(doing.done, doing.total),
+            told_loss(doing.loss),
+            f"{memory / GIB:.2f} GiB" if memory else "",
+        )
+    return table
+
+
+def _bar(done: int, total: int, width: int = 16) -> str:
+    if not total:
+        return ""
+    filled = round(width * done / total)
+    return f"{'━' * filled}{'╌' * (width - filled)} {done}/{total}"
+
+
+def studies_table(views: list[StudyView]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("study", "trials", "running", "best", "base", "workers", "what it is for"):
+        table.add_column(heading, no_wrap=heading != "what it is for")
+    for view in views:
+        running = sum(trial.outcome == "running" for trial in view.trials)
+        best = f"{view.best.loss:.4f} (trial {view.best.number})" if view.best else ""
+        table.add_row(
+            view.study.name,
+            f"{view.slots.finished}/{view.slots.wanted}",
+            str(running),
+            best,
+            view.study.spec.model.base,
+            str(len(view.live_workers)),
+            view.study.spec.description or "",
+        )
+    return table
+
+
+def best_table(trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
+    """Each searched knob: the best value beside the study file's own."""
+    loss = f", validation loss {told_loss(trial.loss)}" if trial.loss is not None else ""
+    table = Table(title=f"trial {trial.number}{loss}", title_justify="left", box=None, header_style="bold")
+    table.add_column("parameter")
+    table.add_column("best", justify="right", style="bold")
+    table.add_column("in the study file", justify="right", style="bright_black")
+    for knob, value in values.items():
+        table.add_row(knob, told_value(value), told_value(defaults.get(knob)))
+    return table
+
+
+def evaluation_table(result: EvaluationResult) -> Table:
+    table = Table(title=f"{len(result.rows)} test rows", title_justify="left", box=None, header_style="bold")
+    for heading in ("model", "loss (nats per token)", "exact match"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, score in (("base", result.base), ("tuned", result.tuned)):
+        table.add_row(name, f"{score.loss:.4f}", f"{score.exact_match:.1%}", style="bold" if name == "tuned" else "")
+    return table
+
+
+_VERDICTS = {"works": ("✓", "green"), "limited": ("!", "yellow"), "fails": ("✗", "red")}
+
+
+def checks_table(checks: list[Check]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for check in checks:
+        sign, colour = _VERDICTS[check.verdict]
+        table.add_row(Text(sign, style=colour), Text(check.name, style="bold"), Text(check.found))
+        if check.mend:
+            table.add_row("", "", Text(f"→ {check.mend}", style=colour))
+    return table

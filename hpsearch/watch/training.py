@@ -1,0 +1,64 @@
+"""Watching the final training: a bar with the loss on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hpsearch.protocol import Phase, Reported
+from hpsearch.protocol import Progress as StepProgress
+
+_LINES_PER_RUN = 20
+
+
+class TrainingDisplay:
+    """Use as a context manager; give `tell` and `watch` to whoever runs the training."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(40),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None, note="")
+        self._last_line = ""
+
+    def tell(self, name: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=name, completed=done, total=total or None, note="")
+        self._line(name, done, total, "")
+
+    def watch(self, event: Phase | StepProgress | Reported) -> None:
+        match event:
+            case Phase(name=name, done=done, total=total):
+                self.tell(name, done, total)
+            case StepProgress(step=step, num_steps=num_steps, loss=loss):
+                note = f"loss {loss:.4f}" if loss is not None else ""
+                self._bar.update(self._task, description="training", completed=step, total=num_steps, note=note)
+                self._line("training", step, num_steps, note)
+            case Reported(step=step, num_reports=num_reports, loss=loss):
+                self._console.print(f"validation {step}/{num_reports}: loss {loss:.4f}", highlight=False)
+
+    def _line(self, name: str, done: int, total: int, note: str) -> None:
+        if self._console.is_terminal:
+            return
+        part = f"{name} {_LINES_PER_RUN * done // total if total else ''}"
+        if part != self._last_line:
+            self._last_line = part
+            count = f" {done}/{total}" if total else ""
+            self._console.print(f"{name}{count} {note}".rstrip(), highlight=False)
+
+    def __enter__(self) -> TrainingDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()

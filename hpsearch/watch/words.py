@@ -1,0 +1,26 @@
+"""Numbers and times in words."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+
+def told_time(seconds: float) -> str:
+    """2 h 05 min, 3 min 10 s or 42 s."""
+    total = int(timedelta(seconds=round(seconds)).total_seconds())
+    hours, rest = divmod(total, 3600)
+    minutes, seconds_left = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
+
+
+def told_loss(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.4f}"
+
+
+def told_value(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,254 @@
+"""Opening a study: created from its file, or found in the store and checked against the file and the data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpsearch.data.manifest import Manifest, make_manifest
+from hpsearch.data.prepared import DataFolder, ensure_prepared, read_data, write_prepared, write_rows
+from hpsearch.data.rows import Row, Tell
+from hpsearch.data.split import SplitName, Splits, split_rows
+from hpsearch.errors import FieldError, HpsearchError, InputError, did_you_mean
+from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.jobs import Example, InspectionConfig, InspectionResult, JobFailure
+from hpsearch.protocol import Done, Phase, Run
+from hpsearch.search import Search
+from hpsearch.spec import StudyFile, StudySpec
+from hpsearch.spec.search import RangeSpec
+from hpsearch.spec.study import MAY_CHANGE
+from hpsearch.store import Store, StoredStudy
+from hpsearch.trial import RowsConfig, TrialConfig
+from hpsearch.worker.trainer_process import Trainer
+
+StartTrainer = Callable[[], Trainer]
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study that is ready to be worked on, on this machine."""
+
+    spec: StudySpec
+    study_id: int
+    manifest: Manifest
+    train_rows: Path
+    validation_rows: Path
+    storage: StorageFolder
+
+    def trial_config(self, number: int, values: dict[str, Any]) -> TrialConfig:
+        spec = self.spec.with_values(values)
+        return TrialConfig(
+            name=f"{spec.study} trial {number}",
+            task=spec.task,
+            model=spec.model,
+            lora=spec.lora,
+            training=spec.training,
+            budget=spec.budget,
+            rows=rows_config(spec),
+            train_rows=self.train_rows,
+            validation_rows=self.validation_rows,
+        )
+
+
+@dataclass(frozen=True)
+class PreparedStudy:
+    """What is known of a study before it is in any store."""
+
+    manifest: Manifest
+    splits: Splits
+    files: list[Path]
+    examples: list[Example]
+
+
+def rows_config(spec: StudySpec) -> RowsConfig:
+    return RowsConfig(
+        row_format=spec.data.columns.row_format,
+        image_size=spec.data.image_size,
+        system_prompt=spec.data.system_prompt,
+        max_tokens=spec.data.max_tokens,
+    )
+
+
+def open_study(
+    file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell
+) -> OpenStudy:
+    """Creates the study or resumes it.
+
+    Raises:
+        StudyFileErrors: the file doesn't fit its data or base.
+        InputError: the stored study says something else than the file.
+    """
+    spec = file.spec
+    if spec.search is None:
+        raise file.mistake("search", "is missing: this file can be trained (hpsearch train), not searched")
+    with store.reaching():
+        stored = store.studies.find(spec.study)
+    if stored is None:
+        _create(file, store, storage, start_trainer, tell)
+        with store.reaching():
+            stored = store.studies.find(spec.study)
+        assert stored is not None
+    _check_unchanged(file, stored)
+    manifest = Manifest.from_bytes(stored.manifest)
+    with store.reaching():
+        store.studies.set_spec(stored.study_id, spec)
+        store.studies.set_trials(stored.study_id, num_trials(spec))
+    try:
+        paths = ensure_prepared(
+            manifest, spec.data, file.path.parent, DataFolder(storage.path), wanted_rows(spec), tell
+        )
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
+    train_rows, validation_rows = (paths[wanted] for wanted in wanted_rows(spec))
+    return OpenStudy(spec, stored.study_id, manifest, train_rows, validation_rows, storage)
+
+
+def num_trials(spec: StudySpec) -> int:
+    """The budget; a grid has no more points than it has."""
+    trials = spec.searched.trials
+    points = spec.grid_size() if spec.searched.sampler.name == "grid" else None
+    return trials if points is None else min(trials, points)
+
+
+def wanted_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
+    return [("train", spec.budget.train_fraction), ("validation", spec.budget.validation_fraction)]
+
+
+def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> None:
+    prepared = prepare_study(file, storage, start_trainer, tell)
+    write_prepared(prepared.manifest, prepared.splits, prepared.files, DataFolder(storage.path), wanted_rows(file.spec))
+    with store.reaching():
+        search = Search(store, file.spec)
+        created = store.studies.create(search.study_id, file.spec, prepared.manifest.to_bytes(), file.path.parent)
+        if created:
+            search.describe()
+            search.enqueue_defaults()
+
+
+def prepare_study(
+    file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell, num_examples: int = 0
+) -> PreparedStudy:
+    """Reads the data, has a trainer look at rows and base, and splits.
+
+    Raises:
+        StudyFileErrors: with the line of what doesn't fit.
+    """
+    spec = file.spec
+    folder = storage.inspection(spec.study)
+    try:
+        read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell)
+        if not read.rows:
+            split_rows(read, spec.data.split)
+        inspection = _inspect(spec, read.rows, folder, start_trainer, tell, num_examples)
+        _check_target_modules(spec, inspection)
+        fits = [count <= spec.data.max_tokens for count in inspection.num_tokens]
+        for row, fit in zip(read.rows, fits, strict=True):
+            if not fit:
+                read.leave_out(f"longer than {spec.data.max_tokens} tokens", row.id)
+        read.rows = [row for row, fit in zip(read.rows, fits, strict=True) if fit]
+        splits = split_rows(read, spec.data.split)
+        manifest = make_manifest(splits, read.left_out)
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
+    finally:
+        shutil.rmtree(folder.path / "candidates", ignore_errors=True)
+    return PreparedStudy(manifest, splits, files, inspection.examples)
+
+
+def _inspect(
+    spec: StudySpec,
+    rows: list[Row],
+    folder: TrialFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    num_examples: int,
+) -> InspectionResult:
+    candidates = folder.path / "candidates"
+    shutil.rmtree(candidates, ignore_errors=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_rows(rows, candidates)
+    config = InspectionConfig(
+        task=spec.task,
+        models=[spec.model.model_copy(update={"base": base}) for base in spec.bases()],
+        rows=rows_config(spec),
+        candidate_rows=candidates,
+        num_examples=min(num_examples, len(rows)),
+    )
+    folder.prepare(config)
+    do_job(folder, start_trainer, tell)
+    result = folder.read(InspectionResult)
+    if result.mistake:
+        raise FieldError(*result.mistake)
+    return result
+
+
+def do_job(folder: TrialFolder, start_trainer: StartTrainer, tell: Tell) -> None:
+    """Has a trainer of its own do a job that reports no losses.
+
+    Raises:
+        HpsearchError: the job failed.
+    """
+    tell("starting the trainer", 0, 0)
+    folder.result.unlink(missing_ok=True)
+    trainer = start_trainer()
+    try:
+        trainer.send(Run(folder=folder.path))
+        while True:
+            event = trainer.next_event(1.0)
+            if isinstance(event, Phase):
+                tell(event.name, event.done, event.total)
+            if isinstance(event, Done):
+                break
+    finally:
+        trainer.end()
+    if '"failed": true' in folder.result.read_text():
+        failure = folder.read(JobFailure)
+        raise HpsearchError(f"{failure.reason}\nthe whole story is in {folder.log} and {folder.result}")
+
+
+def _check_target_modules(spec: StudySpec, inspection: InspectionResult) -> None:
+    for base, known in inspection.linear_layers.items():
+        for key, wanted in _target_modules(spec):
+            unknown = [name for name in wanted if name not in known]
+            if unknown:
+                raise FieldError(
+                    key,
+                    f"{base} has no linear layer {unknown[0]!r}; {did_you_mean(unknown[0], known)} "
+                    f"(it has {', '.join(known)})",
+                )
+
+
+def _target_modules(spec: StudySpec) -> list[tuple[str, list[str]]]:
+    """Every list of target modules that a trial may use, with its key in the file."""
+    lists = [("lora.target_modules", spec.lora.target_modules)]
+    space = spec.search.space if spec.search else {}
+    parameter = space.get("lora.target_modules", [])
+    if not isinstance(parameter, RangeSpec):
+        lists += [("search.space.lora.target_modules", choice) for choice in parameter]  # type: ignore[misc]
+    return [(key, names) for key, names in lists if isinstance(names, list)]
+
+
+def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
+    """A study is one experiment: what its trials depend on may not change under it."""
+    was, now = _flat(stored.spec.model_dump()), _flat(file.spec.model_dump())
+    changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)]
+    if changed:
+        lines = [f"  {key}: {was.get(key)} → {now.get(key)}" for key in changed]
+        raise InputError(
+            f"{file.path} has changed since study {stored.name!r} was created:\n"
+            + "\n".join(lines)
+            + "\nThe trials so far ran with the old values. Either bring the old values back, "
+            f"or start another study: --set study={stored.name}-2"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat

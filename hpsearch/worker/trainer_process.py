@@ -1,0 +1,108 @@
+"""The trainer process, seen from the worker: start it, send it a folder, read its events, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+from hpsearch.errors import TrainerDied
+from hpsearch.protocol import Command, Event, Ready, Run, read_event, to_line
+
+_SECRETS = ("HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD")
+"""The training plane knows no database. (It may see HF_TOKEN: gated bases need it.)"""
+
+
+class Trainer(Protocol):
+    """What a worker needs of a trainer. `fake.FakeTrainer` is the other implementation."""
+
+    pid: int
+    device: str
+
+    def send(self, command: Command) -> None: ...
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        """The next event, or None when `timeout_s` passed. Raises TrainerDied when no more can come."""
+
+    def end(self) -> None:
+        """Ends the process, whatever it does, and returns when all of its memory is free."""
+
+
+class TrainerProcess:
+    """`python -m hpsearch.train`, with a pair of pipes of its own for the protocol."""
+
+    def __init__(self, log: Path, extra_environment: dict[str, str] | None = None) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log
+        commands_in, commands_out = os.pipe()
+        events_in, events_out = os.pipe()
+        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hpsearch.train", str(commands_in), str(events_out)],
+                pass_fds=(commands_in, events_out),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment | (extra_environment or {}),
+            )
+        os.close(commands_in)
+        os.close(events_out)
+        self._commands = os.fdopen(commands_out, "wb")
+        self._events = os.fdopen(events_in, "rb", buffering=0)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._events, selectors.EVENT_READ)
+        self._unread = b""
+        self._lines: deque[bytes] = deque()
+        self.pid = self._process.pid
+        self.device = "starting"
+
+    def send(self, command: Command) -> None:
+        if isinstance(command, Run):
+            self._log = command.folder / "log.txt"
+        with contextlib.suppress(BrokenPipeError):  # next_event will say that it died
+            self._commands.write(to_line(command))
+            self._commands.flush()
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        deadline = time.monotonic() + timeout_s
+        while not self._lines:
+            if not self._selector.select(max(0.0, deadline - time.monotonic())):
+                return None
+            chunk = self._events.read(65536)
+            if not chunk:
+                raise TrainerDied(self._obituary())
+            *whole, self._unread = (self._unread + chunk).split(b"\n")
+            self._lines.extend(whole)
+        event = read_event(self._lines.popleft())
+        if isinstance(event, Ready):
+            self.device = event.device
+        return event
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._selector.close()
+        self._events.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._commands.close()
+
+    def _obituary(self) -> str:
+        code = self._process.wait()
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        hint = " (the kernel kills processes when the host's memory is used up)" if code == -9 else ""
+        return f"the trainer process ended with {how}{hint}; last words in {self._log}: {_last_line(self._log)}"
+
+
+def _last_line(file: Path) -> str:
+    try:
+        lines = [line for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "none"
+    return lines[-1].strip() if lines else "none"
