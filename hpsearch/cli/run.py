@@ -53,7 +53,7 @@ def run(
     storage = storage_folder()
     with open_store(store) as opened:
         with telling(console) as tell:
-            study = open_study(file, opened, storage, trainer_starter("inspection"), tell)
+            study = open_study(file, opened, storage, trainer_starter("inspection"), tell, joins=False)
         _introduce(console, opened, study.spec.study)
         arguments = [str(study_file), *(part for override in overrides for part in ("--set", override))]
         stop = StopFlag()
@@ -66,17 +66,17 @@ def run(
 
 def _introduce(console: Console, store: Store, name: str) -> None:
     from hpsearch.data.manifest import Manifest
+    from hpsearch.watch.examples import told_left_out
 
     stored = store.studies.find(name)
     assert stored is not None
     manifest = Manifest.from_bytes(stored.manifest)
     sizes = ", ".join(f"{split} {len(rows)}" for split, rows in manifest.splits.items())
-    console.print(
-        f"[bold]{name}[/bold]: {stored.spec.task} on {stored.spec.model.base}; rows: {sizes}; store: {store.name}"
-    )
-    for reason, ids in manifest.left_out.items():
-        first = ", ".join(ids[:3]) + (" …" if len(ids) > 3 else "")
-        console.print(f"  left out: {len(ids)} × {reason} ({first})", highlight=False)
+    spec = stored.spec
+    console.print(f"[bold]{name}[/bold]: {spec.task} on {spec.model.base}; rows: {sizes}", soft_wrap=True)
+    console.print(f"  store: {store.name}", highlight=False, soft_wrap=True)
+    for line in told_left_out(manifest):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
 def _work(

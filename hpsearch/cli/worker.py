@@ -34,7 +34,7 @@ def worker(study_file: StudyFileArgument, store: StoreOption = None, set_: SetOp
     log = storage.trainer_log(worker_id.replace(":", "-"))
     with open_store(store) as opened:
         with telling(Console()) as tell:
-            study = open_study(file, opened, storage, lambda: TrainerProcess(log), tell)
+            study = open_study(file, opened, storage, lambda: TrainerProcess(log), tell, joins=True)
         step = Worker(study, opened, worker_id, lambda: TrainerProcess(log), stop).run()
     logging.getLogger("hpsearch").info("%s", step.value)
     if step is Step.STOPPED and PARENT_VARIABLE not in os.environ:

@@ -89,12 +89,13 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     from datasets import Dataset
 
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    columns = {
+    columns: dict[str, list[object]] = {
         "id": [row.id for row in rows],
         "messages": [row.messages for row in rows],
-        "image": [row.image for row in rows],
         "label": [row.label for row in rows],
     }
+    if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
+        columns["image"] = [row.image for row in rows]
     Dataset.from_dict(columns).save_to_disk(str(draft))
     try:
         draft.rename(path)

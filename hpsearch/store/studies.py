@@ -30,7 +30,7 @@ class Studies:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, study_id: int, spec: StudySpec, manifest: bytes, folder: Path) -> bool:
+    def create(self, study_id: int, spec: StudySpec, trials: int, manifest: bytes, folder: Path) -> bool:
         """False when another worker created it first."""
         try:
             with self._engine.begin() as connection:
@@ -39,7 +39,7 @@ class Studies:
                     "name": spec.study,
                     "spec": spec.model_dump_json(),
                     "manifest": manifest,
-                    "trials": spec.searched.trials,
+                    "trials": trials,
                     "folder": str(folder.resolve()),
                     "created_at": database_now(connection),
                 }
@@ -67,15 +67,10 @@ class Studies:
             for row in rows
         ]
 
-    def set_trials(self, study_id: int, trials: int) -> None:
-        """Changes how many trials the study may have; those that were begun stay."""
+    def update(self, study_id: int, spec: StudySpec, trials: int) -> None:
+        """Takes over what may change in a spec (see `spec.study.MAY_CHANGE`) and the number of trials."""
         with self._engine.begin() as connection:
-            connection.execute(update(studies).where(studies.c.study_id == study_id).values(trials=trials))
-
-    def set_spec(self, study_id: int, spec: StudySpec) -> None:
-        """For the parts of a spec that may change; see `spec.study.MAY_CHANGE`."""
-        with self._engine.begin() as connection:
-            values = {"spec": spec.model_dump_json()}
+            values = {"spec": spec.model_dump_json(), "trials": trials}
             connection.execute(update(studies).where(studies.c.study_id == study_id).values(values))
 
     def forget(self, study_id: int) -> None:

@@ -69,11 +69,14 @@ class Encoder:
 
     def encode(self, row: Row) -> Encoded:
         """The whole conversation, with labels."""
-        return self._encode_segments(self.segments(row["messages"]), row["image"])
+        return self._encode_segments(self.segments(row["messages"]), self._image_of(row))
 
     def encode_prompt(self, row: Row) -> Encoded:
         """The conversation up to where the model speaks last: what `generate` is given."""
-        return self._encode_segments(self.segments(row["messages"])[:-1], row["image"])
+        return self._encode_segments(self.segments(row["messages"])[:-1], self._image_of(row))
+
+    def _image_of(self, row: Row) -> Path | None:
+        return Path(row["image"]) if self.has_images else None
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of the whole conversation; cheap where images of one size recur."""
@@ -117,7 +120,7 @@ class Encoder:
     def _tokenize(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _encode_segments(self, segments: list[Segment], image_path: str | None) -> Encoded:
+    def _encode_segments(self, segments: list[Segment], image_path: Path | None) -> Encoded:
         first, *rest = segments
         tokens, others = self._encode_first(first.text, image_path)
         pieces = [self._tokenize(segment.text) for segment in rest]
@@ -130,12 +133,12 @@ class Encoder:
         return Encoded(tokens, others, torch.tensor(labels, dtype=torch.long))
 
     def _encode_first(
-        self, text: str, image_path: str | None
+        self, text: str, image_path: Path | None
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        if image_path is None or not self.has_images:
+        if image_path is None:
             ids = torch.tensor(self._tokenize(text), dtype=torch.long)
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, {}
-        return self._process(text, load_image(Path(image_path), self.rows.image_size))
+        return self._process(text, load_image(image_path, self.rows.image_size))
 
     def _process(self, text: str, image: Image.Image) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         processed = self.processor(text=[text], images=[[image]], add_special_tokens=False, return_tensors="pt")

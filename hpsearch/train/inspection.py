@@ -66,7 +66,7 @@ def _example(encoder: Encoder, row: dict[str, Any]) -> Example:
                 is_image=int(ids[start]) in encoder.image_token_ids,
             )
         )
-    return Example(id=row["id"], image=row["image"], pieces=pieces)
+    return Example(id=row["id"], image=row["image"] if encoder.has_images else None, pieces=pieces)
 
 
 def _runs(learned: torch.Tensor, image: torch.Tensor) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from hpsearch.jobs import Example, TokenPiece
 from hpsearch.spec import StudySpec
 
 _NAMED_IDS = 5
+_MANY = 0.1
 
 
 def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
@@ -26,11 +27,22 @@ def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
     for split, keys in manifest.splits.items():
         trial, final = (f"{round(share * len(keys))}" if share else "none" for share in seen[split])
         table.add_row(split, str(len(keys)), trial, final)
-    left_out = [
-        Text(f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}")
+    return Group(table, *(Text(line) for line in told_left_out(manifest)), Text())
+
+
+def told_left_out(manifest: Manifest) -> list[str]:
+    """Every reason for which rows were left out, with the first of them; a warning where they are many."""
+    lines = [
+        f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}"
         for reason, ids in manifest.left_out.items()
     ]
-    return Group(table, *left_out, Text())
+    kept = sum(len(keys) for keys in manifest.splits.values())
+    lost = sum(len(ids) for ids in manifest.left_out.values())
+    if lost > _MANY * (kept + lost):
+        lines.append(
+            f"careful: {lost / (kept + lost):.0%} of the rows are left out; if they are too long, raise data.max_tokens"
+        )
+    return lines
 
 
 def example_panel(example: Example) -> Panel:

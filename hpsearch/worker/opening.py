@@ -73,9 +73,9 @@ def rows_config(spec: StudySpec) -> RowsConfig:
 
 
 def open_study(
-    file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell
+    file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell, *, joins: bool
 ) -> OpenStudy:
-    """Creates the study or resumes it.
+    """Creates the study or resumes it. A worker that only `joins` leaves the stored budget as it is.
 
     Raises:
         StudyFileErrors: the file doesn't fit its data or base.
@@ -93,9 +93,9 @@ def open_study(
         assert stored is not None
     _check_unchanged(file, stored)
     manifest = Manifest.from_bytes(stored.manifest)
-    with store.reaching():
-        store.studies.set_spec(stored.study_id, spec)
-        store.studies.set_trials(stored.study_id, num_trials(spec))
+    if not joins:
+        with store.reaching():
+            store.studies.update(stored.study_id, spec, num_trials(spec))
     try:
         paths = ensure_prepared(
             manifest, spec.data, file.path.parent, DataFolder(storage.path), wanted_rows(spec), tell
@@ -122,7 +122,8 @@ def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer
     write_prepared(prepared.manifest, prepared.splits, prepared.files, DataFolder(storage.path), wanted_rows(file.spec))
     with store.reaching():
         search = Search(store, file.spec)
-        created = store.studies.create(search.study_id, file.spec, prepared.manifest.to_bytes(), file.path.parent)
+        manifest = prepared.manifest.to_bytes()
+        created = store.studies.create(search.study_id, file.spec, num_trials(file.spec), manifest, file.path.parent)
         if created:
             search.describe()
             search.enqueue_defaults()

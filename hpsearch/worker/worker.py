@@ -126,7 +126,7 @@ class Worker:
             return TrialResult.model_validate_json(trial.lease.result)
         folder = self.study.storage.trial(self.study.spec.study, trial.number)
         config = self.study.trial_config(trial.number, trial.values)
-        found = _left_behind(folder, config)
+        found = _left_behind(folder, config, trial.lease.attempt)
         if found is not None:
             return found
         if trial.lease.deaths >= _MAX_DEATHS:
@@ -277,11 +277,11 @@ class Worker:
         return asked()
 
 
-def _left_behind(folder: TrialFolder, config: TrialConfig) -> TrialResult | None:
-    """The result that an earlier worker's trainer wrote but nobody told. Another study's folder is cleared away."""
+def _left_behind(folder: TrialFolder, config: TrialConfig, attempt: int) -> TrialResult | None:
+    """The result that an earlier attempt's trainer wrote but nobody told. Another study's folder is cleared away."""
     if not folder.config.exists():
         return None
-    if folder.job() != config:
+    if attempt == 1 or folder.job() != config:
         shutil.rmtree(folder.path)
         return None
     if not folder.result.exists():

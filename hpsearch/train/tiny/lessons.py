@@ -10,38 +10,61 @@ import numpy as np
 from sklearn.datasets import load_wine
 
 from hpsearch.train.tiny.printed import QUESTIONS, printed_digit
+from hpsearch.train.tiny.tokenizers import prose
 
 LessonRow = dict[str, Any]
 NUM_ROWS = 4096
+_SHARE_OF_REPEATING = 0.3
 
 
 def read_print(folder: Path, rng: np.random.Generator) -> list[LessonRow]:
-    """Printed digits in all fonts, upright and distorted; the images go to `folder`."""
+    """Printed digits in all fonts, upright and distorted; the images go to `folder`.
+
+    Some questions ask for words to be repeated as well: a base that only ever said digits could say nothing else.
+    """
+    vocabulary = _words()
     rows = []
     for position in range(NUM_ROWS):
         digit = position % 10
         file = folder / f"{position}.png"
         printed_digit(digit, rng.uniform(), rng).save(file)
-        question = QUESTIONS[rng.integers(len(QUESTIONS))]
-        rows.append(_row(question, str(digit), file))
+        question, answer = QUESTIONS[rng.integers(len(QUESTIONS))], str(digit)
+        if rng.uniform() < _SHARE_OF_REPEATING:
+            words = _some(vocabulary, rng)
+            question, answer = f"{question} Then repeat: {words}", f"{digit} {words}"
+        rows.append(_row(question, answer, file))
     return rows
 
 
 def compare_wines(_folder: Path, rng: np.random.Generator) -> list[LessonRow]:
-    """Questions about the measurements of wines: which cultivar, and is one of them high or low?"""
+    """Questions about the measurements of wines: is one of them high or low? And words to repeat."""
     wine = load_wine()
+    vocabulary = _words()
     names = [name.replace("_", " ").replace("/", " ") for name in wine.feature_names]
     medians = np.median(wine.data, axis=0)
     rows = []
     for _ in range(NUM_ROWS):
+        if rng.uniform() < _SHARE_OF_REPEATING:
+            words = _some(vocabulary, rng)
+            rows.append(_row(f"Repeat: {words}", words, None))
+            continue
         number = int(rng.integers(len(wine.data)))
         values = wine.data[number] * rng.uniform(0.97, 1.03, wine.data.shape[1])
-        chosen = rng.choice(len(names), size=6, replace=False)
+        chosen = rng.choice(len(names), size=4, replace=False)
         listed = ", ".join(f"{names[i]} {values[i]:.3g}" for i in chosen)
         asked = chosen[rng.integers(len(chosen))]
         level = "high" if values[asked] > medians[asked] else "low"
         rows.append(_row(f"Is the {names[asked]} of this wine high or low? {listed}", level, None))
     return rows
+
+
+def _words() -> list[str]:
+    """Every word of the prose that the vocabulary was learned from."""
+    return sorted({word for text in prose() for word in text.split()})
+
+
+def _some(vocabulary: list[str], rng: np.random.Generator) -> str:
+    return " ".join(rng.choice(vocabulary, size=rng.integers(1, 6)))
 
 
 def _row(question: str, answer: str, image: Path | None) -> LessonRow:

@@ -65,7 +65,7 @@ QWEN_TEMPLATE = (
 )
 
 
-def _prose() -> Iterable[str]:
+def prose() -> Iterable[str]:
     """English that is on every machine: scikit-learn's descriptions of its data sets."""
     for load in (load_breast_cancer, load_digits, load_wine, load_iris, load_diabetes):
         yield " ".join(line.strip() for line in load().DESCR.splitlines() if not set(line) <= set("=- :"))
@@ -78,7 +78,7 @@ def _learn_vocabulary(tokenizer: Tokenizer, special: list[str], alphabet: list[s
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_prose(), trainer)
+    tokenizer.train_from_iterator(prose(), trainer)
     learned = json.loads(tokenizer.to_str())["model"]
     return {"vocab": learned["vocab"], "merges": [tuple(merge) for merge in learned["merges"]]}
 

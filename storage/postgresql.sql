@@ -1,0 +1,5 @@
+-- psql -U postgres -f postgresql.sql, then:
+--   export HPSEARCH_STORE=postgresql+psycopg://hpsearch@HOST/hpsearch    (the password in ~/.pgpass)
+CREATE ROLE hpsearch LOGIN;
+\password hpsearch
+CREATE DATABASE hpsearch OWNER hpsearch;
