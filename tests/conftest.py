@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
     report = yield
     may_skip = item.get_closest_marker("needs_gpu") or item.get_closest_marker("needs_shared_data")
     if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips") and not may_skip:

@@ -12,9 +12,12 @@ from hpsearch.cli.options import StoreOption, open_store, storage_folder
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")] = 8080,
     tensorboard_port: Annotated[int, typer.Option(min=1, max=65535, help="port of TensorBoard")] = 6006,
+    host: Annotated[str, typer.Option(help="address to listen on; neither has a login, so mind who can reach it")] = (
+        "127.0.0.1"
+    ),
     store: StoreOption = None,
 ) -> None:
-    """Open optuna-dashboard on the store, and TensorBoard on the final runs, on 127.0.0.1."""
+    """Open optuna-dashboard on the store, and TensorBoard on the final runs."""
     from rich.console import Console
 
     from hpsearch.watch.dashboard import serve_dashboard, start_tensorboard
@@ -22,11 +25,11 @@ def dashboard(
     console = Console()
     storage = storage_folder()
     with open_store(store) as opened:
-        board = start_tensorboard(storage.runs, tensorboard_port)
-        console.print(f"dashboard:   http://127.0.0.1:{port}", highlight=False)
-        console.print(f"TensorBoard: http://127.0.0.1:{tensorboard_port}   (Ctrl-C ends both)", highlight=False)
+        board = start_tensorboard(storage.runs, host, tensorboard_port)
+        console.print(f"dashboard:   http://{host}:{port}", highlight=False)
+        console.print(f"TensorBoard: http://{host}:{tensorboard_port}   (Ctrl-C ends both)", highlight=False)
         try:
-            serve_dashboard(opened.optuna, storage.artifacts, port)
+            serve_dashboard(opened.optuna, storage.artifacts, host, port)
         finally:
             board.terminate()
             board.wait()
