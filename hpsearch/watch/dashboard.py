@@ -1,4 +1,4 @@
-"""Serving optuna-dashboard and TensorBoard on the loopback address: neither has a login."""
+"""Serving optuna-dashboard and TensorBoard, on the loopback address unless told otherwise: neither has a login."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from optuna.storages import RDBStorage
 
 from hpsearch.errors import InputError
 
-HOST = "127.0.0.1"
-
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
@@ -26,7 +24,7 @@ class _Handler(WSGIRequestHandler):
         """A line per request helps nobody."""
 
 
-def serve_dashboard(storage: RDBStorage, artifacts: Path, port: int) -> None:
+def serve_dashboard(storage: RDBStorage, artifacts: Path, host: str, port: int) -> None:
     """Serves until Ctrl-C. The storage carries our SQLite settings, so watching does not block workers.
 
     Raises:
@@ -37,14 +35,14 @@ def serve_dashboard(storage: RDBStorage, artifacts: Path, port: int) -> None:
     artifacts.mkdir(parents=True, exist_ok=True)
     application = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
     try:
-        server = make_server(HOST, port, application, server_class=_Server, handler_class=_Handler)
+        server = make_server(host, port, application, server_class=_Server, handler_class=_Handler)
     except OSError as error:
         raise InputError(f"port {port}: {error.strerror}; take another one with --port") from None
     with server:
         server.serve_forever()
 
 
-def start_tensorboard(runs: Path, port: int) -> subprocess.Popen[bytes]:
+def start_tensorboard(runs: Path, host: str, port: int) -> subprocess.Popen[bytes]:
     runs.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -53,7 +51,7 @@ def start_tensorboard(runs: Path, port: int) -> subprocess.Popen[bytes]:
         "--logdir",
         str(runs),
         "--host",
-        HOST,
+        host,
         "--port",
         str(port),
     ]
