@@ -29,14 +29,9 @@ app.command("evaluate")(evaluate.evaluate)
 
 
 def main() -> None:
-    """Exit codes: 0, 1 (it failed), 2 (your input), 130 (Ctrl-C)."""
+    """Exit codes: 0, 1 (it failed), 2 (your input; Typer tells unknown verbs and options itself), 130 (Ctrl-C)."""
     try:
-        app(standalone_mode=False)
+        app()
     except HpsearchError as error:
         print(f"hpsearch: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except typer.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("hpsearch: stopped; nothing is lost", file=sys.stderr)
-        sys.exit(130)

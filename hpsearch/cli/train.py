@@ -64,7 +64,7 @@ def train(
             restart=restart,
         )
     if result.outcome is Outcome.STOPPED:
-        console.print(f"stopped and saved. Continue with: hpsearch train {what} --resume", highlight=False)
+        console.print("stopped and saved. The same command with --resume continues it.", highlight=False)
         raise typer.Exit(130)
     losses = [report.loss for report in result.reports]
     best = min(losses, default=float("nan"))

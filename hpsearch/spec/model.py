@@ -8,6 +8,9 @@ from pydantic import Field
 
 from hpsearch.spec.base import Spec
 
+TINY_BASES = ("tiny:qwen2", "tiny:gemma3", "tiny:qwen2-vl", "tiny:qwen2.5-vl")
+"""Bases that hpsearch builds itself; see `train/tiny`."""
+
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 

@@ -21,11 +21,10 @@ from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from hpsearch.errors import FieldError, did_you_mean
-from hpsearch.spec.model import ModelSpec
+from hpsearch.spec.model import TINY_BASES, ModelSpec
+from hpsearch.train.channel import Tell
 from hpsearch.train.memory import give_back
 from hpsearch.train.tasks import Task
-from hpsearch.train.tiny import TINY_BASES, ensure_tiny
-from hpsearch.train.tiny.build import Tell
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,8 @@ def find_base(spec: ModelSpec, tell: Tell) -> str:
         return spec.base
     if spec.base not in TINY_BASES:
         raise FieldError("model.base", f"there is no {spec.base!r}; {did_you_mean(spec.base, list(TINY_BASES))}")
+    from hpsearch.train.tiny import ensure_tiny  # imports scikit-learn, which most trainers never need
+
     return str(ensure_tiny(spec.base, tell))
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.watch.tables import study_panel
-from hpsearch.watch.words import told_loss, told_time, told_value
+from hpsearch.watch.words import told_loss, told_params, told_time
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -68,7 +68,7 @@ class Follower:
 
 
 def _told_trial(trial: TrialView, view: StudyView) -> str:
-    values = ", ".join(f"{knob.partition('.')[2]} {told_value(v)}" for knob, v in trial.params.items())
+    values = told_params(trial.params)
     loss = f" loss {told_loss(trial.loss)}" if trial.loss is not None else ""
     time_taken = f" in {told_time(trial.seconds)}" if trial.seconds else ""
     memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")

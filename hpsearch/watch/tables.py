@@ -13,7 +13,7 @@ from hpsearch.jobs import Check, EvaluationResult
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
-from hpsearch.watch.words import told_loss, told_time, told_value
+from hpsearch.watch.words import told_loss, told_params, told_time, told_value
 
 _COLOURS = {
     "complete": "green",
@@ -53,23 +53,19 @@ def headline(view: StudyView) -> RenderableType:
 
 def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    knobs = list(view.study.spec.searched.space)
-    for heading in ("trial", "outcome", "loss", "reports"):
-        table.add_column(heading, justify="right" if heading in ("trial", "loss") else "left", no_wrap=True)
-    for knob in knobs:
-        table.add_column(knob.partition(".")[2], justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
+    for heading in ("trial", "outcome", "loss", "reports", "time", "memory"):
+        table.add_column(heading, justify="left" if heading in ("outcome", "reports") else "right", no_wrap=True)
+    table.add_column("parameters", overflow="fold")
     begun = [trial for trial in view.trials if trial.outcome != "waiting"]
     shown = begun[-rows:]
     if view.best and view.best not in shown:
         shown = [view.best, *shown[1:]]
     for trial in shown:
-        table.add_row(*_trial_cells(view, trial, knobs))
+        table.add_row(*_trial_cells(view, trial))
     return table
 
 
-def _trial_cells(view: StudyView, trial: TrialView, knobs: list[str]) -> list[RenderableType]:
+def _trial_cells(view: StudyView, trial: TrialView) -> list[RenderableType]:
     colour = _COLOURS.get(trial.outcome, "white")
     best = view.best is not None and trial.number == view.best.number
     return [
@@ -77,9 +73,9 @@ def _trial_cells(view: StudyView, trial: TrialView, knobs: list[str]) -> list[Re
         Text(trial.outcome, style=colour),
         Text(told_loss(trial.loss), style="bold" if best else ""),
         Text(sparkline(list(trial.reports.values()))),
-        *(Text(told_value(trial.params.get(knob))) for knob in knobs),
         Text(told_time(trial.seconds) if trial.seconds else ""),
         Text(_told_memory(trial)),
+        Text(told_params(trial.params)),
     ]
 
 

@@ -24,3 +24,8 @@ def told_value(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def told_params(params: dict[str, Any]) -> str:
+    """Every searched knob with its value, without the section that it is in."""
+    return ", ".join(f"{knob.partition('.')[2]} {told_value(value)}" for knob, value in params.items())

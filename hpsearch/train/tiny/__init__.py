@@ -4,6 +4,6 @@
 Their tokenizers and processors are of the real classes, so everything downstream is the real code path.
 """
 
-from hpsearch.train.tiny.build import TINY_BASES, ensure_tiny
+from hpsearch.train.tiny.build import ensure_tiny
 
-__all__ = ["TINY_BASES", "ensure_tiny"]
+__all__ = ["ensure_tiny"]

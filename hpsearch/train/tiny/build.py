@@ -16,12 +16,11 @@ import torch
 import transformers
 from filelock import FileLock
 
+from hpsearch.train.channel import Tell
 from hpsearch.train.encoding import Encoder, collate
 from hpsearch.train.tiny import architectures
 from hpsearch.train.tiny.lessons import Lesson, compare_wines, read_print
 from hpsearch.trial import RowsConfig
-
-Tell = Callable[[str, int, int], None]
 
 _BATCH_SIZE = 32
 _PEAK_LEARNING_RATE = 1e-3
@@ -35,7 +34,7 @@ class Recipe:
     num_steps: int
 
 
-TINY_BASES = {
+RECIPES = {
     "tiny:qwen2": Recipe(architectures.qwen2, compare_wines, 400),
     "tiny:gemma3": Recipe(architectures.gemma3, read_print, 400),
     "tiny:qwen2-vl": Recipe(architectures.qwen2_vl, read_print, 400),
@@ -50,7 +49,7 @@ def ensure_tiny(name: str, tell: Tell) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-            build_tiny(TINY_BASES[name], draft, tell, f"pretraining {name}")
+            build_tiny(RECIPES[name], draft, tell, f"pretraining {name}")
             draft.rename(folder)
     return folder
 

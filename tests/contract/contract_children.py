@@ -1,0 +1,101 @@
+"""What the processes of these tests do. Each opens the store for itself; some kill themselves, as `kill -9` would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import optuna
+from contract_parts import LEASE_S, created, opened, result_of, toy
+from sqlalchemy import event
+
+import hpsearch.search.search as search_module
+from hpsearch.search import Search
+from hpsearch.spec import StudySpec
+from hpsearch.store import Store
+from hpsearch.store.workers import is_dead, own_worker_id
+
+
+def die(*_ignored: Any, **_also: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a killed process runs on")
+
+
+def open_and_close(url: str, spec: str) -> None:
+    """As the first workers of a new study do, all at the same moment."""
+    with opened(url) as store:
+        created(store, StudySpec.model_validate_json(spec))
+
+
+def claim_until_finished(url: str, study_id: int, diary: Path, dies_at: str | None) -> None:
+    """Claims and finishes slots until the study has all; writes down every claim and every accepted end."""
+    with opened(url) as store, diary.open("w") as notes:
+        while True:
+            dead = [holder for holder in store.leases.seconds_left(study_id) if is_dead(holder)]
+            if dies_at == "commit" and notes.tell():
+                event.listen(store.optuna.engine, "commit", die)
+            lease = store.leases.claim(study_id, own_worker_id(), LEASE_S, dead)
+            if lease is None:
+                if store.leases.slots(study_id).all_finished:
+                    return
+                time.sleep(0.005)
+                continue
+            print("claimed", lease.slot, lease.attempt, file=notes, flush=True)
+            if dies_at == "claimed":
+                die()
+            store.leases.store_result(lease, "result")
+            if dies_at == "stored":
+                die()
+            store.leases.close(lease)
+            print("closed", lease.slot, lease.attempt, file=notes, flush=True)
+
+
+def take_over(url: str, study_id: int) -> None:
+    """Takes a slot from whoever has it, and gives it to nobody."""
+    with opened(url) as store:
+        assert store.leases.claim(study_id, own_worker_id(), LEASE_S, list(store.leases.seconds_left(study_id)))
+
+
+def die_in_trial(url: str, spec: str, moment: str) -> None:
+    """Claims a slot, works on it and dies at the moment of that name."""
+    with opened(url) as store:
+        search = Search(store, StudySpec.model_validate_json(spec))
+        lease = store.leases.claim(search.study_id, own_worker_id(), LEASE_S)
+        assert lease is not None
+        _prepare_to_die(store, moment)
+        trial = search.start(lease)
+        losses = toy(trial.values)
+        search.report(trial, 1, losses[0])
+        if moment == "between two reports":
+            die()
+        search.report(trial, 2, losses[1])
+        result = result_of(losses, reason="told by the first worker")
+        store.leases.store_result(trial.lease, result.model_dump_json())
+        if moment == "between result and tell":
+            die()
+        search.tell(trial, result)
+        assert moment == "between tell and close", f"it did not die {moment}"
+        die()
+
+
+def _prepare_to_die(store: Store, moment: str) -> None:
+    suggest_all = search_module.suggest_all
+
+    def suggest_some(trial: optuna.Trial, space: dict[str, Any]) -> None:
+        suggest_all(trial, dict(list(space.items())[:2]))
+        die()
+
+    match moment:
+        case "between claim and bind":
+            store.optuna.create_new_trial = die  # type: ignore[method-assign]
+        case "between the trial's creation and bind":
+            store.leases.bind = die  # type: ignore[method-assign,assignment]
+        case "between bind and suggesting":
+            search_module.suggest_all = die  # type: ignore[assignment]
+        case "in the middle of suggesting":
+            search_module.suggest_all = suggest_some
+        case "in the middle of telling":
+            optuna.Study.tell = die  # type: ignore[method-assign,assignment]

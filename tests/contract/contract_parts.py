@@ -1,0 +1,148 @@
+"""Small studies, a worker without a trainer, and real processes."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpsearch.search import ActiveTrial, Search
+from hpsearch.spec import StudySpec
+from hpsearch.spec.study import Values
+from hpsearch.store import Lease, Store
+from hpsearch.store.engine import parse_url
+from hpsearch.store.workers import is_dead
+from hpsearch.trial import MemoryLedger, MemorySnapshot, Outcome, Report, TrialResult
+
+MIXED: dict[str, Any] = {
+    "training.learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},
+    "lora.dropout": {"low": 0, "high": 0.2, "step": 0.05},
+    "lora.r": {"low": 4, "high": 16},
+    "training.optimizer": ["adamw_torch", "sgd"],
+    "lora.target_modules": [["q_proj"], ["q_proj", "v_proj"]],
+}
+RATE = {"training.learning_rate": MIXED["training.learning_rate"]}
+LEASE_S = 600.0
+
+T = TypeVar("T")
+Losses = Callable[[Values], Sequence[float]]
+
+
+def spec_of(*, name: str = "demo", budget: dict[str, Any] | None = None, **search: Any) -> StudySpec:
+    whole = {
+        "study": name,
+        "task": "text-sft",
+        "model": {"base": "tiny:qwen2"},
+        "data": {"source": "rows.jsonl"},
+        "budget": budget or {},
+        "search": {"space": MIXED, **search},
+    }
+    return StudySpec.model_validate(whole)
+
+
+def opened(url: str) -> Store:
+    return Store(parse_url(url, from_argv=False))
+
+
+def created(store: Store, spec: StudySpec, trials: int | None = None) -> Search:
+    """The study in the store, as `open_study` makes it."""
+    search = Search(store, spec)
+    store.studies.create(search.study_id, spec, trials or spec.searched.trials, b"manifest", Path("folder"))
+    return search
+
+
+def claimed(store: Store, study_id: int, worker_id: str = "host:1:1.00", duration_s: float = LEASE_S) -> Lease:
+    lease = store.leases.claim(study_id, worker_id, duration_s)
+    assert lease is not None
+    return lease
+
+
+def taken_over(store: Store, lease: Lease, worker_id: str = "other:2:2.00") -> Lease:
+    """The same slot in the hands of another worker: whoever holds it now counts as dead."""
+    taken = store.leases.claim(lease.study_id, worker_id, LEASE_S, list(store.leases.seconds_left(lease.study_id)))
+    assert taken is not None
+    assert taken.lease_id == lease.lease_id
+    return taken
+
+
+def elsewhere(work: Callable[[], T]) -> T:
+    """Does it as another worker would: not within the fence that this one may be in."""
+    return Context().run(work)
+
+
+def result_of(losses: Sequence[float], outcome: Outcome = Outcome.COMPLETE, **more: Any) -> TrialResult:
+    reports = [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
+    return TrialResult(outcome=outcome, reports=reports, **more)
+
+
+def ended(store: Store, search: Search, lease: Lease, result: TrialResult) -> Values:
+    """Runs a leased slot to its end as a worker does, whatever the pruner says; its values."""
+    trial = search.start(lease)
+    for report in result.reports:
+        search.report(trial, report.step, report.loss)
+    store.leases.store_result(trial.lease, result.model_dump_json())
+    return closed(store, search, trial, result)
+
+
+def closed(store: Store, search: Search, trial: ActiveTrial, result: TrialResult) -> Values:
+    search.tell(trial, result)
+    store.leases.close(trial.lease)
+    return trial.values
+
+
+def toy(values: Values) -> list[float]:
+    """Losses that fall, lowest at a learning rate of 3e-5."""
+    distance = abs(math.log(values["training.learning_rate"] / 3e-5))
+    return [2 + distance, 1 + distance]
+
+
+def worked(store: Store, search: Search, worker_id: str = "last:3:3.00", losses: Losses = toy) -> list[Values]:
+    """A worker that goes on until nothing is left to claim; what it tried."""
+    tried = []
+    while True:
+        dead = [holder for holder in store.leases.seconds_left(search.study_id) if is_dead(holder)]
+        lease = store.leases.claim(search.study_id, worker_id, LEASE_S, dead)
+        if lease is None:
+            return tried
+        trial = search.start(lease)
+        if lease.result is not None:
+            tried.append(closed(store, search, trial, TrialResult.model_validate_json(lease.result)))
+        else:
+            tried.append(ended(store, search, trial.lease, result_of(losses(trial.values))))
+
+
+def ledger_of(peak_device_bytes: int, **more: Any) -> MemoryLedger:
+    after = MemorySnapshot(
+        host_rss_bytes=3 * 2**20,
+        device_allocated_bytes=2**19,
+        live_tensors=7,
+        threads=2,
+        file_descriptors=9,
+        base_fingerprint="f00d",
+    )
+    whole = {"before": after, "after": after, "peak_host_bytes": 2**31, "not_given_back": [], **more}
+    return MemoryLedger(peak_device_bytes=peak_device_bytes, **whole)
+
+
+_processes = multiprocessing.get_context("forkserver")  # each process is new, but imports its libraries only once
+_processes.set_forkserver_preload(["pytest", "psycopg", "optuna.storages._rdb.models", "hpsearch.search"])
+
+
+def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    process = _processes.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def exit_codes(processes: Sequence[BaseProcess]) -> list[int | None]:
+    """Waits for the processes; a killed one's code is minus the signal, a stuck one's None."""
+    for process in processes:
+        process.join(60)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes

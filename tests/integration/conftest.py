@@ -1,0 +1,147 @@
+"""Real trainers on toy-sized work: rows, configs, and a driver that plays the worker's part of the bridge."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hpsearch.data.prepared import write_rows
+from hpsearch.data.rows import Row
+from hpsearch.folders import TrialFolder
+from hpsearch.protocol import Continue, Done, Event, Reported, Run, Stop
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.training import BudgetSpec, TrainingSpec
+from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
+from hpsearch.worker.trainer_process import TrainerProcess
+
+ROWS = RowsConfig(row_format="question-answer", image_size=None, system_prompt=None, max_tokens=256)
+
+
+class Driver:
+    """Sends folders to one trainer process and answers its reports."""
+
+    def __init__(self, log: Path) -> None:
+        self.process = TrainerProcess(log)
+        self.was_clean = True
+
+    def run(
+        self,
+        folder: Path,
+        config: TrialConfig,
+        goes_on: Callable[[Reported], bool] = lambda _: True,
+        each: Callable[[Event], None] = lambda _: None,
+    ) -> TrialResult:
+        trial = TrialFolder(folder)
+        trial.prepare(config)
+        self.process.send(Run(folder=folder))
+        while True:
+            event = self.process.next_event(60.0)
+            if event is not None:
+                each(event)
+            if isinstance(event, Reported):
+                self.process.send(Continue() if goes_on(event) else Stop())
+            if isinstance(event, Done):
+                self.was_clean = event.clean
+                return trial.read(TrialResult)
+
+
+@pytest.fixture
+def start_driver(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
+    """Makes trainer processes; all are gone when the test ends."""
+    drivers: list[Driver] = []
+
+    def start() -> Driver:
+        drivers.append(Driver(tmp_path / "trainer.txt"))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.process.end()
+
+
+@pytest.fixture(scope="session")
+def text_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(24 train rows, 8 validation rows) for tiny:qwen2."""
+    folder = tmp_path_factory.mktemp("text")
+    rows = [_row(i, f"Is {i} even or odd?", "even" if i % 2 == 0 else "odd", None) for i in range(32)]
+    return _written(folder, rows)
+
+
+@pytest.fixture(scope="session")
+def image_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(24 train rows, 8 validation rows) with images, for the tiny vision-language bases."""
+    folder = tmp_path_factory.mktemp("images")
+    rows = []
+    for i in range(32):
+        file = folder / f"{i}.png"
+        Image.new("RGB", (28, 28), (8 * i, 255 - 8 * i, 40)).save(file)
+        rows.append(_row(i, "Is it dark or light?", "dark" if i % 2 else "light", file))
+    return _written(folder, rows)
+
+
+def _row(number: int, question: str, answer: str, image: Path | None) -> Row:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Row(
+        id=str(number),
+        messages=messages,
+        image=str(image) if image else None,
+        image_sha256=None,
+        group=None,
+        label=answer,
+        split=None,
+    )
+
+
+def _written(folder: Path, rows: list[Row]) -> tuple[Path, Path]:
+    write_rows(rows[:24], folder / "train")
+    write_rows(rows[24:], folder / "validation")
+    return folder / "train", folder / "validation"
+
+
+def text_config(rows: tuple[Path, Path], **changes: object) -> TrialConfig:
+    """A short trial on tiny:qwen2; `changes` name fields of the config, or knobs with a double underscore."""
+    config = TrialConfig(
+        name="test",
+        task="text-sft",
+        model=ModelSpec(base="tiny:qwen2"),
+        lora=LoraSpec(r=8, alpha=16, dropout=0.1),
+        training=TrainingSpec(
+            learning_rate=1e-3, batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False
+        ),
+        budget=BudgetSpec(max_steps=4, reports=2),
+        rows=ROWS,
+        train_rows=rows[0],
+        validation_rows=rows[1],
+    )
+    return changed(config, **changes)
+
+
+def changed(config: TrialConfig, **changes: object) -> TrialConfig:
+    for key, value in changes.items():
+        section, _, field = key.partition("__")
+        if field:
+            part = getattr(config, section).model_copy(update={field: value})
+            config = config.model_copy(update={section: part})
+        else:
+            config = config.model_copy(update={section: value})
+    return config
+
+
+def hpsearch(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 500) -> tuple[int, str]:
+    """Runs the command as a person would; (exit code, everything it printed)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hpsearch", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        env=os.environ | (environment or {}),
+        check=False,
+    )
+    return done.returncode, done.stdout

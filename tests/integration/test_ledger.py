@@ -1,0 +1,121 @@
+"""Memory: sixty trials in one process, some pruned and some crashed on purpose, leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpsearch.data.prepared import write_rows
+from hpsearch.data.rows import Row
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.trial import MIB, Outcome, TrialConfig, TrialResult
+from tests.integration.conftest import Driver, changed, text_config
+
+NUM_TRIALS = 60
+NUM_JUDGED = 40
+MOST_MIB_PER_TRIAL = 0.1
+
+
+def without_an_image(image_rows: tuple[Path, Path], folder: Path) -> Path:
+    """Train rows of which one names an image that is not there: the trial crashes in the middle of an epoch."""
+    from datasets import Dataset
+
+    rows = [
+        Row(row["id"], row["messages"], row["image"], None, None, row["label"], None)
+        for row in Dataset.load_from_disk(str(image_rows[0]))
+    ]
+    broken = [*rows[:20], Row("gone", rows[0].messages, str(folder / "gone.png"), None, None, "dark", None)]
+    write_rows(broken, folder / "broken")
+    return folder / "broken"
+
+
+def slope_per_trial(values: list[float]) -> float:
+    judged = values[-NUM_JUDGED:]
+    return float(np.polyfit(range(len(judged)), judged, 1)[0])
+
+
+@pytest.mark.slow
+def test_sixty_trials_leave_nothing_behind(
+    start_driver: Callable[[], Driver],
+    image_rows: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = changed(text_config(image_rows), task="vlm-sft", model__base="tiny:gemma3", lora__vision=True)
+    broken_rows = without_an_image(image_rows, tmp_path)
+    crashing = changed(config, train_rows=broken_rows, budget=BudgetSpec(epochs=1, reports=1))
+    driver = start_driver()
+    results = [_one(driver, tmp_path / str(number), number, config, crashing) for number in range(NUM_TRIALS)]
+
+    outcomes = [result.outcome for result in results]
+    assert outcomes.count(Outcome.PRUNED) == 12
+    assert outcomes.count(Outcome.FAILED) == 6
+    assert outcomes.count(Outcome.COMPLETE) == 42
+    ledgers = [result.ledger for result in results if result.ledger]
+    assert len(ledgers) == NUM_TRIALS
+    host = slope_per_trial([ledger.after.host_rss_bytes / MIB for ledger in ledgers])
+    device = slope_per_trial([ledger.after.device_allocated_bytes / MIB for ledger in ledgers])
+    tensors = slope_per_trial([ledger.after.live_tensors for ledger in ledgers])
+    with capsys.disabled():
+        print(
+            f"\n{NUM_TRIALS} trials, slopes over the last {NUM_JUDGED}: host {host:+.4f} MiB, "
+            f"device {device:+.4f} MiB, tensors {tensors:+.4f} per trial; threads {ledgers[-1].after.threads}, "
+            f"open files {ledgers[-1].after.file_descriptors}"
+        )
+    assert host <= MOST_MIB_PER_TRIAL
+    assert device <= MOST_MIB_PER_TRIAL
+    assert abs(tensors) < 1e-6
+    assert [ledger.not_given_back for ledger in ledgers if not ledger.closes] == []
+    assert len({ledger.after.base_fingerprint for ledger in ledgers}) == 1
+    assert ledgers[-1].after.threads <= ledgers[10].after.threads
+    assert ledgers[-1].after.file_descriptors <= ledgers[10].after.file_descriptors
+
+
+def _one(driver: Driver, folder: Path, number: int, config: TrialConfig, crashing: TrialConfig) -> TrialResult:
+    if number % 10 == 7:
+        return driver.run(folder, crashing)
+    varied = changed(
+        config,
+        lora__r=(4, 8, 16)[number % 3],
+        lora__dropout=(0.0, 0.1)[number % 2],
+        budget=BudgetSpec(max_steps=2, reports=2),
+    )
+    return driver.run(folder, varied, goes_on=lambda _: number % 5 != 3)
+
+
+def test_a_crash_is_told_with_its_trace_and_taints_the_process(
+    start_driver: Callable[[], Driver], image_rows: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config = changed(text_config(image_rows), task="vlm-sft", model__base="tiny:gemma3")
+    crashing = changed(config, train_rows=without_an_image(image_rows, tmp_path), budget=BudgetSpec(epochs=1))
+    driver = start_driver()
+    result = driver.run(tmp_path / "trial", crashing)
+    assert result.outcome is Outcome.FAILED
+    assert result.reason is not None
+    assert "gone.png" in result.reason
+    assert result.traceback is not None
+    assert "load_image" in result.traceback
+    assert not driver.was_clean
+
+
+def test_what_a_trial_keeps_is_found(image_rows: tuple[Path, Path]) -> None:
+    import torch
+
+    from hpsearch.train.bases import Bases
+    from hpsearch.train.ledger import LedgerBook
+    from hpsearch.train.tasks import TASKS
+
+    del image_rows
+    base = Bases(lambda *_: None).get(TASKS["text-sft"], text_config((Path(), Path())).model)
+    book = LedgerBook()
+    book.open(base)
+    assert book.close().closes
+    kept = [torch.zeros(4) for _ in range(30)]
+    assert book.close().not_given_back == ["30 tensors"]
+    kept.clear()
+    assert book.close().closes
+    next(base.model.parameters()).data.add_(1.0)
+    assert book.close().not_given_back == ["a changed base model"]

@@ -1,0 +1,100 @@
+"""The quickstart, as `make run` runs it: the tuned model must beat its base where nobody has looked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hpsearch.jobs import EvaluationResult
+from hpsearch.spec import load_study
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import hpsearch
+
+NUM_TRIALS = 4
+
+
+def make_run_commands() -> list[list[str]]:
+    """The commands of the Makefile's `run`, word by word."""
+    recipe = re.search(r"^run: .*\n((?:\t.*\n)+)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert recipe is not None
+    return [line.split()[1:] for line in recipe.group(1).strip().splitlines()]
+
+
+@pytest.mark.slow
+def test_make_run_finds_trains_and_tests_a_better_model(workplace: Path) -> None:
+    (workplace / "studies").symlink_to(REPOSITORY / "studies")
+    search, best, train, evaluate = make_run_commands()
+    search = [*search, "--trials", str(NUM_TRIALS)]
+    for command in (search, best, train, evaluate):
+        code, said = hpsearch(*command)
+        assert code == 0, said
+
+    result = EvaluationResult.model_validate_json(Path(evaluate[1], "evaluation", "result.json").read_text())
+    assert len(result.rows) == 359
+    assert result.tuned.exact_match >= 0.80
+    assert result.tuned.exact_match >= result.base.exact_match + 0.30
+    assert result.tuned.loss < result.base.loss
+    assert f"{result.tuned.exact_match:.1%}" in said
+    assert f"{100 * (result.tuned.exact_match - result.base.exact_match):.1f} points" in said
+
+    run_folder = Path(evaluate[1])
+    _the_test_rows_were_nowhere_before(run_folder)
+    _the_adapter_loads_in_stock_peft(run_folder, result)
+    _again_nothing_is_left_to_do(search, train, evaluate)
+
+
+def _the_test_rows_were_nowhere_before(run_folder: Path) -> None:
+    """No trial's config, nor the final run's, names the folder of test rows."""
+    configs = [*Path("storage/trials/quickstart").glob("*/config.json"), run_folder / "config.json"]
+    assert len(configs) == NUM_TRIALS + 1
+    for file in configs:
+        config = json.loads(file.read_text())
+        assert "test" not in {Path(config["train_rows"]).name, Path(config["validation_rows"]).name}
+    assert "test" in json.loads((run_folder / "evaluation" / "config.json").read_text())["test_rows"]
+
+
+def _the_adapter_loads_in_stock_peft(run_folder: Path, result: EvaluationResult) -> None:
+    """Without a line of hpsearch: transformers loads the base, PEFT the adapter, and the answers are the same."""
+    adapter = json.loads((run_folder / "adapter" / "adapter_config.json").read_text())
+    base = AutoModelForImageTextToText.from_pretrained(adapter["base_model_name_or_path"])
+    model = PeftModel.from_pretrained(base, str(run_folder / "adapter")).eval()
+    processor = AutoProcessor.from_pretrained(str(run_folder / "adapter"))
+    from sklearn.datasets import load_digits
+
+    from hpsearch.data.bundled import digits
+
+    images = digits()["image"]
+    rows = result.rows[:20]
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": rows[0].question}]}]
+    text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    small = [[images[int(row.id)].resize((28, 28), 1)] for row in rows]
+    inputs = processor(text=[text] * len(rows), images=small, return_tensors="pt", add_special_tokens=False)
+    generated = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+    said = processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    agree = sum(text.strip() == row.tuned_answer for text, row in zip(said, rows, strict=True))
+    assert agree >= 18, "the 4-bit base and the whole one differ in a few rows at most"
+    assert load_digits().target[int(rows[0].id)] == int(rows[0].reference)
+
+
+def _again_nothing_is_left_to_do(search: list[str], train: list[str], evaluate: list[str]) -> None:
+    code, said = hpsearch(*search)
+    assert code == 0
+    assert "nothing is left to do" in said
+    assert "starting the trainer" not in said
+    code, said = hpsearch(*train)
+    assert code == 0
+    assert said.startswith("already trained")
+    code, said = hpsearch(*evaluate)
+    assert code == 0
+    assert "starting the trainer" not in said
+
+
+def test_the_quickstart_needs_no_gpu_no_hub_and_no_server() -> None:
+    spec = load_study(REPOSITORY / "studies" / "quickstart.yaml").spec
+    assert spec.searched.trials == 16
+    assert (spec.model.base, spec.model.quantization, spec.data.source) == ("tiny:gemma3", "nf4", "sklearn:digits")

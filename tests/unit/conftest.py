@@ -1,0 +1,62 @@
+"""What the tests of the data share: reading with a cache of one's own, files of rows, and rows without a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.data.prepared import DataFolder, read_data
+from hpsearch.data.rows import ReadRows, Row
+from hpsearch.spec.data import DataSpec
+
+Read = Callable[..., ReadRows]
+MakeRow = Callable[..., Row]
+WriteJsonl = Callable[[str, Sequence[Any]], str]
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`datasets` remembers files by path and time; no test may see what another one read."""
+    import datasets
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    return cache
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: Path) -> WriteJsonl:
+    """Writes rows into a file of this name and returns the name: a source, seen from a study file beside it."""
+
+    def write(name: str, rows: Sequence[Any]) -> str:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return name
+
+    return write
+
+
+@pytest.fixture
+def read(tmp_path: Path, own_cache: Path) -> Read:  # noqa: ARG001
+    """Reads a source as a study file in `tmp_path` names it: `read("rows.jsonl", columns={…}, split={…})`."""
+
+    def read(source: str, **data: Any) -> ReadRows:
+        spec = DataSpec(source=source, **data)
+        return read_data(spec, tmp_path, DataFolder(tmp_path / "storage"), lambda *_: None)[0]
+
+    return read
+
+
+@pytest.fixture
+def row() -> MakeRow:
+    """`row(3, group="g")`: a row with id "3", a question and an answer that no other row has, and this group."""
+
+    def make(number: int, **changes: Any) -> Row:
+        messages = [{"role": "user", "content": f"q{number}?"}, {"role": "assistant", "content": f"a{number}."}]
+        nothing = dict.fromkeys(("image", "image_sha256", "group", "label", "split"))
+        return Row(**{"id": str(number), "messages": messages, **nothing, **changes})
+
+    return make

@@ -1,0 +1,234 @@
+"""The final training: when it trains, when it continues, when it refuses, and what its folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFailed
+from hpsearch.folders import TrialFolder
+from hpsearch.protocol import Checkpoint, Continue, Event, Phase, Progress, Reported, Run
+from hpsearch.results.final import RunFolder, train_final
+from hpsearch.results.job import run_to_end
+from hpsearch.spec import StudyFile, load_study
+from hpsearch.trial import Outcome, TrialResult
+from hpsearch.worker.opening import StartTrainer
+from hpsearch.worker.stopping import StopFlag
+from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.worker_fixtures import ScriptedTrainer, Starter, empty_store, ending, nobody, open_store, plays, report
+
+__all__ = ["desk", "empty_store", "open_store"]
+
+NO_SEARCH = "search=null"
+
+
+class FinalRun:
+    """A final run of the desk's study file, in its usual folder, and what was watched of it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.folder = RunFolder(desk.storage.runs / "demo")
+        self.stop = StopFlag()
+        self.watched: list[Phase | Progress | Reported] = []
+
+    def file(self, *overrides: str) -> StudyFile:
+        return self.desk.file(f"data.source={self.desk.folder / 'rows.jsonl'}", *overrides)
+
+    def train(self, start: StartTrainer, *overrides: str, resume: bool = False, restart: bool = False) -> TrialResult:
+        return train_final(
+            self.file(NO_SEARCH, *overrides),
+            self.folder,
+            self.desk.storage,
+            start,
+            self.stop,
+            self.desk.tell,
+            self.watched.append,
+            resume=resume,
+            restart=restart,
+        )
+
+
+@pytest.fixture
+def run(desk: Desk) -> FinalRun:
+    return FinalRun(desk)
+
+
+def training(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    yield Phase(name="loading")
+    yield Progress(step=1, num_steps=9)
+    yield report(1, 0.7)
+    yield from ending(folder, Outcome.COMPLETE, 0.7)
+
+
+def stopped(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    """The training of a run that a person stopped at step 7."""
+    checkpoint = folder.checkpoints / "checkpoint-7"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").touch()
+    yield from ending(folder, Outcome.STOPPED)
+
+
+def test_the_final_training_leaves_a_folder_that_says_everything(run: FinalRun) -> None:
+    start = plays(inspecting(), training)
+    result = run.train(start)
+    assert (result.outcome, result.loss) == (Outcome.COMPLETE, 0.7)
+    assert [type(event) for event in run.watched] == [Phase, Progress, Reported]
+    assert start.trainers[1].told == [Run(folder=run.folder.path), Continue()]
+    assert [trainer.ended for trainer in start.trainers] == [True, True]
+    file, manifest, config = run.folder.load()
+    spec = run.file(NO_SEARCH).spec
+    assert file.spec == spec
+    assert len(manifest.splits["train"]) == 16
+    assert (config.name, config.is_final, config.budget) == ("demo final", True, spec.final)
+    assert (config.training, config.lora, config.model) == (spec.training, spec.lora, spec.model)
+    assert config.train_rows.is_dir()
+    assert config.validation_rows.is_dir()
+    assert not config.train_rows.with_name("test").exists()
+
+
+def test_a_run_that_is_trained_is_not_trained_again(run: FinalRun) -> None:
+    first = run.train(plays(inspecting(), training))
+    assert run.train(nobody) == run.train(nobody, resume=True) == first
+
+
+def test_a_study_file_with_a_search_is_the_same_run_without_it(run: FinalRun) -> None:
+    run.train(plays(inspecting(), training))
+    with_search = run.file()
+    run.file = lambda *_: with_search  # type: ignore[method-assign]
+    assert run.train(nobody).outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("last", [training, stopped])
+def test_another_run_in_the_folder_is_left_alone(run: FinalRun, last: Any, resume: bool) -> None:
+    run.train(plays(inspecting(), last))
+    with pytest.raises(InputError, match=r"runs/demo holds another run: choose another folder with --out, or --rest"):
+        run.train(nobody, "training.seed=7", resume=resume)
+
+
+def test_an_interrupted_run_wants_to_be_told_what_to_do(run: FinalRun) -> None:
+    assert run.train(plays(inspecting(), stopped)).outcome is Outcome.STOPPED
+    with pytest.raises(InputError, match=r"was interrupted at step 7: continue with --resume, or --restart"):
+        run.train(nobody)
+
+
+def test_resume_continues_from_the_checkpoint(run: FinalRun) -> None:
+    run.train(plays(inspecting(), stopped))
+    start = plays(training)
+    assert run.train(start, resume=True).outcome is Outcome.COMPLETE
+    assert start.trainers[0].told[0] == Run(folder=run.folder.path)
+    assert run.folder.last_checkpoint() is not None
+
+
+def test_restart_throws_the_old_run_away(run: FinalRun) -> None:
+    run.train(plays(inspecting(), stopped))
+    assert run.train(plays(inspecting(), training), "training.seed=7", restart=True).outcome is Outcome.COMPLETE
+    assert run.folder.last_checkpoint() is None
+    assert run.folder.load()[2].training.seed == 7
+
+
+def test_a_run_that_died_before_its_first_checkpoint_just_begins_again(run: FinalRun) -> None:
+    def dies(*_: object) -> Iterator[Event | None]:
+        yield Phase(name="loading")
+
+    start = plays(inspecting(), dies)
+    with pytest.raises(TrainerDied):
+        run.train(start)
+    assert start.trainers[1].ended
+    assert run.train(plays(training)).outcome is Outcome.COMPLETE
+
+
+def test_a_stale_result_is_not_taken_for_the_new_one(run: FinalRun) -> None:
+    run.train(plays(inspecting(), stopped))
+
+    def dies(*_: object) -> Iterator[Event | None]:
+        assert not run.folder.result.exists()
+        yield None
+
+    with pytest.raises(TrainerDied):
+        run.train(plays(dies), resume=True)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.OUT_OF_MEMORY])
+def test_a_failed_training_says_why_and_where_to_look(run: FinalRun, outcome: Outcome) -> None:
+    def fails(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        return ending(folder, outcome, reason="tried to allocate 2 GiB", clean=False)
+
+    with pytest.raises(TrainingFailed) as raised:
+        run.train(plays(inspecting(), fails))
+    assert str(raised.value).startswith(f"{outcome}: tried to allocate 2 GiB\n")
+    assert str(run.folder.log) in str(raised.value)
+
+
+def test_rows_that_are_not_the_studys_are_refused(run: FinalRun) -> None:
+    with pytest.raises(StudyFileErrors, match=r"these rows split to \w{12}…, not to 0123456789ab… as in the study"):
+        run.train(plays(inspecting()), "data.manifest=0123456789abcdef")
+    assert not run.folder.config.exists()
+
+
+def test_a_stop_saves_the_run(run: FinalRun) -> None:
+    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        run.stop.ask()
+        yield None
+        yield None
+        assert trainer.told == [Run(folder=folder.path), Checkpoint()]
+        yield from stopped(trainer, folder)
+
+    assert run.train(plays(inspecting(), play)).outcome is Outcome.STOPPED
+
+
+def test_a_second_stop_does_not_wait(run: FinalRun) -> None:
+    def play(*_: object) -> Iterator[Event | None]:
+        run.stop.ask()
+        run.stop.ask()
+        yield None
+        pytest.fail("nobody waits for this event")
+
+    start = plays(inspecting(), play)
+    assert run.train(start).outcome is Outcome.STOPPED
+    assert start.trainers[1].ended
+
+
+def test_every_report_is_answered(tmp_path: Path) -> None:
+    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        for step in (1, 2, 3):
+            yield report(step, 9.0)
+            assert trainer.told[step:] == [Continue()]
+        yield from ending(folder, Outcome.COMPLETE, 9.0, 9.0, 9.0)
+
+    start = Starter(lambda: ScriptedTrainer(play))
+    assert run_to_end(TrialFolder(tmp_path), start, StopFlag(), lambda _: None).loss == 9.0
+
+
+@pytest.mark.parametrize("missing", ["config.json", "study.yaml", "manifest.json.gz"])
+def test_a_folder_that_is_no_run_is_told_by_what_it_lacks(run: FinalRun, missing: str) -> None:
+    run.train(plays(inspecting(), training))
+    (run.folder.path / missing).unlink()
+    with pytest.raises(InputError, match=rf"runs/demo is no run folder: it has no {missing} \(hpsearch train makes"):
+        run.folder.load()
+
+
+def test_a_run_that_is_not_complete_can_not_be_used_yet(run: FinalRun) -> None:
+    run.train(plays(inspecting(), stopped))
+    with pytest.raises(InputError, match=r"its training is not complete; continue it with hpsearch train --resume"):
+        run.folder.load()
+
+
+def test_a_folders_study_file_says_the_same_again(run: FinalRun) -> None:
+    run.train(plays(inspecting(), training), "lora.dropout=1e-5")
+    spec = load_study(run.folder.study).spec
+    assert spec == run.file(NO_SEARCH, "lora.dropout=1e-5").spec
+    assert "null" not in run.folder.study.read_text()
+
+
+@pytest.mark.xfail(strict=True, reason="bug: --restart deletes whatever folder --out names")
+def test_restart_deletes_nothing_but_a_run(run: FinalRun) -> None:
+    run.folder.path.mkdir(parents=True)
+    thesis = run.folder.path / "thesis.tex"
+    thesis.touch()
+    with pytest.raises(InputError):
+        run.train(plays(inspecting(), training), restart=True)
+    assert thesis.exists()

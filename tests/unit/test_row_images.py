@@ -1,0 +1,169 @@
+"""Images of rows: found by path or stored in the data, checked once, left out where they can't be used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from hpsearch.data.prepared import DataFolder, read_data
+from hpsearch.data.rows import ReadRows
+from hpsearch.spec.data import DataSpec
+
+Read = Callable[..., ReadRows]
+WriteJsonl = Callable[[str, list[Any]], str]
+COLUMNS = {"image": "i", "question": "q", "answer": "a"}
+
+
+def png(colour: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 12), (colour, 255 - colour, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows_with(*images: Any) -> list[dict[str, Any]]:
+    return [{"i": image, "q": f"Q{i}?", "a": "a"} for i, image in enumerate(images)]
+
+
+def test_an_image_is_found_beside_the_file(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    (tmp_path / "data" / "pictures").mkdir(parents=True)
+    (tmp_path / "data" / "pictures" / "1.png").write_bytes(png(1))
+    found = read(write_jsonl("data/rows.jsonl", rows_with("pictures/1.png")), columns=COLUMNS)
+    [row] = found.rows
+    assert row.image == str(tmp_path / "data" / "pictures" / "1.png")
+    assert row.image_sha256 == hashlib.sha256(png(1)).hexdigest()
+
+
+def test_an_image_is_found_in_the_folder_that_the_study_names(
+    read: Read, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "1.png").write_bytes(png(1))
+    (tmp_path / "elsewhere" / "1.png").write_bytes(png(2))
+    found = read(write_jsonl("rows.jsonl", rows_with("1.png")), columns=COLUMNS, images="elsewhere")
+    assert [row.image for row in found.rows] == [str(tmp_path / "elsewhere" / "1.png")]
+
+
+def test_an_absolute_path_needs_no_folder(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    source = write_jsonl("rows.jsonl", rows_with(str(tmp_path / "1.png")))
+    assert len(read(source, columns=COLUMNS, images="/no/such/folder").rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png(1)[:-30], "image can't be decoded"),
+        (png(1)[:10], "image can't be decoded"),
+        (b"no image", "image can't be decoded"),
+        (b"", "image can't be decoded"),
+        (None, "image file is missing"),
+    ],
+    ids=["cut short", "header only", "text", "empty", "missing"],
+)
+def test_an_image_file_that_can_not_be_used_leaves_its_rows_out(
+    read: Read, write_jsonl: WriteJsonl, tmp_path: Path, content: bytes | None, reason: str
+) -> None:
+    (tmp_path / "good.png").write_bytes(png(1))
+    if content is not None:
+        (tmp_path / "bad.png").write_bytes(content)
+    source = write_jsonl("rows.jsonl", rows_with("good.png", "bad.png", "good.png", "bad.png"))
+    found = read(source, columns=COLUMNS)
+    assert found.left_out == {reason: ["1", "3"]}
+    assert [row.id for row in found.rows] == ["0", "2"]
+
+
+def test_a_truncated_photograph_is_noticed(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 90).save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
+    found = read(write_jsonl("rows.jsonl", rows_with("whole.jpg", "half.jpg")), columns=COLUMNS)
+    assert found.left_out == {"image can't be decoded": ["1"]}
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_row_without_image_is_left_out(
+    read: Read, write_jsonl: WriteJsonl, tmp_path: Path, nothing: str | None
+) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    found = read(write_jsonl("rows.jsonl", rows_with("1.png", nothing)), columns=COLUMNS)
+    assert found.left_out == {"no image": ["1"]}
+    assert len(found.rows) == 1
+
+
+def test_a_row_with_two_faults_is_counted_once(read: Read, write_jsonl: WriteJsonl) -> None:
+    found = read(write_jsonl("rows.jsonl", [{"i": "none.png", "q": "Q?", "a": ""}]), columns=COLUMNS)
+    assert found.left_out == {"empty answer": ["0"]}
+
+
+def test_a_folder_is_no_image(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    found = read(write_jsonl("rows.jsonl", rows_with("folder.png")), columns=COLUMNS)
+    assert found.left_out == {"image file is missing": ["0"]}
+
+
+def test_the_same_words_about_another_image_are_another_row(
+    read: Read, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    for name, colour in (("1.png", 1), ("2.png", 2), ("copy-of-1.png", 1)):
+        (tmp_path / name).write_bytes(png(colour))
+    rows = [{"i": name, "q": "Q?", "a": "a"} for name in ("1.png", "2.png", "copy-of-1.png")]
+    found = read(write_jsonl("rows.jsonl", rows), columns=COLUMNS)
+    assert [row.id for row in found.rows] == ["0", "1"]
+    assert found.left_out == {"duplicate of another row": ["2"]}
+
+
+def embedded(*images: bytes | None) -> datasets.Dataset:
+    features = datasets.Features({"i": datasets.Image(), "q": datasets.Value("string"), "a": datasets.Value("string")})
+    values = [image and {"bytes": image, "path": None} for image in images]
+    columns = {"i": values, "q": [f"Q{i}?" for i in range(len(images))], "a": ["a"] * len(images)}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+@pytest.mark.parametrize("source", ["saved", "rows.parquet"])
+def test_images_in_the_data_are_stored_once_each(read: Read, tmp_path: Path, source: str) -> None:
+    table = embedded(png(1), png(2), png(1), None, b"no image")
+    table.save_to_disk(tmp_path / "saved")
+    table.to_parquet(tmp_path / "rows.parquet")
+    found = read(source, columns=COLUMNS)
+    assert [row.id for row in found.rows] == ["0", "1", "2"]
+    assert found.left_out == {"no image": ["3"], "image can't be decoded": ["4"]}
+    files = [file for file in (tmp_path / "storage" / "data" / "images").rglob("*") if file.is_file()]
+    assert {file.read_bytes() for file in files} == {png(1), png(2)}
+    assert len(files) == 2
+    assert [Path(row.image or "").read_bytes() for row in found.rows] == [png(1), png(2), png(1)]
+    assert [row.image_sha256 for row in found.rows[:2]] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 2)]
+
+
+def test_stored_images_are_not_written_again(read: Read, tmp_path: Path) -> None:
+    embedded(png(1), png(2)).save_to_disk(tmp_path / "saved")
+    images = [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows]
+    before = [file.stat().st_ino for file in images]
+    assert [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows] == images
+    assert [file.stat().st_ino for file in images] == before
+
+
+def test_a_hub_data_set_may_carry_paths_instead_of_bytes(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    features = datasets.Features({"i": datasets.Image(), "q": datasets.Value("string"), "a": datasets.Value("string")})
+    values = [{"bytes": None, "path": str(tmp_path / "1.png")}]
+    table = datasets.Dataset.from_dict({"i": values, "q": ["Q?"], "a": ["a"]}, features=features)
+    table.to_parquet(tmp_path / "rows.parquet")
+    assert [row.image for row in read("rows.parquet", columns=COLUMNS).rows] == [str(tmp_path / "1.png")]
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_progress_is_told_while_images_are_checked(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    (tmp_path / "1.png").write_bytes(png(1))
+    source = write_jsonl("rows.jsonl", rows_with(*["1.png"] * 450))
+    data = DataSpec.model_validate({"source": source, "columns": COLUMNS})
+    read_data(data, tmp_path, DataFolder(tmp_path / "storage"), lambda *words: told.append(words))
+    images = [(done, total) for what, done, total in told if what == "checking images"]
+    assert images == [(0, 450), (200, 450), (400, 450)]

@@ -1,0 +1,196 @@
+"""The verbs that run for long: `run` keeps its workers going, `train` says how the training ended."""
+
+from __future__ import annotations
+
+import io
+import math
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+
+from hpsearch.cli import run as run_verb
+from hpsearch.cli import train as train_verb
+from hpsearch.errors import HpsearchError
+from hpsearch.trial import Outcome
+from hpsearch.worker.stopping import StopFlag
+from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.outage_fixtures import Outage, outage
+from tests.unit.worker_fixtures import (
+    Demo,
+    Play,
+    demo,
+    empty_store,
+    ends,
+    make_demo,
+    open_store,
+    plays,
+    steadily,
+)
+
+__all__ = ["demo", "desk", "empty_store", "make_demo", "open_store", "outage"]
+
+
+@dataclass
+class Job:
+    """A worker that another process would be: it fails or ends at the look that `run` takes at it."""
+
+    exit_codes: list[int | None]
+    """At each look; None while it runs."""
+    log: Path = Path("worker.txt")
+    stops: int = 0
+
+    def _look(self) -> int | None:
+        return self.exit_codes[0]
+
+    @property
+    def is_running(self) -> bool:
+        return self._look() is None
+
+    @property
+    def has_failed(self) -> bool:
+        return self._look() not in (None, 0)
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def last_line(self) -> str:
+        return "Bus error"
+
+
+class Watch(StopFlag):
+    """Between two looks: time passes for every job, and something may happen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[Job] = []
+        self.happens: list[Callable[[], Any]] = []
+
+    def wait(self, seconds: float) -> None:
+        assert 0 < seconds < 1
+        for job in self.jobs:
+            job.exit_codes = job.exit_codes[1:] or job.exit_codes
+        if self.happens:
+            self.happens.pop(0)()
+
+
+@dataclass
+class Running:
+    """`hpsearch run` at work on the demo, with jobs in place of worker processes."""
+
+    demo: Demo
+    monkeypatch: pytest.MonkeyPatch
+    console: Console = field(default_factory=lambda: Console(file=io.StringIO(), width=200))
+    stop: Watch = field(default_factory=Watch)
+
+    def work(self, *jobs: list[int | None], num_workers: int = 1) -> list[Job]:
+        """Gives the jobs that were started; each takes the next list of exit codes."""
+        scripts = list(jobs)
+
+        def start(*_: object) -> Job:
+            self.stop.jobs.append(Job(scripts.pop(0)))
+            return self.stop.jobs[-1]
+
+        self.monkeypatch.setattr("hpsearch.launch.local.start_worker", start)
+        stored = self.demo.store.studies.find("demo")
+        assert stored is not None
+        run_verb._work(self.console, self.demo.store, stored, ["study.yaml"], num_workers, self.stop)
+        return self.stop.jobs
+
+    @property
+    def said(self) -> str:
+        assert isinstance(self.console.file, io.StringIO)
+        return self.console.file.getvalue()
+
+
+@pytest.fixture
+def running(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Running:
+    return Running(demo, monkeypatch)
+
+
+def test_run_waits_until_every_worker_has_ended(running: Running) -> None:
+    jobs = running.work([None, 0], [None, None, None, 0], num_workers=2)
+    assert [job.exit_codes for job in jobs] == [[0], [0]]
+
+
+def test_a_finished_study_starts_no_worker(running: Running) -> None:
+    running.demo.run(plays(steadily(1.0)))
+    assert running.work() == []
+
+
+def test_a_worker_that_dies_is_replaced_and_it_is_said_why(running: Running) -> None:
+    jobs = running.work([None, -9], [None, 0])
+    assert len(jobs) == 2
+    assert "worker 0 ended (Bus error); another one starts" in running.said
+
+
+def test_workers_that_keep_dying_end_the_run_and_stop_the_others(running: Running) -> None:
+    with pytest.raises(HpsearchError, match=r"workers keep failing: Bus error\nthe log is worker.txt"):
+        running.work([None], *[[1]] * 7, num_workers=2)
+    assert len(running.stop.jobs) == 2 + 6
+    assert running.stop.jobs[0].stops == 1
+
+
+def test_a_stop_is_passed_on_once_and_an_urgent_one_twice(running: Running) -> None:
+    running.stop.happens = [running.stop.ask, lambda: None, lambda: None, running.stop.ask]
+    (job,) = running.work([*[None] * 8, -15])
+    assert job.stops == 2 + 1  # and once more at the end, when it is gone
+    assert running.said.count("stopping: running trials are saved") == 2
+
+
+@pytest.mark.xfail(strict=True, reason="bug: an outage ends `run`, which then stops its workers")
+def test_an_outage_does_not_end_a_run(running: Running, outage: Outage) -> None:
+    running.stop.happens = [lambda: setattr(outage, "is_down", True), lambda: setattr(outage, "is_down", False)]
+    (job,) = running.work([None, None, None, None, 0])
+    assert job.exit_codes == [0]
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """A verb listens to signals; this process's own handlers come back afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+Train = Callable[..., str]
+
+
+@pytest.fixture
+def train(desk: Desk, workplace: Path, own_signals: None, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Train:
+    """`hpsearch train study.yaml --no-search` with a trainer that follows a script; gives what it says."""
+    assert (workplace, own_signals) == (desk.folder, None)
+
+    def training(*scripts: Play, **flags: Any) -> str:
+        start = plays(*scripts)
+        monkeypatch.setattr(train_verb, "trainer_starter", lambda _: start)
+        train_verb.train(str(desk.file().path), no_search=True, **flags)
+        return str(capsys.readouterr().out)
+
+    return training
+
+
+def test_train_says_what_came_out_and_what_comes_next(train: Train) -> None:
+    said = train(inspecting(), steadily(0.9, 0.7, 0.8))
+    assert "trained: best validation loss 0.7000 at report 2 of 3; 3 steps" in said
+    assert "Next: hpsearch evaluate storage/runs/demo-defaults" in said
+    assert train().startswith("already trained: best validation loss 0.7000")
+
+
+def test_a_training_that_was_stopped_ends_with_130(train: Train) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        train(inspecting(), ends(Outcome.STOPPED))
+    assert ended.value.exit_code == 130
+
+
+@pytest.mark.xfail(strict=True, reason="bug: a training that diverged is said to be trained")
+def test_a_training_that_diverged_is_a_failure(train: Train) -> None:
+    with pytest.raises((HpsearchError, typer.Exit)):
+        train(inspecting(), ends(Outcome.DIVERGED, math.nan, reason="the loss became nan"))

@@ -1,0 +1,208 @@
+"""Sources: whatever `data.source` may name becomes one table, and what can't be opened is told in words."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hpsearch.data.bundled import BUNDLED
+from hpsearch.data.source import Source, local_source, open_source
+from hpsearch.errors import FieldError
+from hpsearch.spec.data import DataSpec
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+ROWS = [
+    {"question": 'Say "a, b"', "answer": "línea\nnueva"},
+    {"question": "And then?", "answer": "NA"},
+    {"question": "Nothing?", "answer": ""},
+]
+
+
+def write_json(file: Path) -> None:
+    file.write_text(json.dumps(ROWS))
+
+
+def write_json_lines(file: Path) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+
+def write_csv(file: Path) -> None:
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, ["question", "answer"])
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+def write_parquet(file: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), file)
+
+
+WRITERS = {".json": write_json, ".jsonl": write_json_lines, ".csv": write_csv, ".parquet": write_parquet}
+
+
+def opened(folder: Path, source: str, **data: Any) -> Source:
+    return open_source(DataSpec(source=source, **data), folder)
+
+
+def refusal(folder: Path, source: str) -> str:
+    with pytest.raises(FieldError) as raised:
+        opened(folder, source)
+    assert raised.value.key == "data.source"
+    return raised.value.message
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_file_is_read_as_it_was_written(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"rows{suffix}")
+    source = opened(tmp_path, f"rows{suffix}")
+    assert list(source.rows) == ROWS
+    assert source.files == [tmp_path / f"rows{suffix}"]
+
+
+def test_images_lie_beside_the_file_unless_the_study_says_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_json_lines(tmp_path / "data" / "rows.jsonl")
+    assert opened(tmp_path, "data/rows.jsonl").images == tmp_path / "data"
+    assert opened(tmp_path, "data/rows.jsonl", images="pictures").images == tmp_path / "pictures"
+
+
+def test_an_absolute_path_needs_no_folder(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "rows.jsonl")
+    assert len(opened(Path("/nowhere"), str(tmp_path / "rows.jsonl")).rows) == 3
+
+
+def test_a_saved_data_set_is_read_with_the_files_behind_it(tmp_path: Path) -> None:
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=2)
+    source = opened(tmp_path, "saved")
+    assert list(source.rows) == ROWS
+    assert source.images == tmp_path
+    assert sorted(source.files) == sorted((tmp_path / "saved").glob("*.arrow"))
+    assert len(source.files) == 2
+
+
+def test_saved_splits_become_one_table_with_a_split_column(tmp_path: Path) -> None:
+    saved = DatasetDict({"train": Dataset.from_list(ROWS[:2]), "dev": Dataset.from_list(ROWS[2:])})
+    saved.save_to_disk(tmp_path / "saved")
+    source = opened(tmp_path, "saved")
+    assert [(row["answer"], row["split"]) for row in source.rows] == [
+        ("línea\nnueva", "train"),
+        ("NA", "train"),
+        ("", "dev"),
+    ]
+    assert len(source.files) == 2
+
+
+def test_a_split_column_of_the_data_s_own_is_kept(tmp_path: Path) -> None:
+    own = Dataset.from_list([{"question": "q", "answer": "a", "split": "mine"}])
+    DatasetDict({"train": own}).save_to_disk(tmp_path / "saved")
+    assert list(opened(tmp_path, "saved").rows["split"]) == ["mine"]
+
+
+def test_the_bundled_digits_are_images_with_their_digit_as_answer(tmp_path: Path) -> None:
+    source = opened(tmp_path, "sklearn:digits")
+    assert len(source.rows) == 1797
+    assert source.files == []
+    first = source.rows[0]
+    assert (first["question"], first["answer"]) == ("Which digit is written here?", "0")
+    assert (first["image"].size, first["image"].mode) == ((8, 8), "RGB")
+    assert first["image"].getextrema() == ((0, 239),) * 3  # 15 of 16 grey levels
+    assert Counter(source.rows["answer"])["3"] == 183
+
+
+def test_the_bundled_tumours_are_measurements_with_a_verdict(tmp_path: Path) -> None:
+    source = opened(tmp_path, "sklearn:breast_cancer")
+    assert Counter(source.rows["answer"]) == {"benign": 357, "malignant": 212}
+    assert source.rows[0]["answer"] == "malignant"
+    assert "radius 18, texture 10.4, perimeter 123," in source.rows[0]["question"]
+    assert "mean" not in source.rows[0]["question"]
+
+
+def test_every_bundled_data_set_has_been_looked_at() -> None:
+    assert set(BUNDLED) == {"digits", "breast_cancer"}
+
+
+def test_a_hub_data_set_is_loaded_by_name_and_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = {("org/name", "small"): DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS)})}
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, name: hub[path, name])
+    source = opened(tmp_path, "org/name", config="small")
+    assert list(source.rows["split"]) == ["train"] * 3 + ["test"] * 3
+
+
+def test_a_hub_out_of_reach_is_told_in_one_line(tmp_path: Path) -> None:
+    """tests/conftest.py keeps the hub offline."""
+    message = refusal(tmp_path, "nobody/nothing")
+    assert message.startswith("can't be read: ")
+    assert "nobody/nothing" in message
+    assert "\n" not in message
+
+
+def test_only_the_first_line_of_a_library_s_lament_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        try:
+            raise ValueError("gated: ask for access\nand forty more lines")
+        except ValueError as cause:
+            raise RuntimeError("An error occurred") from cause
+
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    assert refusal(tmp_path, "org/name") == "can't be read: gated: ask for access"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("sklearn:digitz", "there is no 'sklearn:digitz'; did you mean 'digits'?"),
+        ("sklearn:wine", "known: digits, breast_cancer"),
+        ("rows.jsonl", "there is no file or folder {folder}/rows.jsonl"),
+        ("./rows", "there is no file or folder {folder}/rows"),
+        ("/no/such/folder", "there is no file or folder /no/such/folder"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, source: str, words: str) -> None:
+    assert words.format(folder=tmp_path) in refusal(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("rows.txt", b"hello", "rows.txt: expected one of .json, .jsonl, .csv, .parquet"),
+        ("rows", b"hello", "rows: expected one of .json, .jsonl, .csv, .parquet"),
+        ("rows.json", b"{nonsense", "can't be read: "),
+        ("rows.jsonl", b"hello\nworld\n", "can't be read: "),
+        ("rows.csv", b"question,answer\nq,caf\xe9\n", "can't be read: 'utf-8' codec can't decode byte 0xe9"),
+        ("rows.parquet", b"PAR? no", "can't be read: "),
+        ("rows.jsonl", b"", "can't be read: "),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_told_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refusal(tmp_path, name)
+    assert words in message
+    assert "\n" not in message
+    assert len(message) > len("can't be read: ")
+
+
+def test_a_folder_that_holds_no_saved_data_set_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "neither a `Dataset` directory nor a `DatasetDict` directory" in refusal(tmp_path, "folder")
+
+
+def test_for_a_file_that_will_stand_elsewhere_paths_become_absolute(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "rows.jsonl")
+    data = local_source(DataSpec(source="rows.jsonl", images="pictures", max_tokens=77), tmp_path)
+    assert (data.source, data.images) == (str(tmp_path / "rows.jsonl"), str(tmp_path / "pictures"))
+    assert data.max_tokens == 77
+
+
+@pytest.mark.parametrize("source", ["sklearn:digits", "org/name"])
+def test_a_name_that_is_no_path_stays_as_it_is(tmp_path: Path, source: str) -> None:
+    assert local_source(DataSpec(source=source), tmp_path) == DataSpec(source=source)

@@ -1,0 +1,118 @@
+"""Being asked to stop: by real signals, and by the death of a real parent."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hpsearch.worker.stopping import StopFlag
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def flag() -> Iterator[StopFlag]:
+    """An installed flag; this process's own handlers come back afterwards."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    flag = StopFlag()
+    flag.install(watch_parent=False)
+    yield flag
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_asks_to_stop_and_a_second_one_at_once(flag: StopFlag, number: signal.Signals) -> None:
+    assert (flag.requested, flag.urgent) == (False, False)
+    signal.raise_signal(number)
+    assert (flag.requested, flag.urgent) == (True, False)
+    signal.raise_signal(number)
+    assert (flag.requested, flag.urgent) == (True, True)
+
+
+def test_two_different_signals_are_urgent_too(flag: StopFlag) -> None:
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)
+    assert flag.urgent
+
+
+def test_a_flag_that_is_not_installed_leaves_signals_alone() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    StopFlag().ask()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_waiting_ends_when_asked_to_stop() -> None:
+    flag, over = StopFlag(), threading.Event()
+
+    def ask_until_heard() -> None:
+        while not over.wait(0.001):
+            flag.ask()
+
+    asking = threading.Thread(target=ask_until_heard)
+    began = time.monotonic()
+    asking.start()
+    flag.wait(PATIENCE_S)
+    over.set()
+    asking.join()
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_waiting_takes_as_long_as_it_says() -> None:
+    flag = StopFlag()
+    flag.ask()  # who waits for others after a stop must not spin
+    began = time.monotonic()
+    flag.wait(0.02)
+    assert time.monotonic() - began >= 0.015
+
+
+CHILD = """
+import os, sys
+from hpsearch.worker.stopping import StopFlag
+parent, flag = os.getppid(), StopFlag()
+flag.install(watch_parent=sys.argv[1] == "watches")
+print(os.getpid(), flag.requested, flag.urgent, flush=True)
+while os.getppid() == parent:
+    flag.wait(0.005)
+print(flag.requested, flag.urgent, flag.requested, flush=True)
+"""
+PARENT = """
+import subprocess, sys
+subprocess.run([sys.executable, "-c", *sys.argv[1:]])
+"""
+
+
+def line(stream: int) -> str:
+    """The next line of a pipe that nobody else reads."""
+    read = b""
+    while not read.endswith(b"\n"):
+        assert select.select([stream], [], [], PATIENCE_S)[0], f"nothing came in {PATIENCE_S:g} s"
+        byte = os.read(stream, 1)
+        assert byte, "the child ended without a word"
+        read += byte
+    return read.decode().strip()
+
+
+@pytest.mark.parametrize(("watches", "told"), [("watches", "True False True"), ("does not", "False False False")])
+def test_the_death_of_the_parent_is_a_stop_for_who_watches_it(watches: str, told: str) -> None:
+    command = [sys.executable, "-c", PARENT, CHILD, watches]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as parent:
+        assert parent.stdout is not None
+        stream = parent.stdout.fileno()
+        child, *before = line(stream).split()
+        try:
+            assert before == ["False", "False"]
+            parent.kill()
+            assert line(stream) == told
+        finally:
+            if not select.select([stream], [], [], 0)[0]:  # a child that said everything closes the pipe
+                os.kill(int(child), signal.SIGKILL)

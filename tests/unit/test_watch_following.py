@@ -1,0 +1,180 @@
+"""Following a study or a training where there is no terminal, and the words at the end."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hpsearch.protocol import Phase, Progress
+from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.study import StudySpec
+from hpsearch.watch.closing import closing_words
+from hpsearch.watch.live import Follower
+from hpsearch.watch.training import TrainingDisplay
+from tests.unit.view_fixtures import finished, lines_of, plain_console, view, with_spec
+from tests.unit.worker_fixtures import Clock, open_store, report, study_spec
+
+__all__ = ["open_store", "view"]
+
+
+def up_to(view: StudyView, num_finished: int) -> StudyView:
+    """The view when only so many trials had ended."""
+    return replace(view, trials=view.trials[:num_finished], slots=replace(view.slots, finished=num_finished))
+
+
+def test_each_trial_is_told_once_when_it_has_ended(view: StudyView) -> None:
+    console = plain_console()
+    with Follower(console, Clock()) as follower:
+        follower.show(up_to(view, 0))
+        first = lines_of(console, lambda: follower.show(up_to(view, 1)))
+        assert len(first) == 1
+        assert first[0].startswith("[1/8] trial 0 complete loss 0.5000 (best so far) in 1 min 05 s, 2.50 GiB | ")
+        assert "learning_rate 0.0001, r 16" in first[0]
+        assert "; about" in first[0]
+        assert lines_of(console, lambda: follower.show(up_to(view, 1))) == []
+        more = lines_of(console, lambda: follower.show(up_to(view, 4)))
+    told = [line.partition(" in ")[0] for line in more]
+    assert told == [
+        "[4/8] trial 1 pruned loss 4.0000",
+        "[4/8] trial 2 diverged loss nan",
+        "[4/8] trial 3 out of memory",
+    ]
+
+
+def test_a_resumed_study_does_not_repeat_its_past(view: StudyView) -> None:
+    console = plain_console()
+    with Follower(console, Clock()) as follower:
+        assert lines_of(console, lambda: follower.show(up_to(view, 2))) == []
+        (line,) = lines_of(console, lambda: follower.show(up_to(view, 3)))
+    assert "trial 2 diverged" in line
+
+
+def test_trials_that_run_are_told_about_every_ten_seconds(view: StudyView) -> None:
+    console, clock = plain_console(), Clock()
+    with Follower(console, clock) as follower:
+        assert lines_of(console, lambda: follower.show(view)) == []
+        clock.now += 9.9
+        assert lines_of(console, lambda: follower.show(view)) == []
+        clock.now += 0.1
+        assert lines_of(console, lambda: follower.show(view)) == ["  trial 6: training 3/12, loss 1.4321"]
+        assert lines_of(console, lambda: follower.show(view)) == []
+
+
+def test_on_a_terminal_the_whole_study_is_shown(view: StudyView) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=12, color_system=None)
+    with Follower(console, Clock()) as follower:
+        follower.show(view)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "★ 0" in shown
+    assert "gpu-box:4242" in shown
+    assert "pruned" not in shown, "a low terminal shows the latest trials only"
+
+
+def test_a_study_that_was_stopped_says_how_it_goes_on(view: StudyView) -> None:
+    assert closing_words(view) == (
+        "demo is stopped: 6 of 8 trials are done. The same command continues it; nothing is lost."
+    )
+
+
+def test_a_finished_study_says_what_it_found_and_what_comes_next(view: StudyView) -> None:
+    words = closing_words(finished(view))
+    assert words.startswith("demo is finished, nothing is left to do: 2 complete, 1 pruned, 1 diverged")
+    assert "Best: trial 0, validation loss 0.5000 with training.learning_rate 0.0001, lora.r 16." in words
+    assert words.splitlines()[-4:] == [
+        "Next:",
+        "  hpsearch best demo -o best.yaml     the best parameters, ready for the final training",
+        "  hpsearch train best.yaml              the final training on all rows",
+        "  hpsearch dashboard                    curves, importances, every trial",
+    ]
+
+
+def test_the_files_own_values_are_the_bar_to_beat(view: StudyView) -> None:
+    def with_defaults(number: int) -> StudyView:
+        trials = [replace(t, facts={"defaults": True} | t.facts) if t.number == number else t for t in view.trials]
+        return finished(replace(view, trials=trials))
+
+    assert "own values (trial 5) came to 2.0000." in closing_words(with_defaults(5))
+    assert "own values" not in closing_words(with_defaults(0)), "they are the best themselves"
+    assert "own values" not in closing_words(with_defaults(1)), "a pruned trial has no loss to compare"
+
+
+def test_a_finished_study_without_a_complete_trial_says_where_to_look(view: StudyView) -> None:
+    incomplete = replace(view, trials=[trial for trial in view.trials if trial.outcome != "complete"])
+    words = closing_words(finished(incomplete))
+    assert words.startswith(
+        "demo is finished and no trial is complete (1 pruned, 1 diverged, 1 out of memory, 1 failed)"
+    )
+    assert "hpsearch status" in words
+    assert "Next:" not in words
+
+
+def test_a_short_budget_is_cautioned_about(view: StudyView) -> None:
+    def words(**final: Any) -> str:
+        budget = {"epochs": 1.0, "train_fraction": 0.25}
+        return closing_words(with_spec(finished(view), budget=budget, final=final))
+
+    caution = "Careful: a trial ran 1 epochs on 25% of the rows, the final run runs 3 on 100%."
+    assert caution in words(epochs=3.0)
+    assert "Careful" not in words(epochs=2.0)
+    assert "Careful" not in words(epochs=3.0, max_steps=100)
+
+
+def at(view: StudyView, knob: str, parameter: Any, value: Any) -> str:
+    """The words about a study over one knob whose best trial has this value."""
+    spec = StudySpec.model_validate(study_spec(space={knob: parameter}).model_dump())
+    best: TrialView = replace(view.trials[0], params={knob: value})
+    edged = replace(view, trials=[best], study=replace(view.study, spec=spec))
+    return closing_words(finished(edged))
+
+
+LOG = {"low": 1e-6, "high": 1e-3, "log": True}
+
+
+@pytest.mark.parametrize(
+    ("knob", "parameter", "value", "is_near"),
+    [
+        ("training.learning_rate", LOG, 1.1e-6, True),
+        ("training.learning_rate", LOG, 9.5e-4, True),
+        ("training.learning_rate", LOG, 2e-6, False),
+        ("training.learning_rate", LOG, 5e-4, False),
+        ("training.weight_decay", {"low": 0.0, "high": 0.1}, 0.099, True),
+        ("training.weight_decay", {"low": 0.0, "high": 0.1}, 0.05, False),
+        ("training.weight_decay", {"low": 0.0, "high": 0.1}, 0.0, False),  # there is nothing below it
+        ("training.warmup_ratio", {"low": 0.02, "high": 0.1}, 0.02, True),
+        ("lora.r", {"low": 4, "high": 64}, 4, True),
+        ("lora.r", {"low": 4, "high": 64}, 62, False),
+        ("lora.r", [4, 64], 4, False),
+    ],
+)
+def test_a_best_value_at_an_end_of_its_range_is_cautioned_about(
+    view: StudyView, knob: str, parameter: Any, value: Any, is_near: bool
+) -> None:
+    caution = f"The best values lie at an end of the range for {knob}: widen it and search on."
+    assert (caution in at(view, knob, parameter, value)) is is_near
+
+
+@pytest.mark.xfail(strict=True, reason="bug: says that no trial is complete (1 complete)")
+def test_complete_trials_that_need_too_much_memory_are_said_to_be_so(view: StudyView) -> None:
+    infeasible = [replace(trial, is_feasible=False) for trial in view.trials if trial.outcome == "complete"]
+    words = closing_words(finished(replace(view, trials=infeasible)))
+    assert "no trial is complete" not in words
+    assert "memory" in words
+
+
+def test_a_training_is_told_in_about_twenty_lines() -> None:
+    console = plain_console()
+    with TrainingDisplay(console) as display:
+        display.tell("reading rows", 0, 0)
+        display.watch(Phase(name="loading", done=1, total=2))
+        told = lines_of(console, lambda: [display.watch(Progress(step=i, num_steps=1000)) for i in range(1000)])  # type: ignore[arg-type, func-returns-value]
+        assert told[:2] == ["training 0/1000", "training 50/1000"]
+        assert len(told) == 20
+        display.watch(Progress(step=1000, num_steps=1000, loss=0.12345))
+        display.watch(report(3, 0.5))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[:2] == ["reading rows", "loading 1/2"]
+    assert lines[-2:] == ["training 1000/1000 loss 0.1235", "validation 3/3: loss 0.5000"]

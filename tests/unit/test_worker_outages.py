@@ -1,0 +1,208 @@
+"""The store out of reach: a training step never waits for it, and what was not told is told later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from hpsearch.errors import StoreUnreachable
+from hpsearch.folders import TrialFolder
+from hpsearch.protocol import Continue, Event, Progress, Run, Stop
+from hpsearch.trial import Outcome
+from hpsearch.worker import worker as worker_module
+from hpsearch.worker.stopping import StopFlag
+from hpsearch.worker.worker import Step
+from tests.unit.outage_fixtures import Outage, outage
+from tests.unit.worker_fixtures import (
+    Demo,
+    Killed,
+    MakeDemo,
+    ScriptedTrainer,
+    demo,
+    empty_store,
+    ending,
+    make_demo,
+    nobody,
+    open_store,
+    plays,
+    report,
+    steadily,
+)
+
+__all__ = ["demo", "empty_store", "make_demo", "open_store", "outage"]
+
+
+Sleep = Callable[[Callable[[], Any]], list[float]]
+
+
+@pytest.fixture
+def between_tries(monkeypatch: pytest.MonkeyPatch) -> Sleep:
+    """Does something instead of sleeping between two tries; gives the list of the seconds that would be slept."""
+
+    def install(do: Callable[[], Any]) -> list[float]:
+        slept: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            do()
+
+        monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=sleep))
+        monkeypatch.setattr(StopFlag, "wait", lambda _, seconds: sleep(seconds))
+        return slept
+
+    return install
+
+
+def sent_in_order(demo: Demo) -> list[int]:
+    with demo.store.optuna.engine.begin() as connection:
+        rows = connection.execute(
+            text("SELECT step FROM trial_intermediate_values ORDER BY trial_intermediate_value_id")
+        )
+        return list(rows.scalars())
+
+
+def test_reports_are_kept_in_an_outage_and_sent_in_order(demo: Demo, outage: Outage) -> None:
+
+    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        yield report(1, 4.0)
+        outage.is_down = True
+        demo.clock.now += 10  # a beat and a renewal are due too
+        yield report(2, 3.0)
+        yield report(3, 2.0)
+        yield Progress(step=1, num_steps=9)
+        assert trainer.told == [Run(folder=folder.path), Continue(), Continue(), Continue()]
+        outage.is_down = False
+        assert demo.trials[0].intermediate_values == {1: 4.0}
+        yield report(4, 1.0)
+        assert demo.trials[0].intermediate_values == {1: 4.0, 2: 3.0, 3: 2.0, 4: 1.0}
+        yield from ending(folder, Outcome.COMPLETE, 4.0, 3.0, 2.0, 1.0)
+
+    assert demo.worker(plays(play)).step() is Step.WORKED
+    assert outage.refused >= 4
+    assert sent_in_order(demo) == [1, 2, 3, 4]
+    assert demo.states == ["COMPLETE"]
+
+
+def test_the_pruners_word_is_on_the_last_report_after_an_outage(make_demo: MakeDemo, outage: Outage) -> None:
+    demo = make_demo(pruner={"name": "median", "startup_trials": 1, "warmup_reports": 1})
+    told: list[object] = []
+
+    def bad(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        outage.is_down = True
+        yield report(1, 9.0)
+        outage.is_down = False
+        yield report(2, 9.0)
+        told.extend(trainer.told[-2:])
+        yield from ending(folder, Outcome.PRUNED, 9.0, 9.0)
+
+    worker = demo.worker(plays(steadily(3.0, 2.0, 1.0), bad))
+    worker.step()
+    worker.step()
+    assert told == [Continue(), Stop()]
+    assert demo.states == ["COMPLETE", "PRUNED"]
+
+
+def test_the_end_of_a_trial_is_told_after_an_outage(demo: Demo, outage: Outage, between_tries: Sleep) -> None:
+    slept = between_tries(lambda: setattr(outage, "is_down", len(slept) < 3))
+
+    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        outage.is_down = True
+        yield report(1, 4.0)
+        yield from ending(folder, Outcome.COMPLETE, 4.0)
+
+    assert demo.worker(plays(play)).step() is Step.WORKED
+    assert len(slept) == 3
+    assert all(0 <= seconds <= 15 for seconds in slept)
+    assert demo.states == ["COMPLETE"]
+    assert demo.trials[0].intermediate_values == {1: 4.0}
+
+
+def test_a_worker_waits_for_a_store_out_of_reach(make_demo: MakeDemo, outage: Outage, between_tries: Sleep) -> None:
+    demo = make_demo(trials=1)
+    worker = demo.worker(plays(steadily(1.0)))
+    outage.is_down = True
+    slept = between_tries(lambda: setattr(outage, "is_down", False))
+    assert worker.run() is Step.FINISHED
+    assert len(slept) == 1
+    assert demo.states == ["COMPLETE"]
+
+
+def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        yield report(1, 4.0)
+        outage.is_down = True
+        monkeypatch.setattr(worker_module, "_OUTAGE_S", 0.0)
+        yield from ending(folder, Outcome.COMPLETE, 4.0)
+
+    start = plays(play)
+    with pytest.raises(StoreUnreachable, match=r"hpsearch\.db can't be reached: the server closed the connection"):
+        demo.run(start)
+    assert start.trainers[0].ended
+    outage.is_down = False
+    demo.expire()
+    assert demo.worker(nobody, name="next:1:1.00").step() is Step.WORKED
+    assert demo.trials[0].value == 4.0
+
+
+@pytest.mark.xfail(strict=True, reason="bug: _unsent survives a lost lease")
+def test_reports_that_were_kept_for_a_lost_trial_do_not_land_in_another_one(demo: Demo, outage: Outage) -> None:
+
+    def finished(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        yield from (None for _ in ending(folder, Outcome.COMPLETE, 2.0))
+        raise Killed
+
+    def overtaken(*_: object) -> Iterator[Event | None]:
+        outage.is_down = True
+        yield report(1, 77.0)
+        outage.is_down = False
+        demo.expire()
+        taken = [demo.claim(f"thief-{number}:1:1.00") for number in range(2)]
+        assert [lease.slot for lease in taken if lease] == [0, 1]
+        demo.expire()
+        demo.clock.now += 10
+        yield None
+
+    with pytest.raises(Killed):
+        demo.worker(plays(finished), name="victim:1:1.00").step()
+    worker = demo.worker(plays(overtaken))
+    assert [worker.step(), worker.step()] == [Step.WORKED, Step.WORKED]
+    assert demo.states == ["COMPLETE", "RUNNING"]
+    assert demo.trials[0].value == 2.0
+    assert demo.trials[0].intermediate_values == {}
+
+
+@pytest.mark.xfail(strict=True, reason="bug: a worker that waits for the store does not listen to a stop")
+def test_a_stop_is_heard_while_the_store_is_out_of_reach(demo: Demo, outage: Outage, between_tries: Sleep) -> None:
+    stop = StopFlag()
+
+    def ask() -> None:
+        stop.ask()
+        outage.is_down = len(slept) < 20
+
+    worker = demo.worker(nobody, stop)
+    outage.is_down = True
+    slept = between_tries(ask)
+    with suppress(StoreUnreachable):
+        assert worker.run() is Step.STOPPED
+    assert len(slept) <= 2
+
+
+@pytest.mark.xfail(strict=True, reason="bug: kept reports are dropped when a trial is given back")
+def test_reports_that_were_kept_are_sent_when_a_trial_is_given_back(demo: Demo, outage: Outage) -> None:
+    stop = StopFlag()
+
+    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        outage.is_down = True
+        yield report(1, 4.0)
+        outage.is_down = False
+        stop.ask()
+        yield from ending(folder, Outcome.STOPPED, 4.0)
+
+    assert demo.run(plays(play), stop) is Step.STOPPED
+    assert demo.trials[0].intermediate_values == {1: 4.0}
