@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeVar
+from uuid import uuid4
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from hpsearch.jobs import JOB, Job
+from hpsearch.jobs import JOB, Job, JobFailure
+from hpsearch.trial import HistoryPoint, Report
 
+_REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
@@ -25,10 +28,23 @@ class TrialFolder:
         self.adapter = path / "adapter"
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
+        self.history = path / "history.jsonl"
+
+    def read_history(self) -> list[HistoryPoint]:
+        """Every optimizer step in order; of a step that was done again after a kill, the last time."""
+        if not self.history.exists():
+            return []
+        points = [HistoryPoint.model_validate_json(line) for line in self.history.read_text().splitlines()]
+        return [point for _, point in sorted({point.step: point for point in points}.items())]
+
+    def answers(self, cell: str) -> Path:
+        """An evaluation's answers, one JSON line for each row."""
+        return self.path / f"{cell}.jsonl"
 
     def prepare(self, job: Job) -> None:
-        """Writes the config; a config that is there already must say the same."""
+        """Writes the config. An earlier job's result goes first, so that nobody takes it for this one's."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self.result.unlink(missing_ok=True)
         write_text(self.config, job.model_dump_json(indent=2))
 
     def job(self) -> Job:
@@ -37,20 +53,66 @@ class TrialFolder:
     def read(self, kind: type[RecordT], file: Path | None = None) -> RecordT:
         return kind.model_validate_json((file or self.result).read_text())
 
+    def failure(self) -> JobFailure | None:
+        """Why the job failed; None where it didn't, or has no result yet."""
+        if not self.result.exists() or not read_json(self.result).get("failed"):
+            return None
+        return self.read(JobFailure)
+
     def write_result(self, result: BaseModel) -> None:
         write_text(self.result, result.model_dump_json(indent=2))
 
+    def stage(self, position: int, num_stages: int) -> StageFolder:
+        """Where a stage keeps what must survive a kill; the only one has no folder of its own."""
+        if num_stages == 1:
+            return StageFolder(self.checkpoints, self.tensorboard)
+        name = f"stage-{position + 1}"
+        return StageFolder(self.checkpoints / name, self.tensorboard / name)
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint, of the last stage that has one."""
+        stages = sorted(self.checkpoints.glob("stage-*"), key=_number)
+        found = [StageFolder(path, path).last_checkpoint() for path in (self.checkpoints, *stages)]
+        return next((path for path in reversed(found) if path), None)
+
+
+class StageFolder:
+    """Checkpoints of one stage of a training run, and how it ended."""
+
+    def __init__(self, path: Path, tensorboard: Path) -> None:
+        self.path = path
+        self.tensorboard = tensorboard
+        self.adapter = path / "adapter"
+        self.done = path / "reports.json"
+
+    def finish(self, reports: list[Report]) -> None:
+        write_text(self.done, _REPORTS.dump_json(reports).decode())
+
+    def reports(self) -> list[Report]:
+        """Of this stage and those before it."""
+        return _REPORTS.validate_json(self.done.read_bytes())
+
     def last_checkpoint(self) -> Path | None:
         """The newest whole checkpoint (transformers writes trainer_state.json last)."""
-        found = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
-        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        found = [path.parent for path in self.path.glob("checkpoint-*/trainer_state.json")]
+        return max(found, key=_number, default=None)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def write_text(file: Path, text: str) -> None:
     """Replaces `file` at once: a reader sees the old text or the new, never half of it."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = draft_of(file)
     draft.write_text(text)
     draft.replace(file)
+
+
+def draft_of(path: Path) -> Path:
+    """A name beside `path` that is nobody else's, also where machines or containers share a folder: their process
+    ids repeat."""
+    return path.with_name(f".{path.name}.{uuid4().hex}")
 
 
 def read_json(file: Path) -> dict[str, object]:
@@ -75,8 +137,11 @@ class StorageFolder:
     def diagnosis(self) -> TrialFolder:
         return TrialFolder(self.path / "diagnosis")
 
-    def inspection(self, study: str) -> TrialFolder:
-        return TrialFolder(self.path / "inspections" / study)
+    def new_inspection(self, study: str) -> TrialFolder:
+        """A new folder at each call: workers that start together all inspect the same study."""
+        folder = self.path / "inspections"
+        folder.mkdir(parents=True, exist_ok=True)
+        return TrialFolder(Path(mkdtemp(prefix=f"{study}-", dir=folder)))
 
     def trainer_log(self, worker: str) -> Path:
         return self.path / "logs" / f"trainer-{worker}.txt"

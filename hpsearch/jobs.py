@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.study import Task
-from hpsearch.trial import Record, RowsConfig, TrialConfig
+from hpsearch.trial import AnswersConfig, Record, RowsConfig, TrialConfig
 
 
 class InspectionConfig(Record):
@@ -23,17 +24,36 @@ class InspectionConfig(Record):
     num_examples: int = 0
 
 
+class Cell(Record):
+    """One of the configurations that answer the same rows."""
+
+    model: Literal["base", "tuned"]
+    prompt: PromptName = "none"
+
+    @property
+    def name(self) -> str:
+        return self.model if self.prompt == "none" else f"{self.model}-{self.prompt}"
+
+
 class EvaluationConfig(Record):
-    """Loss and exact match of a base model, and of the same base with an adapter, on the same rows."""
+    """Has a base model, and the same base with an adapter, answer the same rows under each prompt.
+
+    The answers go to one JSONL file per cell in the job's folder, a batch at a time; an interrupted job goes on
+    where it stopped.
+    """
 
     job: Literal["evaluate"] = "evaluate"
     task: Task
     model: ModelSpec
-    adapter: Path
+    adapter: Path = Field(description="folder of the adapter, and of the head where the task has one")
     rows: RowsConfig
+    answers: AnswersConfig
+    cells: list[Cell]
+    prompts: PromptsSpec = PromptsSpec()
     test_rows: Path
     batch_size: int
-    max_new_tokens: int
+    has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
+    bertscore_model: str | None = None
 
 
 class DiagnosisConfig(Record):
@@ -66,25 +86,25 @@ class InspectionResult(Record):
     mistake: tuple[str, str] | None = Field(None, description="(field, what is wrong with it)")
 
 
-class ModelScore(Record):
-    """`loss` in nats per learned token, `exact_match` a share from 0 to 1."""
+class AnsweredRow(Record):
+    """One row under one cell. `loss` in nats per token of the reference, over `num_tokens` of them."""
 
-    loss: float
-    exact_match: float
-
-
-class EvaluatedRow(Record):
     id: str
     question: str
-    reference: str
-    base_answer: str
-    tuned_answer: str
+    image: str | None = None
+    reference: str | None
+    prediction: str
+    loss: float | None
+    num_tokens: int
+    is_cut: bool = Field(description="the answer reached the generation limit before it ended")
+    bertscore: float | None = None
 
 
 class EvaluationResult(Record):
-    base: ModelScore
-    tuned: ModelScore
-    rows: list[EvaluatedRow]
+    """The answers lie beside it."""
+
+    num_rows: int
+    longer_than_limit: int = Field(0, description="references with more tokens than an answer may have")
 
 
 class Check(Record):

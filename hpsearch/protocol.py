@@ -8,12 +8,13 @@ Library noise on stdout can't break it, and it carries no secret.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from hpsearch.trial import Record
+from hpsearch.trial import Record, Report
 
 
 class Run(Record):
@@ -73,6 +74,15 @@ class Reported(Record):
     step: int
     num_reports: int
     loss: float
+    metrics: dict[str, float] = Field({})
+
+    @property
+    def report(self) -> Report:
+        return Report(step=self.step, loss=self.loss, metrics=self.metrics)
+
+
+Tell = Callable[[str, int, int], None]
+"""Progress for a person, as in Phase: what is being done, how many are done, how many there are."""
 
 
 class Done(Record):

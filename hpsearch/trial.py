@@ -12,8 +12,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ImageSize, RowFormat
-from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.evaluation import ObjectiveName
+from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.study import Task
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
@@ -55,6 +57,14 @@ class RowsConfig(Record):
     max_tokens: int
 
 
+class AnswersConfig(Record):
+    """What a model's answers are besides its loss: the classes of a classifier, or generated text."""
+
+    head: HeadSpec = HeadSpec()
+    classes: list[str] = Field([], description="every label that the study knows, sorted")
+    max_new_tokens: int = 32
+
+
 class TrialConfig(Record):
     """Fully resolved: the training plane asks nobody else."""
 
@@ -68,6 +78,9 @@ class TrialConfig(Record):
     rows: RowsConfig
     train_rows: Path = Field(description="folder of prepared rows")
     validation_rows: Path
+    answers: AnswersConfig = AnswersConfig()
+    objectives: list[ObjectiveName] = Field(["loss"], description="computed at each report; the first one rules")
+    curriculum: CurriculumSpec = CurriculumSpec()
     is_final: bool = Field(False, description="the final run keeps its best adapter and writes TensorBoard logs")
 
     @property
@@ -112,6 +125,18 @@ class Report(Record):
 
     step: int
     loss: float
+    metrics: dict[str, float] = {}
+
+    def value(self, objective: str) -> float:
+        return self.loss if objective == "loss" else self.metrics[objective]
+
+
+class HistoryPoint(Record):
+    """One optimizer step: the training loss of its batch (nats per token) and its learning rate."""
+
+    step: int
+    loss: float
+    learning_rate: float
 
 
 class TrialResult(Record):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from hpsearch.cli import best, dashboard, doctor, evaluate, run, show, status, train, worker
+from hpsearch.cli import best, dashboard, doctor, evaluate, new, run, show, status, train, worker
 from hpsearch.errors import HpsearchError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("doctor")(doctor.doctor)
+app.command("new")(new.new)
 app.command("show")(show.show)
 app.command("run")(run.run)
 app.command("worker")(worker.worker)

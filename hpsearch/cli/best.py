@@ -17,32 +17,41 @@ def best(
         typer.Option("--format", help="how to print them; -o's ending decides otherwise"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="write a file instead", show_default=False)
+        Path | None, typer.Option("-o", "--output", dir_okay=False, help="write a file instead", show_default=False)
     ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="this trial instead of the best", show_default=False)] = None,
     store: StoreOption = None,
 ) -> None:
     """The best parameters: a table, a complete file for the final training, or its shell command."""
-    from rich.console import Console
-
+    from hpsearch.errors import InputError
     from hpsearch.folders import write_text
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view
+    from hpsearch.watch.console import open_console
 
     kind = format_ or _kind_of(output)
     with open_store(store) as opened:
-        chosen = choose(read_view(opened, find_study(opened, study)), trial)
+        view = read_view(opened, find_study(opened, study))
+    chosen = choose(view, trial)
     if kind == "table":
-        from hpsearch.watch.tables import best_table
+        from hpsearch.watch.tables import best_table, front_table
 
-        Console().print(best_table(chosen.trial, chosen.values, chosen.study.defaults()))
+        console = open_console()
+        if len(view.study.spec.objectives) > 1 and trial is None:
+            console.print(front_table(view))
+            console.print("Choose one with --trial; without it, the best by the first objective:\n")
+        console.print(best_table(view, chosen.trial, chosen.values, chosen.study.defaults()))
         return
     text = {"yaml": as_yaml, "json": as_json, "sh": as_command}[kind](chosen)
     if output is None:
         print(text)
         return
-    write_text(output, text if text.endswith("\n") else text + "\n")
-    Console().print(f"{output}: trial {chosen.trial.number} of {study}; next: hpsearch train {output}", highlight=False)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, text if text.endswith("\n") else text + "\n")
+    except OSError as error:
+        raise InputError(f"{output}: can't be written: {error.strerror}") from None
+    open_console().print(f"{output}: trial {chosen.trial.number} of {study}; next: hpsearch train {output}")
 
 
 def _kind_of(output: Path | None) -> str:

@@ -18,16 +18,15 @@ def dashboard(
     store: StoreOption = None,
 ) -> None:
     """Open optuna-dashboard on the store, and TensorBoard on the final runs."""
-    from rich.console import Console
-
+    from hpsearch.watch.console import open_console
     from hpsearch.watch.dashboard import serve_dashboard, start_tensorboard
 
-    console = Console()
+    console = open_console()
     storage = storage_folder()
     with open_store(store) as opened:
         board = start_tensorboard(storage.runs, host, tensorboard_port)
-        console.print(f"dashboard:   http://{host}:{port}", highlight=False)
-        console.print(f"TensorBoard: http://{host}:{tensorboard_port}   (Ctrl-C ends both)", highlight=False)
+        console.print(f"dashboard:   http://{host}:{port}")
+        console.print(f"TensorBoard: http://{host}:{tensorboard_port}   (Ctrl-C ends both)")
         try:
             serve_dashboard(opened.optuna, storage.artifacts, host, port)
         finally:

@@ -9,12 +9,11 @@ from hpsearch.cli.options import StoreOption, open_store, storage_folder, tellin
 
 def doctor(store: StoreOption = None) -> None:
     """What works on this machine and what doesn't, with the mend for each."""
-    from rich.console import Console
-
     from hpsearch.results.doctor import examine
+    from hpsearch.watch.console import open_console
     from hpsearch.watch.tables import checks_table
 
-    console = Console()
+    console = open_console()
     with telling(console) as tell:
         checks = examine(storage_folder(), lambda: open_store(store), trainer_starter("doctor"), tell)
     console.print(checks_table(checks))

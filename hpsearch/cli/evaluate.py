@@ -7,30 +7,43 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import storage_folder, telling, trainer_starter
+from hpsearch.cli.options import names_of, storage_folder, telling, trainer_starter
 
 
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(help="folder of a final run", show_default=False)],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer to generate, in tokens")] = 25,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="none,static,adaptive; default: all that the study has", show_default=False),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="comma-separated; default: the study's", show_default=False)
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="longest answer to generate; default: the study's", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="so many test rows instead of all", show_default=False)
+    ] = None,
 ) -> None:
-    """Loss and exact match on the test split: the base model beside the tuned one."""
-    from rich.console import Console
-
-    from hpsearch.results.evaluate import evaluate_run
+    """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
+    from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
     from hpsearch.results.final import RunFolder
-    from hpsearch.watch.tables import evaluation_table
+    from hpsearch.spec.evaluation import METRIC_NAMES, PROMPT_NAMES
+    from hpsearch.watch.console import open_console
+    from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
 
-    console = Console()
+    console = open_console()
     folder = RunFolder(run_folder.resolve())
-    with telling(console) as tell:
-        result = evaluate_run(folder, storage_folder(), trainer_starter("evaluation"), max_new_tokens, tell)
-    console.print(evaluation_table(result))
-    gained = 100 * (result.tuned.exact_match - result.base.exact_match)
-    console.print(
-        f"On {len(result.rows)} test rows that no trial has seen, fine-tuning "
-        f"{'gained' if gained >= 0 else 'lost'} {abs(gained):.1f} points of exact match.\n"
-        f"Every row with both answers: {folder.evaluation.result}",
-        highlight=False,
-        soft_wrap=True,
+    options = EvaluationOptions(
+        prompts=names_of("--prompts", prompts, PROMPT_NAMES),
+        metrics=names_of("--metrics", metrics, METRIC_NAMES),
+        max_new_tokens=max_new_tokens,
+        limit=limit,
     )
+    with telling(console) as tell:
+        result = evaluate_run(folder, options, storage_folder(), trainer_starter("evaluation"), tell)
+    console.print(evaluation_table(result))
+    if table := class_table(result):
+        console.print(table)
+    console.print(evaluation_words(result, folder.scores), soft_wrap=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpsearch.folders import StorageFolder
+    from hpsearch.protocol import Tell
     from hpsearch.store import Store, StoredStudy
     from hpsearch.worker.opening import StartTrainer
 
@@ -63,6 +64,19 @@ def find_study(store: Store, name: str) -> StoredStudy:
     return found
 
 
+def names_of(option: str, value: str | None, known: Sequence[str]) -> Any:
+    """The comma-separated names of an option; None where it was not given. Raises InputError for an unknown one."""
+    from hpsearch.errors import InputError, did_you_mean
+
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: there is no {name!r}; {did_you_mean(name, list(known))}")
+    return names
+
+
 def trainer_starter(name: str) -> StartTrainer:
     """Starts trainer processes whose own words go to a log of that name."""
     from hpsearch.worker.trainer_process import TrainerProcess
@@ -71,7 +85,6 @@ def trainer_starter(name: str) -> StartTrainer:
     return lambda: TrainerProcess(log)
 
 
-Tell = Callable[[str, int, int], None]
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -92,7 +105,7 @@ def telling(console: Console) -> Iterator[Tell]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -115,6 +128,6 @@ def _teller(console: Console) -> Tell:
         now = time.monotonic()
         if name != last_name or now - last_at > _SECONDS_BETWEEN_LINES:
             last_name, last_at = name, now
-            console.print(f"{name}{f' {done}/{total}' if done else ''}", highlight=False)
+            console.print(f"{name}{f' {done}/{total}' if done else ''}")
 
     return tell

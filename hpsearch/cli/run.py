@@ -10,6 +10,7 @@ from hpsearch.cli.options import (
     SetOption,
     StoreOption,
     StudyFileArgument,
+    find_study,
     open_store,
     storage_folder,
     telling,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hpsearch.launch.local import WorkerJob
+    from hpsearch.search.view import StudyView
     from hpsearch.store import Store, StoredStudy
     from hpsearch.worker.stopping import StopFlag
 
@@ -40,43 +42,42 @@ def run(
     set_: SetOption = None,
 ) -> None:
     """Search: create the study or resume it, and work until all of its trials are done."""
-    from rich.console import Console
-
     from hpsearch.launch.local import default_num_workers
     from hpsearch.spec import load_study
+    from hpsearch.watch.console import open_console
     from hpsearch.worker.opening import open_study
     from hpsearch.worker.stopping import StopFlag
 
     overrides = [*(set_ or []), *([f"search.trials={trials}"] if trials else [])]
     file = load_study(study_file, overrides)
-    console = Console()
+    console = open_console()
     storage = storage_folder()
     with open_store(store) as opened:
         with telling(console) as tell:
             study = open_study(file, opened, storage, trainer_starter("inspection"), tell, joins=False)
-        _introduce(console, opened, study.spec.study)
+        stored = find_study(opened, study.spec.study)
+        _introduce(console, opened, stored)
         arguments = [str(study_file), *(part for override in overrides for part in ("--set", override))]
         stop = StopFlag()
         stop.install(watch_parent=False)
-        stored = opened.studies.find(study.spec.study)
-        assert stored is not None
         _work(console, opened, stored, arguments, workers or default_num_workers(), stop)
         _conclude(console, opened, stored, stop)
 
 
-def _introduce(console: Console, store: Store, name: str) -> None:
+def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
+    from rich.text import Text
+
     from hpsearch.data.manifest import Manifest
     from hpsearch.watch.examples import told_left_out
 
-    stored = store.studies.find(name)
-    assert stored is not None
     manifest = Manifest.from_bytes(stored.manifest)
     sizes = ", ".join(f"{split} {len(rows)}" for split, rows in manifest.splits.items())
     spec = stored.spec
-    console.print(f"[bold]{name}[/bold]: {spec.task} on {spec.model.base}; rows: {sizes}", soft_wrap=True)
-    console.print(f"  store: {store.name}", highlight=False, soft_wrap=True)
+    told = Text.assemble((spec.study, "bold"), f": {spec.task} on {spec.model.base}; rows: {sizes}")
+    console.print(told, soft_wrap=True)
+    console.print(f"  store: {store.name}", soft_wrap=True)
     for line in told_left_out(manifest):
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _work(
@@ -87,13 +88,19 @@ def _work(
     num_workers: int,
     stop: StopFlag,
 ) -> None:
-    """Keeps workers running until the study is finished; a worker that dies is replaced."""
+    """Keeps workers running until the study is finished; a worker that dies is replaced.
+
+    An outage of the store is theirs to survive: nobody stops them for it.
+    """
     from hpsearch.errors import HpsearchError
     from hpsearch.launch.local import start_worker
     from hpsearch.search.view import read_view
     from hpsearch.watch.live import Follower
 
-    if read_view(store, stored).is_finished:
+    def read() -> StudyView:
+        return read_view(store, stored)
+
+    if read().is_finished:
         return
     folder = storage_folder().path
 
@@ -106,7 +113,7 @@ def _work(
     try:
         with Follower(console) as follower:
             while any(job.is_running or (job.has_failed and not stop.requested) for job in jobs):
-                follower.show(read_view(store, stored))
+                follower.look(read)
                 if stop.requested and asked < 1 + stop.urgent:
                     asked += 1
                     _ask_to_stop(console, jobs)
@@ -118,7 +125,7 @@ def _work(
                         console.print(f"worker {index} ended ({job.last_line()}); another one starts")
                         jobs[index] = start(index)
                 stop.wait(_LOOK_EVERY_S)
-            follower.show(read_view(store, stored))
+            follower.look(read)
     finally:
         for job in jobs:
             job.stop()
@@ -136,6 +143,6 @@ def _conclude(console: Console, store: Store, stored: StoredStudy, stop: StopFla
 
     view = read_view(store, stored)
     console.print()
-    console.print(closing_words(view), highlight=False, soft_wrap=True)
+    console.print(closing_words(view), soft_wrap=True)
     if stop.requested and not view.is_finished:
         raise typer.Exit(130)

@@ -15,13 +15,12 @@ def show(
     set_: SetOption = None,
 ) -> None:
     """The splits, and a few examples as the model will see them: what is masked, what is learned."""
-    from rich.console import Console
-
     from hpsearch.spec import load_study
+    from hpsearch.watch.console import open_console
     from hpsearch.watch.examples import example_panel, splits_table
     from hpsearch.worker.opening import prepare_study
 
-    console = Console()
+    console = open_console()
     file = load_study(study_file, set_)
     with telling(console) as tell:
         prepared = prepare_study(file, storage_folder(), trainer_starter("inspection"), tell, examples)

@@ -21,10 +21,11 @@ def status(
     store: StoreOption = None,
 ) -> None:
     """What every study has come to, and what each worker does now."""
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console()
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
     with open_store(store) as opened:
         if not watch:
             console.print(_picture(opened, study))

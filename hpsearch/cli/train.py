@@ -37,14 +37,13 @@ def train(
     set_: SetOption = None,
 ) -> None:
     """The final training: all of the train split, the final budget, the best adapter kept."""
-    from rich.console import Console
-
     from hpsearch.results.final import RunFolder, train_final
     from hpsearch.trial import Outcome
+    from hpsearch.watch.console import open_console
     from hpsearch.watch.training import TrainingDisplay
     from hpsearch.worker.stopping import StopFlag
 
-    console = Console()
+    console = open_console()
     storage = storage_folder()
     file, name = _what_to_train(what, trial, no_search, store, set_)
     folder = RunFolder((out or storage.runs / name).resolve())
@@ -64,7 +63,7 @@ def train(
             restart=restart,
         )
     if result.outcome is Outcome.STOPPED:
-        console.print("stopped and saved. The same command with --resume continues it.", highlight=False)
+        console.print("stopped and saved. The same command with --resume continues it.")
         raise typer.Exit(130)
     losses = [report.loss for report in result.reports]
     best = min(losses, default=float("nan"))
@@ -73,7 +72,6 @@ def train(
         f"{losses.index(best) + 1} of {len(losses)}; {result.num_steps} steps, "
         f"{result.trainable_percent:.2f} % of the parameters trainable\n"
         f"adapter: {folder.adapter}\nNext: hpsearch evaluate {_short(folder.path)}",
-        highlight=False,
         soft_wrap=True,
     )
 

@@ -13,12 +13,11 @@ def worker(study_file: StudyFileArgument, store: StoreOption = None, set_: SetOp
     """Join a study: run trials until it is finished, or until Ctrl-C or SIGTERM."""
     import logging
 
-    from rich.console import Console
-
     from hpsearch.cli.options import telling
     from hpsearch.launch.local import PARENT_VARIABLE
     from hpsearch.spec import load_study
     from hpsearch.store.workers import own_worker_id
+    from hpsearch.watch.console import open_console
     from hpsearch.worker.opening import open_study
     from hpsearch.worker.stopping import StopFlag
     from hpsearch.worker.trainer_process import TrainerProcess
@@ -33,7 +32,7 @@ def worker(study_file: StudyFileArgument, store: StoreOption = None, set_: SetOp
     worker_id = own_worker_id()
     log = storage.trainer_log(worker_id.replace(":", "-"))
     with open_store(store) as opened:
-        with telling(Console()) as tell:
+        with telling(open_console()) as tell:
             study = open_study(file, opened, storage, lambda: TrainerProcess(log), tell, joins=True)
         step = Worker(study, opened, worker_id, lambda: TrainerProcess(log), stop).run()
     logging.getLogger("hpsearch").info("%s", step.value)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections import Counter
+
+from pydantic import Field
 
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import SplitName, Splits
@@ -18,6 +21,12 @@ class Manifest(Record):
     splits: dict[SplitName, list[RowKey]]
     left_out: dict[str, list[str]]
     """Reason → ids."""
+    labels: dict[SplitName, dict[str, int]] = Field({}, description="how many rows of each split have which label")
+
+    @property
+    def classes(self) -> list[str]:
+        """Every label, sorted."""
+        return sorted({label for counts in self.labels.values() for label in counts})
 
     @property
     def sha256(self) -> str:
@@ -63,7 +72,10 @@ def make_manifest(splits: Splits, left_out: dict[str, list[str]]) -> Manifest:
     keys: dict[SplitName, list[RowKey]] = {
         name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
     }
-    return Manifest(splits=keys, left_out=left_out)
+    labels: dict[SplitName, dict[str, int]] = {
+        name: dict(Counter(row.label for row in rows if row.label is not None)) for name, rows in splits.items()
+    }
+    return Manifest(splits=keys, left_out=left_out, labels=labels)
 
 
 def check_disjoint(splits: Splits) -> None:

@@ -7,17 +7,17 @@ evaluation asks for them, into a folder that no trial's config names.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from hpsearch.data.manifest import Manifest
-from hpsearch.data.rows import ReadRows, Row, Tell, read_rows
+from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source, open_source
 from hpsearch.data.split import SplitName, Splits, subset
-from hpsearch.folders import read_json, write_text
+from hpsearch.folders import draft_of, read_json, write_text
+from hpsearch.protocol import Tell
 from hpsearch.spec.data import DataSpec, SplitByColumn
 
 
@@ -40,7 +40,7 @@ def read_data(data: DataSpec, folder: Path, storage: DataFolder, tell: Tell) -> 
     """All usable rows, and the files that they came from."""
     source = open_source(data, folder)
     split_column = data.split.column if isinstance(data.split, SplitByColumn) else None
-    read = read_rows(source, data.columns, split_column, storage.images, tell)
+    read = read_rows(source, data.columns, split_column, storage.images, tell, data.prompt, data.labels)
     return read, _files(source, read)
 
 
@@ -88,12 +88,14 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Writes rows as an Arrow folder, all or nothing."""
     from datasets import Dataset
 
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft_of(path)
     columns: dict[str, list[object]] = {
         "id": [row.id for row in rows],
         "messages": [row.messages for row in rows],
         "label": [row.label for row in rows],
     }
+    if any(row.stage for row in rows):
+        columns["stage"] = [row.stage for row in rows]
     if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
         columns["image"] = [row.image for row in rows]
     Dataset.from_dict(columns).save_to_disk(str(draft))

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-import os
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.data.images import RowImages
 from hpsearch.data.source import Source
 from hpsearch.errors import FieldError
+from hpsearch.protocol import Tell
 from hpsearch.spec.data import ColumnsSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Tell = Callable[[str, int, int], None]
-"""Progress for a person: what is being done, how many are done, how many there are."""
 
 Message = dict[str, str]
 
@@ -39,12 +35,13 @@ class Row:
     group: str | None
     label: str | None
     split: str | None
+    stage: str | None = None
 
     @property
     def sha256(self) -> str:
         """Of the content: two rows with equal checksums are duplicates whatever their ids."""
-        content = json.dumps([self.messages, self.image_sha256, self.label], ensure_ascii=False)
-        return hashlib.sha256(content.encode()).hexdigest()
+        content = [self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass
@@ -59,7 +56,13 @@ class ReadRows:
 
 
 def read_rows(
-    source: Source, columns: ColumnsSpec, split_column: str | None, image_store: Path, tell: Tell
+    source: Source,
+    columns: ColumnsSpec,
+    split_column: str | None,
+    image_store: Path,
+    tell: Tell,
+    prompt: str = "",
+    labels: Mapping[str, str | None] = MappingProxyType({}),
 ) -> ReadRows:
     """Reads every row of `source`; images that are stored in the data are written to `image_store` once.
 
@@ -67,11 +70,17 @@ def read_rows(
         FieldError: a column is missing.
     """
     table = _only_needed(source.rows, columns, split_column)
-    images = _Images(table, columns.image, source.images, image_store, tell) if columns.image else None
+    images = RowImages(table, columns.image, source.images, image_store, tell) if columns.image else None
     read = ReadRows([])
     for position, values in enumerate(_plain(table, columns)):
         row_id = str(values[columns.id]) if columns.id else str(position)
-        messages = _messages(values, columns)
+        label = _text(values[columns.label]) if columns.label else None
+        if label is not None and label in labels:
+            label = labels[label]
+            if label is None:
+                read.leave_out("label is left out by data.labels", row_id)
+                continue
+        messages = _classified(values, columns, prompt, label) if columns.learns_label else _messages(values, columns)
         if isinstance(messages, str):
             read.leave_out(messages, row_id)
             continue
@@ -85,8 +94,9 @@ def read_rows(
             image=str(image.path) if image else None,
             image_sha256=image.sha256 if image else None,
             group=_text(values[columns.group]) if columns.group else None,
-            label=_text(values[columns.label]) if columns.label else None,
+            label=label,
             split=_text(values[split_column]) if split_column else None,
+            stage=_text(values[columns.stage]) if columns.stage else None,
         )
         read.rows.append(row)
         if position % 1000 == 0:
@@ -136,6 +146,15 @@ def _messages(values: dict[str, Any], columns: ColumnsSpec) -> list[Message] | s
     return [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
 
 
+def _classified(values: dict[str, Any], columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
+    question = _text(values[columns.question]) if columns.question else prompt
+    if question is None or not question.strip():
+        return "empty question"
+    if label is None or not label.strip():
+        return "empty label"
+    return [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": label}]
+
+
 def _chat(value: Any) -> list[Message] | str:
     if not isinstance(value, list) or not value:
         return "empty messages"
@@ -167,74 +186,3 @@ def _unique_ids(read: ReadRows, columns: ColumnsSpec) -> None:
     repeated, times = Counter(row.id for row in read.rows).most_common(1)[0] if read.rows else ("", 0)
     if times > 1:
         raise FieldError("data.columns.id", f"{columns.id!r} does not name rows: {repeated!r} occurs {times} times")
-
-
-@dataclass(frozen=True)
-class _Image:
-    path: Path
-    sha256: str
-
-
-class _Images:
-    """Checks every image of a table once: by path, or by content where the data carries the bytes."""
-
-    def __init__(self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell) -> None:
-        import datasets
-
-        if isinstance(table.features[column], datasets.Image):
-            table = table.cast_column(column, datasets.Image(decode=False))
-        self._folder = folder
-        self._store = store
-        self._known: dict[Path, _Image | str] = {}
-        self._found: list[_Image | str] = []
-        only_images = table.select_columns([column])
-        with ThreadPoolExecutor() as pool:
-            for done, image in enumerate(pool.map(self._check, (row[column] for row in only_images))):
-                self._found.append(image)
-                if done % 200 == 0:
-                    tell("checking images", done, len(table))
-
-    def of(self, position: int) -> _Image | str:
-        """The image of the row at `position`, or why it can't be used."""
-        return self._found[position]
-
-    def _check(self, value: Any) -> _Image | str:
-        content = value.get("bytes") if isinstance(value, dict) else None
-        if content:
-            return self._stored(content)
-        name = value.get("path") if isinstance(value, dict) else value
-        if not name:
-            return "no image"
-        path = (self._folder / str(name)).resolve()
-        if path not in self._known:
-            try:
-                content = path.read_bytes()
-            except OSError:
-                self._known[path] = "image file is missing"
-            else:
-                problem = _undecodable(content)
-                self._known[path] = problem or _Image(path, hashlib.sha256(content).hexdigest())
-        return self._known[path]
-
-    def _stored(self, content: bytes) -> _Image | str:
-        digest = hashlib.sha256(content).hexdigest()
-        path = self._store / digest[:2] / digest
-        if not path.exists():
-            if problem := _undecodable(content):
-                return problem
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f"{digest}.{os.getpid()}.{threading.get_ident()}")
-            draft.write_bytes(content)
-            draft.replace(path)
-        return _Image(path, digest)
-
-
-def _undecodable(content: bytes) -> str | None:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
-        return "image can't be decoded"
-    return None

@@ -103,6 +103,8 @@ def local_source(data: DataSpec, folder: Path) -> DataSpec:
     path = (folder / data.source).expanduser()
     if path.exists() and not data.source.startswith("sklearn:"):
         changes["source"] = str(path.resolve())
+    if data.held_out:
+        changes["held_out"] = str((folder / data.held_out).resolve())
     if data.images:
         changes["images"] = str((folder / data.images).resolve())
     return data.model_copy(update=changes)

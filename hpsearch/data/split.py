@@ -42,6 +42,14 @@ def _by_fraction(rows: list[Row], spec: SplitByFraction) -> Splits:
     return {"train": train, "validation": validation, "test": test}
 
 
+def split_two(rows: list[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
+    """(train, validation) of rows whose test split is known already. Raises FieldError where one would be empty."""
+    train, validation = _draw(rows, spec.validation / (spec.train + spec.validation), spec.seed)
+    if not train or not validation:
+        raise FieldError("data.split", f"{len(rows)} rows beside the held-out set are too few for two splits")
+    return train, validation
+
+
 def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
     found = Counter(row.split for row in read.rows)
     wanted = {"train": spec.train, "validation": spec.validation, "test": spec.test}
@@ -94,8 +102,9 @@ def leakage_groups(rows: Sequence[Row]) -> list[int]:
 
 
 def _strata(rows: Sequence[Row]) -> list[str]:
-    counts = Counter(row.label for row in rows)
-    return [str(row.label) if counts[row.label] >= _RARE else "rare" for row in rows]
+    names = [f"{row.label} {row.stage}" for row in rows]
+    counts = Counter(names)
+    return [name if counts[name] >= _RARE else "rare" for name in names]
 
 
 def _stratified(rows: Sequence[Row], share: float, seed: int) -> set[int]:

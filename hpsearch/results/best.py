@@ -7,13 +7,14 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.source import local_source
 from hpsearch.errors import InputError
 from hpsearch.search.space import from_optuna
 from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec import dump_study
+from hpsearch.spec.evaluation import objective_title
+from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.study import StudySpec, Values
 
 
@@ -50,21 +51,27 @@ def choose(view: StudyView, number: int | None) -> Best:
 def _nothing_to_choose(view: StudyView, number: int | None) -> str:
     name = view.study.name
     if number is not None:
-        return f"study {name!r} has no trial {number}; it has trials 0 to {len(view.trials) - 1}"
+        there = f"it has trials 0 to {len(view.trials) - 1}" if view.trials else "none has begun yet"
+        return f"study {name!r} has no trial {number}; {there}"
+    if any(trial.outcome == "complete" for trial in view.trials):
+        return (
+            f"every complete trial of study {name!r} needs more memory than budget.memory_gib allows "
+            f"({view.study.spec.budget.memory_gib} GiB); choose one all the same with --trial"
+        )
     outcomes = ", ".join(sorted({trial.outcome for trial in view.trials})) or "none begun"
     return f"study {name!r} has no complete trial yet ({outcomes}); see `hpsearch status`"
 
 
 def as_yaml(best: Best) -> str:
     """A study file without a search: `hpsearch train` gives the same training on any machine that has the data."""
-    loss = f"{best.trial.loss:.6f}" if best.trial.loss is not None else "unknown"
+    objective = best.study.objectives[0]
+    value = f"{best.trial.value:.6f}" if best.trial.value is not None else "unknown"
     header = (
-        f"# Trial {best.trial.number} of study {best.study.study}: validation loss {loss} (nats per token)\n"
+        f"# Trial {best.trial.number} of study {best.study.study}: {objective_title(objective)} {value}\n"
         f"# after {best.study.budget.epochs:g} epochs on {best.study.budget.train_fraction:.0%} of the train split.\n"
         f"# The final training:  hpsearch train THIS_FILE\n"
     )
-    content = json.loads(best.final.model_dump_json(exclude_none=True))
-    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    return header + dump_study(best.final)
 
 
 def as_json(best: Best) -> str:
@@ -72,7 +79,7 @@ def as_json(best: Best) -> str:
         {
             "study": best.study.study,
             "trial": best.trial.number,
-            "loss": best.trial.loss,
+            "objectives": dict(zip(best.study.objectives, best.trial.values, strict=False)),
             "values": best.values,
             "final": json.loads(best.final.model_dump_json(exclude_none=True)),
         },
@@ -89,12 +96,7 @@ def as_command(best: Best) -> str:
 
 def all_values(spec: StudySpec) -> Values:
     """Every knob's value, searched or not."""
-    return {
-        f"{section}.{name}": value
-        for section in ("training", "lora", "model")
-        for name, value in getattr(spec, section).model_dump().items()
-        if value is not None
-    }
+    return {knob: spec.value(knob) for knob in KNOBS}
 
 
 def _flag(value: Any) -> str:

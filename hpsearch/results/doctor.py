@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from hpsearch.data.rows import Tell
 from hpsearch.errors import HpsearchError, TrainerDied
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult
+from hpsearch.protocol import Tell
 from hpsearch.store import Store
 from hpsearch.trial import GIB
 from hpsearch.worker.opening import StartTrainer, do_job

@@ -1,41 +1,179 @@
-"""Evaluating a final run on the untouched test split."""
+"""Evaluating a final run on the untouched test split: base and tuned model, under each prompt, beside a baseline."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
-from hpsearch.data.rows import Tell
-from hpsearch.errors import FieldError
-from hpsearch.folders import StorageFolder
-from hpsearch.jobs import EvaluationConfig, EvaluationResult
+from hpsearch.errors import FieldError, InputError
+from hpsearch.folders import StorageFolder, TrialFolder, write_text
+from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
+from hpsearch.metrics import most_frequent_answers
+from hpsearch.protocol import Tell
 from hpsearch.results.final import RunFolder
+from hpsearch.results.scores import (
+    CLASS_METRICS,
+    default_metrics,
+    read_answers,
+    score_cell,
+    write_scored_rows,
+)
+from hpsearch.scores import Evaluation
+from hpsearch.spec import StudyFile, StudySpec
+from hpsearch.spec.evaluation import MetricName, PromptName
+from hpsearch.trial import Record, TrialConfig
 from hpsearch.worker.opening import StartTrainer, do_job
+
+MOST_FREQUENT = "most frequent answer"
+
+
+class EvaluationOptions(Record):
+    """What a person may say beside the study's own evaluation section."""
+
+    prompts: list[PromptName] | None = None
+    metrics: list[MetricName] | None = None
+    max_new_tokens: int | None = None
+    limit: int | None = None
 
 
 def evaluate_run(
-    folder: RunFolder, storage: StorageFolder, start_trainer: StartTrainer, max_new_tokens: int, tell: Tell
-) -> EvaluationResult:
-    """Base and tuned model on the test rows, which are written to disk here for the first time.
+    folder: RunFolder, options: EvaluationOptions, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell
+) -> Evaluation:
+    """Scores on the test rows, which are written to disk here for the first time.
+
+    What was answered before, by the same model with the same settings, is not asked again.
 
     Raises:
-        InputError: not a run folder, or the data has changed.
+        InputError: not a run folder, the data has changed, or a prompt or metric that doesn't fit.
+        HpsearchError: the evaluation failed; the next one goes on where it stopped.
     """
     file, manifest, config = folder.load()
-    data = DataFolder(storage.path)
-    try:
-        paths = ensure_prepared(manifest, file.spec.data, folder.path, data, [("test", 1.0)], tell)
-    except FieldError as error:
-        raise file.mistake(error.key, error.message) from None
+    spec = file.spec
+    cells = _cells(spec, options.prompts)
+    _check_metrics(spec, options.metrics)
+    test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
+    answers = config.answers
+    if options.max_new_tokens:
+        answers = answers.model_copy(update={"max_new_tokens": options.max_new_tokens})
+    wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
     job = EvaluationConfig(
         task=config.task,
         model=config.model,
         adapter=folder.adapter.resolve(),
         rows=config.rows,
-        test_rows=paths["test", 1.0].resolve(),
+        answers=answers,
+        cells=cells,
+        prompts=spec.evaluation.prompts,
+        test_rows=test.resolve(),
         batch_size=config.training.evaluation_batch_size,
-        max_new_tokens=max_new_tokens,
+        bertscore_model=spec.evaluation.bertscore_model if wants_bertscore else None,
     )
-    evaluation = folder.evaluation
-    if not (evaluation.result.exists() and evaluation.job() == job):
-        evaluation.prepare(job)
-        do_job(evaluation, start_trainer, tell)
-    return evaluation.read(EvaluationResult)
+    result = _answered(folder.evaluation, job, start_trainer, tell)
+    tell("scoring the answers", 0, 0)
+    return _scored(folder, config, spec, options, job, result, train)
+
+
+def _cells(spec: StudySpec, wanted: Sequence[PromptName] | None) -> list[Cell]:
+    there = spec.evaluation.prompts.names()
+    prompts = list(dict.fromkeys(wanted or there))
+    missing = [prompt for prompt in prompts if prompt not in there]
+    if missing:
+        raise InputError(f"the study has no {missing[0]} prompt: write it in its file under evaluation.prompts")
+    if spec.task == "vlm-classify" and prompts != ["none"]:
+        raise InputError("a classifier is asked one question only: --prompts none")
+    return [Cell(model=model, prompt=prompt) for model in ("base", "tuned") for prompt in prompts]
+
+
+def _check_metrics(spec: StudySpec, wanted: Sequence[MetricName] | None) -> None:
+    for name in wanted or []:
+        if spec.task == "vlm-classify" and name not in CLASS_METRICS:
+            raise InputError(f"--metrics {name} does not fit task vlm-classify; it has: {', '.join(CLASS_METRICS)}")
+        if name == "bertscore" and not spec.evaluation.bertscore_model:
+            raise InputError("--metrics bertscore needs a model: name it in the study's evaluation.bertscore_model")
+
+
+def _rows(
+    file: StudyFile, manifest: Manifest, folder: Path, data: DataFolder, limit: int | None, tell: Tell
+) -> tuple[Path, Path]:
+    """Folders of the test rows, or of as many as `limit` says, and of all train rows."""
+    num_rows = len(manifest.splits["test"])
+    fraction = 1.0 if limit is None else min(1.0, limit / num_rows)
+    try:
+        wanted = [("test", fraction), ("train", 1.0)]
+        paths = ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell)  # type: ignore[arg-type]
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
+    return paths["test", fraction], paths["train", 1.0]
+
+
+def _answered(folder: TrialFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell) -> EvaluationResult:
+    """The job's result: from before, or made now. Answers that other settings gave are thrown away."""
+    before = folder.job() if folder.config.exists() else None
+    if before is not None and _settings(before) != _settings(job):
+        shutil.rmtree(folder.path)
+    if before == job and folder.result.exists() and folder.failure() is None:
+        return folder.read(EvaluationResult)
+    folder.prepare(job)
+    do_job(folder, start_trainer, tell)
+    return folder.read(EvaluationResult)
+
+
+def _settings(job: Any) -> Any:
+    """What an answer depends on."""
+    if not isinstance(job, EvaluationConfig):
+        return None
+    return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1})
+
+
+def _scored(
+    folder: RunFolder,
+    config: TrialConfig,
+    spec: StudySpec,
+    options: EvaluationOptions,
+    job: EvaluationConfig,
+    result: EvaluationResult,
+    train: Path,
+) -> Evaluation:
+    answers = {cell.name: read_answers(folder.evaluation.answers(cell.name)) for cell in job.cells}
+    some = next(iter(answers.values()))
+    references = [row.reference or "" for row in some]
+    metrics = options.metrics or spec.evaluation.metrics
+    metrics = metrics or default_metrics(config.task, references, bool(job.bertscore_model))
+    folder.scores.mkdir(exist_ok=True)
+    for name, rows in answers.items():
+        write_scored_rows(folder.scores / f"{name}.jsonl", rows, config.task)
+    evaluation = Evaluation(
+        num_rows=result.num_rows,
+        rows_sha256=_checksum(folder, some),
+        longer_than_limit=result.longer_than_limit,
+        metrics=metrics,
+        cells=[
+            score_cell(MOST_FREQUENT, _frequent(some, train), metrics),
+            *(score_cell(name, rows, metrics) for name, rows in answers.items()),
+        ],
+    )
+    write_text(folder.scores / "scores.json", evaluation.model_dump_json(indent=2))
+    return evaluation
+
+
+def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
+    """What someone says who knows the training answers and never looks."""
+    from datasets import Dataset
+
+    known = [(turns[-2]["content"], turns[-1]["content"]) for turns in Dataset.load_from_disk(str(train))["messages"]]
+    said = most_frequent_answers(known, [row.question for row in rows])
+    changes = [{"prediction": answer.strip(), "loss": None, "is_cut": False, "bertscore": None} for answer in said]
+    return [row.model_copy(update=change) for row, change in zip(rows, changes, strict=True)]
+
+
+def _checksum(folder: RunFolder, rows: list[AnsweredRow]) -> str:
+    """Of the ids and contents of the rows that were asked: two evaluations with the same one can be compared."""
+    import hashlib
+
+    manifest = Manifest.from_bytes(folder.manifest.read_bytes())
+    known = dict(manifest.splits["test"])
+    return hashlib.sha256("\n".join(f"{row.id} {known[row.id]}" for row in rows).encode()).hexdigest()

@@ -5,32 +5,45 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import yaml
-
+from hpsearch.data.divide import keep_held_out
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, write_prepared
-from hpsearch.data.rows import Tell
+from hpsearch.data.source import local_source
 from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError
 from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.protocol import Tell
 from hpsearch.results.job import Watcher, run_to_end
-from hpsearch.spec import StudyFile, StudySpec, load_study
+from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.opening import StartTrainer, prepare_study, rows_config
+from hpsearch.worker.opening import StartTrainer, answers_config, prepare_study, rows_config
 from hpsearch.worker.stopping import StopFlag
 
 
 class RunFolder(TrialFolder):
-    """A final run's folder: a trial's, with the study file and the manifest that it came from."""
+    """A final run's folder: a trial's, with the study file and the manifest that it came from.
+
+    A run has its folder to itself. The manifest is the first file in it, so a folder that holds other files and
+    no manifest is somebody else's: nothing in it is overwritten, and nothing deleted.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.study = path / "study.yaml"
         self.manifest = path / "manifest.json.gz"
         self.evaluation = TrialFolder(path / "evaluation")
+        self.scores = path / "scores"
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a run may begin here, or has."""
+        if self.manifest.exists() or not self.path.exists():
+            return True
+        return self.path.is_dir() and not any(self.path.iterdir())
 
     def is_trained(self) -> bool:
-        return self.result.exists() and self.read(TrialResult).outcome is Outcome.COMPLETE
+        is_run = self.manifest.exists() and self.result.exists()
+        return is_run and self.read(TrialResult).outcome is Outcome.COMPLETE
 
     def load(self) -> tuple[StudyFile, Manifest, TrialConfig]:
         """Raises InputError where this is no run folder, or its training is not done."""
@@ -59,14 +72,18 @@ def train_final(
     """Trains, or gives the result of a training that is complete already.
 
     Raises:
-        InputError: the folder holds another run, or an interrupted one and nothing says what to do with it.
+        InputError: the folder is not a run's, or holds another run, or an interrupted one and nothing says what to
+            do with it.
+        TrainingFailed: with the reason and the log.
     """
-    if restart:
-        shutil.rmtree(folder.path, ignore_errors=True)
-    if folder.is_trained() and _same_run(folder, file.spec):
+    if not folder.is_free:
+        raise InputError(f"{folder.path} holds something that is no run: choose another folder with --out")
+    if restart and folder.path.exists():
+        shutil.rmtree(folder.path)
+    if folder.is_trained() and _same_run(folder, file):
         return folder.read(TrialResult)
     if folder.config.exists():
-        if not _same_run(folder, file.spec):
+        if not _same_run(folder, file):
             raise InputError(f"{folder.path} holds another run: choose another folder with --out, or --restart")
         checkpoint = folder.last_checkpoint()
         if checkpoint and not resume:
@@ -78,12 +95,14 @@ def train_final(
     return run_to_end(folder, start_trainer, stop, watch)
 
 
-def _same_run(folder: RunFolder, spec: StudySpec) -> bool:
-    return load_study(folder.study).spec == _final_spec(spec)
+def _same_run(folder: RunFolder, file: StudyFile) -> bool:
+    return load_study(folder.study).spec == _final_spec(file)
 
 
-def _final_spec(spec: StudySpec) -> StudySpec:
-    return spec.model_copy(update={"search": None})
+def _final_spec(file: StudyFile) -> StudySpec:
+    """What the run's own study file says: nothing to search, and data that is found from the run's folder too."""
+    data = local_source(file.spec.data, file.path.parent)
+    return file.spec.model_copy(update={"search": None, "data": data})
 
 
 def _prepare(
@@ -105,11 +124,10 @@ def _prepare(
         write_prepared(prepared.manifest, prepared.splits, prepared.files, data, wanted)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
+    keep_held_out(prepared.splits, spec.data, file.path.parent)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.manifest.write_bytes(prepared.manifest.to_bytes())
-    folder.study.write_text(
-        yaml.safe_dump(_final_spec(spec).model_dump(mode="json", exclude_none=True), sort_keys=False)
-    )
+    folder.study.write_text(dump_study(_final_spec(file)))
     folder.prepare(
         TrialConfig(
             name=f"{spec.study} final",
@@ -119,6 +137,9 @@ def _prepare(
             training=spec.training,
             budget=spec.final,
             rows=rows_config(spec),
+            answers=answers_config(spec, prepared.manifest),
+            objectives=spec.objectives,
+            curriculum=spec.curriculum,
             train_rows=data.rows(prepared.manifest, *wanted[0]),
             validation_rows=data.rows(prepared.manifest, *wanted[1]),
             is_final=True,

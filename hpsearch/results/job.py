@@ -18,7 +18,7 @@ def run_to_end(folder: TrialFolder, start_trainer: StartTrainer, stop: StopFlag,
     """Trains what the folder's config says.
 
     Raises:
-        TrainingFailed: with the reason and the log.
+        TrainingFailed: it crashed, ran out of memory or diverged; with the reason and the log.
         TrainerDied: the process ended without a result.
     """
     trainer = start_trainer()
@@ -43,6 +43,6 @@ def run_to_end(folder: TrialFolder, start_trainer: StartTrainer, stop: StopFlag,
     finally:
         trainer.end()
     result = folder.read(TrialResult)
-    if result.outcome in (Outcome.FAILED, Outcome.OUT_OF_MEMORY):
+    if result.outcome not in (Outcome.COMPLETE, Outcome.STOPPED):
         raise TrainingFailed(f"{result.outcome}: {result.reason}\nthe whole story is in {folder.log}")
     return result

@@ -1,4 +1,9 @@
-"""The pruners: one case each, by the name that a study file uses. A step is a report, counted from 1."""
+"""The pruners: one case each, by the name that a study file uses.
+
+A step is a report, counted from 1. Optuna counts from 0: a trial may be stopped at step `n_warmup_steps`, so it is told
+one more than our warm-up. `PatientPruner` waits for one bad report more than its `patience` (5.0.0,
+pruners/_patient.py), so it is told one less than ours.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +28,9 @@ PrunerSpec = Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoP
 def make_pruner(spec: PrunerSpec, num_reports: int) -> BasePruner:
     match spec:
         case Median():
-            return MedianPruner(spec.startup_trials, spec.warmup_reports)
+            return MedianPruner(spec.startup_trials, spec.warmup_reports + 1)
         case Percentile():
-            return PercentilePruner(spec.keep_percent, spec.startup_trials, spec.warmup_reports)
+            return PercentilePruner(spec.keep_percent, spec.startup_trials, spec.warmup_reports + 1)
         case Hyperband():
             return HyperbandPruner(
                 min_resource=spec.min_reports,
@@ -38,6 +43,6 @@ def make_pruner(spec: PrunerSpec, num_reports: int) -> BasePruner:
         case Patient():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return PatientPruner(None, spec.patience, spec.min_delta)
+                return PatientPruner(None, spec.patience - 1, spec.min_delta)
         case NoPruner():
             return NopPruner()

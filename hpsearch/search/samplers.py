@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -34,11 +34,43 @@ class QuietGridSampler(GridSampler):
         pass
 
 
+class QuietCmaEsSampler(CmaEsSampler):
+    """CMA-ES that takes a trial's constraint without a word.
+
+    Optuna's own warns at the end of every trial that has one (5.0.0, samplers/_cmaes.py, `after_trial`). Ours have one
+    wherever the study has a memory budget, and `best` keeps to it whatever the sampler makes of it.
+    """
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Constraints have been set, but CmaEsSampler")
+            super().after_trial(study, trial, state, values)
+
+
+class SlotQMCSampler(QMCSampler):
+    """Each slot has a point of its own in one sequence, whoever works on it and when.
+
+    Optuna's own counts the points in the study, and two workers can read the same count (5.0.0, samplers/_qmc.py says
+    so in `_find_sample_id`); it also draws the first trials at random, because it learns the space from them.
+    """
+
+    def __init__(self, space: Space, seed: int, slot: int) -> None:
+        super().__init__(seed=seed, scramble=True, warn_independent_sampling=False)
+        self._distributions = distributions(space)
+        self._slot = slot
+
+    def infer_relative_search_space(self, _study: Study, _trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._distributions
+
+    def _find_sample_id(self, _study: Study, _search_space: dict[str, BaseDistribution]) -> int:
+        return self._slot
+
+
 def make_sampler(spec: Tpe | Gp | CmaEs | OtherSampler, space: Space, seed: int, slot: int) -> BaseSampler:
     """A sampler for the trial in `slot`.
 
-    Parallel workers with one seed would propose the same values, so the slot is part of it. Quasi-random and grid
-    sequences count on in the store and need the same seed everywhere.
+    Parallel workers with one seed would propose the same values, so the slot is part of it. A quasi-random sequence
+    and a grid are one for the whole study: they have the same seed everywhere, and each trial its own point.
     """
     seed_of_slot = (seed * 1_000_003 + slot) % 2**32
     with warnings.catch_warnings():
@@ -49,13 +81,13 @@ def make_sampler(spec: Tpe | Gp | CmaEs | OtherSampler, space: Space, seed: int,
             case Gp(startup_trials=startup):
                 return GPSampler(n_startup_trials=startup, seed=seed_of_slot)
             case CmaEs(startup_trials=startup):
-                return CmaEsSampler(n_startup_trials=startup, seed=seed_of_slot, warn_independent_sampling=False)
+                return QuietCmaEsSampler(n_startup_trials=startup, seed=seed_of_slot, warn_independent_sampling=False)
             case OtherSampler(name="random"):
                 return RandomSampler(seed=seed_of_slot)
             case OtherSampler(name="qmc"):
-                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+                return SlotQMCSampler(space, seed, slot)
             case _:
-                return QuietGridSampler(_grid(space), seed=seed_of_slot)
+                return QuietGridSampler(_grid(space), seed=seed)
 
 
 def _grid(space: Space) -> dict[str, list[bool | int | float | str | None]]:

@@ -8,19 +8,21 @@ next one doesn't find: every step can be done again.
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpsearch.search.pruners import make_pruner
 from hpsearch.search.samplers import make_sampler
-from hpsearch.search.space import from_optuna, suggest_all, to_optuna
+from hpsearch.search.space import from_optuna, misfit, suggest_all, to_optuna
+from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.study import StudySpec, Values
 from hpsearch.store import Lease, Store
 from hpsearch.store.leases import fenced
-from hpsearch.trial import GIB, MIB, Outcome, TrialResult
+from hpsearch.trial import GIB, MIB, Outcome, Report, TrialResult
 
 _SLOT = "hpsearch:slot"
 _MEMORY = "device memory"
@@ -43,11 +45,11 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._store = store
         self._spec = spec
+        store.studies.forget_deleted()  # before their ids are given out again
         self._study = optuna.create_study(
             storage=store.optuna,
             study_name=spec.study,
-            direction="minimize",
-            pruner=make_pruner(spec.searched.pruner, spec.budget.reports),
+            directions=["minimize" if name == "loss" else "maximize" for name in spec.objectives],
             load_if_exists=True,
         )
         self._live: Trial | None = None
@@ -68,7 +70,7 @@ class Search:
             self._study.set_user_attr(name, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._study.set_metric_names(["validation loss"])
+            self._study.set_metric_names([objective_title(name) for name in self._spec.objectives])
 
     def enqueue_defaults(self) -> None:
         """The study file's own values are the first trial, where they lie in the space: the bar to beat."""
@@ -79,26 +81,40 @@ class Search:
 
     def start(self, lease: Lease) -> ActiveTrial:
         """The slot's trial: found again, taken from the waiting ones, or new. Then every parameter has a value."""
-        search = self._spec.searched
-        self._study.sampler = make_sampler(search.sampler, search.space, search.seed, lease.slot)
-        lease = self._with_trial(lease)
-        assert lease.trial_id is not None
+        space = self._spec.searched.space
         with fenced(lease):
+            lease = self._with_trial(lease)
+            assert lease.trial_id is not None
             if self._frozen(lease).state is TrialState.WAITING:
                 self._store.optuna.set_trial_state_values(lease.trial_id, TrialState.RUNNING)
-            # Optuna's study sees the database through a cache that does not know trials made beside it.
-            self._study.get_trials(deepcopy=False)
+            self._study = self._study_for(lease)
             frozen = self._frozen(lease)
             if not frozen.state.is_finished():
                 self._live = Trial(self._study, lease.trial_id)
-                suggest_all(self._live, search.space)
+                suggest_all(self._live, space)
                 frozen = self._frozen(lease)
             self._reported = set(frozen.intermediate_values)
         return ActiveTrial(
             lease=lease,
             number=frozen.number,
-            values=from_optuna(search.space, frozen.params),
+            values=from_optuna(space, frozen.params),
         )
+
+    def _study_for(self, lease: Lease) -> optuna.Study:
+        """The study as it is now, with the slot's sampler.
+
+        Optuna's study remembers the trials that it saw until it is told of one's end, so one that lives longer than
+        a trial shows the sampler old news after a lease was lost.
+        """
+        search = self._spec.searched
+        study = optuna.load_study(
+            study_name=self._spec.study,
+            storage=self._store.optuna,
+            sampler=make_sampler(search.sampler, search.space, search.seed, lease.slot),
+            pruner=make_pruner(search.pruner, self._spec.budget.reports),
+        )
+        study.get_trials(deepcopy=False)  # its cache does not know trials that were made beside it
+        return study
 
     def _frozen(self, lease: Lease) -> FrozenTrial:
         assert lease.trial_id is not None
@@ -113,6 +129,8 @@ class Search:
         waiting = [t for t in trials if t.state is TrialState.WAITING]
         for trial in (*begun, *waiting):
             trial_id = self._store.optuna.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+            if trial.state is TrialState.WAITING and self._refuses(trial_id, trial):
+                continue
             if bound := self._store.leases.bind(lease, trial_id):
                 return bound
         template = create_trial(state=TrialState.RUNNING, system_attrs={_SLOT: lease.slot})
@@ -120,13 +138,37 @@ class Search:
         assert bound is not None, "a trial that was just created belongs to nobody else"
         return bound
 
-    def report(self, trial: ActiveTrial, step: int, loss: float) -> bool:
-        """Stores a validation loss; True: the pruner lets the trial go on."""
+    def _refuses(self, trial_id: int, waiting: FrozenTrial) -> bool:
+        """Ends a trial that someone enqueued and nobody can run. It takes no slot of the budget."""
+        search = self._spec.searched
+        params = waiting.system_attrs.get("fixed_params", {})
+        reason = misfit(search.space, params)
+        if search.sampler.name == "grid" and len(params) < len(search.space):
+            reason = reason or "a trial beside a grid needs a value for every searched field"
+        if reason is None:
+            return False
+        with suppress(UpdateFinishedTrialError):  # another worker was first
+            for name, fact in {"outcome": Outcome.FAILED.value, "reason": reason}.items():
+                self._store.optuna.set_trial_user_attr(trial_id, name, fact)
+            self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
+        return True
+
+    def report(self, trial: ActiveTrial, report: Report) -> bool:
+        """Stores what a validation found; True: the pruner lets the trial go on.
+
+        Optuna takes no intermediate values of studies with several objectives, and prunes none of their trials
+        (`Trial.report`): they are stored as attributes.
+        """
         assert self._live is not None
+        objectives = self._spec.objectives
         with fenced(trial.lease):
-            if step not in self._reported:
-                self._live.report(loss, step)
-                self._reported.add(step)
+            if len(objectives) > 1:
+                values = {name: report.value(name) for name in objectives}
+                self._live.set_user_attr(f"report {report.step}", values)
+                return True
+            if report.step not in self._reported:
+                self._live.report(report.value(objectives[0]), report.step)
+                self._reported.add(report.step)
             return not self._live.should_prune()
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
@@ -136,8 +178,10 @@ class Search:
                 return
             self._tell_facts(trial, result)
             state = _STATES[result.outcome]
-            value = result.loss if state is TrialState.COMPLETE else None
-            self._study.tell(trial.number, value, state=state, skip_if_finished=True)
+            values = None
+            if state is TrialState.COMPLETE:
+                values = [result.reports[-1].value(name) for name in self._spec.objectives]
+            self._study.tell(trial.number, values, state=state, skip_if_finished=True)
 
     def _tell_facts(self, trial: ActiveTrial, result: TrialResult) -> None:
         assert self._live is not None
@@ -159,25 +203,29 @@ _STATES = {
 
 
 def memory_violation(result: TrialResult, memory_gib: float | None) -> float | None:
-    """How far a trial is beyond the memory that it may need: above 0 is too much, None says nothing.
+    """How far a trial is beyond the memory that it may need: above 0 is too much, -1 is none; None: no budget.
 
     Held against the memory that the study declares, not against this card's: a 24 GiB trial that ran on an 80 GiB
     card is still no use to someone with 16. Optuna's samplers stay away from trials that violate a constraint;
-    a FAILed trial they would simply forget.
+    a FAILed trial they would simply forget. Where there is a budget every trial has a number, measured or not:
+    Optuna's GPSampler raises when some trials have constraints and some don't (5.0.0, samplers/_gp/sampler.py,
+    `_get_constraint_vals_and_feasibility`).
     """
     out_of_memory = result.outcome is Outcome.OUT_OF_MEMORY
     if memory_gib is None:
         return 1.0 if out_of_memory else None
     used = result.bytes_needed if out_of_memory else result.ledger and result.ledger.peak_device_bytes
     if not used:
-        return 1.0 if out_of_memory else None
+        return 1.0 if out_of_memory else -1.0
     violation = used / (memory_gib * GIB) - 1
     return max(violation, 1e-3) if out_of_memory else violation
 
 
 def facts(result: TrialResult) -> dict[str, str | float | int | bool]:
     """What the dashboard shows of a trial besides its loss and parameters."""
+    last = result.reports[-1] if result.reports else None
     shown: dict[str, str | float | int | bool | None] = {
+        **({"validation_loss": last.loss, **last.metrics} if last and last.metrics else {}),
         "outcome": result.outcome.value,
         "reason": result.reason,
         "seconds": round(result.train_seconds, 1),

@@ -13,6 +13,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial, create_trial
 
+from hpsearch.errors import did_you_mean
 from hpsearch.spec.knobs import takes_whole_numbers
 from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.study import Values
@@ -52,11 +53,20 @@ def from_optuna(space: Space, params: dict[str, Any]) -> Values:
 def to_optuna(space: Space, values: Values) -> dict[str, Any] | None:
     """The values as Optuna's parameters, or None where one lies outside of the space."""
     params = {knob: _to_optuna(value) for knob, value in values.items()}
-    try:
-        create_trial(params=params, distributions=distributions(space), value=0.0)
-    except ValueError:
-        return None
-    return params
+    return None if misfit(space, params) else params
+
+
+def misfit(space: Space, params: dict[str, Any]) -> str | None:
+    """What keeps a trial from having these parameters of Optuna's (not necessarily all of the space's), in words."""
+    known = distributions(space)
+    for knob, value in params.items():
+        if knob not in known:
+            return f"{knob} is not searched; {did_you_mean(knob, list(known))}"
+        try:
+            create_trial(params={knob: value}, distributions={knob: known[knob]}, value=0.0)
+        except ValueError:
+            return f"{knob}: {value!r} is not in the space: {known[knob]}"
+    return None
 
 
 def suggest_all(trial: Trial, space: Space) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,15 @@ class TrialView:
     number: int
     outcome: str
     """complete, pruned, diverged, out of memory, failed, running, or waiting."""
-    loss: float | None
+    value: float | None
+    """Of the study's first objective: the end's, or the last report's."""
     reports: dict[int, float]
     params: dict[str, Any]
     seconds: float | None
     facts: dict[str, Any]
     is_feasible: bool
+    values: tuple[float, ...] = ()
+    """Of all objectives, once complete."""
 
     @property
     def is_finished(self) -> bool:
@@ -39,10 +41,34 @@ class StudyView:
     workers: list[StoredWorker]
 
     @property
+    def objective(self) -> str:
+        """The one that the best trial is chosen by: the first."""
+        return self.study.spec.objectives[0]
+
+    @property
     def best(self) -> TrialView | None:
-        """The complete trial with the lowest loss, among those that keep to the memory."""
-        complete = [t for t in self.trials if t.outcome == "complete" and t.is_feasible and t.loss is not None]
-        return min(complete, key=lambda trial: trial.loss or math.inf, default=None)
+        """The complete trial that is best by the first objective, among those that keep to the memory."""
+        return min(self._eligible, key=lambda trial: self._costs(trial)[0], default=None)
+
+    @property
+    def front(self) -> list[TrialView]:
+        """The trials that no other beats in every objective (Pareto), the best by the first one first."""
+        costs = {trial.number: self._costs(trial) for trial in self._eligible}
+        front = [
+            trial
+            for trial in self._eligible
+            if not any(_dominates(other, costs[trial.number]) for other in costs.values())
+        ]
+        return sorted(front, key=lambda trial: costs[trial.number])
+
+    @property
+    def _eligible(self) -> list[TrialView]:
+        return [t for t in self.trials if t.outcome == "complete" and t.is_feasible and t.values]
+
+    def _costs(self, trial: TrialView) -> tuple[float, ...]:
+        """One number per objective, lower is better."""
+        signs = [1 if name == "loss" else -1 for name in self.study.spec.objectives]
+        return tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
 
     @property
     def live_workers(self) -> list[StoredWorker]:
@@ -59,6 +85,10 @@ class StudyView:
             return None
         mean = sum(times) / len(times)
         return mean * (self.slots.wanted - self.slots.finished) / len(self.live_workers)
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def read_view(store: Store, study: StoredStudy) -> StudyView:
@@ -79,16 +109,29 @@ _OUTCOMES = {
 
 
 def _trial_view(trial: FrozenTrial) -> TrialView:
-    reports = dict(sorted(trial.intermediate_values.items()))
+    reports = dict(sorted(trial.intermediate_values.items())) or _kept_reports(trial)
     last = list(reports.values())[-1] if reports else None
+    values = tuple(trial.values or ()) if trial.state is TrialState.COMPLETE else ()
     outcome = trial.user_attrs.get("outcome") if trial.state.is_finished() else None
     return TrialView(
         number=trial.number,
         outcome=outcome or _OUTCOMES[trial.state],
-        loss=trial.value if trial.state is TrialState.COMPLETE else last,
+        value=values[0] if values else last,
+        values=values,
         reports=reports,
         params=trial.params,
         seconds=trial.duration.total_seconds() if trial.duration else None,
         facts=trial.user_attrs,
         is_feasible=all(violation <= 0 for violation in trial.constraints.values()),
     )
+
+
+def _kept_reports(trial: FrozenTrial) -> dict[int, float]:
+    """The first objective at each report of a trial with several: see `Search.report`."""
+    prefix = "report "
+    kept = {
+        int(name.removeprefix(prefix)): next(iter(values.values()))
+        for name, values in trial.user_attrs.items()
+        if name.startswith(prefix)
+    }
+    return dict(sorted(kept.items()))

@@ -22,6 +22,7 @@ class ColumnsSpec(Spec):
     completion: str | None = Field(None, description="raw text to learn, no chat template")
     group: str | None = Field(None, description="rows of one group stay in one split (photograph, document)")
     label: str | None = Field(None, description="splits and subsets keep the shares of these values")
+    stage: str | None = Field(None, description="which stage of the curriculum a row belongs to")
     id: str | None = Field(None, description="names a row in messages and manifests; default: its position")
 
     @property
@@ -29,6 +30,11 @@ class ColumnsSpec(Spec):
         if self.messages:
             return "messages"
         return "prompt-completion" if self.prompt else "question-answer"
+
+    @property
+    def learns_label(self) -> bool:
+        """Whether the label is what the model shall say: no other column is."""
+        return bool(self.label) and not (self.answer or self.messages or self.completion)
 
     def named(self) -> dict[str, str]:
         """Role → column name, for the roles that were given."""
@@ -85,5 +91,13 @@ class DataSpec(Spec):
     )
     system_prompt: str | None = Field(None, description="put before every conversation")
     max_tokens: Annotated[int, Field(ge=8, description="longer rows are left out, counted and named")] = 1024
+    prompt: str = Field("What is in this image?", description="asked of rows without a question column")
+    labels: dict[str, str | None] = Field({}, description="other names for labels; none leaves their rows out")
+    balance: Annotated[int, Field(ge=1)] | Literal["smallest"] | None = Field(
+        None, description="at most so many training rows per label; smallest: as many as the rarest one has"
+    )
     split: SplitSpec = SplitByFraction()
+    held_out: str | None = Field(
+        None, description="file of the test rows: written by the first study that names it, shared by the others"
+    )
     manifest: str | None = Field(None, description="SHA-256 that the split must have; `hpsearch best` writes it")

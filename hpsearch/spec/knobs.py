@@ -11,14 +11,24 @@ from pydantic.fields import FieldInfo
 
 from hpsearch.errors import did_you_mean
 from hpsearch.spec.base import Spec
-from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.curriculum import CurriculumSpec
+from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.training import TrainingSpec
 
-_SECTIONS: dict[str, type[Spec]] = {"training": TrainingSpec, "lora": LoraSpec, "model": ModelSpec}
+_SECTIONS: dict[str, type[Spec]] = {
+    "training": TrainingSpec,
+    "lora": LoraSpec,
+    "model": ModelSpec,
+    "head": HeadSpec,
+    "curriculum": CurriculumSpec,
+}
 
 KNOBS: dict[str, FieldInfo] = {
-    f"{section}.{name}": field for section, spec in _SECTIONS.items() for name, field in spec.model_fields.items()
+    f"{section}.{name}": field
+    for section, spec in _SECTIONS.items()
+    for name, field in spec.model_fields.items()
+    if name != "stages"
 }
 
 
@@ -34,7 +44,7 @@ def _takes_floats(knob: str) -> bool:
 def _objection(knob: str, value: object) -> str | None:
     """Why the knob's field can't hold `value`, or None."""
     field = KNOBS[knob]
-    adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+    adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation(), config=Spec.model_config)
     try:
         adapter.validate_python(value)
     except ValidationError as error:

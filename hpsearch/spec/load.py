@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.errors import InputError, Mistake, StudyFileErrors, did_you_mean
 from hpsearch.spec.base import Spec
+from hpsearch.spec.cross import cross_mistakes
 from hpsearch.spec.knobs import explain, space_mistakes
 from hpsearch.spec.search import ParameterSpec
-from hpsearch.spec.study import StudySpec, cross_mistakes
+from hpsearch.spec.study import StudySpec
 
 Path_ = tuple[str | int, ...]
 
@@ -23,9 +24,14 @@ class _Loader(yaml.SafeLoader):
     """PyYAML follows YAML 1.1, where `2e-5` is a string; people write it as a number (YAML 1.2 agrees)."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what `_Loader` would take for a number: a revision named 1e5."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,12 @@ def load_study(path: Path, overrides: list[str] | None = None) -> StudyFile:
     for override in overrides or []:
         _override(raw, override)
     return StudyFile(path, _validate(raw, path, lines), lines)
+
+
+def dump_study(spec: StudySpec) -> str:
+    """A study file that loads as this very spec."""
+    content = spec.model_dump(mode="json", exclude_none=True)
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _why_unreadable(path: Path, error: OSError) -> str:

@@ -25,6 +25,18 @@ class ModelSpec(Spec):
     trust_remote_code: bool = Field(False, description="run Python code that comes with a hub base")
 
 
+class HeadSpec(Spec):
+    """The classifier of vlm-classify: two layers on the mean of the last hidden states, padding left out."""
+
+    hidden: Annotated[int, Field(ge=1, description="width of the layer in between")] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout before each layer")] = 0.1
+    balance_beta: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="class-balanced loss (Cui et al. 2019, https://arxiv.org/abs/1901.05555): rows of a class with "
+        "n training rows weigh (1 - beta) / (1 - beta^n); none: all rows weigh the same",
+    )
+
+
 class LoraSpec(Spec):
     """See Hu et al. 2021 (https://arxiv.org/abs/2106.09685)."""
 

@@ -103,7 +103,7 @@ class SuccessiveHalving(Spec):
 
 
 class Patient(Spec):
-    """Stops a trial whose own loss has not improved for `patience` reports."""
+    """Stops a trial whose last `patience` reports are all worse than its best before them, by more than `min_delta`."""
 
     name: Literal["patient"] = "patient"
     patience: Annotated[int, Field(ge=1)] = 2

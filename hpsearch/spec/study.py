@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hpsearch.errors import Mistake
 from hpsearch.spec.base import Spec
-from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
+from hpsearch.spec.curriculum import CurriculumSpec
+from hpsearch.spec.data import DataSpec
+from hpsearch.spec.evaluation import EvaluationSpec, ObjectiveName
 from hpsearch.spec.knobs import takes_whole_numbers
-from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
-Task = Literal["text-sft", "vlm-sft"]
+Task = Literal["text-sft", "vlm-sft", "vlm-classify", "text-curriculum", "vlm-curriculum"]
 Values = dict[str, Any]
 """Dotted knob name → value."""
 
@@ -30,9 +31,15 @@ class StudySpec(Spec):
     model: ModelSpec
     data: DataSpec
     lora: LoraSpec = LoraSpec()
+    head: HeadSpec = Field(HeadSpec(), description="the classifier of vlm-classify")
+    curriculum: CurriculumSpec = Field(CurriculumSpec(), description="the order of the rows")
     training: TrainingSpec = TrainingSpec()
+    objective: ObjectiveName | Annotated[list[ObjectiveName], Field(min_length=1)] = Field(
+        "loss", description="what the search aims at, on the validation rows: loss, a metric, or a list of them"
+    )
     budget: BudgetSpec = Field(BudgetSpec(), description="what one trial may spend")
     final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="what the final run may spend")
+    evaluation: EvaluationSpec = Field(EvaluationSpec(), description="how the final model is judged")
     search: SearchSpec | None = Field(None, description="what to search; absent in the file of a final run")
 
     def with_values(self, values: Values) -> StudySpec:
@@ -42,6 +49,10 @@ class StudySpec(Spec):
             section, name = knob.split(".")
             whole[section][name] = value
         return StudySpec.model_validate(whole)
+
+    @property
+    def objectives(self) -> list[ObjectiveName]:
+        return self.objective if isinstance(self.objective, list) else [self.objective]
 
     def value(self, knob: str) -> Any:
         section, name = knob.split(".")
@@ -76,46 +87,3 @@ def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:
         return len(parameter)
     step = parameter.step or (1 if takes_whole_numbers(knob) and not parameter.log else None)
     return None if step is None else int((parameter.high - parameter.low) / step + 1e-9) + 1
-
-
-def cross_mistakes(spec: StudySpec) -> list[Mistake]:
-    """What is wrong between fields that are each right."""
-    return [*_column_mistakes(spec.task, spec.data.columns), *_split_mistakes(spec), *_search_mistakes(spec)]
-
-
-def _column_mistakes(task: Task, columns: ColumnsSpec) -> list[Mistake]:
-    mistakes = []
-    pairs = {"question-answer": ("question", "answer"), "prompt-completion": ("prompt", "completion")}
-    for role in pairs.get(columns.row_format, ()):
-        if getattr(columns, role) is None:
-            mistakes.append(Mistake(f"data.columns.{role}", f"is missing: {columns.row_format} rows need it"))
-    given = set(columns.named()) - {"image", "group", "label", "id"}
-    extra = sorted(given - set(pairs.get(columns.row_format, ("messages",))))
-    mistakes += [
-        Mistake(f"data.columns.{role}", f"does not go together with {columns.row_format} columns") for role in extra
-    ]
-    if task == "vlm-sft" and not columns.image:
-        mistakes.append(Mistake("data.columns.image", "is missing: task vlm-sft needs an image column"))
-    if task == "vlm-sft" and columns.row_format != "question-answer":
-        mistakes.append(Mistake("data.columns", "task vlm-sft takes image, question and answer columns"))
-    if task == "text-sft" and columns.image:
-        mistakes.append(Mistake("data.columns.image", "task text-sft looks at no images; did you mean task: vlm-sft?"))
-    return mistakes
-
-
-def _split_mistakes(spec: StudySpec) -> list[Mistake]:
-    split = spec.data.split
-    if not isinstance(split, SplitByColumn):
-        return []
-    shares = [share for share in (split.validation, split.test) if isinstance(share, float)]
-    if sum(shares) >= 1:
-        return [Mistake("data.split", "validation and test leave nothing of train")]
-    return []
-
-
-def _search_mistakes(spec: StudySpec) -> list[Mistake]:
-    if spec.search is None:
-        return []
-    if spec.search.sampler.name == "grid" and spec.grid_size() is None:
-        return [Mistake("search.sampler", "a grid needs a step, or a list of choices, for every range")]
-    return []

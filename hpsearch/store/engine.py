@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, Engine, event, func, literal_column, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hpsearch.errors import InputError, StoreUnreachable
@@ -26,22 +25,34 @@ def parse_url(url: str, *, from_argv: bool) -> URL:
     Raises:
         InputError: not a URL, or one with a password on a command line, where every user of the machine sees it.
     """
+    scheme, _, rest = url.partition(":")
+    address = "" if scheme.startswith("sqlite") else rest.partition("?")[0]
+    login = address.rpartition("@")[0]
+    if from_argv and ":" in login:
+        raise InputError(_PASSWORD_IN_ARGV)
+    if "@" in login:
+        raise InputError("--store: more than one @ before the host: write %40 for an @ in a name or a password")
     try:
         parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError):
-        scheme = url.partition(":")[0] if ":" in url else url
+        if parsed.get_backend_name() not in _BACKENDS or parsed.get_dialect().is_async:
+            raise NoSuchModuleError
+    except (ArgumentError, NoSuchModuleError, ValueError):
         raise InputError(
             f"--store: expected sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME or mysql+pymysql://USER@HOST/NAME; "
             f"it starts with {scheme[:30]!r}"
         ) from None
-    if from_argv and (parsed.password is not None or "password" in parsed.query):
-        raise InputError(
-            "--store: a password on the command line can be read by every user of this machine. "
-            "Leave it out of the URL and put it into ~/.pgpass (PostgreSQL), "
-            "or give the whole URL in the environment variable HPSEARCH_STORE"
-        )
+    if from_argv and (parsed.password is not None or any(key.endswith(_SECRETS) for key in parsed.query)):
+        raise InputError(_PASSWORD_IN_ARGV)
     return parsed
+
+
+_BACKENDS = ("sqlite", "postgresql", "mysql")
+_SECRETS = ("password", "passwd")  # sslpassword, ssl_key_password, … too
+_PASSWORD_IN_ARGV = (
+    "--store: a password on the command line can be read by every user of this machine. "
+    "Leave it out of the URL and put it into ~/.pgpass (PostgreSQL), "
+    "or give the whole URL in the environment variable HPSEARCH_STORE"
+)
 
 
 def shown(url: URL) -> str:
@@ -54,7 +65,7 @@ def open_optuna_storage(url: URL) -> RDBStorage:
 
     Raises:
         StoreUnreachable: the database did not answer.
-        InputError: the database's driver is not installed.
+        InputError: the database's driver is not installed, or the file is no database.
     """
     with reaching(url):
         try:
@@ -62,6 +73,10 @@ def open_optuna_storage(url: URL) -> RDBStorage:
         except ImportError as error:
             extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
             raise InputError(f"no driver for {shown(url)}: pip install 'hpsearch[{extra}]'") from error
+        except DatabaseError as error:
+            if type(error) is not DatabaseError:  # its subclasses have a meaning of their own
+                raise
+            raise InputError(f"--store: {shown(url)} is no database: {error.orig}") from error
     if url.get_backend_name() == "sqlite":
         _make_sqlite_safe(storage.engine)
     return storage
@@ -116,12 +131,6 @@ def _root(error: BaseException) -> BaseException:
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def make_folder_for(url: URL) -> None:
-    """SQLite makes the file, not the folder."""
-    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
 
 
 def database_now(connection: Connection) -> float:

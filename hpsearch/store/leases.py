@@ -21,9 +21,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, event, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hpsearch.errors import LeaseLost
+from hpsearch.errors import HpsearchError, LeaseLost
 from hpsearch.store.engine import database_now
-from hpsearch.store.tables import leases, studies
+from hpsearch.store.tables import is_in_optuna, leases, studies
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,11 @@ class Leases:
     def claim(
         self, study_id: int, worker_id: str, duration_s: float, dead_workers: Collection[str] = ()
     ) -> Lease | None:
-        """A slot that nobody works on: one whose lease ran out, else a new one while the budget has any."""
+        """A slot that nobody works on: one whose lease ran out, else a new one while the budget has any.
+
+        Raises:
+            HpsearchError: the study was deleted.
+        """
         with self._engine.begin() as connection:
             wanted = self._lock_study(connection, study_id)
             now = database_now(connection)
@@ -89,8 +93,11 @@ class Leases:
     @staticmethod
     def _lock_study(connection: Connection, study_id: int) -> int:
         """Holds other claims of the study back until this transaction ends; the number of trials it may have."""
-        locked = select(studies.c.trials).where(studies.c.study_id == study_id).with_for_update()
-        return int(connection.execute(locked).scalar_one())
+        study = select(studies.c.trials).where(studies.c.study_id == study_id, is_in_optuna)
+        trials = connection.execute(study.with_for_update()).scalar_one_or_none()
+        if trials is None:
+            raise HpsearchError("the study is no longer in the store: it was deleted while this worker worked on it")
+        return int(trials)
 
     @staticmethod
     def _take_over(connection: Connection, row: Any, worker_id: str, expires_at: float) -> Lease:

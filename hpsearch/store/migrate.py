@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from alembic import command
@@ -44,9 +44,13 @@ def upgrade(engine: Engine) -> None:
 
 @contextmanager
 def exclusively(url: URL) -> Iterator[None]:
-    """Only one process at a time makes or changes tables: workers of a new study start together."""
+    """Only one process at a time makes or changes tables: workers of a new study start together.
+
+    Raises:
+        InputError: an SQLite file can't be where it was said.
+    """
     if url.get_backend_name() == "sqlite":
-        with FileLock(f"{url.database}.lock") if url.database else FileLock("/tmp/hpsearch-memory.lock"):
+        with _locked(url):
             yield
         return
     take, give = {
@@ -60,6 +64,18 @@ def exclusively(url: URL) -> Iterator[None]:
         connection.execute(text(take))
         yield
         connection.execute(text(give))
+
+
+def _locked(url: URL) -> AbstractContextManager[object]:
+    """A lock beside the SQLite file; the folder is made where it is missing."""
+    if url.database in (None, "", ":memory:"):
+        return nullcontext()
+    file = Path(str(url.database))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{file}.lock").acquire()
+    except OSError as error:
+        raise InputError(f"--store: {file} can't be made: {error.strerror}: {error.filename}") from error
 
 
 @contextmanager

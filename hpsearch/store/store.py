@@ -9,7 +9,7 @@ from types import TracebackType
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 
-from hpsearch.store.engine import make_folder_for, open_optuna_storage, reaching, shown
+from hpsearch.store.engine import open_optuna_storage, reaching, shown
 from hpsearch.store.leases import Leases
 from hpsearch.store.migrate import exclusively, upgrade
 from hpsearch.store.studies import Studies
@@ -24,14 +24,17 @@ class Store:
 
         Raises:
             StoreUnreachable: it did not answer.
-            InputError: its driver is missing, or it was made by a newer hpsearch.
+            InputError: its driver is missing, it was made by a newer hpsearch, or its file can't be one.
         """
         self.url = url
-        make_folder_for(url)
         with exclusively(url):
             self.optuna: RDBStorage = open_optuna_storage(url)
-            with self.reaching():
-                upgrade(self.optuna.engine)
+            try:
+                with self.reaching():
+                    upgrade(self.optuna.engine)
+            except BaseException:
+                self.close()
+                raise
         self.studies = Studies(self.optuna.engine)
         self.leases = Leases(self.optuna.engine)
         self.workers = Workers(self.optuna.engine)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from hpsearch.spec.study import StudySpec
 from hpsearch.store.engine import database_now
-from hpsearch.store.tables import leases, studies, workers
+from hpsearch.store.tables import is_in_optuna, leases, studies, workers
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class StoredStudy:
 
 
 class Studies:
+    """A study that was deleted from Optuna is no study any more, whatever rows of ours are left of it."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -53,7 +55,7 @@ class Studies:
 
     def all(self) -> list[StoredStudy]:
         with self._engine.begin() as connection:
-            rows = connection.execute(select(studies).order_by(studies.c.created_at)).all()
+            rows = connection.execute(select(studies).where(is_in_optuna).order_by(studies.c.created_at)).all()
         return [
             StoredStudy(
                 study_id=row.study_id,
@@ -67,14 +69,18 @@ class Studies:
             for row in rows
         ]
 
-    def update(self, study_id: int, spec: StudySpec, trials: int) -> None:
-        """Takes over what may change in a spec (see `spec.study.MAY_CHANGE`) and the number of trials."""
+    def update(self, study_id: int, spec: StudySpec, trials: int, folder: Path | None = None) -> None:
+        """Takes over what may change in a spec (see `spec.study.MAY_CHANGE`), the number of trials, and where the
+        study file stands now."""
+        values: dict[str, object] = {"spec": spec.model_dump_json(), "trials": trials}
+        if folder is not None:
+            values["folder"] = str(folder.resolve())
         with self._engine.begin() as connection:
-            values = {"spec": spec.model_dump_json(), "trials": trials}
             connection.execute(update(studies).where(studies.c.study_id == study_id).values(values))
 
-    def forget(self, study_id: int) -> None:
-        """Removes our rows of a study that is deleted from Optuna."""
+    def forget_deleted(self) -> None:
+        """Removes our rows of studies that were deleted from Optuna."""
         with self._engine.begin() as connection:
-            for table in (leases, workers, studies):
-                connection.execute(delete(table).where(table.c.study_id == study_id))
+            deleted = connection.scalars(select(studies.c.study_id).where(~is_in_optuna)).all()
+            for table in (leases, workers, studies) if deleted else ():
+                connection.execute(delete(table).where(table.c.study_id.in_(deleted)))

@@ -13,6 +13,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
+    column,
+    exists,
+    table,
 )
 from sqlalchemy.dialects import mysql
 
@@ -33,6 +37,12 @@ studies = Table(
     Column("created_at", Float(53), nullable=False),
 )
 
+_optuna_studies = table("studies", column("study_id"), column("study_name"))
+is_in_optuna = exists().where(
+    and_(_optuna_studies.c.study_id == studies.c.study_id, _optuna_studies.c.study_name == studies.c.name)
+)
+"""Of a row of `studies`: not so once the dashboard or the `optuna` command has deleted it. Ids are given out again."""
+
 leases = Table(
     "hpsearch_leases",
     metadata,
@@ -47,6 +57,7 @@ leases = Table(
     Column("result", _LONG_TEXT),
     Column("finished", Boolean, nullable=False),
     UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
+    sqlite_autoincrement=True,  # an id of a deleted lease is never given out again: its worker may still be there
 )
 
 workers = Table(

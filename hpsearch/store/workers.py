@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
-import psutil
 from sqlalchemy import Engine, insert, select, update
 
 from hpsearch.store.engine import database_now
@@ -87,16 +87,43 @@ class Workers:
 
 
 def own_worker_id() -> str:
-    """`host:pid:start`, unique for ever; the start time tells a recycled pid."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    return worker_id_of(os.getpid())
+
+
+def worker_id_of(pid: int) -> str:
+    """`host:pid:start` of a process of this host, unique for ever; the start tells a pid that was given out again."""
+    return f"{socket.gethostname()}:{pid}:{_state_and_start(pid)[1]}@{_place()}"
 
 
 def is_dead(worker_id: str) -> bool:
-    """Whether a worker of this host is certainly gone. Of other hosts only the lease's end tells."""
-    host, pid, started = worker_id.rsplit(":", 2)
-    if host != socket.gethostname():
+    """Whether a worker is certainly gone. Where its pid says nothing here, only the lease's end tells."""
+    _host, pid, start_and_place = worker_id.rsplit(":", 2)
+    start, _, place = start_and_place.partition("@")
+    if place != _place():
         return False
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-    except psutil.NoSuchProcess:
+        os.kill(int(pid), 0)
+        state, started = _state_and_start(int(pid))
+    except PermissionError:  # another user's process
+        return False
+    except (ProcessLookupError, FileNotFoundError):
         return True
+    return state in _ZOMBIE_OR_DEAD or started != start
+
+
+_ZOMBIE_OR_DEAD = "ZXx"
+
+
+def _state_and_start(pid: int) -> tuple[str, str]:
+    """A process's state and when it started, in clock ticks since boot (proc_pid_stat(5)).
+
+    Not psutil's `create_time()`: it is worked out from the time of boot, which moves when the clock is set.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before it may hold anything
+    return fields[0], fields[19]
+
+
+def _place() -> str:
+    """Where a pid means one process: this host since its boot, and on it this container."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().partition("-")[0]
+    return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino:x}"

@@ -89,10 +89,10 @@ class Encoder:
     def segments(self, messages: list[dict[str, str]]) -> list[Segment]:
         """The rendered conversation in order; the last segment is learned."""
         if self.rows.row_format == "prompt-completion":
-            prompt, completion = (message["content"] for message in messages)
-            return [Segment(prompt, False), Segment(completion + self.tokenizer.eos_token, True)]
+            *prompts, completion = (message["content"] for message in messages)
+            return [Segment("\n".join(prompts), False), Segment(completion + self.tokenizer.eos_token, True)]
         if self.rows.system_prompt:
-            messages = [{"role": "system", "content": self.rows.system_prompt}, *messages]
+            messages = _with_system_prompt(messages, self.rows.system_prompt)
         segments = []
         rendered = ""
         for position, message in enumerate(messages):
@@ -174,6 +174,13 @@ class Encoder:
         batch = collate([self.encode_prompt(row) for row in rows], self.tokenizer.pad_token_id, side="left")
         del batch["labels"]
         return batch
+
+
+def _with_system_prompt(messages: list[dict[str, str]], prompt: str) -> list[dict[str, str]]:
+    """Chat templates take one system turn: a second one joins the first."""
+    if messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{prompt}\n{messages[0]['content']}"}, *messages[1:]]
+    return [{"role": "system", "content": prompt}, *messages]
 
 
 def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:

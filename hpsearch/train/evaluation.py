@@ -1,79 +1,131 @@
-"""Evaluation: the base model and the tuned one on the same held-out rows."""
+"""Evaluation and prediction: the base model and the tuned one answer the same rows, under each prompt."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
 
-from hpsearch.jobs import EvaluatedRow, EvaluationConfig, EvaluationResult, ModelScore
+from hpsearch.folders import TrialFolder
+from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
+from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoder, Row
-from hpsearch.train.generate import answers
-from hpsearch.train.loss import mean_token_loss
 from hpsearch.train.tasks import TASKS
+from hpsearch.train.tasks.task import Skill, batches
+from hpsearch.train.trainer import reference
 
 
-def evaluate(config: EvaluationConfig, bases: Bases, channel: Channel) -> EvaluationResult:
+def evaluate(config: EvaluationConfig, folder: TrialFolder, bases: Bases, channel: Channel) -> EvaluationResult:
+    """Writes each cell's answers to `folder`; rows that are answered already are not asked again."""
     task = TASKS[config.task]
     base = bases.get(task, config.model)
     encoder = Encoder(base.fresh_processor(), config.rows, has_images=task.has_images)
+    skill = task.skill(encoder, config.answers, None)
     rows: list[Row] = list(Dataset.load_from_disk(str(config.test_rows)))
-    untuned = _score("base", base.fresh_model(), base, encoder, rows, config, channel)
-    tuned_model = PeftModel.from_pretrained(base.fresh_model(), str(config.adapter))
-    tuned = _score("tuned", tuned_model, base, encoder, rows, config, channel)
-    return EvaluationResult(
-        base=untuned[0],
-        tuned=tuned[0],
-        rows=[
-            EvaluatedRow(
-                id=row["id"],
-                question=_question(row),
-                reference=_reference(row),
-                base_answer=base_answer,
-                tuned_answer=tuned_answer,
-            )
-            for row, base_answer, tuned_answer in zip(rows, untuned[1], tuned[1], strict=True)
-        ],
-    )
+    for kind in ("base", "tuned"):
+        cells = [cell for cell in config.cells if cell.model == kind]
+        if not cells:
+            continue
+        model = _tuned(base, skill, config.adapter) if kind == "tuned" else base.fresh_model()
+        model.eval()
+        for cell in cells:
+            _answer(cell, model, skill, rows, config, folder.answers(cell.name), channel)
+        del model
+        torch.cuda.empty_cache()
+    if config.bertscore_model:
+        from hpsearch.train.bertscore import add_bertscore
+
+        for cell in config.cells:
+            channel.tell(f"BERTScore of {cell.name}", 0, 0)
+            add_bertscore(folder.answers(cell.name), config.bertscore_model)
+    return EvaluationResult(num_rows=len(rows), longer_than_limit=_num_too_long(encoder, rows, config))
 
 
-def _score(
-    name: str,
+def _tuned(base: Base, skill: Skill, adapter: Path) -> Any:
+    model = PeftModel.from_pretrained(base.fresh_model(), str(adapter))
+    skill.extend(model)
+    skill.load(model, adapter)
+    return model
+
+
+def _answer(
+    cell: Cell, model: Any, skill: Skill, rows: list[Row], config: EvaluationConfig, file: Path, channel: Channel
+) -> None:
+    done = _whole_lines(file)
+    dtype = compute_dtype(config.model)
+    with file.open("a") as answers:
+        for part in batches(rows[done:], config.batch_size):
+            channel.tell(f"answers: {cell.name}", done, len(rows))
+            asked = [prompted(row, cell.prompt, config.prompts) for row in part]
+            for answered in _answer_batch(cell, model, skill, part, asked, config.has_references, dtype):
+                answers.write(answered.model_dump_json() + "\n")
+            answers.flush()
+            done += len(part)
+
+
+def _answer_batch(
+    cell: Cell,
     model: Any,
-    base: Base,
-    encoder: Encoder,
+    skill: Skill,
     rows: list[Row],
-    config: EvaluationConfig,
-    channel: Channel,
-) -> tuple[ModelScore, list[str]]:
-    model.eval()
-    dtype = compute_dtype(base.spec)
-    size = config.batch_size
-
-    def batches() -> Any:
-        for start in range(0, len(rows), size):
-            channel.tell(f"loss of the {name} model", start, len(rows))
-            yield encoder.collate(rows[start : start + size])
-
-    loss = mean_token_loss(model, batches(), dtype)
-    said = []
-    for answer in answers(model, encoder, rows, size, config.max_new_tokens, dtype):
-        said.append(answer)
-        if len(said) % size == 0:
-            channel.tell(f"answers of the {name} model", len(said), len(rows))
-    matches = sum(answer == _reference(row) for answer, row in zip(said, rows, strict=True))
-    del model
-    torch.cuda.empty_cache()
-    return ModelScore(loss=loss, exact_match=matches / len(rows)), said
+    asked: list[Row],
+    has_references: bool,
+    dtype: torch.dtype,
+) -> Iterator[AnsweredRow]:
+    is_tuned = cell.model == "tuned"
+    said = skill.answers(model, asked, dtype, is_tuned=is_tuned)
+    # A skill with a loss of its own has none to give without what it trained.
+    has_loss = has_references and (is_tuned or not skill.has_own_loss)
+    losses = skill.losses(model, asked, dtype) if has_loss else [None] * len(rows)
+    for row, answer, loss in zip(rows, said, losses, strict=True):
+        yield AnsweredRow(
+            id=row["id"],
+            question=str(row["messages"][-2]["content"]),
+            image=row.get("image"),
+            reference=reference(row) if has_references else None,
+            prediction=answer.text,
+            loss=loss.total / max(1, loss.num_tokens) if loss else None,
+            num_tokens=loss.num_tokens if loss else 0,
+            is_cut=answer.is_cut,
+        )
 
 
-def _question(row: Row) -> str:
-    return str(row["messages"][-2]["content"])
+def _whole_lines(file: Path) -> int:
+    """How many rows were answered before; half a line at the end, left by a kill, goes."""
+    if not file.exists():
+        return 0
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        file.write_bytes(whole)
+    return whole.count(b"\n")
 
 
-def _reference(row: Row) -> str:
-    return str(row["messages"][-1]["content"]).strip()
+def prompted(row: Row, prompt: str, prompts: PromptsSpec) -> Row:
+    """The row with a system prompt before its messages; keywords are looked for in its last question."""
+    words = prompts.static if prompt == "static" else None
+    if prompt == "adaptive":
+        question = str(row["messages"][-2]["content"])
+        found = [entry.prompt for entry in prompts.adaptive if _holds(question, entry.keywords)]
+        words = "\n".join(dict.fromkeys(found))
+    if not words:
+        return row
+    return {**row, "messages": [{"role": "system", "content": words}, *row["messages"]]}
+
+
+def _holds(question: str, keywords: list[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", question, re.IGNORECASE) for word in keywords)
+
+
+def _num_too_long(encoder: Encoder, rows: list[Row], config: EvaluationConfig) -> int:
+    if not config.has_references:
+        return 0
+    lengths = encoder.tokenizer([reference(row) for row in rows], add_special_tokens=False)["input_ids"]
+    return sum(len(tokens) > config.answers.max_new_tokens for tokens in lengths)

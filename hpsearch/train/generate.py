@@ -1,30 +1,67 @@
-"""Answers: greedy, in batches, padded on the left, the prompt cut off by its length."""
+"""The skill of the language tasks: saying the answer. Greedy, in batches, the prompt cut off by its length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 
-from hpsearch.train.encoding import Encoder, Row
-from hpsearch.train.loss import mixed_precision
+from hpsearch.train.encoding import Batch, Encoder, Row
+from hpsearch.train.loss import mixed_precision, token_losses
+from hpsearch.train.tasks.task import Answer, RowLoss
+from hpsearch.trial import AnswersConfig
 
 
-@torch.no_grad()
-def answers(
-    model: Any, encoder: Encoder, rows: list[Row], batch_size: int, max_new_tokens: int, dtype: torch.dtype
-) -> Iterator[str]:
-    """What the model says to each row's prompt, in order."""
-    for start in range(0, len(rows), batch_size):
-        batch = encoder.collate_prompts(rows[start : start + batch_size])
+class Speaking:
+    """Learns answers token by token; nothing is trained beside the adapter."""
+
+    has_own_loss = False
+
+    def __init__(self, encoder: Encoder, answers: AnswersConfig, train_rows: Dataset | None) -> None:
+        del train_rows
+        self._encoder = encoder
+        self._max_new_tokens = answers.max_new_tokens
+
+    def extend(self, model: Any) -> None:
+        pass
+
+    def collate(self, rows: list[Row]) -> Batch:
+        return self._encoder.collate(rows)
+
+    def training_loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        raise NotImplementedError("the model has a loss of its own")
+
+    def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
+        totals, counts = token_losses(model, self._encoder.collate(rows), dtype)
+        return [RowLoss(float(total), int(count)) for total, count in zip(totals, counts, strict=True)]
+
+    @torch.no_grad()
+    def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
+        del is_tuned
+        tokenizer = self._encoder.tokenizer
+        batch = self._encoder.collate_prompts(rows)
         inputs = {name: value.to(model.device) for name, value in batch.items()}
         with mixed_precision(model.device, dtype):
             generated = model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=encoder.tokenizer.pad_token_id,
+                **inputs, max_new_tokens=self._max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
             )
         said = generated[:, inputs["input_ids"].shape[1] :]
-        yield from (text.strip() for text in encoder.tokenizer.batch_decode(said, skip_special_tokens=True))
+        texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+        ends = _end_tokens(model) | {tokenizer.pad_token_id}
+        return [
+            Answer(text.strip(), len(tokens) == self._max_new_tokens and int(tokens[-1]) not in ends)
+            for text, tokens in zip(texts, said, strict=True)
+        ]
+
+    def save(self, model: Any, folder: Path) -> None:
+        pass
+
+    def load(self, model: Any, folder: Path) -> None:
+        pass
+
+
+def _end_tokens(model: Any) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else {ends}

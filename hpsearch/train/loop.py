@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from datasets import Dataset
+from peft import load_peft_weights, set_peft_model_state_dict
 
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import StageFolder, TrialFolder
 from hpsearch.train.adapters import attach, parameter_counts, to_float32
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.memory import clear_traceback
+from hpsearch.train.reporter import Reporter
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.trainer import Reporter, make_trainer
+from hpsearch.train.tasks.task import Skill, Stage
+from hpsearch.train.trainer import Trainer, Validation, make_trainer, planned_steps
 from hpsearch.trial import GIB, Outcome, TrialConfig, TrialResult
 
 
@@ -46,31 +52,91 @@ def _train(config: TrialConfig, folder: TrialFolder, base: Base, book: LedgerBoo
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
     set_seed(config.training.seed)
     task = TASKS[config.task]
-    model = attach(base.fresh_model(), config.lora)
     encoder = Encoder(base.fresh_processor(), config.rows, has_images=task.has_images)
+    train_rows = Dataset.load_from_disk(str(config.train_rows))
+    skill = task.skill(encoder, config.answers, train_rows)
+    model = attach(base.fresh_model(), config.lora)
+    skill.extend(model)
 
-    def save_best() -> None:
-        model.save_pretrained(str(folder.adapter))
+    def save(to: Path) -> None:
+        model.save_pretrained(str(to))
+        skill.save(model, to)
 
-    reporter = Reporter(channel, config.budget.reports, book.note_host, save_best if config.is_final else None)
-    trainer = make_trainer(model, encoder, config, folder, compute_dtype(config.model), reporter)
-    to_float32(model)
-    checkpoint = folder.last_checkpoint()
+    stages = task.stages(config, train_rows)
+    steps = planned_steps(stages, config)
+    reporter = Reporter(
+        channel,
+        config.objectives[0],
+        config.budget.reports,
+        sum(steps),
+        book.note_host,
+        (lambda: save(folder.adapter)) if config.is_final else None,
+        lambda checkpoint: skill.save(model, checkpoint),
+        folder.history,
+    )
+    validation = Validation(
+        Dataset.load_from_disk(str(config.validation_rows)),
+        config.training.evaluation_batch_size,
+        skill,
+        compute_dtype(config.model),
+        [name for name in config.objectives if name != "loss"],
+    )
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    for position, stage in enumerate(stages):
+        place = folder.stage(position, len(stages))
+        if place.done.exists():
+            reporter.begin_stage(sum(steps[: position + 1]), place.reports())
+            continue
+        trainer = _make_stage_trainer(config, stage, steps[position], model, encoder, place, validation, reporter)
+        if position:
+            _take_over(model, skill, folder.stage(position - 1, len(stages)))
+            set_seed(config.training.seed + position)
+        reporter.begin_stage(sum(steps[:position]), reporter.reports)
+        checkpoint = place.last_checkpoint()
+        if checkpoint:
+            skill.load(model, checkpoint)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if reporter.outcome is not Outcome.COMPLETE:
+            break
+        if len(stages) > 1:
+            save(place.adapter)
+            place.finish(reporter.reports)
     trainable, total = parameter_counts(model)
-    result = TrialResult(
+    if config.is_final:
+        base.processor.save_pretrained(str(folder.adapter))
+    return TrialResult(
         outcome=reporter.outcome,
         reports=reporter.reports,
         train_seconds=time.monotonic() - started,
-        num_steps=int(trainer.state.global_step),
+        num_steps=reporter.step,
         trainable_parameters=trainable,
         total_parameters=total,
         reason=_reason(reporter),
     )
+
+
+def _make_stage_trainer(
+    config: TrialConfig,
+    stage: Stage,
+    num_steps: int,
+    model: Any,
+    encoder: Encoder,
+    place: StageFolder,
+    validation: Validation,
+    reporter: Reporter,
+) -> Trainer:
+    """Making a trainer rounds the weights that it finds (see `to_float32`), so learned ones are loaded after it."""
     if config.is_final:
-        base.processor.save_pretrained(str(folder.adapter))
-    return result
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.tensorboard)
+    trainer = make_trainer(model, encoder.processor, stage, num_steps, config, place.path, validation, reporter)
+    to_float32(model)
+    return trainer
+
+
+def _take_over(model: Any, skill: Skill, before: StageFolder) -> None:
+    """Starts from where the stage before ended, whether that was just now or before a kill."""
+    set_peft_model_state_dict(model, load_peft_weights(str(before.adapter), device=str(model.device)))
+    skill.load(model, before.adapter)
 
 
 def _reason(reporter: Reporter) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,29 +11,22 @@ from hpsearch.train.encoding import IGNORED, Batch
 
 
 @torch.no_grad()
-def mean_token_loss(model: Any, batches: Iterable[Batch], dtype: torch.dtype) -> float:
-    """Mean negative log-likelihood in nats per learned token, over all batches together.
+def token_losses(model: Any, batch: Batch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood in nats of each row's learned tokens, summed, and their number; both of shape (rows,).
 
-    Weighted by tokens, so it does not depend on the batch size. Only the positions from the first learned token
-    on are projected onto the vocabulary. `dtype` is the compute dtype of the study.
+    Only the positions from the first learned token on are projected onto the vocabulary. `dtype` is the compute
+    dtype of the study.
     """
     device = model.device
-    total = torch.zeros((), dtype=torch.float64)
-    num_tokens = 0
-    for batch in batches:
-        inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-        labels = batch["labels"].to(device)
-        first = int((labels != IGNORED).any(dim=0).nonzero()[0])
-        kept = labels.shape[1] - first + 1
-        with mixed_precision(device, dtype):
-            logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, :-1].float()
-        wanted = labels[:, -kept + 1 :]
-        loss = cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), wanted.reshape(-1), ignore_index=IGNORED, reduction="sum"
-        )
-        total += loss.double().cpu()
-        num_tokens += int((wanted != IGNORED).sum())
-    return float(total) / max(1, num_tokens)
+    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    labels = batch["labels"].to(device)
+    first = int((labels != IGNORED).any(dim=0).nonzero()[0])
+    kept = labels.shape[1] - first + 1
+    with mixed_precision(device, dtype):
+        logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, :-1].float()
+    wanted = labels[:, -kept + 1 :]
+    losses = cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+    return losses.double().sum(dim=1).cpu(), (wanted != IGNORED).sum(dim=1).cpu()
 
 
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:

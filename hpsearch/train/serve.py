@@ -53,7 +53,7 @@ def _do(folder: TrialFolder, bases: Bases, book: LedgerBook, channel: Channel) -
             return inspect(job, channel)
         if isinstance(job, DiagnosisConfig):
             return diagnose()
-        return evaluate(job, bases, channel)
+        return evaluate(job, folder, bases, channel)
     except FieldError as error:
         return JobFailure(reason=str(error), traceback=traceback.format_exc())
     except Exception as error:

@@ -1,79 +1,119 @@
-"""trl's SFTTrainer with hpsearch's validation loss, and the callback that reports it to the worker."""
+"""trl's SFTTrainer with hpsearch's validation and a task's skill."""
 
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Progress, Reported
-from hpsearch.train.channel import Channel
-from hpsearch.train.encoding import Encoder
-from hpsearch.train.loss import mean_token_loss
-from hpsearch.trial import Outcome, Report, TrialConfig
+from hpsearch.metrics import scores
+from hpsearch.train.tasks.task import Skill, Stage, batches, mean_loss
+from hpsearch.trial import TrialConfig
 
-_SECONDS_BETWEEN_PROGRESS = 0.3
+
+@dataclass(frozen=True)
+class Validation:
+    """What is asked of the validation rows at each report."""
+
+    rows: Dataset
+    batch_size: int
+    skill: Skill
+    dtype: torch.dtype
+    metrics: list[str]
+
+    def of(self, model: Any) -> dict[str, float]:
+        """Objective → value. Token-weighted over the whole set."""
+        model.eval()
+        losses = [
+            loss for part in batches(self.rows, self.batch_size) for loss in self.skill.losses(model, part, self.dtype)
+        ]
+        values = {"loss": mean_loss(losses)}
+        if self.metrics and math.isfinite(values["loss"]):
+            said = [
+                answer.text
+                for part in batches(self.rows, self.batch_size)
+                for answer in self.skill.answers(model, part, self.dtype, is_tuned=True)
+            ]
+            values |= scores([reference(row) for row in self.rows], said, self.metrics)
+        return values
+
+
+def reference(row: Any) -> str:
+    """What the data gives as the answer."""
+    return str(row["messages"][-1]["content"]).strip()
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer whose `evaluate` gives the token-weighted loss of the whole validation set."""
+    """SFTTrainer that validates and learns as the task's skill says."""
 
-    validation_batches: DataLoader[Any]
-    compute_dtype: torch.dtype
+    validation: Validation
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        self.model.eval()
-        loss = mean_token_loss(self.model, self.validation_batches, self.compute_dtype)
-        metrics = {"eval_loss": loss}
+        metrics = {f"eval_{name}": value for name, value in self.validation.of(self.model).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if not self.validation.skill.has_own_loss:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return self.validation.skill.training_loss(model, inputs)
+
 
 def make_trainer(
     model: Any,
-    encoder: Encoder,
+    processor: Any,
+    stage: Stage,
+    num_steps: int,
     config: TrialConfig,
-    folder: TrialFolder,
-    dtype: torch.dtype,
+    checkpoints: Path,
+    validation: Validation,
     callback: TrainerCallback,
 ) -> Trainer:
     trainer = Trainer(
         model=model,
-        args=_arguments(config, folder, dtype),
-        train_dataset=Dataset.load_from_disk(str(config.train_rows)),
-        processing_class=encoder.processor,
-        data_collator=encoder.collate,
+        args=_arguments(config, stage, num_steps, checkpoints, validation.dtype),
+        train_dataset=stage.rows,
+        processing_class=processor,
+        data_collator=validation.skill.collate,
         callbacks=[callback],
     )
-    trainer.validation_batches = DataLoader(
-        Dataset.load_from_disk(str(config.validation_rows)),  # type: ignore[arg-type]
-        batch_size=config.training.evaluation_batch_size,
-        collate_fn=encoder.collate,
-    )
-    trainer.compute_dtype = dtype
+    trainer.validation = validation
+    if validation.skill.has_own_loss:
+        # transformers leaves dividing by the accumulation steps to models that are told the number of tokens.
+        trainer.model_accepts_loss_kwargs = False
     return trainer
 
 
-def _arguments(config: TrialConfig, folder: TrialFolder, dtype: torch.dtype) -> SFTConfig:
-    training, budget = config.training, config.budget
-    if config.is_final:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder.tensorboard)
+def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
+    """Optimizer steps of each stage, as transformers counts them; `max_steps` is shared out in proportion."""
+    training = config.training
+    per_stage = []
+    for stage in stages:
+        num_batches = math.ceil(len(stage.rows) / training.batch_size)
+        per_epoch = math.ceil(num_batches / training.gradient_accumulation_steps)
+        per_stage.append(math.ceil(stage.epochs * per_epoch))
+    if config.budget.max_steps is None:
+        return per_stage
+    return [max(1, round(config.budget.max_steps * steps / sum(per_stage))) for steps in per_stage]
+
+
+def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    training = config.training
     return SFTConfig(
-        output_dir=str(folder.checkpoints),
+        output_dir=str(checkpoints),
         # what the study says
-        num_train_epochs=budget.epochs,
-        max_steps=budget.max_steps or -1,
-        learning_rate=training.learning_rate,
+        max_steps=num_steps,
+        learning_rate=stage.learning_rate,
+        train_sampling_strategy="random" if stage.is_shuffled else "sequential",
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         optim=training.optimizer,
@@ -103,104 +143,3 @@ def _arguments(config: TrialConfig, folder: TrialFolder, dtype: torch.dtype) -> 
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-
-
-def report_steps(num_steps: int, num_reports: int) -> dict[int, int]:
-    """Optimizer step → report number, evenly spaced and ending with the last step.
-
-    With fewer steps than reports, a step carries the highest report number that falls on it.
-    """
-    return {math.ceil(num_steps * report / num_reports): report for report in range(1, num_reports + 1)}
-
-
-class Reporter(TrainerCallback):
-    """Validates at the report steps, asks the worker whether to go on, and saves what must survive a kill.
-
-    It holds no trainer: a callback that did would keep the model alive in a cycle.
-    """
-
-    def __init__(
-        self,
-        channel: Channel,
-        num_reports: int,
-        note_host: Callable[[], None],
-        save_best: Callable[[], None] | None,
-    ) -> None:
-        self._channel = channel
-        self._num_reports = num_reports
-        self._note_host = note_host
-        self._save_best = save_best
-        self._steps: dict[int, int] = {}
-        self._last_progress = 0.0
-        self._loss: float | None = None
-        self.reports: list[Report] = []
-        self.outcome = Outcome.COMPLETE
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        del args, control
-        self._steps = report_steps(state.max_steps, self._num_reports)
-        self.reports = [
-            Report(step=self._steps[entry["step"]], loss=entry["eval_loss"])
-            for entry in state.log_history
-            if "eval_loss" in entry and entry["step"] in self._steps
-        ]
-        self._send_progress(state)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        del args
-        if logs and "loss" in logs:
-            self._loss = float(logs["loss"])
-            if not math.isfinite(self._loss):
-                upcoming = min((step for step in self._steps if step >= state.global_step), default=0)
-                self._end(Outcome.DIVERGED, control)
-                self.reports.append(Report(step=self._steps.get(upcoming, self._num_reports), loss=math.nan))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        del args
-        self._note_host()
-        self._send_progress(state)
-        control.should_evaluate = state.global_step in self._steps
-        if self._channel.checkpoint_wanted and state.global_step < state.max_steps:
-            control.should_save = True
-            self._end(Outcome.STOPPED, control)
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        del args
-        assert metrics is not None
-        report = Report(step=self._steps[state.global_step], loss=metrics["eval_loss"])
-        is_best = all(not earlier.loss <= report.loss for earlier in self.reports)
-        self.reports.append(report)
-        if not math.isfinite(report.loss):
-            self._end(Outcome.DIVERGED, control)
-            return
-        if is_best and self._save_best:
-            self._save_best()
-        control.should_save = control.should_save or state.global_step < state.max_steps
-        goes_on = self._channel.report(Reported(step=report.step, num_reports=self._num_reports, loss=report.loss))
-        if not goes_on and state.global_step < state.max_steps:
-            self._end(Outcome.PRUNED, control)
-
-    def _end(self, outcome: Outcome, control: TrainerControl) -> None:
-        self.outcome = outcome
-        control.should_training_stop = True
-
-    def _send_progress(self, state: TrainerState) -> None:
-        now = time.monotonic()
-        if now - self._last_progress >= _SECONDS_BETWEEN_PROGRESS or state.global_step == state.max_steps:
-            self._last_progress = now
-            loss = self._loss if self._loss is not None and math.isfinite(self._loss) else None
-            self._channel.send(Progress(step=state.global_step, num_steps=state.max_steps, loss=loss))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from hpsearch.search.view import StudyView
-from hpsearch.watch.words import told_loss, told_value
+from hpsearch.spec.evaluation import objective_title
+from hpsearch.watch.words import told_objective, told_value
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a word of caution."""
@@ -18,6 +19,12 @@ def closing_words(view: StudyView) -> str:
     if not view.is_finished:
         done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
+    if view.best is None and "complete" in counts:
+        return (
+            f"{name} is finished ({tally}), and every complete trial needs more memory than budget.memory_gib allows "
+            f"({view.study.spec.budget.memory_gib} GiB). hpsearch status shows how much each one took; "
+            f"hpsearch best {name} --trial N takes one all the same."
+        )
     if view.best is None:
         return (
             f"{name} is finished and no trial is complete ({tally}). "
@@ -31,10 +38,12 @@ def _found(view: StudyView, tally: str) -> str:
     assert best is not None
     values = ", ".join(f"{knob} {told_value(value)}" for knob, value in best.params.items())
     found = f"{view.study.name} is finished, nothing is left to do: {tally}.\n"
-    found += f"Best: trial {best.number}, validation loss {told_loss(best.loss)} with {values}."
+    value = f"{objective_title(view.objective)} {told_objective(view.objective, best.value)}"
+    found += f"Best: trial {best.number}, {value} with {values}."
     defaults = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     if defaults is not None and defaults.outcome == "complete" and defaults.number != best.number:
-        found += f"\nThe study file's own values (trial {defaults.number}) came to {told_loss(defaults.loss)}."
+        came_to = told_objective(view.objective, defaults.value)
+        found += f"\nThe study file's own values (trial {defaults.number}) came to {came_to}."
     return found
 
 

@@ -52,9 +52,9 @@ def example_panel(example: Example) -> Panel:
     for piece in example.pieces:
         text.append(_words(piece), style=_style(piece))
     counts = f"{total} tokens, {total - learned} masked, {learned} learned"
-    where = f"  {example.image}" if example.image else ""
-    title = f"row {example.id}: {counts}"
-    return Panel(text, title=title, title_align="left", subtitle=where or None, subtitle_align="left")
+    where = Text(f"  {example.image}") if example.image else None
+    title = Text(f"row {example.id}: {counts}")  # a panel takes a plain string for markup, whatever its console says
+    return Panel(text, title=title, title_align="left", subtitle=where, subtitle_align="left")
 
 
 def _words(piece: TokenPiece) -> str:

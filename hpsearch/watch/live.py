@@ -9,9 +9,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.live import Live
 
+from hpsearch.errors import StoreUnreachable
 from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.evaluation import objective_title
 from hpsearch.watch.tables import study_panel
-from hpsearch.watch.words import told_loss, told_params, told_time
+from hpsearch.watch.words import told_loss, told_objective, told_params, told_time
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -26,6 +28,17 @@ class Follower:
         self._told: set[int] = set()
         self._last_line_at = clock()
         self._is_first = True
+        self._is_cut_off = False
+
+    def look(self, read: Callable[[], StudyView]) -> None:
+        """Shows what `read` gives. Where the store is out of reach, that is said once and the last view stays."""
+        try:
+            self.show(read())
+            self._is_cut_off = False
+        except StoreUnreachable as error:
+            if not self._is_cut_off:
+                self._say(f"{error}; the workers go on without it")
+            self._is_cut_off = True
 
     def show(self, view: StudyView) -> None:
         if self._live:
@@ -53,7 +66,7 @@ class Follower:
 
     def _say(self, line: str) -> None:
         self._last_line_at = self._clock()
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
     def __enter__(self) -> Follower:
         if self._live:
@@ -69,7 +82,8 @@ class Follower:
 
 def _told_trial(trial: TrialView, view: StudyView) -> str:
     values = told_params(trial.params)
-    loss = f" loss {told_loss(trial.loss)}" if trial.loss is not None else ""
+    value = told_objective(view.objective, trial.value)
+    loss = f" {'loss' if view.objective == 'loss' else objective_title(view.objective)} {value}" if value else ""
     time_taken = f" in {told_time(trial.seconds)}" if trial.seconds else ""
     memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
     held = f", {memory:.2f} GiB" if memory else ""

@@ -9,11 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.jobs import Check, EvaluationResult
+from hpsearch.jobs import Check
 from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.evaluation import objective_title
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
-from hpsearch.watch.words import told_loss, told_params, told_time, told_value
+from hpsearch.watch.words import told_loss, told_objective, told_params, told_time, told_value
 
 _COLOURS = {
     "complete": "green",
@@ -38,22 +39,23 @@ def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType
 
 def headline(view: StudyView) -> RenderableType:
     bar = Progress(
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(40),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     left = view.seconds_left()
     note = "finished" if view.is_finished else f"about {told_time(left)} left" if left is not None else ""
-    if view.best and view.best.loss is not None:
-        note += f"   best {view.best.loss:.4f} (trial {view.best.number})"
+    if view.best:
+        note += f"   best {told_objective(view.objective, view.best.value)} (trial {view.best.number})"
     bar.add_task(view.study.name, total=view.slots.wanted, completed=view.slots.finished, note=note)
     return bar
 
 
 def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("trial", "outcome", "loss", "reports", "time", "memory"):
+    value = "loss" if view.objective == "loss" else objective_title(view.objective)
+    for heading in ("trial", "outcome", value, "reports", "time", "memory"):
         table.add_column(heading, justify="left" if heading in ("outcome", "reports") else "right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     begun = [trial for trial in view.trials if trial.outcome != "waiting"]
@@ -71,7 +73,7 @@ def _trial_cells(view: StudyView, trial: TrialView) -> list[RenderableType]:
     return [
         Text(f"{'★ ' if best else ''}{trial.number}", style="bold" if best else ""),
         Text(trial.outcome, style=colour),
-        Text(told_loss(trial.loss), style="bold" if best else ""),
+        Text(told_objective(view.objective, trial.value), style="bold" if best else ""),
         Text(sparkline(list(trial.reports.values()))),
         Text(told_time(trial.seconds) if trial.seconds else ""),
         Text(_told_memory(trial)),
@@ -129,7 +131,9 @@ def studies_table(views: list[StudyView]) -> Table:
         table.add_column(heading, no_wrap=heading != "what it is for")
     for view in views:
         running = sum(trial.outcome == "running" for trial in view.trials)
-        best = f"{view.best.loss:.4f} (trial {view.best.number})" if view.best else ""
+        best = ""
+        if view.best:
+            best = f"{told_objective(view.objective, view.best.value)} (trial {view.best.number})"
         table.add_row(
             view.study.name,
             f"{view.slots.finished}/{view.slots.wanted}",
@@ -142,10 +146,11 @@ def studies_table(views: list[StudyView]) -> Table:
     return table
 
 
-def best_table(trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
+def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
     """Each searched knob: the best value beside the study file's own."""
-    loss = f", validation loss {told_loss(trial.loss)}" if trial.loss is not None else ""
-    table = Table(title=f"trial {trial.number}{loss}", title_justify="left", box=None, header_style="bold")
+    found = told_objective(view.objective, trial.value)
+    title = f"trial {trial.number}, {objective_title(view.objective)} {found}" if found else f"trial {trial.number}"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("parameter")
     table.add_column("best", justify="right", style="bold")
     table.add_column("in the study file", justify="right", style="bright_black")
@@ -154,12 +159,17 @@ def best_table(trial: TrialView, values: dict[str, Any], defaults: dict[str, Any
     return table
 
 
-def evaluation_table(result: EvaluationResult) -> Table:
-    table = Table(title=f"{len(result.rows)} test rows", title_justify="left", box=None, header_style="bold")
-    for heading in ("model", "loss (nats per token)", "exact match"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    for name, score in (("base", result.base), ("tuned", result.tuned)):
-        table.add_row(name, f"{score.loss:.4f}", f"{score.exact_match:.1%}", style="bold" if name == "tuned" else "")
+def front_table(view: StudyView) -> Table:
+    """The trials among which a person chooses when there are several objectives."""
+    title = f"{len(view.front)} trials that no other beats in every objective"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    table.add_column("trial", justify="right")
+    for objective in view.study.spec.objectives:
+        table.add_column(objective_title(objective), justify="right")
+    table.add_column("parameters", overflow="fold")
+    for trial in view.front:
+        pairs = zip(view.study.spec.objectives, trial.values, strict=True)
+        table.add_row(str(trial.number), *(told_objective(*pair) for pair in pairs), told_params(trial.params))
     return table
 
 

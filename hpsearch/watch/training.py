@@ -19,11 +19,11 @@ class TrainingDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(40),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -43,7 +43,7 @@ class TrainingDisplay:
                 self._bar.update(self._task, description="training", completed=step, total=num_steps, note=note)
                 self._line("training", step, num_steps, note)
             case Reported(step=step, num_reports=num_reports, loss=loss):
-                self._console.print(f"validation {step}/{num_reports}: loss {loss:.4f}", highlight=False)
+                self._console.print(f"validation {step}/{num_reports}: loss {loss:.4f}")
 
     def _line(self, name: str, done: int, total: int, note: str) -> None:
         if self._console.is_terminal:
@@ -52,7 +52,7 @@ class TrainingDisplay:
         if part != self._last_line:
             self._last_line = part
             count = f" {done}/{total}" if total else ""
-            self._console.print(f"{name}{count} {note}".rstrip(), highlight=False)
+            self._console.print(f"{name}{count} {note}".rstrip())
 
     def __enter__(self) -> TrainingDisplay:
         self._bar.start()

@@ -20,6 +20,13 @@ def told_loss(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.4f}"
 
 
+def told_objective(objective: str, value: float | None) -> str:
+    """A loss in nats, a metric in percent."""
+    if objective == "loss" or value is None:
+        return told_loss(value)
+    return f"{value:.1%}"
+
+
 def told_value(value: Any) -> str:
     if value is None:
         return ""

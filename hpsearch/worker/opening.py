@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpsearch.data.divide import divide, keep_held_out
 from hpsearch.data.manifest import Manifest, make_manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared, read_data, write_prepared, write_rows
-from hpsearch.data.rows import Row, Tell
+from hpsearch.data.rows import Row
 from hpsearch.data.split import SplitName, Splits, split_rows
 from hpsearch.errors import FieldError, HpsearchError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder, TrialFolder
-from hpsearch.jobs import Example, InspectionConfig, InspectionResult, JobFailure
-from hpsearch.protocol import Done, Phase, Run
+from hpsearch.jobs import Example, InspectionConfig, InspectionResult
+from hpsearch.protocol import Done, Phase, Run, Tell
 from hpsearch.search import Search
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.search import RangeSpec
 from hpsearch.spec.study import MAY_CHANGE
 from hpsearch.store import Store, StoredStudy
-from hpsearch.trial import RowsConfig, TrialConfig
+from hpsearch.trial import AnswersConfig, RowsConfig, TrialConfig
 from hpsearch.worker.trainer_process import Trainer
 
 StartTrainer = Callable[[], Trainer]
@@ -48,6 +49,9 @@ class OpenStudy:
             training=spec.training,
             budget=spec.budget,
             rows=rows_config(spec),
+            answers=answers_config(spec, self.manifest),
+            objectives=spec.objectives,
+            curriculum=spec.curriculum,
             train_rows=self.train_rows,
             validation_rows=self.validation_rows,
         )
@@ -70,6 +74,11 @@ def rows_config(spec: StudySpec) -> RowsConfig:
         system_prompt=spec.data.system_prompt,
         max_tokens=spec.data.max_tokens,
     )
+
+
+def answers_config(spec: StudySpec, manifest: Manifest) -> AnswersConfig:
+    classes = manifest.classes if spec.data.columns.learns_label else []
+    return AnswersConfig(head=spec.head, classes=classes, max_new_tokens=spec.evaluation.max_new_tokens)
 
 
 def open_study(
@@ -95,7 +104,7 @@ def open_study(
     manifest = Manifest.from_bytes(stored.manifest)
     if not joins:
         with store.reaching():
-            store.studies.update(stored.study_id, spec, num_trials(spec))
+            store.studies.update(stored.study_id, spec, num_trials(spec), file.path.parent)
     try:
         paths = ensure_prepared(
             manifest, spec.data, file.path.parent, DataFolder(storage.path), wanted_rows(spec), tell
@@ -120,6 +129,7 @@ def wanted_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
 def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> None:
     prepared = prepare_study(file, storage, start_trainer, tell)
     write_prepared(prepared.manifest, prepared.splits, prepared.files, DataFolder(storage.path), wanted_rows(file.spec))
+    keep_held_out(prepared.splits, file.spec.data, file.path.parent)
     with store.reaching():
         search = Search(store, file.spec)
         manifest = prepared.manifest.to_bytes()
@@ -138,39 +148,35 @@ def prepare_study(
         StudyFileErrors: with the line of what doesn't fit.
     """
     spec = file.spec
-    folder = storage.inspection(spec.study)
     try:
         read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell)
         if not read.rows:
             split_rows(read, spec.data.split)
-        inspection = _inspect(spec, read.rows, folder, start_trainer, tell, num_examples)
+        inspection = _inspect(spec, read.rows, storage, start_trainer, tell, num_examples)
         _check_target_modules(spec, inspection)
         fits = [count <= spec.data.max_tokens for count in inspection.num_tokens]
         for row, fit in zip(read.rows, fits, strict=True):
             if not fit:
                 read.leave_out(f"longer than {spec.data.max_tokens} tokens", row.id)
         read.rows = [row for row, fit in zip(read.rows, fits, strict=True) if fit]
-        splits = split_rows(read, spec.data.split)
+        splits = divide(read, spec.data, spec.curriculum, file.path.parent)
         manifest = make_manifest(splits, read.left_out)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
-    finally:
-        shutil.rmtree(folder.path / "candidates", ignore_errors=True)
     return PreparedStudy(manifest, splits, files, inspection.examples)
 
 
 def _inspect(
     spec: StudySpec,
     rows: list[Row],
-    folder: TrialFolder,
+    storage: StorageFolder,
     start_trainer: StartTrainer,
     tell: Tell,
     num_examples: int,
 ) -> InspectionResult:
+    """In a folder of its own, which stays only where the job failed: its log says why."""
+    folder = storage.new_inspection(spec.study)
     candidates = folder.path / "candidates"
-    shutil.rmtree(candidates, ignore_errors=True)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, candidates)
     config = InspectionConfig(
         task=spec.task,
         models=[spec.model.model_copy(update={"base": base}) for base in spec.bases()],
@@ -179,21 +185,25 @@ def _inspect(
         num_examples=min(num_examples, len(rows)),
     )
     folder.prepare(config)
-    do_job(folder, start_trainer, tell)
+    try:
+        write_rows(rows, candidates)
+        do_job(folder, start_trainer, tell)
+    finally:
+        shutil.rmtree(candidates, ignore_errors=True)
     result = folder.read(InspectionResult)
+    shutil.rmtree(folder.path)
     if result.mistake:
         raise FieldError(*result.mistake)
     return result
 
 
 def do_job(folder: TrialFolder, start_trainer: StartTrainer, tell: Tell) -> None:
-    """Has a trainer of its own do a job that reports no losses.
+    """Has a trainer of its own do the prepared job, one that reports no losses.
 
     Raises:
         HpsearchError: the job failed.
     """
     tell("starting the trainer", 0, 0)
-    folder.result.unlink(missing_ok=True)
     trainer = start_trainer()
     try:
         trainer.send(Run(folder=folder.path))
@@ -205,8 +215,7 @@ def do_job(folder: TrialFolder, start_trainer: StartTrainer, tell: Tell) -> None
                 break
     finally:
         trainer.end()
-    if '"failed": true' in folder.result.read_text():
-        failure = folder.read(JobFailure)
+    if failure := folder.failure():
         raise HpsearchError(f"{failure.reason}\nthe whole story is in {folder.log} and {folder.result}")
 
 
@@ -235,7 +244,7 @@ def _target_modules(spec: StudySpec) -> list[tuple[str, list[str]]]:
 def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     """A study is one experiment: what its trials depend on may not change under it."""
     was, now = _flat(stored.spec.model_dump()), _flat(file.spec.model_dump())
-    changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)]
+    changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key) and not _may_change(key)]
     if changed:
         lines = [f"  {key}: {was.get(key)} → {now.get(key)}" for key in changed]
         raise InputError(
@@ -244,6 +253,10 @@ def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
             + "\nThe trials so far ran with the old values. Either bring the old values back, "
             f"or start another study: --set study={stored.name}-2"
         )
+
+
+def _may_change(key: str) -> bool:
+    return any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

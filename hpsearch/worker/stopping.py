@@ -42,6 +42,7 @@ class StopFlag:
         return self._count > 1
 
     def wait(self, seconds: float) -> None:
-        """Sleeps, or less when asked to stop meanwhile."""
-        self._event.clear()
+        """Sleeps, or less when asked to stop meanwhile, or since the last sleep: between a look at `requested` and
+        the sleep after it, a signal may come."""
         self._event.wait(seconds)
+        self._event.clear()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +40,7 @@ class TrainerProcess:
 
     def __init__(self, log: Path, extra_environment: dict[str, str] | None = None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log
+        self._logs = [_Log.from_now_on(log)]
         commands_in, commands_out = os.pipe()
         events_in, events_out = os.pipe()
         environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
@@ -65,7 +66,7 @@ class TrainerProcess:
 
     def send(self, command: Command) -> None:
         if isinstance(command, Run):
-            self._log = command.folder / "log.txt"
+            self._logs = [self._logs[0], _Log.from_now_on(command.folder / "log.txt")]
         with contextlib.suppress(BrokenPipeError):  # next_event will say that it died
             self._commands.write(to_line(command))
             self._commands.flush()
@@ -73,7 +74,12 @@ class TrainerProcess:
     def next_event(self, timeout_s: float) -> Event | None:
         deadline = time.monotonic() + timeout_s
         while not self._lines:
-            if not self._selector.select(max(0.0, deadline - time.monotonic())):
+            # Its death shows at the end of the pipe, but a child of its own may hold the pipe open. Looked at first,
+            # so that all it ever wrote is there to be read.
+            is_dead = self._process.poll() is not None
+            if not self._selector.select(0.0 if is_dead else max(0.0, deadline - time.monotonic())):
+                if is_dead:
+                    raise TrainerDied(self._obituary())
                 return None
             chunk = self._events.read(65536)
             if not chunk:
@@ -97,12 +103,25 @@ class TrainerProcess:
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         hint = " (the kernel kills processes when the host's memory is used up)" if code == -9 else ""
-        return f"the trainer process ended with {how}{hint}; last words in {self._log}: {_last_line(self._log)}"
+        told = [log for log in self._logs if log.last_line()]
+        last = f"last words in {told[-1].file}: {told[-1].last_line()}" if told else "it left no words"
+        return f"the trainer process ended with {how}{hint}; {last}"
 
 
-def _last_line(file: Path) -> str:
-    try:
-        lines = [line for line in file.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "none"
-    return lines[-1].strip() if lines else "none"
+@dataclass(frozen=True)
+class _Log:
+    """What is written to a file from some moment on: before it, another process's words may stand there."""
+
+    file: Path
+    start: int
+
+    @classmethod
+    def from_now_on(cls, file: Path) -> _Log:
+        return cls(file, file.stat().st_size if file.exists() else 0)
+
+    def last_line(self) -> str | None:
+        if not self.file.exists():
+            return None
+        written = self.file.read_bytes()[self.start :].decode(errors="replace")
+        lines = [line.strip() for line in written.splitlines() if line.strip()]
+        return lines[-1] if lines else None

@@ -79,16 +79,21 @@ class Worker:
 
     def run(self) -> Step:
         """Works until the study is finished or a stop is asked for; always leaves cleanly."""
-        self._insist(lambda: self._store.workers.register(self.worker_id, self.study.study_id, "starting"))
         try:
+            self._insist(lambda: self._store.workers.register(self.worker_id, self.study.study_id, "starting"))
             while True:
                 step = self.step()
                 if step in (Step.FINISHED, Step.STOPPED):
                     return step
                 if step is Step.NOTHING_FREE:
-                    self._set(Activity(doing="waiting for other workers' trials"))
+                    self._activity = Activity(doing="waiting for other workers' trials")
                     self._sign_of_life(None)
                     self._stop.wait(_TICK_S)
+        except StoreUnreachable as error:
+            if not self._stop.requested:
+                raise
+            log.warning("%s; another worker goes on with its trial once the lease has run out", error)
+            return Step.STOPPED
         finally:
             self._end_trainer()
             self._try(lambda: self._store.workers.leave(self.worker_id))
@@ -101,6 +106,7 @@ class Worker:
         if lease is None:
             finished = self._insist(lambda: self._store.leases.slots(self.study.study_id)).all_finished
             return Step.FINISHED if finished else Step.NOTHING_FREE
+        self._unsent = []
         try:
             trial = self._insist(lambda: self._search.start(lease))
             result = self._result_of(trial)
@@ -143,8 +149,7 @@ class Worker:
     def _train(self, trial: ActiveTrial, config: TrialConfig, folder: TrialFolder) -> TrialResult:
         folder.prepare(config)
         trainer = self._trainer_for(config)
-        self._unsent = []
-        self._set(Activity(doing="starting", trial=trial.number))
+        self._activity = Activity(doing="starting", trial=trial.number)
         trainer.send(Run(folder=folder.path))
         is_stopping = False
         while True:
@@ -188,27 +193,22 @@ class Worker:
         """Sends the reports that the store has not got yet; the pruner's word on the last one."""
         goes_on = True
         while self._unsent:
-            goes_on = self._search.report(trial, self._unsent[0].step, self._unsent[0].loss)
+            goes_on = self._search.report(trial, self._unsent[0].report)
             self._unsent.pop(0)
         return goes_on
 
     def _finish(self, trial: ActiveTrial, result: TrialResult) -> Step:
+        self._insist(lambda: self._send_kept(trial))
         if result.outcome is Outcome.STOPPED or (self._stop.urgent and result.outcome is Outcome.FAILED):
             self._insist(lambda: self._store.leases.release(trial.lease))
             log.info("trial %d is given back; the next worker continues it", trial.number)
             return Step.STOPPED
-        self._insist(lambda: self._send_kept(trial))
         self._insist(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
         self._insist(lambda: self._search.tell(trial, result))
         self._insist(lambda: self._store.leases.close(trial.lease))
         loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
-        log.info(
-            "trial %d is %s%s%s",
-            trial.number,
-            result.outcome,
-            loss,
-            f": {result.reason}" if result.reason else "",
-        )
+        reason = f": {result.reason}" if result.reason else ""
+        log.info("trial %d is %s%s%s", trial.number, result.outcome, loss, reason)
         return Step.WORKED
 
     def _trainer_for(self, config: TrialConfig) -> Trainer:
@@ -224,9 +224,6 @@ class Worker:
         if self._trainer is not None:
             self._trainer.end()
             self._trainer = None
-
-    def _set(self, activity: Activity) -> None:
-        self._activity = activity
 
     def _note(self, event: Event | None, number: int) -> None:
         now = self._activity
@@ -261,12 +258,17 @@ class Worker:
             log.warning("%s", error)
 
     def _insist(self, ask: Callable[[], T]) -> T:
-        """Asks until the store answers: an outage of an hour is survived. Raises StoreUnreachable after it."""
+        """Asks until the store answers: an outage of an hour is survived.
+
+        Raises StoreUnreachable after it, and at once where the worker is asked to stop: nothing is lost then, as the
+        trial's folder holds its checkpoint or its result, and whoever leases it next continues from there.
+        """
 
         @retry(
             retry=retry_if_exception_type(StoreUnreachable),
             wait=wait_random_exponential(multiplier=0.2, max=15),
-            stop=stop_after_delay(_OUTAGE_S),
+            stop=lambda state: self._stop.requested or stop_after_delay(_OUTAGE_S)(state),
+            sleep=self._stop.wait,
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,
         )

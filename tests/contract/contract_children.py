@@ -17,6 +17,7 @@ from hpsearch.search import Search
 from hpsearch.spec import StudySpec
 from hpsearch.store import Store
 from hpsearch.store.workers import is_dead, own_worker_id
+from hpsearch.trial import Report
 
 
 def die(*_ignored: Any, **_also: Any) -> NoReturn:
@@ -68,10 +69,10 @@ def die_in_trial(url: str, spec: str, moment: str) -> None:
         _prepare_to_die(store, moment)
         trial = search.start(lease)
         losses = toy(trial.values)
-        search.report(trial, 1, losses[0])
+        search.report(trial, Report(step=1, loss=losses[0]))
         if moment == "between two reports":
             die()
-        search.report(trial, 2, losses[1])
+        search.report(trial, Report(step=2, loss=losses[1]))
         result = result_of(losses, reason="told by the first worker")
         store.leases.store_result(trial.lease, result.model_dump_json())
         if moment == "between result and tell":

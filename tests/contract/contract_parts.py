@@ -83,7 +83,7 @@ def ended(store: Store, search: Search, lease: Lease, result: TrialResult) -> Va
     """Runs a leased slot to its end as a worker does, whatever the pruner says; its values."""
     trial = search.start(lease)
     for report in result.reports:
-        search.report(trial, report.step, report.loss)
+        search.report(trial, report)
     store.leases.store_result(trial.lease, result.model_dump_json())
     return closed(store, search, trial, result)
 

@@ -19,6 +19,7 @@ from hpsearch.errors import LeaseLost
 from hpsearch.search import Search
 from hpsearch.store import Lease, Store
 from hpsearch.store.leases import fenced
+from hpsearch.trial import Report
 
 Write = Callable[[Store, Lease], object]
 WRITES: dict[str, Write] = {
@@ -128,7 +129,7 @@ class TestSearch:
         finish_as_another(store, paused.lease)
         before = contents(store)
         with pytest.raises(LeaseLost):
-            search.report(paused, 1, 9.0)
+            search.report(paused, Report(step=1, loss=9.0))
         with pytest.raises(LeaseLost):
             search.tell(paused, result_of([9.0]))
         with pytest.raises(LeaseLost):
@@ -152,7 +153,6 @@ class TestSearch:
             search.start(lease)
         assert [contents(store)] == before
 
-    @pytest.mark.xfail(strict=True, reason="bug: create_new_trial is not fenced; its trial is RUNNING for ever")
     def test_a_worker_that_was_paused_before_it_made_its_trial_leaves_none(
         self, store: Store, search: Search, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import optuna._gp.batched_lbfgsb
 import pytest
 from contract_parts import opened
 from optuna.exceptions import StorageInternalError
-from optuna.samplers import GridSampler, RandomSampler
+from optuna.samplers import CmaEsSampler, GPSampler, GridSampler, RandomSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
@@ -97,6 +98,34 @@ def test_the_stock_grid_raises_when_it_is_used_up() -> None:
     study = optuna.create_study(sampler=GridSampler({"x": [1, 2]}))
     with pytest.raises(RuntimeError, match=r"`Study\.stop` is supposed to be invoked inside"):
         finish_grid(study)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_stock_gp_wants_a_constraint_of_all_trials_or_of_none() -> None:
+    """When it doesn't, `memory_violation` may leave out what was not measured."""
+    study = optuna.create_study(sampler=GPSampler(n_startup_trials=2))
+    for violation in (None, -0.5):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        if violation is not None:
+            trial.set_constraint("memory", violation)
+        study.tell(trial, 1.0)
+    with pytest.raises(ValueError, match="number of constraints must be the same"):
+        study.ask().suggest_float("x", 0, 1)
+
+
+def test_the_stock_cmaes_warns_of_every_constraint() -> None:
+    """When it doesn't, `QuietCmaEsSampler` may go."""
+    study = optuna.create_study(sampler=CmaEsSampler())
+    trial = study.ask()
+    trial.set_constraint("memory", -0.5)
+    with pytest.warns(UserWarning, match="Constraints have been set, but CmaEsSampler"):
+        study.tell(trial, 1.0)
+
+
+def test_the_gp_finds_what_makes_it_faster() -> None:
+    """Without greenlet it goes one point at a time, and tells the person so."""
+    assert optuna._gp.batched_lbfgsb._greenlet_imports.is_successful()
 
 
 def test_optuna_s_cache_does_not_know_a_trial_made_beside_it(file: str) -> None:

@@ -23,6 +23,7 @@ __all__ = ["demo", "empty_store", "make_demo", "open_store"]
 
 SURFACE: dict[str, set[str]] = {
     "doctor": {"--store"},
+    "new": {"--from", "-o", "--output", "--force"},
     "show": {"STUDY_FILE", "--examples", "--set"},
     "run": {"STUDY_FILE", "--workers", "--trials", "--store", "--set"},
     "worker": {"STUDY_FILE", "--store", "--set"},
@@ -112,7 +113,7 @@ def test_every_flag_of_every_verb_is_explained() -> None:
         for verb, command in verbs.items()
         for parameter in command.params
     }
-    assert len(explained) == sum(len(names) for names in SURFACE.values()) - 1  # -o is --output
+    assert len(explained) == sum(len(names) for names in SURFACE.values()) - 2  # -o is --output, twice
     assert [flag for flag, words in explained.items() if not words] == []
 
 
@@ -222,7 +223,6 @@ def test_ctrl_c_ends_with_130_and_no_traceback(workplace: Path) -> None:
     assert "Traceback" not in told
 
 
-@pytest.mark.xfail(strict=True, reason="bug: these mistakes end with a traceback")
 @pytest.mark.parametrize(
     "store",
     [
@@ -239,7 +239,14 @@ def test_a_store_that_can_not_be_one_ends_with_words(workplace: Path, main: Main
     assert said.startswith("hpsearch: ")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the folder is not made, and the end is a traceback")
+def test_best_says_where_it_can_not_write(main: Main, empty_store: Store, demo: Demo) -> None:
+    demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
+    url = empty_store.url.render_as_string()
+    Path("file.txt").touch()
+    code, said = main("best", "demo", "-o", "file.txt/best.yaml", "--store", url)
+    assert (code, said) == (2, "hpsearch: file.txt/best.yaml: can't be written: File exists\n")
+
+
 def test_best_writes_where_no_folder_is_yet(main: Main, empty_store: Store, demo: Demo) -> None:
     demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
     url = empty_store.url.render_as_string()

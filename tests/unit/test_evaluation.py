@@ -86,14 +86,12 @@ def test_a_failed_evaluation_says_why(desk: Desk, folder: RunFolder) -> None:
     assert str(folder.evaluation.log) in str(raised.value)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the failure is taken for the result")
 def test_a_failed_evaluation_is_made_again(desk: Desk, folder: RunFolder) -> None:
     with pytest.raises(HpsearchError):
         evaluated(desk, folder, plays(failing))
     assert evaluated(desk, folder, plays(scoring)) == SCORES
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the run's study.yaml keeps a path that counts from the old folder")
 def test_a_run_from_a_file_with_a_relative_source_can_be_evaluated(desk: Desk) -> None:
     assert not Path(desk.file().spec.data.source).is_absolute()
     assert evaluated(desk, trained(desk), plays(scoring)) == SCORES

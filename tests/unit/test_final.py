@@ -152,7 +152,7 @@ def test_a_stale_result_is_not_taken_for_the_new_one(run: FinalRun) -> None:
         run.train(plays(dies), resume=True)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.OUT_OF_MEMORY])
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED])
 def test_a_failed_training_says_why_and_where_to_look(run: FinalRun, outcome: Outcome) -> None:
     def fails(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
         return ending(folder, outcome, reason="tried to allocate 2 GiB", clean=False)
@@ -224,11 +224,27 @@ def test_a_folders_study_file_says_the_same_again(run: FinalRun) -> None:
     assert "null" not in run.folder.study.read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="bug: --restart deletes whatever folder --out names")
-def test_restart_deletes_nothing_but_a_run(run: FinalRun) -> None:
+@pytest.mark.parametrize("theirs", ["thesis.tex", "study.yaml", "config.json", "result.json"])
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_folder_that_is_not_a_runs_is_left_alone(run: FinalRun, theirs: str, restart: bool) -> None:
     run.folder.path.mkdir(parents=True)
-    thesis = run.folder.path / "thesis.tex"
-    thesis.touch()
-    with pytest.raises(InputError):
-        run.train(plays(inspecting(), training), restart=True)
-    assert thesis.exists()
+    file = run.folder.path / theirs
+    file.write_text("{}")
+    assert not run.folder.is_trained()
+    with pytest.raises(InputError, match="runs/demo holds something that is no run: choose another folder with --out"):
+        run.train(nobody, restart=restart)
+    assert [file] == list(run.folder.path.iterdir())
+    assert file.read_text() == "{}"
+
+
+def test_a_file_is_no_run_folder(run: FinalRun) -> None:
+    run.folder.path.parent.mkdir(parents=True)
+    run.folder.path.touch()
+    with pytest.raises(InputError, match="holds something that is no run"):
+        run.train(nobody, restart=True)
+
+
+def test_a_run_that_was_killed_before_it_began_just_begins(run: FinalRun) -> None:
+    run.folder.path.mkdir(parents=True)
+    run.folder.manifest.write_bytes(b"half of i")
+    assert run.train(plays(inspecting(), training)).outcome is Outcome.COMPLETE

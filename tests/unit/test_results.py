@@ -71,7 +71,7 @@ def test_the_best_is_the_complete_trial_with_the_lowest_loss(demo: Demo) -> None
     complete = Outcome.COMPLETE
     worked_on(demo, ends(complete, 0.1, 2.0), ends(complete, 3.0, 1.5), ends(Outcome.PRUNED, 0.1), ends(complete, 1.6))
     best = choose(demo.view, None)
-    assert (best.trial.number, best.trial.loss) == (1, 1.5)
+    assert (best.trial.number, best.trial.value) == (1, 1.5)
     assert best.values == demo.trials[1].params
     assert best.final.training.learning_rate == demo.trials[1].params["training.learning_rate"]
 
@@ -88,7 +88,7 @@ def test_a_trial_that_needs_too_much_memory_is_not_the_best(make_demo: MakeDemo)
     large, small = (ends(Outcome.COMPLETE, loss, ledger=ledger(gib)) for loss, gib in ((1.0, 24), (2.0, 15.9)))
     worked_on(demo, large, small)
     assert choose(demo.view, None).trial.number == 1
-    assert choose(demo.view, 0).trial.loss == 1.0
+    assert choose(demo.view, 0).trial.value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,8 @@ def overrides_of(command: str) -> dict[str, str]:
 
 def test_the_shell_form_names_every_knob(searched: Demo) -> None:
     best = choose(searched.view, None)
-    given = {knob for knob in KNOBS if best.final.value(knob) is not None}
-    assert len(given) >= 20
-    assert given <= set(overrides_of(as_command(best))) <= set(KNOBS)
+    assert len(KNOBS) >= 20
+    assert set(overrides_of(as_command(best))) == set(KNOBS)
 
 
 def test_the_shell_form_gives_the_same_training(searched: Demo, tmp_path: Path) -> None:
@@ -157,13 +156,11 @@ def test_the_shell_form_gives_the_same_training(searched: Demo, tmp_path: Path) 
     )
 
 
-@pytest.mark.xfail(strict=True, reason="bug: `loss or inf` takes a loss of 0 for the worst")
 def test_a_loss_of_zero_is_the_best_there_is(demo: Demo) -> None:
     worked_on(demo, ends(Outcome.COMPLETE, 1.0), ends(Outcome.COMPLETE, 0.0))
     assert choose(demo.view, None).trial.number == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: says that no trial is complete (complete)")
 def test_complete_trials_that_all_need_too_much_memory_are_said_to_be_so(make_demo: MakeDemo) -> None:
     demo = make_demo(spec={"budget": {"reports": 3, "memory_gib": 16}})
     worked_on(demo, ends(Outcome.COMPLETE, 1.0, ledger=ledger(24)))
@@ -171,14 +168,12 @@ def test_complete_trials_that_all_need_too_much_memory_are_said_to_be_so(make_de
         choose(demo.view, None)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: it has trials 0 to -1")
 def test_a_number_in_a_study_without_trials_is_answered_in_words(demo: Demo) -> None:
     with pytest.raises(InputError, match="no trial 0") as raised:
         choose(demo.view, 0)
     assert "-1" not in str(raised.value)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: YAML 1.1 writes 1e5 without quotes, and our loader reads a number")
 def test_names_that_look_like_numbers_survive_the_yaml_form(make_demo: MakeDemo, tmp_path: Path) -> None:
     demo = make_demo(spec={"model": {"base": "tiny:qwen2", "revision": "1e5"}})
     best = choose(worked_on(demo, ends(Outcome.COMPLETE, 1.0)).view, None)
@@ -186,7 +181,6 @@ def test_names_that_look_like_numbers_survive_the_yaml_form(make_demo: MakeDemo,
     assert load_study(tmp_path / "best.yaml").spec.model.revision == "1e5"
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a value of none is left out, so the file's own value holds")
 def test_the_shell_form_names_a_searched_knob_that_is_none(make_demo: MakeDemo) -> None:
     model = {"base": "tiny:qwen2", "revision": "v2"}
     demo = make_demo(spec={"model": model}, space={"model.revision": [None, "v2"]})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from hpsearch.errors import InputError, StudyFileErrors
-from hpsearch.spec import load_study
+from hpsearch.spec import dump_study, load_study
+from hpsearch.spec.base import Spec
 
 GOOD = """\
 study: demo
@@ -63,7 +65,9 @@ search:
     lora.r: {low: 4, high: 4}
 """
     found = mistakes(tmp_path, text)
-    assert found["task"] == (2, "expected 'text-sft' or 'vlm-sft', found 'vlm'; did you mean 'vlm-sft'?")
+    assert found["task"][0] == 2
+    assert found["task"][1].startswith("expected 'text-sft', 'vlm-sft'")
+    assert found["task"][1].endswith(", found 'vlm'; did you mean 'vlm-sft'?")
     assert found["model.quantisation"] == (5, "unknown key; did you mean 'quantization'?")
     assert found["data.split"] == (8, "train, validation and test must add up to 1, not 1.2")
     assert found["lora.r"] == (9, "must be at least 1, not 0")
@@ -98,6 +102,27 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 )
 def test_fields_that_do_not_go_together(tmp_path: Path, change: tuple[str, str], key: str, words: str) -> None:
     assert words in mistakes(tmp_path, GOOD.replace(*change))[key][1]
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "1_000", "0x1f", "1:30", "2024-01-01", "yes", "null", "~", "", "a: b # c", "é"]
+)
+def test_a_study_that_is_written_is_read_again(tmp_path: Path, text: str) -> None:
+    spec = load_study(written(tmp_path, GOOD)).spec
+    named = spec.model_copy(update={"description": text, "model": spec.model.model_copy(update={"revision": text})})
+    assert load_study(written(tmp_path, dump_study(named))).spec == named
+
+
+def kinds_of(kind: type[Spec]) -> list[type[Spec]]:
+    return [kind, *(found for child in kind.__subclasses__() for found in kinds_of(child))]
+
+
+def test_a_written_study_leaves_out_nothing_but_defaults() -> None:
+    """It leaves out what is none, so none may not be another choice than the default."""
+    fields = {f"{kind.__name__}.{name}": field for kind in kinds_of(Spec) for name, field in kind.model_fields.items()}
+    may_be_none = {name for name, field in fields.items() if type(None) in get_args(field.annotation)}
+    assert "ModelSpec.revision" in may_be_none
+    assert {name for name in may_be_none if fields[name].default is not None} == set()
 
 
 def test_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:

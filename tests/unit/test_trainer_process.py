@@ -138,11 +138,19 @@ def test_the_last_words_in_a_job_are_in_the_trials_log(start: Start, tmp_path: P
     assert obituary(trainer).endswith(f"last words in {tmp_path / 'log.txt'}: CUDA error")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: after Run only the trial's log is looked at, which is not there yet")
 def test_the_last_words_before_a_job_began_are_told_too(start: Start, tmp_path: Path) -> None:
     trainer = start('heard()\nprint("ImportError: libcudart.so.13", flush=True)\nsys.exit(1)\n')
     trainer.send(Run(folder=tmp_path))
     assert obituary(trainer).endswith("ImportError: libcudart.so.13")
+
+
+def test_the_last_words_of_an_earlier_process_are_not_told(start: Start, tmp_path: Path) -> None:
+    for log in (tmp_path / "log.txt", tmp_path / "logs" / "trainer.txt"):
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("Bus error\n")
+    trainer = start("heard()\nsys.exit(1)\n")
+    trainer.send(Run(folder=tmp_path))
+    assert obituary(trainer).endswith("ended with exit code 1; it left no words")
 
 
 def test_events_before_a_death_are_not_lost(start: Start) -> None:
@@ -164,10 +172,10 @@ def test_a_command_to_a_dead_trainer_is_no_error(start: Start) -> None:
     assert "exit code 3" in obituary(trainer)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: only the end of the pipe counts as a death, and a child may hold it open")
 def test_a_death_is_noticed_while_a_child_of_the_trainer_lives(start: Start) -> None:
-    trainer = start("if os.fork():\n    os._exit(3)\nheard()\n")
+    trainer = start('say("done", clean=False)\nif os.fork():\n    os._exit(3)\nheard()\n')
     died(trainer)
+    assert trainer.next_event(0.1) == Done(clean=False)
     with pytest.raises(TrainerDied):
         trainer.next_event(0.1)
 

@@ -12,9 +12,18 @@ import pytest
 from pydantic import ValidationError
 
 from hpsearch.folders import StorageFolder, TrialFolder, write_text
-from hpsearch.jobs import DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
+from hpsearch.jobs import Cell, DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
 from hpsearch.spec.model import ModelSpec
-from hpsearch.trial import MemoryLedger, MemorySnapshot, Outcome, Report, RowsConfig, TrialConfig, TrialResult
+from hpsearch.trial import (
+    AnswersConfig,
+    MemoryLedger,
+    MemorySnapshot,
+    Outcome,
+    Report,
+    RowsConfig,
+    TrialConfig,
+    TrialResult,
+)
 from hpsearch.worker.opening import OpenStudy, rows_config
 from tests.unit.worker_fixtures import MANIFEST, study_spec
 
@@ -101,7 +110,12 @@ def test_a_result_of_a_newer_hpsearch_is_refused() -> None:
 
 ROWS = RowsConfig(row_format="messages", image_size=(28, 28), system_prompt=None, max_tokens=9)
 MODEL = ModelSpec(base="tiny:qwen2")
-PATHS: dict[str, Any] = {"adapter": Path("a"), "test_rows": Path("t")}
+ANSWERS: dict[str, Any] = {
+    "adapter": Path("a"),
+    "test_rows": Path("t"),
+    "answers": AnswersConfig(max_new_tokens=2),
+    "cells": [Cell(model="tuned", prompt="static")],
+}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +123,7 @@ PATHS: dict[str, Any] = {"adapter": Path("a"), "test_rows": Path("t")}
     [
         trial_config(),
         InspectionConfig(task="vlm-sft", models=[MODEL], rows=ROWS, candidate_rows=Path("c")),
-        EvaluationConfig(task="vlm-sft", model=MODEL, rows=ROWS, batch_size=1, max_new_tokens=2, **PATHS),
+        EvaluationConfig(task="vlm-sft", model=MODEL, rows=ROWS, batch_size=1, **ANSWERS),
         DiagnosisConfig(),
     ],
     ids=lambda job: job.job,
@@ -120,9 +134,21 @@ def test_a_folder_gives_its_job_back(tmp_path: Path, job: Any) -> None:
     assert folder.job() == job
 
 
-def test_a_failure_is_known_by_its_text() -> None:
-    """As `worker.opening.do_job` looks for it."""
-    assert '"failed": true' in JobFailure(reason="why", traceback="where").model_dump_json(indent=2)
+def test_a_failure_is_told_from_a_result(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    assert folder.failure() is None
+    folder.write_result(TrialResult(outcome=Outcome.COMPLETE, reason='"failed": true'))
+    assert folder.failure() is None
+    failure = JobFailure(reason="why", traceback="where")
+    folder.write_result(failure)
+    assert folder.failure() == failure
+
+
+def test_a_new_job_has_no_result_yet(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    folder.write_result(TrialResult(outcome=Outcome.COMPLETE))
+    folder.prepare(DiagnosisConfig())
+    assert not folder.result.exists()
 
 
 def checkpoint(folder: TrialFolder, name: str, *, whole: bool = True) -> Path:
@@ -148,7 +174,14 @@ def test_trials_of_a_study_have_folders_that_sort(tmp_path: Path) -> None:
     storage = StorageFolder(tmp_path)
     folders = [storage.trial("demo", number).path for number in (2, 10, 999)]
     assert folders == sorted(folders)
-    assert len({*folders, storage.trial("other", 2).path, storage.inspection("demo").path}) == 5
+    assert len({*folders, storage.trial("other", 2).path}) == 4
+
+
+def test_every_inspection_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    storage = StorageFolder(tmp_path / "not" / "there" / "yet")
+    folders = {storage.new_inspection("demo").path for _ in range(3)}
+    assert len(folders) == 3
+    assert all(path.is_dir() for path in folders)
 
 
 def test_writing_leaves_no_draft(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from hpsearch.cli import run as run_verb
+from hpsearch.cli.options import telling
 from hpsearch.data.manifest import Manifest
 from hpsearch.jobs import Check, EvaluatedRow, EvaluationResult, Example, ModelScore, TokenPiece
 from hpsearch.search.view import StudyView
+from hpsearch.watch.console import open_console
 from hpsearch.watch.examples import example_panel, splits_table, told_left_out
 from hpsearch.watch.tables import (
     best_table,
@@ -22,6 +25,7 @@ from hpsearch.watch.tables import (
     study_panel,
     trials_table,
 )
+from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import told_loss, told_time, told_value
 from tests.unit.view_fixtures import plain_console, seen, view, with_spec
 from tests.unit.worker_fixtures import MakeDemo, empty_store, make_demo, open_store, study_spec
@@ -109,7 +113,7 @@ def test_losses_are_drawn_as_blocks_and_what_is_no_number_as_a_cross(losses: lis
 
 def test_the_best_values_stand_beside_the_files_own(view: StudyView) -> None:
     assert view.best is not None
-    shown = cells(seen(best_table(view.best, view.best.params, view.study.spec.defaults())))
+    shown = cells(seen(best_table(view, view.best, view.best.params, view.study.spec.defaults())))
     assert " ".join(shown[0]) == "trial 0, validation loss 0.5000"
     assert shown[2:] == [["training.learning_rate", "0.0001", "0.0002"], ["lora.r", "16", "16"]]
 
@@ -188,17 +192,38 @@ def test_numbers_are_told_short() -> None:
     assert [told_value(v) for v in values] == ["", "0.000123", "2e-05", "16", "True", "nf4", "['q_proj']"]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: rich takes what stands in brackets for markup")
+def test_an_examples_id_and_image_may_hold_brackets() -> None:
+    pieces = [TokenPiece(text="[/b] :bug:", num_tokens=1, is_learned=False, is_image=False)]
+    shown = seen(example_panel(Example(id="[/img]", image="[/img].png", pieces=pieces)))
+    assert "row [/img]: 1 tokens" in shown
+    assert "[/img].png" in shown
+    assert "[/b] :bug:" in shown
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_trainer_does_may_hold_brackets(is_terminal: bool) -> None:
+    console = open_console(file=io.StringIO(), force_terminal=is_terminal, width=100)
+    with TrainingDisplay(console) as display:
+        display.tell("loading [/base] :bug:", 0, 0)
+    with telling(console) as tell:
+        tell("reading [/rows] :bug:", 0, 0)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "loading [/base] :bug:" in shown
+    assert "reading [/rows] :bug:" in shown
+
+
 def test_a_description_may_hold_brackets(view: StudyView) -> None:
     assert "see [/docs]" in seen(studies_table([with_spec(view, description="see [/docs]")]))
 
 
-@pytest.mark.xfail(strict=True, reason="bug: rich takes what stands in brackets for markup")
 def test_row_ids_may_hold_brackets(make_demo: MakeDemo) -> None:
     demo = make_demo(spec={"study": "ids"})
     with demo.store.optuna.engine.begin() as connection:
         left_out = manifest(1, {"empty answer": ["[/img]"]}).to_bytes()
         connection.exec_driver_sql("UPDATE hpsearch_studies SET manifest = ? WHERE name = 'ids'", (left_out,))
     console = plain_console()
-    run_verb._introduce(console, demo.store, "ids")
+    stored = demo.store.studies.find("ids")
+    assert stored is not None
+    run_verb._introduce(console, demo.store, stored)
     assert "[/img]" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from hpsearch.protocol import Phase, Progress
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.study import StudySpec
 from hpsearch.watch.closing import closing_words
+from hpsearch.watch.console import open_console
 from hpsearch.watch.live import Follower
 from hpsearch.watch.training import TrainingDisplay
 from tests.unit.view_fixtures import finished, lines_of, plain_console, view, with_spec
@@ -65,7 +65,7 @@ def test_trials_that_run_are_told_about_every_ten_seconds(view: StudyView) -> No
 
 
 def test_on_a_terminal_the_whole_study_is_shown(view: StudyView) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=12, color_system=None)
+    console = open_console(file=io.StringIO(), force_terminal=True, width=100, height=12, color_system=None)
     with Follower(console, Clock()) as follower:
         follower.show(view)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -157,7 +157,6 @@ def test_a_best_value_at_an_end_of_its_range_is_cautioned_about(
     assert (caution in at(view, knob, parameter, value)) is is_near
 
 
-@pytest.mark.xfail(strict=True, reason="bug: says that no trial is complete (1 complete)")
 def test_complete_trials_that_need_too_much_memory_are_said_to_be_so(view: StudyView) -> None:
     infeasible = [replace(trial, is_feasible=False) for trial in view.trials if trial.outcome == "complete"]
     words = closing_words(finished(replace(view, trials=infeasible)))

@@ -150,7 +150,6 @@ def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage, monke
     assert demo.trials[0].value == 4.0
 
 
-@pytest.mark.xfail(strict=True, reason="bug: _unsent survives a lost lease")
 def test_reports_that_were_kept_for_a_lost_trial_do_not_land_in_another_one(demo: Demo, outage: Outage) -> None:
 
     def finished(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
@@ -177,7 +176,6 @@ def test_reports_that_were_kept_for_a_lost_trial_do_not_land_in_another_one(demo
     assert demo.trials[0].intermediate_values == {}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a worker that waits for the store does not listen to a stop")
 def test_a_stop_is_heard_while_the_store_is_out_of_reach(demo: Demo, outage: Outage, between_tries: Sleep) -> None:
     stop = StopFlag()
 
@@ -193,7 +191,23 @@ def test_a_stop_is_heard_while_the_store_is_out_of_reach(demo: Demo, outage: Out
     assert len(slept) <= 2
 
 
-@pytest.mark.xfail(strict=True, reason="bug: kept reports are dropped when a trial is given back")
+def test_a_trial_that_ended_in_an_outage_is_told_by_another_worker_after_a_stop(demo: Demo, outage: Outage) -> None:
+    stop = StopFlag()
+
+    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        outage.is_down = True
+        stop.ask()
+        yield from ending(folder, Outcome.COMPLETE, 4.0)
+
+    start = plays(play)
+    assert demo.run(start, stop) is Step.STOPPED
+    assert start.trainers[0].ended
+    outage.is_down = False
+    demo.expire()
+    assert demo.worker(nobody, name="next:1:1.00").step() is Step.WORKED
+    assert demo.trials[0].value == 4.0
+
+
 def test_reports_that_were_kept_are_sent_when_a_trial_is_given_back(demo: Demo, outage: Outage) -> None:
     stop = StopFlag()
 

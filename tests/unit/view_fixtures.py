@@ -16,6 +16,7 @@ from hpsearch.protocol import Event
 from hpsearch.search.view import StudyView
 from hpsearch.store import Activity, Store
 from hpsearch.trial import GIB, Outcome
+from hpsearch.watch.console import open_console
 from tests.unit.worker_fixtures import Killed, Play, ScriptedTrainer, ending, ledger, new_demo, plays, report
 
 GPU_WORKER = "gpu-box:4242:1.00"
@@ -76,7 +77,7 @@ def finished(view: StudyView) -> StudyView:
 
 def seen(*shown: RenderableType, width: int = 120) -> str:
     """What stands on a terminal of this width."""
-    console = Console(record=True, width=width, file=io.StringIO())
+    console = open_console(record=True, width=width, file=io.StringIO())
     for renderable in shown:
         console.print(renderable)
     return console.export_text()
@@ -92,4 +93,4 @@ def lines_of(console: Console, show: Callable[[], None]) -> list[str]:
 
 def plain_console() -> Console:
     """A console that is no terminal."""
-    return Console(file=io.StringIO(), width=100)
+    return open_console(file=io.StringIO(), width=100)

@@ -1,9 +1,80 @@
-"""What a task says: which classes load its models and processors, and whether its rows have images."""
+"""What a task says: its models and processors, what a model learns to do with a row, and in which stages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+
+from hpsearch.train.encoding import Batch, Encoder, Row
+from hpsearch.trial import AnswersConfig, TrialConfig
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """Nats, summed over the `num_tokens` of one row that are learned."""
+
+    total: float
+    num_tokens: int
+
+
+def mean_loss(losses: list[RowLoss]) -> float:
+    """Nats per learned token over all rows together, so that it does not depend on the batch size."""
+    return sum(loss.total for loss in losses) / max(1, sum(loss.num_tokens for loss in losses))
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    is_cut: bool = False
+    """It reached the generation limit before it ended."""
+
+
+class Skill(Protocol):
+    """What a model learns to do with a row, and how that is measured. One for each run."""
+
+    has_own_loss: bool
+    """False: the model's own, of the next token."""
+
+    def extend(self, model: Any) -> None:
+        """Adds to `model` what is trained beside the adapter."""
+
+    def collate(self, rows: list[Row]) -> Batch:
+        """A training batch."""
+
+    def training_loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """The mean loss of a training batch, where `has_own_loss`."""
+
+    def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
+        """The loss of each row; `model` is in evaluation mode."""
+
+    def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
+        """What the model says to each row."""
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Writes what `extend` added."""
+
+    def load(self, model: Any, folder: Path) -> None:
+        """Reads what `save` wrote."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training run: its rows, how often, how fast, and whether they are shuffled."""
+
+    name: str
+    rows: Dataset
+    epochs: float
+    learning_rate: float
+    is_shuffled: bool = True
+
+
+def one_stage(config: TrialConfig, rows: Dataset) -> list[Stage]:
+    return [Stage("", rows, config.budget.epochs, config.training.learning_rate)]
 
 
 @dataclass(frozen=True)
@@ -13,3 +84,11 @@ class Task:
     processor_class: Any
     """The auto class for its tokenizer or processor."""
     has_images: bool
+    skill: Callable[[Encoder, AnswersConfig, Dataset | None], Skill]
+    """Made from the encoder, and from the training rows where there are any."""
+    stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
+
+
+def batches(rows: list[Row] | Dataset, size: int) -> Iterator[list[Row]]:
+    for start in range(0, len(rows), size):
+        yield [rows[position] for position in range(start, min(start + size, len(rows)))]

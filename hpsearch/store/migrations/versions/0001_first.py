@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("result", _LONG_TEXT),
         sa.Column("finished", sa.Boolean, nullable=False),
         sa.UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "hpsearch_workers",

@@ -1,0 +1,25 @@
+"""Side-by-side benchmarks: hpsearch's way and another way, on the same machine, in turn, as ratios.
+
+    python -m bench                    all of them (make bench)
+    python -m bench warm_base cli_start    some of them
+
+| name | hpsearch's way | the other way |
+|---|---|---|
+| warm_base | a trainer that keeps the 4-bit base | `trials_per_process: 1`: the same base loaded for each trial |
+| memory_growth | hpsearch's trainer, trial after trial | a hand-written Optuna loop, as tutorials have it |
+| store_throughput | claim, report, tell with leases and fencing | plain Optuna: ask, report, tell |
+| cli_start | `hpsearch --help` | `python -c "import torch"` |
+
+A ratio is the other way's number divided by hpsearch's: above 1, hpsearch needs less. Where a benchmark takes a
+number several times, the two sides take turns (one trial here, one there), so that a busy machine is busy for
+both; the ratio is the median of the pairs' ratios, the range behind it the smallest and the largest of them.
+Every row says how to get it again. The machine and the versions stand above the table: a ratio without them says
+little.
+
+What is trained: without CUDA `tiny:qwen2` (its first use on a machine pretrains it for a minute, before anything is
+timed), all in all less than five minutes on two cores. With CUDA a model of Qwen2.5-0.5B's shape with random
+weights, built on the spot; nothing is downloaded. Trials are short on purpose (a few steps): what is compared is
+what surrounds training, and a longer trial moves the ratio of seconds towards 1, but not the seconds saved.
+
+Timings are for people. No test asserts one: a shared machine would make it a coin toss.
+"""

@@ -1,0 +1,67 @@
+"""`python -m bench [NAME…]`: runs the benchmarks one after the other and shows one table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+from rich.console import Console
+
+from bench import cli_start, memory_growth, store_throughput, warm_base
+from bench.comparison import Finding, NotMeasured, Say, as_table
+from bench.machine import describe
+
+BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
+    "warm_base": warm_base.measure,
+    "memory_growth": memory_growth.measure,
+    "store_throughput": store_throughput.measure,
+    "cli_start": cli_start.measure,
+}
+
+WIDTH_OF_A_FILE = 150
+
+
+def main() -> int:
+    """The exit code: 1 when a benchmark failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Side-by-side benchmarks that print ratios.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH_OF_A_FILE)
+    for line in describe():
+        console.print(line, highlight=False)
+    findings, failed = _run(names, console)
+    console.print(as_table(findings))
+    return 1 if failed else 0
+
+
+def _run(names: list[str], console: Console) -> tuple[list[tuple[str, Finding]], bool]:
+    """((name, finding) of every benchmark, whether one failed); the others run all the same."""
+    findings: list[tuple[str, Finding]] = []
+    failed = False
+    for name in names:
+        started = time.perf_counter()
+        console.print(f"[bold]{name}[/bold]")
+        try:
+            found = BENCHMARKS[name](lambda line: console.print(f"  {line}", markup=False, highlight=False))
+        except Exception as error:
+            console.print(traceback.format_exc(), markup=False, highlight=False)
+            found = [NotMeasured(name, f"failed: {type(error).__name__}: {error}")]
+            failed = True
+        findings += [(name, finding) for finding in found]
+        console.print(f"  {time.perf_counter() - started:.0f} s in all", highlight=False)
+    return findings, failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

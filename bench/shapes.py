@@ -1,0 +1,111 @@
+"""What is trained: a tiny base on a CPU, the shape of a real one where CUDA is there. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import gc
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.comparison import Say
+from hpsearch.data.rows import Row
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.training import BudgetSpec, TrainingSpec
+
+NUM_TRAIN_ROWS = 64
+NUM_VALIDATION_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A base, how long its trials are (an answer has `words` words), and how many of them the benchmarks take."""
+
+    name: str
+    base: str
+    words: int
+    steps: int
+    warm_base_pairs: int
+    growth_trials: int
+
+    @property
+    def model(self) -> ModelSpec:
+        return ModelSpec(base=self.base)
+
+    @property
+    def lora(self) -> LoraSpec:
+        return LoraSpec(r=8, alpha=16, dropout=0.05)
+
+    @property
+    def training(self) -> TrainingSpec:
+        return TrainingSpec(
+            batch_size=4,
+            gradient_accumulation_steps=1,
+            evaluation_batch_size=4,
+            gradient_checkpointing=False,
+            optimizer="adamw_torch",
+        )
+
+    @property
+    def budget(self) -> BudgetSpec:
+        return BudgetSpec(max_steps=self.steps, reports=1)
+
+    def rows(self) -> tuple[list[Row], list[Row]]:
+        """(train, validation): questions with answers of `words` random words."""
+        draw = random.Random(0)
+        rows = [self._row(number, draw) for number in range(NUM_TRAIN_ROWS + NUM_VALIDATION_ROWS)]
+        return rows[:NUM_TRAIN_ROWS], rows[NUM_TRAIN_ROWS:]
+
+    def _row(self, number: int, draw: random.Random) -> Row:
+        answer = " ".join(
+            draw.choice(("benign", "malignant", "red", "white", "low", "high")) for _ in range(self.words)
+        )
+        messages = [{"role": "user", "content": f"What is row {number}?"}, {"role": "assistant", "content": answer}]
+        return Row(str(number), messages, image=None, image_sha256=None, group=None, label=None, split=None)
+
+
+def chosen(folder: Path, say: Say) -> Shape:
+    """The shape for this machine; a base that is built lands in `folder`."""
+    import torch
+
+    if torch.cuda.is_available():
+        say("building a base of Qwen2.5-0.5B's shape with random weights")
+        base = _build_half_a_billion(folder / "base")
+        return Shape(
+            "Qwen2.5-0.5B's shape, random weights", str(base), words=100, steps=20, warm_base_pairs=7, growth_trials=40
+        )
+    from hpsearch.train.tiny import ensure_tiny
+
+    say("tiny:qwen2, which is pretrained first where it is not cached yet")
+    base = ensure_tiny("tiny:qwen2", lambda *_: None)
+    return Shape("tiny:qwen2", str(base), words=8, steps=4, warm_base_pairs=5, growth_trials=40)
+
+
+def _build_half_a_billion(folder: Path) -> Path:
+    """Saves a random model with the configuration of Qwen/Qwen2.5-0.5B and the tiny tokenizer (whose ids are few)."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from hpsearch.train.tiny.tokenizers import qwen_tokenizer
+
+    tokenizer = qwen_tokenizer()
+    config = Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=32_768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config).bfloat16()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    del model
+    gc.collect()
+    return folder

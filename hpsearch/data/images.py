@@ -1,0 +1,87 @@
+"""Images of rows: found or taken out of the data, decoded once, and known by their checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.folders import draft_of
+from hpsearch.protocol import Tell
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    path: Path
+    sha256: str
+
+
+class RowImages:
+    """Checks every image of a table once: by path, or by content where the data carries the bytes."""
+
+    def __init__(self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell) -> None:
+        import datasets
+
+        if isinstance(table.features[column], datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+        self._folder = folder
+        self._store = store
+        self._known: dict[Path, CheckedImage | str] = {}
+        self._found: list[CheckedImage | str] = []
+        only_images = table.select_columns([column])
+        with ThreadPoolExecutor() as pool:
+            for done, image in enumerate(pool.map(self._check, (row[column] for row in only_images))):
+                self._found.append(image)
+                if done % 200 == 0:
+                    tell("checking images", done, len(table))
+
+    def of(self, position: int) -> CheckedImage | str:
+        """The image of the row at `position`, or why it can't be used."""
+        return self._found[position]
+
+    def _check(self, value: Any) -> CheckedImage | str:
+        content = value.get("bytes") if isinstance(value, dict) else None
+        if content:
+            return self._stored(content)
+        name = value.get("path") if isinstance(value, dict) else value
+        if not name:
+            return "no image"
+        path = (self._folder / str(name)).resolve()
+        if path not in self._known:
+            try:
+                content = path.read_bytes()
+            except OSError:
+                self._known[path] = "image file is missing"
+            else:
+                problem = _undecodable(content)
+                self._known[path] = problem or CheckedImage(path, hashlib.sha256(content).hexdigest())
+        return self._known[path]
+
+    def _stored(self, content: bytes) -> CheckedImage | str:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._store / digest[:2] / digest
+        if not path.exists():
+            if problem := _undecodable(content):
+                return problem
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = draft_of(path)
+            draft.write_bytes(content)
+            draft.replace(path)
+        return CheckedImage(path, digest)
+
+
+def _undecodable(content: bytes) -> str | None:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return "image can't be decoded"
+    return None

@@ -1,0 +1,113 @@
+"""Answers as classes: how each class fares, and what is taken for what.
+
+A label is a text without the blanks around it; case counts. The classes are the labels of the references. A prediction
+that is none of them is wrong, whatever it says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Codes = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class. `support`: its rows; `accuracy`: the share of them found (recall); precision 0 if never predicted."""
+
+    label: str
+    support: int
+    accuracy: float
+    precision: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Rows counted by class and prediction.
+
+    `labels`: the C classes, most frequent first. `matrix`: C rows (what the references say) of C + 1 columns (what was
+    predicted: the classes in the same order, and last all predictions that are no class).
+    """
+
+    labels: list[str]
+    matrix: list[list[int]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the C + 1 columns; the last is "other", in brackets if a class has this name."""
+        return [*self.labels, "(other)" if "other" in self.labels else "other"]
+
+
+@dataclass(frozen=True)
+class CodedRows:
+    """Rows as numbers: `references` (n,) from 0 to C - 1, `predictions` (n,) from 0 to C, where C is no class."""
+
+    labels: list[str]
+    references: Codes
+    predictions: Codes
+
+
+def class_scores(references: list[str], predictions: list[str]) -> list[ClassScore]:
+    """Every class of the references, most frequent first, then alphabetically.
+
+    Raises:
+        ValueError: there are no rows, or not as many predictions as references.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rows = coded(references, predictions)
+    classes = range(len(rows.labels))
+    columns = precision_recall_fscore_support(rows.references, rows.predictions, labels=classes, zero_division=0)
+    return [
+        ClassScore(label, int(support), float(recall), float(precision), float(f1))
+        for label, precision, recall, f1, support in zip(rows.labels, *columns, strict=True)
+    ]
+
+
+def confusion(references: list[str], predictions: list[str]) -> Confusion:
+    """How often each class was taken for which.
+
+    Raises:
+        ValueError: there are no rows, or not as many predictions as references.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    rows = coded(references, predictions)
+    columns = range(len(rows.labels) + 1)
+    matrix = confusion_matrix(rows.references, rows.predictions, labels=columns)
+    return Confusion(rows.labels, matrix[:-1].tolist())
+
+
+def coded(references: list[str], predictions: list[str]) -> CodedRows:
+    """Labels as numbers, in the order of `class_scores`.
+
+    Raises:
+        ValueError: there are no rows, or not as many predictions as references.
+    """
+    import numpy as np
+
+    check_rows(references, predictions)
+    expected = [text.strip() for text in references]
+    counts = Counter(expected)
+    labels = sorted(counts, key=lambda label: (-counts[label], label))
+    codes = {label: code for code, label in enumerate(labels)}
+    return CodedRows(
+        labels,
+        np.array([codes[label] for label in expected], dtype=np.intp),
+        np.array([codes.get(text.strip(), len(labels)) for text in predictions], dtype=np.intp),
+    )
+
+
+def check_rows(references: list[str], predictions: list[str]) -> None:
+    """Raises ValueError: there are no rows, or not as many predictions as references."""
+    if len(references) != len(predictions):
+        raise ValueError(f"{len(references)} references but {len(predictions)} predictions: each row needs both")
+    if not references:
+        raise ValueError("there are no rows to score")

@@ -1,0 +1,125 @@
+"""Metrics over all rows by name, and how sure each is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hpsearch.errors import did_you_mean
+from hpsearch.metrics.classes import check_rows, class_scores, coded
+from hpsearch.metrics.comparison import Interval, interval, resampled_interval
+from hpsearch.metrics.text import ROW_METRICS, bleu, corpus_bleu, exact_match_raw
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Statistic = Callable[[NDArray[np.intp]], float]
+
+_MEANS: dict[str, Callable[[str, str], float]] = {
+    **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
+    "accuracy": exact_match_raw,
+}
+_NAMES = [*_MEANS, "bleu", "balanced_accuracy", "macro_f1"]
+
+
+def scores(references: list[str], predictions: list[str], names: Sequence[str]) -> dict[str, float]:
+    """Each named metric over all rows, from 0 to 1.
+
+    exact_match, exact_match_raw, token_f1, rouge1, rougeL: means over the rows. bleu: over the corpus, not the mean of
+    the rows' BLEU. accuracy: the share of labels that are equal (but for blanks around them; case counts).
+    balanced_accuracy, macro_f1: plain means over the classes of the references of recall and F1.
+
+    Raises:
+        ValueError: there are no rows, not as many predictions as references, or a metric is unknown.
+    """
+    check_rows(references, predictions)
+    return {name: _score(references, predictions, name) for name in names}
+
+
+def score_interval(references: list[str], predictions: list[str], name: str, seed: int = 0) -> Interval:
+    """How sure `scores` is of one metric, of any name: rows are resampled, and the metric computed over each resample.
+
+    Raises:
+        ValueError: there are no rows, not as many predictions as references, or the metric is unknown.
+    """
+    check_rows(references, predictions)
+    _check_name(name)
+    if name in _MEANS:
+        return interval(_row_values(references, predictions, name), seed)
+    statistic = (
+        _BleuOfRows(references, predictions) if name == "bleu" else _ClassesOfRows(references, predictions, name)
+    )
+    return resampled_interval(statistic, len(references), seed)
+
+
+def _score(references: list[str], predictions: list[str], name: str) -> float:
+    _check_name(name)
+    if name in _MEANS:
+        return sum(_row_values(references, predictions, name)) / len(references)
+    if name == "bleu":
+        return corpus_bleu(references, predictions)
+    classes = class_scores(references, predictions)
+    return sum(each.accuracy if name == "balanced_accuracy" else each.f1 for each in classes) / len(classes)
+
+
+def _row_values(references: list[str], predictions: list[str], name: str) -> list[float]:
+    return [_MEANS[name](reference, prediction) for reference, prediction in zip(references, predictions, strict=True)]
+
+
+def _check_name(name: str) -> None:
+    if name == "bertscore":
+        raise ValueError("bertscore is not computed here: it comes as a number per row, whose mean is the score")
+    if name not in _NAMES:
+        raise ValueError(f"no metric is called {name!r}; {did_you_mean(name, _NAMES)}")
+
+
+class _BleuOfRows:
+    """Corpus BLEU of any choice of rows, from n-gram counts that are taken once."""
+
+    def __init__(self, references: list[str], predictions: list[str]) -> None:
+        import numpy as np
+
+        pairs = zip(references, predictions, strict=True)
+        rows = [bleu().sentence_score(prediction, [reference]) for reference, prediction in pairs]
+        # (n, 2 × 4 + 2)
+        self._counts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows])
+
+    def __call__(self, rows: NDArray[np.intp]) -> float:
+        *n_grams, said, expected = self._counts[rows].sum(axis=0).tolist()
+        metric = bleu()
+        order = metric.max_ngram_order
+        score = metric.compute_bleu(
+            n_grams[:order],
+            n_grams[order:],
+            said,
+            expected,
+            smooth_method=metric.smooth_method,
+            effective_order=metric.effective_order,
+        )
+        return min(score.score / 100, 1.0)
+
+
+class _ClassesOfRows:
+    """balanced_accuracy or macro_f1 of any choice of rows, over the classes that the choice holds.
+
+    scikit-learn takes a millisecond or two for each; a test holds that this gives the same numbers.
+    """
+
+    def __init__(self, references: list[str], predictions: list[str], name: str) -> None:
+        self._rows = coded(references, predictions)
+        self._name = name
+
+    def __call__(self, rows: NDArray[np.intp]) -> float:
+        import numpy as np
+
+        count = len(self._rows.labels)
+        references, predictions = self._rows.references[rows], self._rows.predictions[rows]
+        support = np.bincount(references, minlength=count)
+        found = np.bincount(references[references == predictions], minlength=count)
+        if self._name == "balanced_accuracy":
+            of_class = found / np.maximum(support, 1)
+        else:
+            predicted = np.bincount(predictions, minlength=count)[:count]
+            of_class = 2 * found / np.maximum(support + predicted, 1)
+        return float(of_class[support > 0].mean())

@@ -1,0 +1,103 @@
+"""Study files out of other tools' training files: `hpsearch new --from`.
+
+A reader (one file per tool) asks a `ForeignFile` for each key that it understands and fills a `Draft`; what it did
+not ask for is told as not kept. `data` finds out how the rows can be read, `space` proposes what to search, and
+`writing` makes the commented text, which must load before anyone sees it.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hpsearch.errors import InputError, StudyFileErrors
+from hpsearch.spec.foreign import axolotl, llamafactory, llamafactory_v1
+from hpsearch.spec.foreign.data import put_data
+from hpsearch.spec.foreign.draft import Draft
+from hpsearch.spec.foreign.file import ForeignFile, read_foreign
+from hpsearch.spec.foreign.reasons import COMMON
+from hpsearch.spec.foreign.writing import study_text
+from hpsearch.spec.load import load_study
+
+__all__ = ["TOOLS", "NewStudy", "new_study"]
+
+TOOLS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[ForeignFile], Draft]]] = {
+    axolotl.TOOL: (axolotl.is_mine, axolotl.read),
+    llamafactory.TOOL: (llamafactory.is_mine, llamafactory.read),
+    llamafactory_v1.TOOL: (llamafactory_v1.is_mine, llamafactory_v1.read),
+}
+"""Tool → (whether a file with these keys is its, how to read it)."""
+
+
+@dataclass(frozen=True)
+class NewStudy:
+    """A study made from another tool's file; `script` rewrites its data and stands beside it, where one is needed."""
+
+    tool: str
+    text: str
+    script: str | None
+    script_name: str
+    not_kept: list[str]
+    to_do: list[str]
+
+
+def new_study(path: Path, output: Path) -> NewStudy:
+    """The study that will stand in `output`; nothing is written.
+
+    Raises:
+        InputError: no file of a known tool, or one that no study fits, with the reason.
+    """
+    file = read_foreign(path)
+    draft = _reader(file)(file)
+    _put_budget(draft)
+    script = output.with_name(f"{output.stem}_data.py")
+    validation = file.number("val_set_size", 0.0) or file.number("val_size", 0.0)
+    script_text = put_data(draft, script, validation)
+    draft.not_kept += file.left_over(COMMON)
+    text = study_text(draft, _study_name(output))
+    _check(text, path)
+    return NewStudy(draft.tool, text, script_text, script.name, list(map(str, draft.not_kept)), draft.to_do)
+
+
+def _reader(file: ForeignFile) -> Callable[[ForeignFile], Draft]:
+    found = next((read for is_mine, read in TOOLS.values() if is_mine(file.values)), None)
+    return found or _refuse_unknown(file)
+
+
+def _refuse_unknown(file: ForeignFile) -> NoReturn:
+    if {"study", "search"} <= set(file.values):
+        file.refuse("is a study file already; look at it with  hpsearch show")
+    if "compute_environment" in file.values or "distributed_type" in file.values:
+        file.refuse("is a launch configuration of accelerate: it says how to start processes, not what to train")
+    keys = ", ".join(list(file.values)[:6]) or "nothing"
+    file.refuse(
+        "is neither a LLaMA-Factory file (model_name_or_path with finetuning_type, template …) nor an Axolotl file "
+        f"(base_model); found: {keys}"
+    )
+
+
+def _put_budget(draft: Draft) -> None:
+    draft.set("budget.epochs", 1.0)
+    draft.set("budget.train_fraction", 0.25, "enough rows for losses to differ, few enough for many trials")
+    draft.set("budget.reports", 4)
+
+
+def _study_name(output: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", output.stem).lstrip("._-")
+    return name[:100] or "study"
+
+
+def _check(text: str, path: Path) -> None:
+    """A file is written only if it loads."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "study.yaml"
+        draft.write_text(text, encoding="utf-8")
+        try:
+            load_study(draft)
+        except StudyFileErrors as error:
+            words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in error.mistakes)
+            raise InputError(f"{path}: gives values that no study can have: {words}") from None

@@ -1,0 +1,41 @@
+"""A study in the making: values by section, a comment where one is needed, what was not kept, what is still to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpsearch.spec.foreign.file import ForeignFile, NotKept
+from hpsearch.spec.foreign.parts import Part
+
+SECTIONS = ("model", "data", "lora", "training", "budget", "final")
+
+
+@dataclass
+class Draft:
+    """What a reader fills in. Keys are dotted: `training.learning_rate`."""
+
+    file: ForeignFile
+    tool: str
+    task: str = "text-sft"
+    values: dict[str, dict[str, Any]] = field(default_factory=lambda: {name: {} for name in SECTIONS})
+    comments: dict[str, str] = field(default_factory=dict)
+    not_kept: list[NotKept] = field(default_factory=list)
+    to_do: list[str] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+
+    def set(self, key: str, value: Any, comment: str | None = None) -> None:
+        section, name = key.split(".")
+        self.values[section][name] = value
+        if comment:
+            self.comments[key] = comment
+
+    def get(self, key: str) -> Any:
+        section, name = key.split(".")
+        return self.values[section][name]
+
+    def drop(self, key: str, why: str) -> None:
+        """`key` of the file is not kept, or kept as something else; the reader gave the value already."""
+        value = self.file.values.get(key)
+        shown = f"{key}: {value}" if isinstance(value, str | int | float) else key
+        self.not_kept.append(NotKept((shown,), why))

@@ -1,0 +1,97 @@
+"""The data sets of a foreign file: where each lies, and what its rows look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "system": "system",
+}
+"""Who speaks, in the words of chat data sets, and in those of chat templates."""
+
+Form = Literal["pairs", "turns", "template", "unknown"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set.
+
+    `form` is how a row is read: `pairs` joins the question's columns and adds the answer, `turns` is a
+    conversation, `template` puts columns into a fixed text, `unknown` is for a person to look at.
+    """
+
+    name: str
+    """A hub name, or the absolute path of a file or folder."""
+    form: Form
+    is_local: bool = False
+    config: str | None = None
+    split: str = "train"
+    data_files: tuple[str, ...] = ()
+    revision: str | None = None
+    limit: int | None = None
+    questions: tuple[str, ...] = ()
+    between: str = "\n"
+    answer: str = ""
+    system: str | None = None
+    with_input: str = ""
+    without_input: str = ""
+    messages: str = "messages"
+    role: str = "role"
+    content: str = "content"
+    roles: tuple[tuple[str, str], ...] = tuple(ROLES.items())
+    in_pieces: bool = False
+    """Whether the content of a turn is a list of typed pieces."""
+    images: str | None = None
+    image_folder: str | None = None
+
+    def columns(self) -> dict[str, str] | None:
+        """hpsearch's columns where it can read the rows as they are."""
+        whole = not (self.data_files or self.revision or self.limit or "[" in self.split or "+" in self.split)
+        if not whole or self.images or self.in_pieces:
+            return None
+        if self.form == "pairs" and len(self.questions) == 1 and self.system is None:
+            return {"question": self.questions[0], "answer": self.answer}
+        said_as_meant = self.roles == tuple(ROLES.items()) or all(said == meant for said, meant in self.roles)
+        if self.form == "turns" and (self.role, self.content) == ("role", "content") and said_as_meant:
+            return {"messages": self.messages}
+        return None
+
+    def for_script(self) -> dict[str, Any]:
+        """The part as the rewriting script takes it."""
+        return {
+            "load": self._load(),
+            "limit": self.limit,
+            "form": self.form,
+            "questions": list(self.questions),
+            "between": self.between,
+            "answer": self.answer,
+            "system": self.system,
+            "with_input": self.with_input,
+            "without_input": self.without_input,
+            "messages": self.messages,
+            "role": self.role,
+            "content": self.content,
+            "roles": dict(self.roles),
+            "images": self.images,
+            "image_folder": self.image_folder,
+        }
+
+    def _load(self) -> dict[str, Any]:
+        """The arguments of `datasets.load_dataset`."""
+        if self.is_local and self.name.rpartition(".")[2] in ("json", "jsonl", "csv", "parquet"):
+            kind = self.name.rpartition(".")[2].replace("jsonl", "json")
+            return {"path": kind, "data_files": [self.name], "split": self.split}
+        given = {
+            "path": self.name,
+            "name": self.config,
+            "data_files": list(self.data_files) or None,
+            "split": self.split,
+            "revision": self.revision,
+        }
+        return {key: value for key, value in given.items() if value is not None}

@@ -1,0 +1,126 @@
+"""Rewrites the rows of another tool's data sets into the form that hpsearch reads. Run it once.
+
+`hpsearch new` puts a copy of this file beside a study whose data hpsearch can't read as it is; hpsearch itself
+never imports it. Rows that don't fit are left out and counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import load_dataset
+
+Row = dict[str, Any]
+
+PARTS: list[dict[str, Any]] = []
+TO = "messages"
+OUT = Path(__file__).with_suffix(".jsonl")
+
+
+def rewritten(row: Row, part: dict[str, Any], number: int) -> Row | str:
+    """The row in the form `TO`, or why it is left out."""
+    if TO == "prompt-completion":
+        return from_template(row, part)
+    messages = from_turns(row, part) if part["form"] == "turns" else from_columns(row, part)
+    if isinstance(messages, str) or TO == "messages":
+        return messages if isinstance(messages, str) else {"messages": messages}
+    return with_image(messages, row, part, number)
+
+
+def from_columns(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
+    question = part["between"].join(str(row[name]) for name in part["questions"] if row.get(name))
+    answer = row.get(part["answer"])
+    if not question or not answer:
+        return "no question or no answer"
+    system = row.get(part["system"]) if part["system"] else None
+    before = [{"role": "system", "content": str(system)}] if system else []
+    return [*before, {"role": "user", "content": question}, {"role": "assistant", "content": str(answer)}]
+
+
+def from_turns(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
+    messages = []
+    for turn in row.get(part["messages"]) or []:
+        role = part["roles"].get(turn.get(part["role"]))
+        if role is None:
+            return f"a turn of {turn.get(part['role'])!r}"
+        messages.append({"role": role, "content": text_of(turn.get(part["content"]))})
+    if not messages or messages[-1]["role"] != "assistant":
+        return "the last turn is not the assistant's"
+    return messages
+
+
+def text_of(content: Any) -> str:
+    pieces = content if isinstance(content, list) else [{"text": content}]
+    texts = [piece.get("text") or piece.get("value") for piece in pieces if piece.get("type", "text") == "text"]
+    return "".join(str(text) for text in texts if text).strip()
+
+
+def from_template(row: Row, part: dict[str, Any]) -> Row | str:
+    texts = [str(row.get(name) or "") for name in (*part["questions"], "")][:2]
+    prompt = part["with_input"] if texts[1] else part["without_input"]
+    answer = row.get(part["answer"])
+    if not texts[0] or not answer:
+        return "no instruction or no answer"
+    parts = {"{instruction}": texts[0], "{input}": texts[1], "{system}": str(row.get(part["system"]) or "")}
+    for place, text in parts.items():
+        prompt = prompt.replace(place, text)
+    return {"prompt": prompt, "completion": str(answer)}
+
+
+def with_image(messages: list[dict[str, str]], row: Row, part: dict[str, Any], number: int) -> Row | str:
+    """The first question and its answer: hpsearch asks one question about one image."""
+    images = row.get(part["images"]) or images_in(row, part)
+    images = images if isinstance(images, list) else [images]
+    if len(images) != 1:
+        return f"{len(images)} images"
+    said = {role: next((m["content"] for m in messages if m["role"] == role), "") for role in ("user", "assistant")}
+    question = said["user"].replace("<image>", "").strip()
+    return {"image": image_path(images[0], part, number), "question": question, "answer": said["assistant"]}
+
+
+def images_in(row: Row, part: dict[str, Any]) -> list[Any]:
+    """Images that stand among the pieces of a turn's content."""
+    contents = [turn.get(part["content"]) for turn in row.get(part["messages"]) or []]
+    pieces = [piece for content in contents if isinstance(content, list) for piece in content]
+    found = [piece for piece in pieces if str(piece.get("type")).startswith("image")]
+    return [piece.get("path") or piece.get("value") or piece.get("image") or piece.get("url") for piece in found]
+
+
+def image_path(image: Any, part: dict[str, Any], number: int) -> str:
+    if isinstance(image, str):
+        return str(Path(part["image_folder"] or ".", image))
+    folder = OUT.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    image.convert("RGB").save(folder / f"{number}.png")
+    return str(Path(folder.name, f"{number}.png"))
+
+
+def rows_of(part: dict[str, Any]) -> Iterator[Row]:
+    rows = load_dataset(**part["load"])
+    for position, row in enumerate(rows):
+        if part["limit"] and position == part["limit"]:
+            return
+        yield dict(row)
+
+
+def main() -> None:
+    left_out: Counter[str] = Counter()
+    written = 0
+    with OUT.open("w", encoding="utf-8") as file:
+        for part in PARTS:
+            for row in rows_of(part):
+                made = rewritten(row, part, written)
+                if isinstance(made, str):
+                    left_out[made] += 1
+                    continue
+                file.write(json.dumps(made, ensure_ascii=False) + "\n")
+                written += 1
+    print(f"{OUT.name}: {written} rows", *(f"left out: {count} × {why}" for why, count in left_out.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The search space that is proposed around the values of a foreign file: small, each range with its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpsearch.spec.foreign.draft import Draft
+
+FACTOR = 5
+
+
+def propose(draft: Draft) -> list[tuple[str, Any, str]]:
+    """(knob, range or choices, why), for each knob worth searching."""
+    rate, rank = draft.get("training.learning_rate"), draft.get("lora.r")
+    alpha, dropout = draft.get("lora.alpha"), draft.get("lora.dropout")
+    steps, batch = draft.get("training.gradient_accumulation_steps"), draft.get("training.batch_size")
+    return [
+        (
+            "training.learning_rate",
+            {"low": _rounded(rate / FACTOR), "high": _rounded(rate * FACTOR), "log": True},
+            f"the file's value ×/÷ {FACTOR}: it matters most",
+        ),
+        ("lora.r", _neighbours(rank), f"half and twice {rank}"),
+        (
+            "lora.alpha",
+            _neighbours(alpha),
+            f"the update is scaled by alpha / r, {alpha / rank:g} in the file; this stays within 4 times of it",
+        ),
+        ("lora.dropout", sorted({0.0, 0.05, 0.1, dropout}), "0 where data is plenty, more where it is scarce"),
+        (
+            "training.gradient_accumulation_steps",
+            _neighbours(steps),
+            f"an optimizer step takes {batch} × this many rows; batch_size itself decides on memory, not on learning",
+        ),
+    ]
+
+
+def _neighbours(value: int) -> list[int]:
+    """Half, the same, twice; from 1 on upwards."""
+    return [1, 2, 4] if value == 1 else sorted({value // 2, value, value * 2})
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")

@@ -1,0 +1,123 @@
+"""Classification of images: a two-layer head on the mean of the last hidden states, trained beside the adapter.
+
+The untuned base has no head. What it is compared by is the class name that it finds likeliest to follow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hpsearch.spec.model import HeadSpec
+from hpsearch.train.encoding import Batch, Encoder, Row
+from hpsearch.train.loss import mixed_precision, token_losses
+from hpsearch.train.tasks.task import Answer, RowLoss, Task
+from hpsearch.trial import AnswersConfig
+
+_HEAD = "classification_head"
+_FILE = "head.safetensors"
+
+
+class Classifying:
+    """Learns the class of an image."""
+
+    has_own_loss = True
+
+    def __init__(self, encoder: Encoder, answers: AnswersConfig, train_rows: Dataset | None) -> None:
+        self._encoder = encoder
+        self._spec = answers.head
+        self._classes = answers.classes
+        self._weights = None if train_rows is None else class_weights(train_rows["label"], self._classes, self._spec)
+
+    def extend(self, model: Any) -> None:
+        width = model.get_input_embeddings().weight.shape[1]
+        head = make_head(self._spec, width, len(self._classes))
+        model.add_module(_HEAD, head.to(model.device))
+
+    def collate(self, rows: list[Row]) -> Batch:
+        batch = self._encoder.collate_prompts(rows)
+        batch["labels"] = torch.tensor([self._classes.index(row["label"]) for row in rows])
+        return batch
+
+    def training_loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        weights = None if self._weights is None else self._weights.to(model.device)
+        return cross_entropy(logits_of(model, batch), batch["labels"].to(model.device), weight=weights)
+
+    @torch.no_grad()
+    def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
+        """One per row and unweighted, so that trials with different weights are compared by the same measure."""
+        batch = self.collate(rows)
+        with mixed_precision(model.device, dtype):
+            logits = logits_of(model, batch)
+        losses = cross_entropy(logits, batch["labels"].to(model.device), reduction="none")
+        return [RowLoss(float(loss), 1) for loss in losses]
+
+    @torch.no_grad()
+    def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
+        if not is_tuned:
+            chosen = self._likeliest_names(model, rows, dtype)
+        else:
+            with mixed_precision(model.device, dtype):
+                chosen = logits_of(model, self._encoder.collate_prompts(rows)).argmax(dim=1).cpu()
+        return [Answer(self._classes[int(position)]) for position in chosen]
+
+    def _likeliest_names(self, model: Any, rows: list[Row], dtype: torch.dtype) -> torch.Tensor:
+        """By the mean log-likelihood of each name's tokens, so that long names are not at a disadvantage."""
+        per_class = []
+        for name in self._classes:
+            named = [
+                {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": name}]} for row in rows
+            ]
+            totals, counts = token_losses(model, self._encoder.collate(named), dtype)
+            per_class.append(totals / counts)
+        return torch.stack(per_class).argmin(dim=0)
+
+    def save(self, model: Any, folder: Path) -> None:
+        head = getattr(model, _HEAD)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}, folder / _FILE
+        )
+
+    def load(self, model: Any, folder: Path) -> None:
+        getattr(model, _HEAD).load_state_dict(load_file(folder / _FILE))
+
+
+def make_head(spec: HeadSpec, width: int, num_classes: int) -> torch.nn.Module:
+    """(rows, width) → (rows, classes)."""
+    return torch.nn.Sequential(
+        torch.nn.Dropout(spec.dropout),
+        torch.nn.Linear(width, spec.hidden),
+        torch.nn.GELU(),
+        torch.nn.Dropout(spec.dropout),
+        torch.nn.Linear(spec.hidden, num_classes),
+    )
+
+
+def logits_of(model: Any, batch: Batch) -> torch.Tensor:
+    """(rows, classes), in float32. The language head is not computed."""
+    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    hidden = model.get_base_model().model(**inputs, use_cache=False).last_hidden_state.float()
+    mask = inputs["attention_mask"].unsqueeze(-1).float()
+    pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+    logits: torch.Tensor = getattr(model, _HEAD)(pooled)
+    return logits.float()
+
+
+def class_weights(labels: list[str], classes: list[str], spec: HeadSpec) -> torch.Tensor | None:
+    """(classes,), with mean 1 over the classes; None: all rows weigh the same. From the training rows alone."""
+    beta = spec.balance_beta
+    if beta is None:
+        return None
+    counts = Counter(labels)
+    weights = torch.tensor([(1 - beta) / (1 - beta ** max(1, counts[name])) for name in classes])
+    return weights * len(classes) / weights.sum()
+
+
+VLM_CLASSIFY = Task(AutoModelForImageTextToText, AutoProcessor, has_images=True, skill=Classifying)

@@ -1,0 +1,84 @@
+"""What a result becomes in the store: its facts with their units, and how far it is beyond the memory budget."""
+
+from __future__ import annotations
+
+import pytest
+from contract_parts import ledger_of
+
+from hpsearch.search.search import facts, memory_violation
+from hpsearch.trial import GIB, Outcome, TrialResult
+
+OOM, RAN = Outcome.OUT_OF_MEMORY, Outcome.COMPLETE
+
+
+class TestFacts:
+    @pytest.mark.parametrize(
+        ("outcome", "bytes_needed", "peak", "memory_gib", "violation"),
+        [
+            (OOM, 32 * GIB, None, None, 1.0),
+            (RAN, None, 32 * GIB, None, None),
+            (OOM, None, None, 16, 1.0),
+            (OOM, 24 * GIB, None, 16, 0.5),
+            (OOM, 8 * GIB, None, 16, 1e-3),  # a small card ran out of what the budget allows: too much all the same
+            (OOM, 24 * GIB, 8 * GIB, 16, 0.5),
+            (RAN, None, 24 * GIB, 16, 0.5),
+            (RAN, None, 16 * GIB, 16, 0.0),
+            (RAN, None, 8 * GIB, 16, -0.5),
+            (RAN, None, 0, 16, -1.0),
+            (RAN, None, None, 16, -1.0),
+            (Outcome.DIVERGED, None, 24 * GIB, 16, 0.5),
+            (Outcome.FAILED, None, None, None, None),
+        ],
+    )
+    def test_the_violation_of_a_memory_budget(
+        self,
+        outcome: Outcome,
+        bytes_needed: int | None,
+        peak: int | None,
+        memory_gib: float | None,
+        violation: float | None,
+    ) -> None:
+        ledger = None if peak is None else ledger_of(peak)
+        result = TrialResult(outcome=outcome, bytes_needed=bytes_needed, ledger=ledger)
+        assert memory_violation(result, memory_gib) == violation
+
+    def test_what_is_unknown_is_left_out(self) -> None:
+        assert facts(TrialResult(outcome=Outcome.PRUNED)) == {
+            "outcome": "pruned",
+            "seconds": 0.0,
+            "optimizer_steps": 0,
+            "trainable_percent": 0.0,
+        }
+
+    def test_a_result_s_facts_with_their_units(self) -> None:
+        leak = ledger_of(3 * GIB, not_given_back=["threads", "hooks"], witnessed_device_bytes=5 * 2**20)
+        result = TrialResult(
+            outcome=Outcome.FAILED,
+            reason="it crashed",
+            train_seconds=12.345,
+            num_steps=70,
+            trainable_parameters=1,
+            total_parameters=300,
+            traceback="first" + "x" * 9000 + "last",
+            bytes_needed=7,
+            ledger=leak,
+        )
+        found = facts(result)
+        assert str(found.pop("traceback")) == "x" * 7996 + "last"
+        assert found == {
+            "outcome": "failed",
+            "reason": "it crashed",
+            "seconds": 12.3,
+            "optimizer_steps": 70,
+            "trainable_percent": 0.3333,
+            "bytes_needed": 7,
+            "ledger.closes": False,
+            "ledger.not_given_back": "threads, hooks",
+            "ledger.peak_device_gib": 3.0,
+            "ledger.peak_host_gib": 2.0,
+            "ledger.host_mib_after": 3.0,
+            "ledger.device_mib_after": 0.5,
+            "ledger.live_tensors_after": 7,
+            "ledger.base_fingerprint": "f00d",
+            "ledger.witnessed_device_mib": 5.0,
+        }

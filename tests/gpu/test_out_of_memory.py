@@ -1,0 +1,122 @@
+"""Real out-of-memory errors: torch's allocator is given a small part of the card, and a batch that can't fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpsearch.data.prepared import write_rows
+from hpsearch.data.rows import Row
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.trial import MIB, Outcome, TrialConfig
+from tests.integration.conftest import Driver, changed, hpsearch, text_config
+
+pytestmark = pytest.mark.needs_gpu
+
+LIMIT_BYTES = 512 * MIB
+TOO_MANY_ROWS = 256
+FEW_ROWS = 2
+NUM_WORDS = 300
+QUESTION = "How does it go on?"
+
+STUDY = f"""\
+study: small_card
+task: text-sft
+model: {{base: "tiny:qwen2"}}
+data: {{source: rows.jsonl, max_tokens: 1024}}
+training:
+  batch_size: {TOO_MANY_ROWS}
+  evaluation_batch_size: 2
+  gradient_accumulation_steps: 1
+  gradient_checkpointing: false
+budget: {{max_steps: 2, reports: 1, memory_gib: {LIMIT_BYTES / 2**30}}}
+search:
+  trials: 4
+  sampler: random
+  pruner: none
+  space:
+    training.batch_size: [{TOO_MANY_ROWS}, 1, {FEW_ROWS}, 3, 4]
+"""
+
+
+@pytest.fixture
+def small_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers that are started now get `LIMIT_BYTES` from torch's allocator, whatever the card has."""
+    import torch
+
+    share = LIMIT_BYTES / torch.cuda.get_device_properties(0).total_memory
+    settings = f"expandable_segments:True,per_process_memory_fraction:{share:.8f}"
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", settings)
+
+
+def answer(number: int) -> str:
+    return " ".join(str((number + word) % 10) for word in range(NUM_WORDS))
+
+
+def long_config(folder: Path) -> TrialConfig:
+    """A trial on rows of some six hundred tokens each."""
+    rows = [
+        Row(
+            id=str(number),
+            messages=[{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer(number)}],
+            image=None,
+            image_sha256=None,
+            group=None,
+            label=None,
+            split=None,
+        )
+        for number in range(TOO_MANY_ROWS)
+    ]
+    write_rows(rows, folder / "train")
+    write_rows(rows[:2], folder / "validation")
+    config = text_config((folder / "train", folder / "validation"), budget=BudgetSpec(max_steps=2, reports=1))
+    return changed(config, training__evaluation_batch_size=2)
+
+
+@pytest.mark.usefixtures("small_card")
+def test_too_large_a_batch_is_an_answer_and_the_next_trainer_is_fine(
+    start_driver: Callable[[], Driver], tmp_path: Path
+) -> None:
+    config = long_config(tmp_path)
+    driver = start_driver()
+    result = driver.run(tmp_path / "large", changed(config, training__batch_size=TOO_MANY_ROWS))
+    assert result.outcome is Outcome.OUT_OF_MEMORY, result.reason
+    assert result.bytes_needed is not None
+    assert result.bytes_needed > LIMIT_BYTES / 2, "what was held is missing"
+    assert result.ledger is not None
+    assert 0 < result.ledger.peak_device_bytes <= LIMIT_BYTES
+    assert not driver.was_clean
+    driver.process.end()
+    driver = start_driver()
+    small = driver.run(tmp_path / "small", changed(config, training__batch_size=FEW_ROWS))
+    assert small.outcome is Outcome.COMPLETE, small.reason
+    assert driver.was_clean
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_card")
+def test_a_search_prunes_it_with_the_bytes_needed_and_goes_on(workplace: Path) -> None:
+    rows = [{"question": f"{QUESTION} {number}", "answer": answer(number)} for number in range(2 * TOO_MANY_ROWS)]
+    (workplace / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (workplace / "study.yaml").write_text(STUDY)
+    code, said = hpsearch("run", "study.yaml")
+    assert code == 0, said
+    trials = optuna.load_study(study_name="small_card", storage="sqlite:///storage/hpsearch.db").trials
+    large = [trial for trial in trials if trial.params["training.batch_size"] == TOO_MANY_ROWS]
+    small = [trial for trial in trials if trial not in large]
+    assert large[0] is trials[0], "the file's own values come first"
+    assert small, "every trial was too large: take another seed"
+    assert {trial.state for trial in large} == {TrialState.PRUNED}, said
+    assert {trial.state for trial in small} == {TrialState.COMPLETE}, said
+    for trial in large:
+        assert trial.user_attrs["outcome"] == Outcome.OUT_OF_MEMORY
+        assert trial.user_attrs["bytes_needed"] > LIMIT_BYTES / 2
+        assert all(violation > 0 for violation in trial.constraints.values())
+        assert trial.constraints
+    for trial in small:
+        assert all(violation <= 0 for violation in trial.constraints.values())

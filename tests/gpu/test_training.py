@@ -1,0 +1,83 @@
+"""4-bit training on CUDA: it learns, in the compute type that the card has, with a paged optimizer too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.spec.model import ModelSpec
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.trial import Outcome, TrialResult
+from tests.integration.conftest import Driver, changed, text_config
+
+pytestmark = pytest.mark.needs_gpu
+
+Rows = tuple[Path, Path]
+StartDriver = Callable[[], Driver]
+LEARNING: dict[str, Any] = {"budget": BudgetSpec(max_steps=16, reports=4), "training__learning_rate": 5e-3}
+RANK_OF_PAGED_STATES = 512
+"""bitsandbytes pages the states of tensors with 100,000 elements or more: 512 × 256 in tiny:qwen2's MLP."""
+
+
+def assert_learned(result: TrialResult) -> None:
+    assert result.outcome is Outcome.COMPLETE, result.reason
+    first, *_, last = [report.loss for report in result.reports]
+    assert last < 0.8 * first
+
+
+def test_a_text_trial_learns(start_driver: StartDriver, text_rows: Rows, tmp_path: Path) -> None:
+    driver = start_driver()
+    result = driver.run(tmp_path / "trial", text_config(text_rows, **LEARNING))
+    assert_learned(result)
+    assert not driver.process.device.startswith("CPU")
+    assert driver.was_clean, result.ledger
+    assert result.ledger is not None
+    assert result.ledger.peak_device_bytes > result.ledger.after.device_allocated_bytes > 0
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_vision_trial_learns(
+    start_driver: StartDriver, image_rows: Rows, tmp_path: Path, checkpointing: bool
+) -> None:
+    config = changed(text_config(image_rows, **LEARNING), task="vlm-sft", model__base="tiny:gemma3", lora__vision=True)
+    driver = start_driver()
+    assert_learned(driver.run(tmp_path / "trial", changed(config, training__gradient_checkpointing=checkpointing)))
+    assert driver.was_clean
+
+
+@pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit"])
+def test_an_optimizer_of_bitsandbytes_learns(
+    start_driver: StartDriver, text_rows: Rows, tmp_path: Path, optimizer: str
+) -> None:
+    config = text_config(text_rows, **LEARNING, training__optimizer=optimizer, lora__r=RANK_OF_PAGED_STATES)
+    config = changed(config, lora__alpha=RANK_OF_PAGED_STATES, training__learning_rate=5e-4)
+    assert config.taints_process == optimizer.startswith("paged")
+    assert_learned(start_driver().run(tmp_path / "trial", config))
+
+
+def test_it_computes_in_bfloat16_where_the_card_has_it() -> None:
+    import torch
+    from bitsandbytes.nn import Linear4bit
+
+    from hpsearch.train.bases import compute_dtype, load_base
+    from hpsearch.train.loss import mixed_precision
+    from hpsearch.train.tasks import TASKS
+
+    has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+    wanted = torch.bfloat16 if has_it else torch.float16
+    spec = ModelSpec(base="tiny:qwen2")
+    assert compute_dtype(spec) is wanted
+    model = load_base(TASKS["text-sft"], spec, lambda *_: None).fresh_model()
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert layers
+    assert {layer.weight.device.type for layer in layers} == {"cuda"}
+    assert {layer.compute_dtype for layer in layers} == {wanted}
+    computed = set()
+    for layer in layers:
+        layer.register_forward_hook(lambda _, __, output: computed.add(output.dtype))
+    with torch.no_grad(), mixed_precision(model.device, wanted):
+        model(input_ids=torch.zeros((1, 8), dtype=torch.long, device="cuda"))
+    assert computed == {wanted}

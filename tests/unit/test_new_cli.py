@@ -1,0 +1,104 @@
+"""`hpsearch new` as a person meets it: exit codes, what is printed, and that nothing is overwritten unasked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.cli import main
+from hpsearch.spec import load_study
+from tests.unit.new_fixtures import AXOLOTL, write
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command; returns its exit code."""
+
+    def run_it(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["hpsearch", "new", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    return run_it
+
+
+ALPACA = AXOLOTL | {"datasets": [{"path": "org/alpaca", "type": "alpaca"}]}
+
+
+def test_the_study_is_written_and_the_rest_is_told(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(workplace, ALPACA)
+    assert run("--from", "their.yaml", "-o", "studies/mine.yaml") == 0
+    said = capsys.readouterr().out
+    assert load_study(workplace / "studies" / "mine.yaml").spec.study == "mine"
+    compile((workplace / "studies" / "mine_data.py").read_text(), "mine_data.py", "exec")
+    for words in (
+        "a file of Axolotl",
+        "not kept:",
+        "- sample_packing: rows",
+        "to do",
+        "python studies/mine_data.py",
+        "next:",
+    ):
+        assert words in said
+
+
+def test_without_a_name_it_lands_in_this_folder(workplace: Path, run: Run) -> None:
+    (workplace / "elsewhere").mkdir()
+    write(workplace / "elsewhere", AXOLOTL)
+    assert run("--from", "elsewhere/their.yaml") == 0
+    assert [file.name for file in workplace.glob("*.*")] == ["their_study.yaml"]
+
+
+@pytest.mark.parametrize("there", ["mine.yaml", "mine_data.py"])
+def test_nothing_is_overwritten_without_force(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str], there: str
+) -> None:
+    write(workplace, ALPACA)
+    (workplace / there).write_text("mine\n")
+    assert run("--from", "their.yaml", "-o", "mine.yaml") == 2
+    assert f"{there}: is there already" in capsys.readouterr().err
+    assert sorted(file.name for file in workplace.iterdir()) == sorted(["their.yaml", there])
+    assert (workplace / there).read_text() == "mine\n"
+    assert run("--from", "their.yaml", "-o", "mine.yaml", "--force") == 0
+    assert (workplace / there).read_text() != "mine\n"
+
+
+def test_the_file_itself_is_never_overwritten(workplace: Path, run: Run) -> None:
+    before = write(workplace, AXOLOTL).read_text()
+    assert run("--from", "their.yaml", "-o", "their.yaml", "--force") == 2
+    assert (workplace / "their.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rl": "kto"}, "trains on preferences"),
+        ({"base_model": ...}, "is neither"),
+        ({"lora_dropout": 2}, "lora.dropout"),
+    ],
+)
+def test_a_refusal_exits_with_2_and_writes_nothing(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    write(workplace, AXOLOTL, **changes)
+    assert run("--from", "their.yaml", "-o", "mine.yaml") == 2
+    assert words in capsys.readouterr().err
+    assert [file.name for file in workplace.iterdir()] == ["their.yaml"]
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_a_file_that_is_not_there_exits_with_2(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run("--from", name) == 2
+    assert name in capsys.readouterr().err
+    assert list(workplace.iterdir()) == []
