@@ -6,7 +6,6 @@ that the driver counts for it. The first third of the trials, in which libraries
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -51,9 +50,7 @@ class NaiveLoop:
 @contextmanager
 def naive_loop(folder: Path, shape: Shape) -> Iterator[NaiveLoop]:
     folder.mkdir()
-    for name, rows in zip(("train", "validation"), shape.rows(), strict=True):
-        text = "\n".join(json.dumps({"messages": row.messages}) for row in rows)
-        (folder / f"{name}.jsonl").write_text(text)
+    shape.write_rows(folder / "rows.jsonl")
     log = folder / "log.txt"
     with log.open("w") as errors:
         process = subprocess.Popen(

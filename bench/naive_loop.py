@@ -8,9 +8,12 @@ on stdout answers.
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from bench.shapes import NUM_TRAIN_ROWS, NUM_VALIDATION_ROWS
 
 DONE = "the trial is done"
 
@@ -18,14 +21,22 @@ DONE = "the trial is done"
 def main(base: str, steps: int, folder: Path) -> None:
     import datasets
     import optuna
-    from datasets import Dataset
 
     datasets.disable_progress_bars()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    train, validation = (
-        Dataset.from_json(str(folder / f"{name}.jsonl"), cache_dir=str(folder / "cache"))
-        for name in ("train", "validation")
+    rows = datasets.Dataset.from_list(
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": row["question"]},
+                    {"role": "assistant", "content": row["answer"]},
+                ]
+            }
+            for row in map(json.loads, (folder / "rows.jsonl").read_text().splitlines())
+        ]
     )
+    train = rows.select(range(NUM_TRAIN_ROWS))
+    validation = rows.select(range(NUM_TRAIN_ROWS, NUM_TRAIN_ROWS + NUM_VALIDATION_ROWS))
     study = optuna.create_study(direction="minimize")
     for _ in sys.stdin:
         study.optimize(lambda trial: objective(trial, base, steps, folder, train, validation), n_trials=1)

@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import yaml
 from datasets import disable_progress_bars
 from optuna.trial import TrialState
 
-from bench.shapes import Shape
-from hpsearch.data.manifest import Manifest
-from hpsearch.data.prepared import write_rows
+from bench.shapes import NUM_TRAIN_ROWS, NUM_VALIDATION_ROWS, Shape
 from hpsearch.folders import StorageFolder
-from hpsearch.search import Search
-from hpsearch.spec import StudySpec
+from hpsearch.spec import load_study
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.workers import own_worker_id
-from hpsearch.worker.opening import OpenStudy
+from hpsearch.worker.opening import OpenStudy, open_study
 from hpsearch.worker.stopping import StopFlag
 from hpsearch.worker.trainer_process import TrainerProcess
 from hpsearch.worker.worker import Worker
 
-NO_MANIFEST = Manifest(splits={"train": [], "validation": [], "test": []}, left_out={})
-"""These studies bring their rows along: there is no source to check them against."""
-
 
 class RunningSearch:
-    """A worker on its study, and the trainer processes that it started; the last one is alive or none is."""
+    """A worker on its study, and the trainer processes that it started for trials."""
 
     def __init__(self, study: OpenStudy, store: Store, log: Path) -> None:
         self.trainers: list[TrainerProcess] = []
@@ -60,18 +56,17 @@ class RunningSearch:
 
 @contextmanager
 def running_search(folder: Path, shape: Shape, trials: int, trials_per_process: int | None) -> Iterator[RunningSearch]:
-    """A study of `trials` trials in `folder`, which is made. Its trainers are gone afterwards."""
-    spec = study_spec(shape, trials, trials_per_process)
-    storage = StorageFolder(folder)
+    """A study of `trials` trials, opened in `folder`, which is made. Its trainers are gone afterwards."""
+    disable_progress_bars()
+    folder.mkdir()
+    shape.write_rows(folder / "rows.jsonl")
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(study(shape, trials, trials_per_process)))
+    log = folder / "trainer.txt"
+    storage = StorageFolder(folder / "storage")
     with Store(parse_url(f"sqlite:///{storage.database}", from_argv=False)) as store:
-        study_id = Search(store, spec).study_id
-        store.studies.create(study_id, spec, trials, NO_MANIFEST.to_bytes(), folder)
-        disable_progress_bars()
-        paths = (folder / "train", folder / "validation")
-        for path, rows in zip(paths, shape.rows(), strict=True):
-            write_rows(rows, path)
-        study = OpenStudy(spec, study_id, NO_MANIFEST, *paths, storage)
-        search = RunningSearch(study, store, folder / "trainer.txt")
+        opened = open_study(load_study(file), store, storage, lambda: TrainerProcess(log), lambda *_: None, joins=False)
+        search = RunningSearch(opened, store, log)
         try:
             yield search
         finally:
@@ -79,22 +74,28 @@ def running_search(folder: Path, shape: Shape, trials: int, trials_per_process: 
                 trainer.end()
 
 
-def study_spec(shape: Shape, trials: int, trials_per_process: int | None) -> StudySpec:
-    return StudySpec.model_validate(
-        {
-            "study": "bench",
-            "task": "text-sft",
-            "model": shape.model.model_dump(),
-            "data": {"source": "rows.jsonl", "max_tokens": 1024},
-            "lora": shape.lora.model_dump(),
-            "training": shape.training.model_dump(),
-            "budget": shape.budget.model_dump(),
-            "search": {
-                "trials": trials,
-                "sampler": "random",
-                "pruner": "none",
-                "trials_per_process": trials_per_process,
-                "space": {"training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}},
-            },
-        }
-    )
+def study(shape: Shape, trials: int, trials_per_process: int | None) -> dict[str, Any]:
+    """What the study file says."""
+    num_rows = NUM_TRAIN_ROWS + 2 * NUM_VALIDATION_ROWS
+    share = NUM_VALIDATION_ROWS / num_rows
+    return {
+        "study": "bench",
+        "task": "text-sft",
+        "model": {"base": shape.base},
+        "data": {"source": "rows.jsonl", "split": {"train": 1 - 2 * share, "validation": share, "test": share}},
+        "lora": {"r": 8, "alpha": 16, "dropout": 0.05},
+        "training": {
+            "batch_size": 4,
+            "gradient_accumulation_steps": 1,
+            "evaluation_batch_size": 4,
+            "gradient_checkpointing": False,
+        },
+        "budget": {"max_steps": shape.steps, "reports": 1},
+        "search": {
+            "trials": trials,
+            "sampler": "random",
+            "pruner": "none",
+            "trials_per_process": trials_per_process,
+            "space": {"training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}},
+        },
+    }

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.comparison import Say
-from hpsearch.data.rows import Row
-from hpsearch.spec.model import LoraSpec, ModelSpec
-from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
 NUM_TRAIN_ROWS = 64
 NUM_VALIDATION_ROWS = 8
+VOCABULARY = ("benign", "malignant", "red", "white", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -27,40 +26,14 @@ class Shape:
     warm_base_pairs: int
     growth_trials: int
 
-    @property
-    def model(self) -> ModelSpec:
-        return ModelSpec(base=self.base)
-
-    @property
-    def lora(self) -> LoraSpec:
-        return LoraSpec(r=8, alpha=16, dropout=0.05)
-
-    @property
-    def training(self) -> TrainingSpec:
-        return TrainingSpec(
-            batch_size=4,
-            gradient_accumulation_steps=1,
-            evaluation_batch_size=4,
-            gradient_checkpointing=False,
-            optimizer="adamw_torch",
-        )
-
-    @property
-    def budget(self) -> BudgetSpec:
-        return BudgetSpec(max_steps=self.steps, reports=1)
-
-    def rows(self) -> tuple[list[Row], list[Row]]:
-        """(train, validation): questions with answers of `words` random words."""
+    def write_rows(self, file: Path) -> None:
+        """Questions with answers of `words` random words, as JSON lines: rows to train, validate and test with."""
         draw = random.Random(0)
-        rows = [self._row(number, draw) for number in range(NUM_TRAIN_ROWS + NUM_VALIDATION_ROWS)]
-        return rows[:NUM_TRAIN_ROWS], rows[NUM_TRAIN_ROWS:]
-
-    def _row(self, number: int, draw: random.Random) -> Row:
-        answer = " ".join(
-            draw.choice(("benign", "malignant", "red", "white", "low", "high")) for _ in range(self.words)
-        )
-        messages = [{"role": "user", "content": f"What is row {number}?"}, {"role": "assistant", "content": answer}]
-        return Row(str(number), messages, image=None, image_sha256=None, group=None, label=None, split=None)
+        lines = []
+        for number in range(NUM_TRAIN_ROWS + 2 * NUM_VALIDATION_ROWS):
+            answer = " ".join(draw.choice(VOCABULARY) for _ in range(self.words))
+            lines.append(json.dumps({"question": f"What is row {number}?", "answer": answer}))
+        file.write_text("\n".join(lines))
 
 
 def chosen(folder: Path, say: Say) -> Shape:

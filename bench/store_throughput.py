@@ -17,7 +17,6 @@ import optuna
 from sqlalchemy import make_url
 
 from bench.comparison import Comparison, Finding, NotMeasured, Say, Side
-from bench.searches import NO_MANIFEST
 from hpsearch.search import Search
 from hpsearch.spec import StudySpec
 from hpsearch.store import Store
@@ -87,7 +86,7 @@ def ours(store: Store) -> Callable[[], None]:
         }
     )
     search = Search(store, spec)
-    store.studies.create(search.study_id, spec, spec.searched.trials, NO_MANIFEST.to_bytes(), Path())
+    store.studies.create(search.study_id, spec, spec.searched.trials, b"no manifest", Path())
     worker_id = own_worker_id()
     result = _result()
 
@@ -97,7 +96,7 @@ def ours(store: Store) -> Callable[[], None]:
         assert lease is not None
         trial = search.start(lease)
         for report in result.reports:
-            search.report(trial, report.step, report.loss)
+            search.report(trial, report)
         store.leases.store_result(trial.lease, result.model_dump_json())
         search.tell(trial, result)
         store.leases.close(trial.lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ def dashboard(
 
     console = open_console()
     storage = storage_folder()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # what `kill`, systemd and Docker send
     with open_store(store) as opened:
         board = start_tensorboard(storage.runs, host, tensorboard_port)
         console.print(f"dashboard:   http://{host}:{port}")

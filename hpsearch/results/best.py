@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+
+import yaml
 
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.source import local_source
@@ -15,7 +17,7 @@ from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec import dump_study
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.knobs import KNOBS
-from hpsearch.spec.study import StudySpec, Values
+from hpsearch.spec.study import StudySpec, Values, flat
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Best:
     trial: TrialView
     values: Values
     final: StudySpec
-    """The study with the trial's values, its data made absolute, and nothing left to search."""
+    """The study with the trial's values, its data and base made absolute, and nothing left to search."""
+    file: Path
+    """Where the study is described."""
 
 
 def choose(view: StudyView, number: int | None) -> Best:
@@ -42,10 +46,15 @@ def choose(view: StudyView, number: int | None) -> Best:
     values = from_optuna(spec.searched.space, trial.params)
     data = local_source(spec.data, view.study.folder)
     manifest = Manifest.from_bytes(view.study.manifest).sha256
-    final = spec.with_values(values).model_copy(
-        update={"search": None, "data": data.model_copy(update={"manifest": manifest})}
+    chosen = spec.with_values(values)
+    final = chosen.model_copy(
+        update={
+            "search": None,
+            "data": data.model_copy(update={"manifest": manifest}),
+            "model": chosen.model.found_from(view.study.folder),
+        }
     )
-    return Best(spec, trial, values, final)
+    return Best(spec, trial, values, final, _study_file(view.study.folder, spec.study))
 
 
 def _nothing_to_choose(view: StudyView, number: int | None) -> str:
@@ -88,16 +97,21 @@ def as_json(best: Best) -> str:
 
 
 def as_command(best: Best) -> str:
-    """The final training as one shell command, every parameter a flag."""
-    source = f"studies/{best.study.study}.yaml"
-    flags = [f"--set {shlex.quote(f'{knob}={_flag(value)}')}" for knob, value in all_values(best.final).items()]
-    return " \\\n    ".join([f"hpsearch train {shlex.quote(source)} --no-search", *flags])
+    """The final training as one shell command, every parameter a flag: what the file says by now doesn't matter."""
+    values = {knob: best.final.value(knob) for knob in KNOBS}
+    for section in ("data", "final", "objective"):
+        values |= flat(best.final.model_dump(mode="json")[section], section)
+    flags = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in values.items()]
+    return " \\\n    ".join([f"hpsearch train {shlex.quote(str(best.file))} --no-search", *flags])
 
 
-def all_values(spec: StudySpec) -> Values:
-    """Every knob's value, searched or not."""
-    return {knob: spec.value(knob) for knob in KNOBS}
-
-
-def _flag(value: Any) -> str:
-    return json.dumps(value)
+def _study_file(folder: Path, name: str) -> Path:
+    """The file in `folder` that describes the study."""
+    for file in sorted(folder.glob("*.y*ml")):
+        try:
+            content = yaml.safe_load(file.read_text())
+        except (OSError, yaml.YAMLError):
+            continue
+        if isinstance(content, dict) and content.get("study") == name:
+            return file
+    return folder / f"{name}.yaml"

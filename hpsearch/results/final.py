@@ -101,8 +101,9 @@ def _same_run(folder: RunFolder, file: StudyFile) -> bool:
 
 def _final_spec(file: StudyFile) -> StudySpec:
     """What the run's own study file says: nothing to search, and data that is found from the run's folder too."""
-    data = local_source(file.spec.data, file.path.parent)
-    return file.spec.model_copy(update={"search": None, "data": data})
+    folder = file.path.parent
+    data, model = local_source(file.spec.data, folder), file.spec.model.found_from(folder)
+    return file.spec.model_copy(update={"search": None, "data": data, "model": model})
 
 
 def _prepare(
@@ -132,7 +133,7 @@ def _prepare(
         TrialConfig(
             name=f"{spec.study} final",
             task=spec.task,
-            model=spec.model,
+            model=spec.model.found_from(file.path.parent),
             lora=spec.lora,
             training=spec.training,
             budget=spec.final,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,6 +24,12 @@ class ModelSpec(Spec):
     dtype: Dtype = Field("auto", description="compute type; auto is bfloat16 where the hardware has it")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
     trust_remote_code: bool = Field(False, description="run Python code that comes with a hub base")
+
+    def found_from(self, folder: Path) -> ModelSpec:
+        """With an absolute path where the base is a folder; relative paths count from the study file's `folder`."""
+        path = (folder / self.base).expanduser()
+        is_local = path.is_dir() and not self.base.startswith("tiny:")
+        return self.model_copy(update={"base": str(path.resolve())}) if is_local else self
 
 
 class HeadSpec(Spec):

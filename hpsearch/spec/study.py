@@ -82,6 +82,16 @@ class StudySpec(Spec):
         return len(list(product(*(range(size) for size in sizes if size is not None))))
 
 
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    joined: dict[str, Any] = {}
+    for key, inner in value.items():
+        joined |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return joined
+
+
 def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:
     if not isinstance(parameter, RangeSpec):
         return len(parameter)

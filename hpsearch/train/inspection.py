@@ -48,8 +48,13 @@ def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[
     config = AutoConfig.from_pretrained(
         find_base(spec, channel.tell), trust_remote_code=spec.trust_remote_code, revision=spec.revision
     )
-    with init_empty_weights():
-        model = model_class.from_config(config, trust_remote_code=spec.trust_remote_code)
+    try:
+        with init_empty_weights():
+            model = model_class.from_config(config, trust_remote_code=spec.trust_remote_code)
+    except ValueError:
+        kind = "takes images" if "Image" in model_class.__name__ else "is a language model"
+        message = f"{spec.base!r} is a {config.model_type} model, none that {kind}: choose another base or task"
+        raise FieldError("model.base", message) from None
     return linear_names(model, vision=True)
 
 

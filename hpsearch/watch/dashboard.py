@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,12 @@ def serve_dashboard(storage: RDBStorage, artifacts: Path, host: str, port: int) 
 
 
 def start_tensorboard(runs: Path, host: str, port: int) -> subprocess.Popen[bytes]:
+    """Raises InputError where the port is taken: TensorBoard itself would end without a word."""
     runs.mkdir(parents=True, exist_ok=True)
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise InputError(f"port {port}: {error.strerror}; take another one with --tensorboard-port") from None
     command = [
         sys.executable,
         "-m",

@@ -20,7 +20,7 @@ from hpsearch.protocol import Done, Phase, Run, Tell
 from hpsearch.search import Search
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.search import RangeSpec
-from hpsearch.spec.study import MAY_CHANGE
+from hpsearch.spec.study import MAY_CHANGE, flat
 from hpsearch.store import Store, StoredStudy
 from hpsearch.trial import AnswersConfig, RowsConfig, TrialConfig
 from hpsearch.worker.trainer_process import Trainer
@@ -38,13 +38,15 @@ class OpenStudy:
     train_rows: Path
     validation_rows: Path
     storage: StorageFolder
+    folder: Path
+    """Where the study file stands: relative paths count from there."""
 
     def trial_config(self, number: int, values: dict[str, Any]) -> TrialConfig:
         spec = self.spec.with_values(values)
         return TrialConfig(
             name=f"{spec.study} trial {number}",
             task=spec.task,
-            model=spec.model,
+            model=spec.model.found_from(self.folder),
             lora=spec.lora,
             training=spec.training,
             budget=spec.budget,
@@ -112,7 +114,7 @@ def open_study(
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     train_rows, validation_rows = (paths[wanted] for wanted in wanted_rows(spec))
-    return OpenStudy(spec, stored.study_id, manifest, train_rows, validation_rows, storage)
+    return OpenStudy(spec, stored.study_id, manifest, train_rows, validation_rows, storage, file.path.parent.resolve())
 
 
 def num_trials(spec: StudySpec) -> int:
@@ -152,7 +154,8 @@ def prepare_study(
         read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell)
         if not read.rows:
             split_rows(read, spec.data.split)
-        inspection = _inspect(spec, read.rows, storage, start_trainer, tell, num_examples)
+        _check_local_bases(file)
+        inspection = _inspect(file, read.rows, storage, start_trainer, tell, num_examples)
         _check_target_modules(spec, inspection)
         fits = [count <= spec.data.max_tokens for count in inspection.num_tokens]
         for row, fit in zip(read.rows, fits, strict=True):
@@ -166,8 +169,16 @@ def prepare_study(
     return PreparedStudy(manifest, splits, files, inspection.examples)
 
 
+def _check_local_bases(file: StudyFile) -> None:
+    """Raises FieldError where a base is a folder's path and there is no such folder: no trainer needs to tell that."""
+    for base in file.spec.bases():
+        path = (file.path.parent / base).expanduser()
+        if base.startswith(("./", "../", "/", "~")) and not path.is_dir():
+            raise FieldError("model.base", f"{base!r}: there is no folder {path.resolve()}")
+
+
 def _inspect(
-    spec: StudySpec,
+    file: StudyFile,
     rows: list[Row],
     storage: StorageFolder,
     start_trainer: StartTrainer,
@@ -175,11 +186,12 @@ def _inspect(
     num_examples: int,
 ) -> InspectionResult:
     """In a folder of its own, which stays only where the job failed: its log says why."""
+    spec = file.spec
     folder = storage.new_inspection(spec.study)
     candidates = folder.path / "candidates"
     config = InspectionConfig(
         task=spec.task,
-        models=[spec.model.model_copy(update={"base": base}) for base in spec.bases()],
+        models=[spec.model.model_copy(update={"base": base}).found_from(file.path.parent) for base in spec.bases()],
         rows=rows_config(spec),
         candidate_rows=candidates,
         num_examples=min(num_examples, len(rows)),
@@ -243,7 +255,7 @@ def _target_modules(spec: StudySpec) -> list[tuple[str, list[str]]]:
 
 def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     """A study is one experiment: what its trials depend on may not change under it."""
-    was, now = _flat(stored.spec.model_dump()), _flat(file.spec.model_dump())
+    was, now = flat(stored.spec.model_dump()), flat(file.spec.model_dump())
     changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key) and not _may_change(key)]
     if changed:
         lines = [f"  {key}: {was.get(key)} → {now.get(key)}" for key in changed]
@@ -257,12 +269,3 @@ def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
 
 def _may_change(key: str) -> bool:
     return any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    return flat

@@ -168,19 +168,16 @@ def test_the_shell_command_says_the_same_as_best_yaml(best: Best, desk: Path) ->
     assert trained_by_command(best, desk) == told(best.final)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the command takes it for granted that the file is studies/NAME.yaml")
 def test_the_shell_command_names_the_file_that_was_run(tmp_path: Path) -> None:
     best = search(tmp_path, file="mine.yaml")
     assert trained_by_command(best, tmp_path) == told(best.final)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the command forgets the --set of what is no knob")
 def test_the_shell_command_keeps_what_the_study_was_run_with(tmp_path: Path) -> None:
     best = search(tmp_path, "final.max_steps=3", "data.max_tokens=48")
     assert trained_by_command(best, tmp_path) == told(best.final)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a base in a folder beside the file is not found from elsewhere")
 def test_a_base_in_a_folder_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "base").mkdir()

@@ -194,7 +194,6 @@ def test_ctrl_c_ends_both(open_dashboard: Open) -> None:
             answer(url)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: TensorBoard stays behind")
 def test_sigterm_ends_both(open_dashboard: Open) -> None:
     """The signal of `kill`, of systemd and of Docker: the command gets it alone, and ends TensorBoard first."""
     opened = open_dashboard()

@@ -31,7 +31,7 @@ SURFACE: dict[str, set[str]] = {
     "dashboard": {"--port", "--tensorboard-port", "--host", "--store"},
     "best": {"STUDY", "--format", "-o", "--output", "--trial", "--store"},
     "train": {"WHAT", "--trial", "--no-search", "--resume", "--restart", "--out", "--store", "--set"},
-    "evaluate": {"RUN_FOLDER", "--max-new-tokens"},
+    "evaluate": {"RUN_FOLDER", "--prompts", "--metrics", "--max-new-tokens", "--limit"},
 }
 """Every verb with its arguments and flags. A change here is a change for everyone who has a script."""
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "optuna", "sqlalchemy", "sklearn", "numpy")

@@ -122,7 +122,7 @@ def test_the_yaml_form_loads_again_as_the_final_study(searched: Demo, tmp_path: 
 def test_the_json_form_says_the_same(searched: Demo) -> None:
     best = choose(searched.view, None)
     said = json.loads(as_json(best))
-    assert (said["study"], said["trial"], said["loss"], said["values"]) == ("demo", 0, 0.5, CHOSEN)
+    assert (said["study"], said["trial"], said["objectives"], said["values"]) == ("demo", 0, {"loss": 0.5}, CHOSEN)
     assert type(best.final).model_validate(said["final"]) == best.final
 
 
@@ -139,7 +139,7 @@ def overrides_of(command: str) -> dict[str, str]:
 def test_the_shell_form_names_every_knob(searched: Demo) -> None:
     best = choose(searched.view, None)
     assert len(KNOBS) >= 20
-    assert set(overrides_of(as_command(best))) == set(KNOBS)
+    assert set(overrides_of(as_command(best))) >= set(KNOBS)
 
 
 def test_the_shell_form_gives_the_same_training(searched: Demo, tmp_path: Path) -> None:

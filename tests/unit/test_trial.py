@@ -30,7 +30,7 @@ from tests.unit.worker_fixtures import MANIFEST, study_spec
 
 def trial_config(**values: Any) -> TrialConfig:
     folder = Path("/rows")
-    study = OpenStudy(study_spec(), 1, MANIFEST, folder / "train", folder / "validation", StorageFolder(folder))
+    study = OpenStudy(study_spec(), 1, MANIFEST, folder / "train", folder / "validation", StorageFolder(folder), folder)
     return study.trial_config(7, {name.replace("__", "."): value for name, value in values.items()})
 
 

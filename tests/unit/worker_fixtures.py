@@ -262,7 +262,7 @@ def new_demo(store: Store, folder: Path, **changes: Any) -> Demo:
     study_id = Search(store, spec).study_id
     assert store.studies.create(study_id, spec, num_trials(spec), MANIFEST.to_bytes(), folder)
     rows, storage = folder / "rows", StorageFolder(folder / "storage")
-    return Demo(store, OpenStudy(spec, study_id, MANIFEST, rows / "train", rows / "validation", storage))
+    return Demo(store, OpenStudy(spec, study_id, MANIFEST, rows / "train", rows / "validation", storage, rows))
 
 
 @pytest.fixture
