@@ -38,9 +38,11 @@ clean:
 	  || { rm -rf .venv; echo "this Python can't make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
 .venv/run: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@echo "installing hpsearch and what it needs into .venv; torch alone takes some minutes …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "installing hpsearch and its test tools into .venv; torch alone takes some minutes …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

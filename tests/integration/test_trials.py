@@ -11,7 +11,7 @@ import pytest
 
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Event, Phase, Progress, Reported
+from hpsearch.protocol import Checkpoint, Event, Progress, Reported
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome, TrialResult
 from tests.integration.conftest import Driver, changed, text_config
@@ -24,34 +24,48 @@ def losses(result: TrialResult) -> list[float]:
     return [report.loss for report in result.reports]
 
 
-def test_training_lowers_the_loss_and_tells_everything(
-    start_driver: StartDriver, text_rows: Rows, tmp_path: Path
-) -> None:
+def test_training_lowers_the_loss_and_tells_everything(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
     events: list[Event] = []
     config = text_config(text_rows, budget=BudgetSpec(max_steps=16, reports=4), training__learning_rate=5e-3)
-    result = start_driver().run(tmp_path / "trial", config, each=events.append)
+    result = driver.run(tmp_path / "trial", config, each=events.append)
     assert result.outcome is Outcome.COMPLETE
     assert [report.step for report in result.reports] == [1, 2, 3, 4]
     assert losses(result)[-1] < 0.5 * losses(result)[0]
     assert result.num_steps == 16
     assert 0 < result.trainable_percent < 100
-    assert any(isinstance(event, Phase) and event.name.startswith("loading") for event in events)
     steps = [event.step for event in events if isinstance(event, Progress)]
     assert steps == sorted(steps)
     assert steps[-1] == 16
-    assert not TrialFolder(tmp_path / "trial").checkpoints.exists(), "a finished trial keeps no checkpoints"
+    folder = TrialFolder(tmp_path / "trial")
+    assert not folder.checkpoints.exists(), "a finished trial keeps no checkpoints"
+    history = folder.read_history()
+    assert [point.step for point in history] == list(range(1, 17))
+    assert max(point.learning_rate for point in history) == pytest.approx(5e-3, rel=0.02)
+    assert driver.was_clean
 
 
-def test_the_worker_may_stop_it_at_a_report(start_driver: StartDriver, text_rows: Rows, tmp_path: Path) -> None:
-    result = start_driver().run(tmp_path / "trial", text_config(text_rows), goes_on=lambda report: report.step < 1)
+def test_metrics_are_reported_beside_the_loss(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
+    config = text_config(text_rows, budget=BudgetSpec(max_steps=24, reports=2), training__learning_rate=5e-3)
+    config = config.model_copy(update={"objectives": ["exact_match", "loss"]})
+    events: list[Event] = []
+    result = driver.run(tmp_path / "trial", config, each=events.append)
+    assert result.outcome is Outcome.COMPLETE, result.reason
+    reported = [event.report for event in events if isinstance(event, Reported)]
+    assert reported == result.reports
+    assert all(set(report.metrics) == {"exact_match"} for report in reported)
+    assert result.reports[-1].metrics["exact_match"] >= 0.5, "it says even or odd, if not always rightly"
+    assert losses(result) == losses(driver.run(tmp_path / "loss", config.model_copy(update={"objectives": ["loss"]})))
+
+
+def test_the_worker_may_stop_it_at_a_report(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
+    result = driver.run(tmp_path / "trial", text_config(text_rows), goes_on=lambda report: report.step < 1)
     assert result.outcome is Outcome.PRUNED
     assert len(result.reports) == 1
     assert result.num_steps == 2
 
 
-def test_a_loss_that_is_no_number_ends_it(start_driver: StartDriver, text_rows: Rows, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_ends_it(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
     config = text_config(text_rows, training__learning_rate=1e30, training__optimizer="sgd", training__warmup_ratio=0)
-    driver = start_driver()
     result = driver.run(tmp_path / "trial", config)
     assert result.outcome is Outcome.DIVERGED
     assert not math.isfinite(losses(result)[-1])
@@ -71,11 +85,10 @@ def test_too_little_memory_is_an_answer(start_driver: StartDriver, text_rows: Ro
 
 
 def test_a_checkpoint_on_request_continues_as_if_nothing_had_happened(
-    start_driver: StartDriver, text_rows: Rows, tmp_path: Path
+    driver: Driver, start_driver: StartDriver, text_rows: Rows, tmp_path: Path
 ) -> None:
     config = text_config(text_rows, budget=BudgetSpec(max_steps=8, reports=2))
-    whole = start_driver().run(tmp_path / "whole", config)
-    driver = start_driver()
+    whole = driver.run(tmp_path / "whole", config)
     asked = False
 
     def ask(event: Event) -> None:
@@ -93,18 +106,18 @@ def test_a_checkpoint_on_request_continues_as_if_nothing_had_happened(
 
 
 def test_a_killed_trainer_continues_from_its_last_report(
-    start_driver: StartDriver, text_rows: Rows, tmp_path: Path
+    driver: Driver, start_driver: StartDriver, text_rows: Rows, tmp_path: Path
 ) -> None:
     config = text_config(text_rows, budget=BudgetSpec(max_steps=9, reports=3))
-    whole = start_driver().run(tmp_path / "whole", config)
-    driver = start_driver()
+    whole = driver.run(tmp_path / "whole", config)
+    victim = start_driver()
 
     def kill(event: Event) -> None:
         if isinstance(event, Reported) and event.step == 2:
-            driver.process._process.send_signal(signal.SIGKILL)
+            victim.process._process.send_signal(signal.SIGKILL)
 
     with pytest.raises(TrainerDied, match="signal 9"):
-        driver.run(tmp_path / "trial", config, each=kill)
+        victim.run(tmp_path / "trial", config, each=kill)
     checkpoint = TrialFolder(tmp_path / "trial").last_checkpoint()
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-3"
@@ -114,7 +127,7 @@ def test_a_killed_trainer_continues_from_its_last_report(
         if isinstance(event, Progress):
             steps.append(event.step)
 
-    continued = start_driver().run(tmp_path / "trial", config, each=note)
+    continued = driver.run(tmp_path / "trial", config, each=note)
     assert steps[0] == 3, "it starts over"
     assert losses(continued) == losses(whole), "not bit for bit the same"
 
@@ -136,18 +149,18 @@ def test_a_trainer_ends_with_its_worker(start_driver: StartDriver) -> None:
     ],
 )
 def test_reports_are_evenly_spaced(num_steps: int, num_reports: int, wanted: dict[int, int]) -> None:
-    from hpsearch.train.trainer import report_steps
+    from hpsearch.train.reporter import report_steps
 
     assert report_steps(num_steps, num_reports) == wanted
 
 
-def test_a_trial_without_quantization_trains_too(start_driver: StartDriver, text_rows: Rows, tmp_path: Path) -> None:
-    result = start_driver().run(tmp_path / "trial", text_config(text_rows, model__quantization="none"))
+def test_a_trial_without_quantization_trains_too(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
+    result = driver.run(tmp_path / "trial", text_config(text_rows, model__quantization="none"))
     assert result.outcome is Outcome.COMPLETE, result.reason
 
 
 @pytest.mark.parametrize("base", ["tiny:qwen2-vl", "tiny:qwen2.5-vl"])
-def test_the_other_vision_bases_train(start_driver: StartDriver, image_rows: Rows, tmp_path: Path, base: str) -> None:
+def test_the_other_vision_bases_train(driver: Driver, image_rows: Rows, tmp_path: Path, base: str) -> None:
     config = changed(text_config(image_rows), task="vlm-sft", model__base=base, training__gradient_checkpointing=True)
-    result = start_driver().run(tmp_path / "trial", config)
+    result = driver.run(tmp_path / "trial", config)
     assert result.outcome is Outcome.COMPLETE, result.reason

@@ -1,0 +1,71 @@
+"""The chat template in the words of Ollama, which runs no Jinja: found by rendering it with marks for the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import TemplateError
+
+from hpsearch.jobs import ChatFormat
+from hpsearch.train.encoding import Encoder
+
+_SYSTEM, _PROMPT, _RESPONSE = "{{ .System }}", "{{ .Prompt }}", "{{ .Response }}"
+Turn = tuple[str, str]
+"""(role, text)"""
+
+
+def chat_format(encoder: Encoder, model: Any) -> ChatFormat:
+    """Ollama renders its template once for each turn of both sides, and gives the system prompt to the first alone."""
+    stop = _stop_tokens(encoder, model)
+    if encoder.rows.row_format == "prompt-completion":
+        return ChatFormat(template=_PROMPT + _RESPONSE, stop=stop)
+
+    def render(*turns: Turn, ask: bool) -> str:
+        return _rendered(encoder, turns, ask)
+
+    asked = render(("user", _PROMPT), ask=True)
+    answered = render(("user", _PROMPT), ("assistant", _RESPONSE), ask=False)
+    followed = render(("user", _PROMPT), ("assistant", _RESPONSE), ("user", _PROMPT), ask=True)
+    later = followed.removeprefix(answered) if followed.startswith(answered) else asked
+    end = answered.partition(_RESPONSE)[2]
+    with_system = _with_system(render)
+    if with_system is None:
+        return ChatFormat(template=f"{later}{_RESPONSE}{end}", stop=stop)
+    return ChatFormat(
+        template=f"{{{{ if .System }}}}{with_system}{{{{ else }}}}{later}{{{{ end }}}}{_RESPONSE}{end}",
+        default_system=_default_system(asked, later, with_system),
+        stop=stop,
+    )
+
+
+def _rendered(encoder: Encoder, turns: tuple[Turn, ...], ask: bool) -> str:
+    """Without the token that begins every text: llama.cpp adds it itself."""
+    messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
+    if encoder.has_images:
+        messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    text = encoder.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+    return str(text).removeprefix(encoder.tokenizer.bos_token or "")
+
+
+def _with_system(render: Callable[..., str]) -> str | None:
+    """The first turn with a system prompt; None where the template takes none."""
+    try:
+        text = render(("system", _SYSTEM), ("user", _PROMPT), ask=True)
+    except TemplateError:
+        return None
+    return text if _SYSTEM in text else None
+
+
+def _default_system(asked: str, later: str, with_system: str) -> str | None:
+    """What the template says in the place of a system prompt that is not given, as Qwen2.5's does."""
+    before, _, after = with_system.partition(_SYSTEM)
+    if asked == later or not (asked.startswith(before) and asked.endswith(after)):
+        return None
+    return asked[len(before) : len(asked) - len(after)] or None
+
+
+def _stop_tokens(encoder: Encoder, model: Any) -> list[str]:
+    ends = model.generation_config.eos_token_id
+    ids = {*(ends if isinstance(ends, list) else [ends]), encoder.tokenizer.eos_token_id} - {None}
+    return sorted(encoder.tokenizer.convert_ids_to_tokens(sorted(ids)))
