@@ -29,7 +29,7 @@ bench: .venv/dev
 	$(BIN)/python -m bench
 
 clean:
-	rm -rf .venv storage/data storage/trials storage/runs storage/logs storage/inspections storage/*.db*
+	rm -rf .venv storage/data storage/trials storage/runs storage/logs storage/inspections storage/plots storage/artifacts storage/*.db*
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -5,6 +5,7 @@
     ├── TrainingFailed       1  the training process reported a failure, with its traceback in a log
     ├── StoreUnreachable     1  the database did not answer
     ├── LeaseLost            1  another worker owns this trial now; nothing more may be written
+    ├── NothingToDraw        1  there is no such picture yet; the message stands in its place
     └── InputError           2  the person's input; the message says what was found and what to write instead
         ├── FieldError       2  about one field, found after the file was read; becomes a StudyFileErrors
         └── StudyFileErrors  2  every mistake of one study file, each with its line
@@ -36,6 +37,10 @@ class StoreUnreachable(HpsearchError):
 
 class LeaseLost(HpsearchError):
     """Another worker owns this trial now."""
+
+
+class NothingToDraw(HpsearchError):
+    """There is no such picture yet; the message says why, as a sentence without its full stop."""
 
 
 class InputError(HpsearchError):

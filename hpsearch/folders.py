@@ -133,6 +133,10 @@ class StorageFolder:
     def trial(self, study: str, number: int) -> TrialFolder:
         return TrialFolder(self.path / "trials" / study / f"{number:04d}")
 
+    def plots(self, study: str) -> Path:
+        """Of the study as a whole; a run keeps its own."""
+        return self.path / "plots" / study
+
     @property
     def diagnosis(self) -> TrialFolder:
         return TrialFolder(self.path / "diagnosis")

@@ -1,4 +1,4 @@
-"""The other jobs of the training plane: looking at rows and bases, evaluating, trying out the machine."""
+"""The other jobs of the training plane: looking at rows and bases, evaluating, exporting, trying out the machine."""
 
 from __future__ import annotations
 
@@ -56,6 +56,19 @@ class EvaluationConfig(Record):
     bertscore_model: str | None = None
 
 
+class ExportConfig(Record):
+    """Merges the adapter into the unquantized base, in 16 bit, and compares the result with base and adapter."""
+
+    job: Literal["export"] = "export"
+    task: Task
+    model: ModelSpec
+    adapter: Path
+    rows: RowsConfig
+    dtype: Literal["bfloat16", "float16"]
+    check_rows: Path = Field(description="the few rows on which both are compared")
+    output: Path = Field(description="where the merged model goes")
+
+
 class DiagnosisConfig(Record):
     """Tries out what training needs on this machine."""
 
@@ -107,6 +120,29 @@ class EvaluationResult(Record):
     longer_than_limit: int = Field(0, description="references with more tokens than an answer may have")
 
 
+class ChatFormat(Record):
+    """How a conversation is written for the model, in words that a tool without its Python code understands."""
+
+    template: str = Field(description="a template of Ollama's, with .System, .Prompt and .Response")
+    default_system: str | None = Field(None, description="what the chat template says where nobody says anything")
+    stop: list[str] = Field([], description="tokens that end an answer")
+
+
+class ExportResult(Record):
+    """How near the merged model is to base and adapter, in logits at the answers' tokens of a few rows."""
+
+    num_positions: int
+    largest_logit: float
+    difference: float = Field(description="the largest between any two logits")
+    tolerance: float
+    share_lost: float = Field(description="of what the adapter changes in the logits: root mean square over rms")
+    reads_alike: bool = Field(description="the saved processor makes the same inputs of the rows as the base's")
+    quantized_agreement: float | None = Field(
+        None, description="the share of positions where the 4-bit base with the adapter would say the same token"
+    )
+    chat: ChatFormat
+
+
 class Check(Record):
     """One thing that was tried: how it went, what was found, and what to do where it didn't go well."""
 
@@ -128,6 +164,8 @@ class JobFailure(Record):
     traceback: str
 
 
-Job = Annotated[TrialConfig | InspectionConfig | EvaluationConfig | DiagnosisConfig, Field(discriminator="job")]
+Job = Annotated[
+    TrialConfig | InspectionConfig | EvaluationConfig | ExportConfig | DiagnosisConfig, Field(discriminator="job")
+]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
 """Reads the config of whatever job a folder holds."""

@@ -1,4 +1,4 @@
-"""What an evaluation found: records that `results` makes and `watch` shows."""
+"""What an evaluation or a comparison found: records that `results` makes and `watch` shows."""
 
 from __future__ import annotations
 
@@ -26,6 +26,22 @@ class CellScores(Record):
     confusion: Confusion | None = None
 
 
+class Gap(Record):
+    """How much better `name` is than `than` in one metric on the same rows, with the ends of the 95 % interval.
+
+    Not `shown`: no difference was found, but one may exist.
+    """
+
+    name: str
+    than: str
+    metric: MetricName
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    shown: bool
+
+
 class Evaluation(Record):
     num_rows: int
     rows_sha256: str
@@ -33,6 +49,34 @@ class Evaluation(Record):
     metrics: list[MetricName]
     cells: list[CellScores]
     """The most frequent answer first, then base and tuned under each prompt."""
+    gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
 
     def cell(self, name: str) -> CellScores:
         return next(cell for cell in self.cells if cell.name == name)
+
+    @property
+    def tuned(self) -> CellScores:
+        """The tuned model under the first prompt that was tried: as it was trained, where that is none."""
+        return next(cell for cell in self.cells if cell.name.startswith("tuned"))
+
+
+class ComparedRun(Record):
+    """`leaked`: how many of the rows that are compared it was trained on."""
+
+    name: str
+    scores: dict[MetricName, Score]
+    num_rows: int = Field(description="that it was evaluated on")
+    leaked: int
+
+
+class Comparison(Record):
+    """Runs on the same rows, each against the first."""
+
+    num_rows: int
+    cell: str
+    metrics: list[MetricName]
+    runs: list[ComparedRun]
+    gaps: list[Gap]
+
+    def gap(self, name: str, metric: MetricName) -> Gap | None:
+        return next((gap for gap in self.gaps if (gap.name, gap.metric) == (name, metric)), None)

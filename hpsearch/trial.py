@@ -155,6 +155,10 @@ class TrialResult(Record):
     def loss(self) -> float | None:
         return self.reports[-1].loss if self.reports else None
 
+    def best_report(self, objective: str) -> Report:
+        """The first of the best; a complete run has one report at least."""
+        return min(self.reports, key=lambda report: report.value(objective) * (1 if objective == "loss" else -1))
+
     @property
     def trainable_percent(self) -> float:
         return 100 * self.trainable_parameters / max(1, self.total_parameters)

@@ -6,7 +6,22 @@ import sys
 
 import typer
 
-from hpsearch.cli import best, dashboard, doctor, evaluate, new, run, show, status, train, worker
+from hpsearch.cli import (
+    best,
+    compare,
+    dashboard,
+    doctor,
+    evaluate,
+    export,
+    new,
+    predict,
+    report,
+    run,
+    show,
+    status,
+    train,
+    worker,
+)
 from hpsearch.errors import HpsearchError
 
 app = typer.Typer(
@@ -27,6 +42,10 @@ app.command("dashboard")(dashboard.dashboard)
 app.command("best")(best.best)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
+app.command("report")(report.report)
 
 
 def main() -> None:

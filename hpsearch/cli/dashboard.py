@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import signal
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, open_store, storage_folder
+from hpsearch.cli.options import StoreOption, open_store, storage_folder, telling
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpsearch.folders import StorageFolder
+    from hpsearch.store import Store
 
 
 def dashboard(
@@ -26,6 +32,7 @@ def dashboard(
     storage = storage_folder()
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # what `kill`, systemd and Docker send
     with open_store(store) as opened:
+        _draw(console, opened, storage)
         board = start_tensorboard(storage.runs, host, tensorboard_port)
         console.print(f"dashboard:   http://{host}:{port}")
         console.print(f"TensorBoard: http://{host}:{tensorboard_port}   (Ctrl-C ends both)")
@@ -34,3 +41,17 @@ def dashboard(
         finally:
             board.terminate()
             board.wait()
+
+
+def _draw(console: Console, store: Store, storage: StorageFolder) -> None:
+    """The pictures that studies lack, because their trials ended elsewhere or `hpsearch run` was stopped."""
+    from hpsearch.search.view import read_view
+    from hpsearch.watch.pictures import draw_study
+
+    with store.reaching():
+        known = store.studies.all()
+    for study in known:
+        with telling(console) as tell:
+            told = draw_study(store, read_view(store, study), storage, tell)
+        if told:
+            console.print(f"{study.name}: {told}", soft_wrap=True)

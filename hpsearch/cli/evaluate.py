@@ -32,6 +32,7 @@ def evaluate(
     from hpsearch.spec.evaluation import METRIC_NAMES, PROMPT_NAMES
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
+    from hpsearch.watch.pictures import draw_evaluation
 
     console = open_console()
     folder = RunFolder(run_folder.resolve())
@@ -47,3 +48,4 @@ def evaluate(
     if table := class_table(result):
         console.print(table)
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
+    console.print(draw_evaluation(result, folder.plots), soft_wrap=True)

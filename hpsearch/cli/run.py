@@ -140,8 +140,14 @@ def _ask_to_stop(console: Console, jobs: list[WorkerJob]) -> None:
 def _conclude(console: Console, store: Store, stored: StoredStudy, stop: StopFlag) -> None:
     from hpsearch.search.view import read_view
     from hpsearch.watch.closing import closing_words
+    from hpsearch.watch.pictures import draw_study
 
     view = read_view(store, stored)
+    if not stop.requested:
+        with telling(console) as tell:
+            told = draw_study(store, view, storage_folder(), tell, lambda: stop.requested)
+        if told:
+            console.print(told, soft_wrap=True)
     console.print()
     console.print(closing_words(view), soft_wrap=True)
     if stop.requested and not view.is_finished:

@@ -38,9 +38,12 @@ def train(
 ) -> None:
     """The final training: all of the train split, the final budget, the best adapter kept."""
     from hpsearch.results.final import RunFolder, train_final
+    from hpsearch.spec.evaluation import objective_title
     from hpsearch.trial import Outcome
     from hpsearch.watch.console import open_console
+    from hpsearch.watch.pictures import draw_run
     from hpsearch.watch.training import TrainingDisplay
+    from hpsearch.watch.words import told_objective
     from hpsearch.worker.stopping import StopFlag
 
     console = open_console()
@@ -65,13 +68,14 @@ def train(
     if result.outcome is Outcome.STOPPED:
         console.print("stopped and saved. The same command with --resume continues it.")
         raise typer.Exit(130)
-    losses = [report.loss for report in result.reports]
-    best = min(losses, default=float("nan"))
+    objective = file.spec.objectives[0]
+    best = result.best_report(objective)
     console.print(
-        f"{'already trained' if was_trained else 'trained'}: best validation loss {best:.4f} at report "
-        f"{losses.index(best) + 1} of {len(losses)}; {result.num_steps} steps, "
+        f"{'already trained' if was_trained else 'trained'}: best {objective_title(objective)} "
+        f"{told_objective(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "
+        f"{result.num_steps} steps, "
         f"{result.trainable_percent:.2f} % of the parameters trainable\n"
-        f"adapter: {folder.adapter}\nNext: hpsearch evaluate {_short(folder.path)}",
+        f"adapter: {folder.adapter}\n{draw_run(folder, folder.plots)}\nNext: hpsearch evaluate {_short(folder.path)}",
         soft_wrap=True,
     )
 

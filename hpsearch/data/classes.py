@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import unicodedata
 from collections import Counter
 
 from hpsearch.data.rows import ReadRows, Row
@@ -10,22 +12,32 @@ from hpsearch.data.split import SplitName, Splits
 from hpsearch.errors import FieldError
 from hpsearch.spec.data import DataSpec
 
+_KEY = "data.columns.label"
+
 
 def check_labels(rows: list[Row]) -> None:
     """Raises FieldError where labels differ in nothing but case or blanks, or there is just one."""
     counts = Counter(row.label for row in rows if row.label is not None)
     if len(counts) == 1:
-        raise FieldError("data.columns.label", f"every row has the label {next(iter(counts))!r}: nothing to learn")
-    alike: dict[str, str] = {}
-    for label in sorted(counts, key=lambda label: -counts[label]):
-        key = " ".join(label.split()).casefold()
-        first = alike.setdefault(key, label)
-        if first != label:
-            raise FieldError(
-                "data.columns.label",
-                f"{first!r} ({counts[first]} rows) and {label!r} ({counts[label]}) differ in nothing but case or "
-                f"blanks. If they are one class, say so with data.labels: {{{label!r}: {first!r}}}",
-            )
+        raise FieldError(_KEY, f"every row has the label {quoted(next(iter(counts)))}: nothing to learn")
+    alike: dict[str, list[str]] = {}
+    for label, _ in counts.most_common():
+        key = " ".join(unicodedata.normalize("NFC", label).split()).casefold()
+        alike.setdefault(key, []).append(label)
+    groups = [labels for labels in alike.values() if len(labels) > 1]
+    if groups:
+        told = "; ".join(" and ".join(f"{quoted(name)} ({counts[name]} rows)" for name in names) for names in groups)
+        renamed = ", ".join(f"{quoted(name)}: {quoted(first)}" for first, *others in groups for name in others)
+        raise FieldError(
+            _KEY,
+            f"{told} differ in nothing but case or blanks. If they are one class, say so with "
+            f"data.labels: {{{renamed}}}; if not, give one of them another name there",
+        )
+
+
+def quoted(label: str) -> str:
+    """As YAML reads it again, with what can't be seen spelled out."""
+    return json.dumps(label, ensure_ascii=not label.isprintable())
 
 
 def check_classes(splits: Splits) -> None:
@@ -36,19 +48,19 @@ def check_classes(splits: Splits) -> None:
         if missing:
             there = ", ".join(f"{counts[label]} in {name}" for name, counts in found.items() if label in counts)
             raise FieldError(
-                "data.columns.label",
-                f"class {label!r} has no rows in {' and '.join(missing)} ({there}): give it more rows or groups, "
-                f"split with another seed, or leave it out with data.labels: {{{label!r}: null}}",
+                _KEY,
+                f"class {quoted(label)} has no rows in {' and '.join(missing)} ({there}): give it more rows or groups, "
+                f"split with another seed, or leave it out with data.labels: {{{quoted(label)}: null}}",
             )
 
 
 def balanced(splits: Splits, data: DataSpec, read: ReadRows) -> Splits:
-    """The splits with a train split of at most so many rows per label, drawn once."""
-    if data.balance is None:
+    """The splits with a train split of at most so many rows per label, drawn once. Rows without a label stay."""
+    counts = Counter(row.label for row in splits["train"] if row.label is not None)
+    if data.balance is None or not counts:
         return splits
-    counts = Counter(row.label for row in splits["train"])
     most = min(counts.values()) if data.balance == "smallest" else data.balance
-    drawn: set[str] = set()
+    drawn = {row.id for row in splits["train"] if row.label is None}
     for label in counts:
         ids = [row.id for row in splits["train"] if row.label == label]
         drawn.update(random.Random(data.split.seed).sample(ids, min(most, len(ids))))

@@ -8,7 +8,7 @@ from pathlib import Path
 from hpsearch.data.classes import balanced, check_classes, check_labels
 from hpsearch.data.held_out import take_held_out, write_held_out
 from hpsearch.data.rows import ReadRows, Row
-from hpsearch.data.split import Splits, split_rows, split_two
+from hpsearch.data.split import Splits, check_any_left, draw_test, split_rows, split_two
 from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec, SplitByFraction
@@ -20,18 +20,16 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
     Raises:
         FieldError: a split, a class or a stage would be empty, or the held-out set doesn't fit.
     """
+    check_any_left(read)
     if data.columns.learns_label:
         check_labels(read.rows)
     if curriculum.stages:
         read.rows = _in_stages(read, curriculum)
-    file = folder / data.held_out if data.held_out else None
-    if file is None or not file.exists():
-        splits = split_rows(read, data.split)
-    else:
+    if data.held_out:
         assert isinstance(data.split, SplitByFraction), "refused when the file was read"
-        test, others = take_held_out(file, read)
-        train, validation = split_two(others, data.split)
-        splits = {"train": train, "validation": validation, "test": test}
+        splits = _around_held_out(folder / data.held_out, read, data.split)
+    else:
+        splits = split_rows(read, data.split)
     splits = balanced(splits, data, read)
     if data.columns.learns_label:
         check_classes(splits)
@@ -41,19 +39,33 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
     return splits
 
 
+def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> Splits:
+    """The same splits for the study that draws the held-out set as for any that finds it, itself later among them."""
+    if file.exists():
+        test, others = take_held_out(file, read)
+    else:
+        others, test = draw_test(read.rows, split)
+    train, validation = split_two(others, split)
+    return {"train": train, "validation": validation, "test": test}
+
+
 def keep_held_out(splits: Splits, data: DataSpec, folder: Path) -> None:
-    """Writes the held-out set that the study names, where there is none yet."""
-    file = folder / data.held_out if data.held_out else None
-    if file is not None and not file.exists():
-        write_held_out(file, splits["test"])
+    """Writes the held-out set that the study names, where there is none yet.
+
+    Raises:
+        FieldError: another study wrote another one since the rows were divided.
+    """
+    if data.held_out:
+        write_held_out(folder / data.held_out, splits["test"])
 
 
 def _in_stages(read: ReadRows, curriculum: CurriculumSpec) -> list[Row]:
     """The rows that belong to a stage."""
-    found = Counter(str(row.stage) for row in read.rows)
+    found = Counter(row.stage for row in read.rows)
     for stage in curriculum.stages:
-        if not any(stage.accepts(value) for value in found):
-            says = ", ".join(f"{value!r} ({count} rows)" for value, count in found.most_common(8))
+        if not any(value is not None and stage.accepts(value) for value in found):
+            named = [("nothing" if value is None else repr(value), count) for value, count in found.most_common(8)]
+            says = ", ".join(f"{value} ({count} rows)" for value, count in named)
             raise FieldError("curriculum.stages", f"stage {stage.name!r} has no rows; the stage column says {says}")
     rows = []
     for row in read.rows:

@@ -8,51 +8,68 @@ from pathlib import Path
 
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.errors import FieldError
-from hpsearch.folders import read_json, write_text
+from hpsearch.folders import draft_of
 
 _KEY = "data.held_out"
 
 
 def write_held_out(file: Path, rows: list[Row]) -> None:
+    """Writes the set once: where there is one already, it must be of the same rows.
+
+    Raises:
+        FieldError: another study wrote another set meanwhile.
+    """
     keys = [[row.id, row.sha256] for row in rows]
     about = "Test rows that several studies share: id and SHA-256 of the content. Written by hpsearch; don't edit."
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({"about": about, "sha256": _checksum(keys), "rows": keys}, indent=1))
+    draft = draft_of(file)
+    draft.write_text(json.dumps({"about": about, "sha256": _checksum(keys), "rows": keys}, indent=1))
+    try:
+        file.hardlink_to(draft)  # unlike a rename, it fails where the file is there
+    except OSError:
+        if not file.exists():  # a file system without links
+            draft.replace(file)
+        elif _keys(file) != keys:
+            message = f"{file} was written by another study meanwhile; start again, and its rows are held out here too"
+            raise FieldError(_KEY, message) from None
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], list[Row]]:
-    """(the held-out rows, the others). What shares a group or an image with a held-out row is left out.
+    """(the held-out rows, the others). What is tied to a held-out row is left out.
 
     Raises:
-        FieldError: the file was edited, or a row of it is gone or has changed.
+        FieldError: the file was edited, or a row of it is gone, has changed or can't be used.
     """
     keys = _keys(file)
     by_id = {row.id: row for row in read.rows}
+    unusable = {row_id: reason for reason, ids in read.left_out.items() for row_id in ids}
     for row_id, sha256 in keys:
         if row_id not in by_id or by_id[row_id].sha256 != sha256:
-            what = "has changed" if row_id in by_id else "is gone"
-            raise FieldError(_KEY, f"row {row_id!r} of {file} {what} in this data")
+            what = f"is left out of this data ({unusable[row_id]})" if row_id in unusable else "is gone from this data"
+            what = "has changed in this data" if row_id in by_id else what
+            raise FieldError(_KEY, f"row {row_id!r} of {file} {what}")
     held = {row_id for row_id, _ in keys}
-    groups = {by_id[row_id].group for row_id in held} - {None}
-    images = {by_id[row_id].image_sha256 for row_id in held} - {None}
+    ties = {tie for row_id in held for tie in by_id[row_id].ties.items()}
     others = []
     for row in read.rows:
         if row.id in held:
             continue
-        if row.group in groups or row.image_sha256 in images:
-            read.leave_out("shares its group or image with a held-out row", row.id)
-        else:
+        if ties.isdisjoint(row.ties.items()):
             others.append(row)
+        else:
+            read.leave_out("shares its group, image or words with a held-out row", row.id)
     return [by_id[row_id] for row_id, _ in keys], others
 
 
 def _keys(file: Path) -> list[list[str]]:
     try:
-        content = read_json(file)
-        keys: list[list[str]] = content["rows"]  # type: ignore[assignment]
+        content = json.loads(file.read_text())
+        keys: list[list[str]] = content["rows"]
         was = content["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise FieldError(_KEY, f"{file} is no held-out set ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FieldError(_KEY, f"{file} is no held-out set ({type(error).__name__}: {error})") from None
     if _checksum(keys) != was:
         raise FieldError(_KEY, f"{file} does not match its checksum: it was edited after it was written")
     return keys

@@ -86,8 +86,9 @@ def write_prepared(
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Writes rows as an Arrow folder, all or nothing."""
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
+    disable_progress_bars()
     draft = draft_of(path)
     columns: dict[str, list[object]] = {
         "id": [row.id for row in rows],

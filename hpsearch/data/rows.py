@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Message = dict[str, str]
+_NAMED_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,18 @@ class Row:
     @property
     def sha256(self) -> str:
         """Of the content: two rows with equal checksums are duplicates whatever their ids."""
-        content = [self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])]
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+        return _checksum([self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])])
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """What may not be in two splits, by kind. Words are a tie too: a curriculum may ask the same in two stages."""
+        words = _checksum([self.messages, self.image_sha256])
+        ties = {"group": self.group, "image": self.image_sha256, "words": words}
+        return {kind: name for kind, name in ties.items() if name is not None}
+
+
+def _checksum(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass
@@ -67,9 +78,10 @@ def read_rows(
     """Reads every row of `source`; images that are stored in the data are written to `image_store` once.
 
     Raises:
-        FieldError: a column is missing.
+        FieldError: a column is missing, or `labels` names a label that no row has.
     """
-    table = _only_needed(source.rows, columns, split_column)
+    table = _with_class_names(_only_needed(source.rows, columns, split_column))
+    _check_labels_are_there(table, columns, labels)
     images = RowImages(table, columns.image, source.images, image_store, tell) if columns.image else None
     read = ReadRows([])
     for position, values in enumerate(_plain(table, columns)):
@@ -116,9 +128,37 @@ def _only_needed(table: Dataset, columns: ColumnsSpec, split_column: str | None)
     return table.select_columns(list(dict.fromkeys(roles.values())))
 
 
+def _with_class_names(table: Dataset) -> Dataset:
+    """With names where `datasets` numbers classes: its ClassLabel says -1 where there is none."""
+    from datasets import ClassLabel
+
+    for column, feature in table.features.items():
+        if isinstance(feature, ClassLabel):
+            names = [None if number is None or number < 0 else feature.names[number] for number in table[column]]
+            table = table.remove_columns([column]).add_column(column, names)
+    return table
+
+
+def _check_labels_are_there(table: Dataset, columns: ColumnsSpec, labels: Mapping[str, str | None]) -> None:
+    if not labels or columns.label is None:
+        return
+    found = Counter(_text(value) for value in table.select_columns([columns.label])[columns.label])
+    missing = [label for label in labels if label not in found]
+    if missing:
+        known = ", ".join(repr(label) for label, _ in found.most_common(_NAMED_LABELS) if label is not None)
+        raise FieldError("data.labels", f"no row has the label {missing[0]!r}; found: {known}")
+
+
 def _plain(table: Dataset, columns: ColumnsSpec) -> Iterator[dict[str, Any]]:
-    """The rows without their images."""
-    without = table.remove_columns([columns.image]) if columns.image else table
+    """The rows without their images; where an image is a path, it may name the row's group too."""
+    shared = [role for role, name in columns.named().items() if name == columns.image and role != "image"]
+    if shared:
+        import datasets
+
+        if isinstance(table.features[columns.image], datasets.Image):
+            message = f"column {columns.image!r} holds images, not text; rows of one image stay in one split anyway"
+            raise FieldError(f"data.columns.{shared[0]}", message)
+    without = table.remove_columns([columns.image]) if columns.image and not shared else table
     if not without.column_names:
         return iter({} for _ in range(len(table)))
     return iter(without)
@@ -133,7 +173,7 @@ def _text(value: Any) -> str | None:
 def _messages(values: dict[str, Any], columns: ColumnsSpec) -> list[Message] | str:
     """The conversation, or the reason for which the row is left out."""
     if columns.messages is not None:
-        return _chat(values[columns.messages])
+        return chat_messages(values[columns.messages])
     roles = ("question", "answer") if columns.row_format == "question-answer" else ("prompt", "completion")
     texts = []
     for role in roles:
@@ -155,7 +195,8 @@ def _classified(values: dict[str, Any], columns: ColumnsSpec, prompt: str, label
     return [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": label}]
 
 
-def _chat(value: Any) -> list[Message] | str:
+def chat_messages(value: Any) -> list[Message] | str:
+    """A conversation that the assistant ends, or what is wrong with it."""
     if not isinstance(value, list) or not value:
         return "empty messages"
     messages = []

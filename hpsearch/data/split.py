@@ -21,8 +21,7 @@ _RARE = 10
 
 def split_rows(read: ReadRows, spec: SplitByFraction | SplitByColumn) -> Splits:
     """Raises FieldError where a split would be empty or the data's own splits share a group or an image."""
-    if not read.rows:
-        raise FieldError("data.source", f"no rows are left: {_reasons(read)}")
+    check_any_left(read)
     splits = _by_fraction(read.rows, spec) if isinstance(spec, SplitByFraction) else _by_column(read, spec)
     for name, rows in splits.items():
         if not rows:
@@ -30,16 +29,25 @@ def split_rows(read: ReadRows, spec: SplitByFraction | SplitByColumn) -> Splits:
     return splits
 
 
-def _reasons(read: ReadRows) -> str:
-    if not read.left_out:
-        return "the source has none"
-    return ", ".join(f"{len(ids)} × {reason}" for reason, ids in read.left_out.items())
+def check_any_left(read: ReadRows) -> None:
+    """Raises FieldError where every row was left out, and says why."""
+    if not read.rows:
+        reasons = [f"{len(ids)} × {reason}" for reason, ids in read.left_out.items()]
+        raise FieldError("data.source", f"no rows are left: {', '.join(reasons) or 'the source has none'}")
 
 
 def _by_fraction(rows: list[Row], spec: SplitByFraction) -> Splits:
     train, rest = _draw(rows, spec.validation + spec.test, spec.seed)
     validation, test = _draw(rest, spec.test / (spec.validation + spec.test), spec.seed)
     return {"train": train, "validation": validation, "test": test}
+
+
+def draw_test(rows: list[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
+    """(the others, the test split). Raises FieldError where it would be empty."""
+    others, test = _draw(rows, spec.test, spec.seed)
+    if not test:
+        raise FieldError("data.split", f"the test split is empty ({len(rows)} rows in all)")
+    return others, test
 
 
 def split_two(rows: list[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
@@ -83,7 +91,7 @@ def _draw(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row
 
 
 def leakage_groups(rows: Sequence[Row]) -> list[int]:
-    """A number for each row; rows that share a group or an image, directly or through others, share it."""
+    """A number for each row; rows that share a group, an image or all words, directly or through others, share it."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -91,8 +99,7 @@ def leakage_groups(rows: Sequence[Row]) -> list[int]:
     pairs = [
         (position, ties.setdefault((kind, name), len(rows) + len(ties)))
         for position, row in enumerate(rows)
-        for kind, name in (("group", row.group), ("image", row.image_sha256))
-        if name is not None
+        for kind, name in row.ties.items()
     ]
     size = len(rows) + len(ties)
     left, right = zip(*pairs, strict=True) if pairs else ((), ())
@@ -137,8 +144,16 @@ def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, see
 
 
 def subset(rows: Sequence[Row], fraction: float) -> list[Row]:
-    """The same `fraction` of the rows for every trial, labels in their shares, in the rows' own order."""
+    """The same `fraction` of the rows for every trial, labels in their shares, in the rows' own order.
+
+    Every stage of a curriculum has a row in it at least.
+    """
     if fraction >= 1:
         return list(rows)
     drawn = _stratified(rows, fraction, seed=0)
+    stages = {rows[position].stage for position in drawn}
+    for position, row in enumerate(rows):
+        if row.stage not in stages:
+            stages.add(row.stage)
+            drawn.add(position)
     return [row for position, row in enumerate(rows) if position in drawn]

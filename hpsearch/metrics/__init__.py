@@ -8,7 +8,7 @@ per row, for `interval` and `paired_difference`. The rows are taken as independe
 from hpsearch.metrics.baseline import most_frequent_answers
 from hpsearch.metrics.classes import ClassScore, Confusion, class_scores, confusion
 from hpsearch.metrics.comparison import Difference, Interval, interval, paired_difference
-from hpsearch.metrics.overall import score_interval, scores
+from hpsearch.metrics.overall import score_difference, score_interval, scores
 from hpsearch.metrics.text import normalised, row_scores
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "normalised",
     "paired_difference",
     "row_scores",
+    "score_difference",
     "score_interval",
     "scores",
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2_000
 SIGN_FLIPS = 9_999
+SWAPS = 1_999
 _SIGNIFICANCE = 0.05
 _NUMBERS_AT_ONCE = 500_000
 """Sign flips are drawn in batches of about this many numbers: 4 MB."""
@@ -31,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of b minus the mean of a, with its 95 % interval. Not `shown`: none was found, but may exist."""
+    """b's number minus a's, with its 95 % interval. Not `shown`: no difference was found, but one may exist."""
 
     difference: float
     low: float
@@ -83,6 +84,38 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
         p_value=p_value,
         shown=p_value < _SIGNIFICANCE,
         method=f"paired bootstrap ({RESAMPLES:,} resamples), paired permutation test ({test})",
+    )
+
+
+def resampled_difference(statistic: Callable[[NDArray[np.intp]], float], num_rows: int, seed: int = 0) -> Difference:
+    """Whether b's number over all rows differs from a's, where it is no mean of numbers per row, as BLEU or macro F1.
+
+    `statistic` gets numbers of rows, each from 0 to 2 * num_rows - 1: the first half are a's, the second b's, in the
+    same order. The p-value comes from swapping a's and b's answer to random rows, two-sided (approximate
+    randomization, Noreen 1989).
+    """
+    import numpy as np
+
+    def difference(rows: NDArray[np.intp]) -> float:
+        return statistic(rows + num_rows) - statistic(rows)
+
+    every = np.arange(num_rows)
+    found = difference(every)
+    bounds = resampled_interval(difference, num_rows, seed)
+    draws = np.random.default_rng(seed)
+    as_far = 1
+    for _ in range(SWAPS):
+        a = every + num_rows * draws.integers(2, size=num_rows)
+        swapped = statistic(2 * every + num_rows - a) - statistic(a)
+        as_far += abs(swapped) >= abs(found) - 1e-12
+    p_value = as_far / (SWAPS + 1)
+    return Difference(
+        difference=found,
+        low=bounds.low,
+        high=bounds.high,
+        p_value=p_value,
+        shown=p_value < _SIGNIFICANCE,
+        method=f"paired bootstrap ({RESAMPLES:,} resamples), paired permutation test ({SWAPS:,} random swaps)",
     )
 
 

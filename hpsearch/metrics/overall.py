@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from hpsearch.errors import did_you_mean
 from hpsearch.metrics.classes import check_rows, class_scores, coded
-from hpsearch.metrics.comparison import Interval, interval, resampled_interval
+from hpsearch.metrics.comparison import (
+    Difference,
+    Interval,
+    interval,
+    paired_difference,
+    resampled_difference,
+    resampled_interval,
+)
 from hpsearch.metrics.text import ROW_METRICS, bleu, corpus_bleu, exact_match_raw
 
 if TYPE_CHECKING:
@@ -47,10 +54,28 @@ def score_interval(references: list[str], predictions: list[str], name: str, see
     _check_name(name)
     if name in _MEANS:
         return interval(_row_values(references, predictions, name), seed)
-    statistic = (
-        _BleuOfRows(references, predictions) if name == "bleu" else _ClassesOfRows(references, predictions, name)
-    )
-    return resampled_interval(statistic, len(references), seed)
+    return resampled_interval(_statistic(references, predictions, name), len(references), seed)
+
+
+def score_difference(references: list[str], a: list[str], b: list[str], name: str, seed: int = 0) -> Difference:
+    """Whether one metric of predictions `b` differs from that of `a`, on the same rows in the same order.
+
+    Raises:
+        ValueError: there are no rows, not as many predictions as references, or the metric is unknown.
+    """
+    check_rows(references, a)
+    check_rows(references, b)
+    _check_name(name)
+    if name in _MEANS:
+        return paired_difference(_row_values(references, a, name), _row_values(references, b, name), seed)
+    return resampled_difference(_statistic(references * 2, a + b, name), len(references), seed)
+
+
+def _statistic(references: list[str], predictions: list[str], name: str) -> Statistic:
+    """A metric that is no mean over rows, of any choice of rows."""
+    if name == "bleu":
+        return _BleuOfRows(references, predictions)
+    return _ClassesOfRows(references, predictions, name)
 
 
 def _score(references: list[str], predictions: list[str], name: str) -> float:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
 from hpsearch.errors import FieldError, InputError
-from hpsearch.folders import StorageFolder, TrialFolder, write_text
+from hpsearch.folders import StorageFolder, write_text
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
 from hpsearch.metrics import most_frequent_answers
 from hpsearch.protocol import Tell
+from hpsearch.results.answers import answer_rows
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import (
     CLASS_METRICS,
     default_metrics,
+    gap_between,
     read_answers,
     score_cell,
+    texts_of,
     write_scored_rows,
 )
 from hpsearch.scores import Evaluation
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.evaluation import MetricName, PromptName
-from hpsearch.trial import Record, TrialConfig
-from hpsearch.worker.opening import StartTrainer, do_job
+from hpsearch.spec.study import Task
+from hpsearch.trial import AnswersConfig, Record, TrialConfig
+from hpsearch.worker.opening import StartTrainer
 
 MOST_FREQUENT = "most frequent answer"
 
@@ -56,36 +59,43 @@ def evaluate_run(
     cells = _cells(spec, options.prompts)
     _check_metrics(spec, options.metrics)
     test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
-    answers = config.answers
-    if options.max_new_tokens:
-        answers = answers.model_copy(update={"max_new_tokens": options.max_new_tokens})
     wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
     job = EvaluationConfig(
         task=config.task,
         model=config.model,
         adapter=folder.adapter.resolve(),
         rows=config.rows,
-        answers=answers,
+        answers=answers_of(config, options.max_new_tokens),
         cells=cells,
         prompts=spec.evaluation.prompts,
         test_rows=test.resolve(),
         batch_size=config.training.evaluation_batch_size,
         bertscore_model=spec.evaluation.bertscore_model if wants_bertscore else None,
     )
-    result = _answered(folder.evaluation, job, start_trainer, tell)
+    result = answer_rows(folder.evaluation, job, start_trainer, tell)
     tell("scoring the answers", 0, 0)
     return _scored(folder, config, spec, options, job, result, train)
 
 
+def answers_of(config: TrialConfig, max_new_tokens: int | None) -> AnswersConfig:
+    """The run's own, with another longest answer where one is given."""
+    return config.answers.model_copy(update={"max_new_tokens": max_new_tokens} if max_new_tokens else {})
+
+
 def _cells(spec: StudySpec, wanted: Sequence[PromptName] | None) -> list[Cell]:
-    there = spec.evaluation.prompts.names()
+    there: list[PromptName] = ["none"] if spec.task == "vlm-classify" else spec.evaluation.prompts.names()
     prompts = list(dict.fromkeys(wanted or there))
-    missing = [prompt for prompt in prompts if prompt not in there]
-    if missing:
-        raise InputError(f"the study has no {missing[0]} prompt: write it in its file under evaluation.prompts")
-    if spec.task == "vlm-classify" and prompts != ["none"]:
-        raise InputError("a classifier is asked one question only: --prompts none")
+    check_prompts(spec, prompts)
     return [Cell(model=model, prompt=prompt) for model in ("base", "tuned") for prompt in prompts]
+
+
+def check_prompts(spec: StudySpec, wanted: Sequence[PromptName]) -> None:
+    """Raises InputError for a prompt that the study doesn't have."""
+    if spec.task == "vlm-classify" and set(wanted) != {"none"}:
+        raise InputError("a classifier is asked one question only, without a prompt before it")
+    for prompt in wanted:
+        if prompt not in spec.evaluation.prompts.names():
+            raise InputError(f"the study has no {prompt} prompt: write it in its file under evaluation.prompts")
 
 
 def _check_metrics(spec: StudySpec, wanted: Sequence[MetricName] | None) -> None:
@@ -110,25 +120,6 @@ def _rows(
     return paths["test", fraction], paths["train", 1.0]
 
 
-def _answered(folder: TrialFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell) -> EvaluationResult:
-    """The job's result: from before, or made now. Answers that other settings gave are thrown away."""
-    before = folder.job() if folder.config.exists() else None
-    if before is not None and _settings(before) != _settings(job):
-        shutil.rmtree(folder.path)
-    if before == job and folder.result.exists() and folder.failure() is None:
-        return folder.read(EvaluationResult)
-    folder.prepare(job)
-    do_job(folder, start_trainer, tell)
-    return folder.read(EvaluationResult)
-
-
-def _settings(job: Any) -> Any:
-    """What an answer depends on."""
-    if not isinstance(job, EvaluationConfig):
-        return None
-    return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1})
-
-
 def _scored(
     folder: RunFolder,
     config: TrialConfig,
@@ -140,24 +131,32 @@ def _scored(
 ) -> Evaluation:
     answers = {cell.name: read_answers(folder.evaluation.answers(cell.name)) for cell in job.cells}
     some = next(iter(answers.values()))
-    references = [row.reference or "" for row in some]
     metrics = options.metrics or spec.evaluation.metrics
-    metrics = metrics or default_metrics(config.task, references, bool(job.bertscore_model))
-    folder.scores.mkdir(exist_ok=True)
-    for name, rows in answers.items():
-        write_scored_rows(folder.scores / f"{name}.jsonl", rows, config.task)
+    metrics = metrics or default_metrics(config.task, texts_of(some)[0], bool(job.bertscore_model))
+    by_name = {MOST_FREQUENT: _frequent(some, train), **answers}
+    base, tuned = (next(cell.name for cell in job.cells if cell.model == model) for model in ("base", "tuned"))
+    gaps = [gap_between(metrics[0], tuned, answers[tuned], than, by_name[than]) for than in (base, MOST_FREQUENT)]
     evaluation = Evaluation(
         num_rows=result.num_rows,
         rows_sha256=_checksum(folder, some),
         longer_than_limit=result.longer_than_limit,
         metrics=metrics,
-        cells=[
-            score_cell(MOST_FREQUENT, _frequent(some, train), metrics),
-            *(score_cell(name, rows, metrics) for name, rows in answers.items()),
-        ],
+        cells=[score_cell(name, rows, metrics) for name, rows in by_name.items()],
+        gaps=[gap for gap in gaps if gap],
     )
-    write_text(folder.scores / "scores.json", evaluation.model_dump_json(indent=2))
+    _write(folder, evaluation, answers, config.task)
     return evaluation
+
+
+def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[AnsweredRow]], task: Task) -> None:
+    """The scores and the rows that they are of; rows of an earlier evaluation go."""
+    folder.scores.mkdir(exist_ok=True)
+    for file in folder.scores.glob("*.jsonl"):
+        if file.stem not in answers:
+            file.unlink()
+    for name, rows in answers.items():
+        write_scored_rows(folder.scores / f"{name}.jsonl", rows, task)
+    write_text(folder.scores / "scores.json", evaluation.model_dump_json(indent=2))
 
 
 def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
@@ -172,8 +171,6 @@ def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
 
 def _checksum(folder: RunFolder, rows: list[AnsweredRow]) -> str:
     """Of the ids and contents of the rows that were asked: two evaluations with the same one can be compared."""
-    import hashlib
-
     manifest = Manifest.from_bytes(folder.manifest.read_bytes())
     known = dict(manifest.splits["test"])
     return hashlib.sha256("\n".join(f"{row.id} {known[row.id]}" for row in rows).encode()).hexdigest()

@@ -33,6 +33,9 @@ class RunFolder(TrialFolder):
         self.manifest = path / "manifest.json.gz"
         self.evaluation = TrialFolder(path / "evaluation")
         self.scores = path / "scores"
+        self.plots = path / "plots"
+        self.predictions = path / "predictions"
+        self.exports = path / "exports"
 
     @property
     def is_free(self) -> bool:

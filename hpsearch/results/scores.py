@@ -13,22 +13,24 @@ from hpsearch.metrics import (
     class_scores,
     confusion,
     interval,
+    paired_difference,
     row_scores,
+    score_difference,
     score_interval,
     scores,
 )
-from hpsearch.scores import CellScores, Score
+from hpsearch.scores import CellScores, Gap, Score
 from hpsearch.spec.evaluation import MetricName
 from hpsearch.spec.study import Task
 
 TEXT_METRICS: tuple[MetricName, ...] = ("exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu")
 CLASS_METRICS: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 MOST_CLASSES = 20
-"""Answers with at most so many different references are looked at as classes too."""
+"""Answers with at most so many different references, each at least twice on average, are looked at as classes too."""
 
 
 def default_metrics(task: Task, references: Sequence[str], has_bertscore: bool) -> list[MetricName]:
-    few = len(set(references)) <= MOST_CLASSES
+    few = len(set(references)) <= min(MOST_CLASSES, len(references) / 2)
     names: list[MetricName] = list(CLASS_METRICS) if task == "vlm-classify" or few else []
     if task != "vlm-classify":
         names = [*TEXT_METRICS, *names]
@@ -39,28 +41,66 @@ def default_metrics(task: Task, references: Sequence[str], has_bertscore: bool) 
 
 def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[MetricName]) -> CellScores:
     """`rows` have references."""
-    references = [row.reference or "" for row in rows]
-    predictions = [row.prediction for row in rows]
-    plain = [metric for metric in metrics if metric != "bertscore"]
-    values = scores(references, predictions, plain)
-    found: dict[MetricName, Score] = {}
-    for metric in plain:
-        around = score_interval(references, predictions, metric)
-        found[metric] = Score(value=values[metric], low=around.low, high=around.high)
-    semantic = [row.bertscore for row in rows if row.bertscore is not None]
-    if "bertscore" in metrics and semantic:
-        around = interval(semantic)
-        found["bertscore"] = Score(value=sum(semantic) / len(semantic), low=around.low, high=around.high)
+    references, predictions = texts_of(rows)
     losses = [(row.loss, row.num_tokens) for row in rows if row.loss is not None]
     has_classes = any(metric in CLASS_METRICS for metric in metrics)
     return CellScores(
         name=name,
-        scores=found,
+        scores=score_rows(rows, metrics),
         loss=sum(loss * tokens for loss, tokens in losses) / sum(tokens for _, tokens in losses) if losses else None,
         num_cut=sum(row.is_cut for row in rows),
         classes=class_scores(references, predictions) if has_classes else [],
         confusion=confusion(references, predictions) if has_classes else None,
     )
+
+
+def score_rows(rows: list[AnsweredRow], metrics: Sequence[MetricName]) -> dict[MetricName, Score]:
+    """Those of the metrics that the rows have: BERTScore comes with them or not at all."""
+    references, predictions = texts_of(rows)
+    found: dict[MetricName, Score] = {}
+    for metric in metrics:
+        if metric != "bertscore":
+            around = score_interval(references, predictions, metric)
+            value = scores(references, predictions, [metric])[metric]
+            found[metric] = Score(value=value, low=around.low, high=around.high)
+        elif semantic := _bertscores(rows):
+            around = interval(semantic)
+            found[metric] = Score(value=sum(semantic) / len(semantic), low=around.low, high=around.high)
+    return found
+
+
+def gap_between(
+    metric: MetricName, name: str, rows: list[AnsweredRow], than: str, other: list[AnsweredRow]
+) -> Gap | None:
+    """How much better `rows` are than `other`, the same rows answered by `than`; None without BERTScores on a side."""
+    references, predictions = texts_of(rows)
+    if metric != "bertscore":
+        found = score_difference(references, texts_of(other)[1], predictions, metric)
+    elif _bertscores(rows) and _bertscores(other):
+        found = paired_difference(_bertscores(other), _bertscores(rows))
+    else:
+        return None
+    return Gap(
+        name=name,
+        than=than,
+        metric=metric,
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        p_value=found.p_value,
+        shown=found.shown,
+    )
+
+
+def texts_of(rows: list[AnsweredRow]) -> tuple[list[str], list[str]]:
+    """(references, predictions)"""
+    return [row.reference or "" for row in rows], [row.prediction for row in rows]
+
+
+def _bertscores(rows: list[AnsweredRow]) -> list[float]:
+    """Of all rows or none."""
+    found = [row.bertscore for row in rows if row.bertscore is not None]
+    return found if len(found) == len(rows) else []
 
 
 _ROWS: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
@@ -79,4 +119,6 @@ def write_scored_rows(file: Path, rows: list[AnsweredRow], task: Task) -> None:
 
 
 def read_answers(file: Path) -> list[AnsweredRow]:
-    return [AnsweredRow.model_validate_json(line) for line in file.read_text().splitlines()]
+    """The answers of a cell, with or without metrics beside them."""
+    lines = file.read_text().split("\n")
+    return [AnsweredRow.model_validate_json(line, extra="ignore") for line in lines if line]

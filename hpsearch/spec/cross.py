@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from hpsearch.errors import Mistake
+from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ColumnsSpec, SplitByColumn
+from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.study import StudySpec, Task
 
 _IMAGE_TASKS: tuple[Task, ...] = ("vlm-sft", "vlm-classify", "vlm-curriculum")
@@ -19,9 +21,11 @@ def cross_mistakes(spec: StudySpec) -> list[Mistake]:
         *(_class_column_mistakes(columns) if classifies else _column_mistakes(columns)),
         *_image_mistakes(spec.task, columns),
         *_curriculum_mistakes(spec),
+        *_class_mistakes(spec),
         *_split_mistakes(spec),
         *_metric_mistakes(spec),
         *_search_mistakes(spec),
+        *_objectives_mistakes(spec),
     ]
 
 
@@ -63,31 +67,58 @@ def _image_mistakes(task: Task, columns: ColumnsSpec) -> list[Mistake]:
     return mistakes
 
 
+def _class_mistakes(spec: StudySpec) -> list[Mistake]:
+    data = spec.data
+    mistakes = []
+    for key, is_given in (("data.balance", data.balance is not None), ("data.labels", bool(data.labels))):
+        if is_given and data.columns.label is None:
+            mistakes.append(Mistake(key, "needs data.columns.label: it is about the labels there"))
+    if spec.task == "vlm-classify":
+        if spec.evaluation.prompts.names() != ["none"]:
+            mistakes.append(Mistake("evaluation.prompts", "a classifier is asked data.prompt and nothing else"))
+    elif spec.head != HeadSpec():
+        mistakes.append(Mistake("head", f"task {spec.task} has no classification head"))
+    return mistakes
+
+
 def _curriculum_mistakes(spec: StudySpec) -> list[Mistake]:
     stages = spec.curriculum.stages
     if spec.task not in _CURRICULA:
         message = f"task {spec.task} has no stages; did you mean task: {spec.task.partition('-')[0]}-curriculum?"
-        return [Mistake("curriculum.stages", message)] if stages else []
+        key = "curriculum.stages" if stages else "curriculum"
+        return [Mistake(key, message)] if spec.curriculum != CurriculumSpec() else []
     mistakes = []
     if not stages:
         mistakes.append(Mistake("curriculum.stages", f"is missing: task {spec.task} learns in stages"))
     if spec.data.columns.stage is None:
         mistakes.append(Mistake("data.columns.stage", "is missing: it says which stage a row belongs to"))
     seen: dict[str, str] = {}
+    names = [stage.name for stage in stages]
     for position, stage in enumerate(stages):
+        if stage.name in names[:position]:
+            mistakes.append(Mistake(f"curriculum.stages.{position}", f"there is a stage {stage.name!r} already"))
+            continue
         for value in stage.values or [stage.name]:
             if value in seen:
                 message = f"{value!r} belongs to stage {seen[value]!r} already"
                 mistakes.append(Mistake(f"curriculum.stages.{position}", message))
             seen.setdefault(value, stage.name)
+    for section, budget in (("budget", spec.budget), ("final", spec.final)):
+        if _may_be_staged(spec) and budget.max_steps is not None and budget.max_steps < len(stages):
+            message = f"leaves a stage without a step: there are {len(stages)} stages"
+            mistakes.append(Mistake(f"{section}.max_steps", message))
     return mistakes
+
+
+def _may_be_staged(spec: StudySpec) -> bool:
+    """Whether a run may learn one stage after the other."""
+    orders = spec.search.space.get("curriculum.order") if spec.search else None
+    return "stages" in (orders if isinstance(orders, list) else [spec.curriculum.order])
 
 
 def _split_mistakes(spec: StudySpec) -> list[Mistake]:
     split, data = spec.data.split, spec.data
     mistakes = []
-    if data.balance is not None and data.columns.label is None:
-        mistakes.append(Mistake("data.balance", "needs data.columns.label: the rows of each label are counted"))
     if not isinstance(split, SplitByColumn):
         return mistakes
     if data.held_out:
@@ -106,9 +137,9 @@ def _metric_mistakes(spec: StudySpec) -> list[Mistake]:
         if spec.task == "vlm-classify" and name not in ("loss", *_CLASS_METRICS):
             message = f"{name} does not fit task vlm-classify; it has: loss, {', '.join(_CLASS_METRICS)}"
             mistakes.append(Mistake(key, message))
-        if key == "objective" and name == "bertscore":
+        elif key == "objective" and name == "bertscore":
             mistakes.append(Mistake(key, "bertscore is for evaluations: at every report it would take too long"))
-        if key != "objective" and name == "bertscore" and not spec.evaluation.bertscore_model:
+        elif name == "bertscore" and not spec.evaluation.bertscore_model:
             mistakes.append(Mistake("evaluation.bertscore_model", "is missing: the metric bertscore needs it"))
     repeated = len(spec.objectives) - len(set(spec.objectives))
     if repeated:
@@ -128,7 +159,21 @@ def _search_mistakes(spec: StudySpec) -> list[Mistake]:
             mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no classification head"))
         if knob.startswith("curriculum.") and spec.task not in _CURRICULA:
             mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no curriculum"))
-    if len(spec.objectives) > 1 and "pruner" in spec.search.model_fields_set and spec.search.pruner.name != "none":
+        elif knob == "curriculum.learning_rate_decay" and not _may_be_staged(spec):
+            message = f"means nothing with curriculum.order: {spec.curriculum.order}, which has one schedule"
+            mistakes.append(Mistake(f"search.space.{knob}", message))
+    return mistakes
+
+
+def _objectives_mistakes(spec: StudySpec) -> list[Mistake]:
+    """What a search with several objectives can't have."""
+    if spec.search is None or len(spec.objectives) == 1:
+        return []
+    mistakes = []
+    if spec.search.sampler.name == "cmaes":
+        message = "cmaes knows one objective only (Optuna); with several take tpe, gp, random, qmc or grid"
+        mistakes.append(Mistake("search.sampler", message))
+    if "pruner" in spec.search.model_fields_set and spec.search.pruner.name != "none":
         message = "trials with several objectives can't be pruned (Optuna compares one value): pruner: none"
         mistakes.append(Mistake("search.pruner", message))
     return mistakes

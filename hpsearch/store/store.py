@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from optuna.storages import RDBStorage
@@ -41,8 +42,9 @@ class Store:
 
     @property
     def name(self) -> str:
-        """For people: the URL without secrets."""
-        return shown(self.url)
+        """For people: the URL without secrets, and a file's path from here where that is shorter."""
+        name = shown(self.url)
+        return name.replace(f"sqlite:///{Path.cwd()}/", "sqlite:///")
 
     @contextmanager
     def reaching(self) -> Iterator[None]:

@@ -146,6 +146,21 @@ def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
     return Base(spec, _settle(model, dtype), processor)
 
 
+def load_unquantized(task: Task, spec: ModelSpec, dtype: torch.dtype, tell: Tell) -> PreTrainedModel:
+    """The whole base on the CPU, its weights rounded to `dtype`.
+
+    Raises:
+        FieldError: no such base, not one of this task, or one that was saved quantized.
+    """
+    attention = "sdpa" if spec.attention == "flash_attention_2" else spec.attention  # that one is for GPUs
+    model = _from_pretrained(task.model_class, spec, tell, {"dtype": dtype, "attn_implementation": attention})
+    if getattr(model, "hf_quantizer", None) is not None:
+        message = f"{spec.base!r} is quantized itself; an adapter is merged into the base that it was quantized from"
+        raise FieldError("model.base", message)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
 def _settle(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Brings the weights into the form that they keep: later nothing may change them in place.
 

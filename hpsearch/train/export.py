@@ -7,46 +7,43 @@ the whole one. The result is loaded from its files and compared with base and ad
 from __future__ import annotations
 
 import gc
-import json
-import shutil
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import torch
 from datasets import Dataset
-from huggingface_hub import snapshot_download
 from peft import PeftModel
 
-from hpsearch.errors import FieldError
-from hpsearch.jobs import ExportConfig, ExportResult
+from hpsearch.jobs import ChatFormat, ExportConfig, ExportResult
 from hpsearch.spec.model import ModelSpec
-from hpsearch.train.bases import Bases, compute_dtype, find_base, load_processor
+from hpsearch.train.bases import Bases, compute_dtype, load_processor, load_unquantized
 from hpsearch.train.channel import Channel
 from hpsearch.train.chat import chat_format
-from hpsearch.train.encoding import IGNORED, Batch, Encoder
+from hpsearch.train.checkpoint import save_like_base
+from hpsearch.train.encoding import IGNORED, Batch, Encoder, Row
 from hpsearch.train.loss import mixed_precision
 from hpsearch.train.tasks import TASKS, Task
 
 _TOLERANCE = {"bfloat16": 0.03, "float16": 0.01}
 """Of the largest logit. A weight in bfloat16 has 8 bits of mantissa: each is off by up to 0.2 %."""
+_ROUGHER = 3
+"""So many times the tolerance where the memory does not do for float32."""
 _CHEAP = 1_000_000_000
-"""Parameters up to which the 4-bit base is compared on a CPU too."""
+"""Parameters up to which the 4-bit base is asked on a CPU too."""
 _MOST_POSITIONS = 64
-_OWN_FILES = (
-    "tokenizer*",
-    "*.model",
-    "vocab*",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template*",
-    "*processor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
-"""A base's own tokenizer and processor files: training changes none of them, and other tools know them better than
-what transformers 5 writes in their place. It writes no tokenizer.model, which llama.cpp needs for Gemma."""
+
+
+@dataclass(frozen=True)
+class _Merging:
+    """What the merged model must say. Logits are of shape (positions, vocabulary)."""
+
+    inputs: list[Batch]
+    tuned: torch.Tensor
+    untuned: torch.Tensor
+    chat: ChatFormat
+    is_exact: bool
+    num_parameters: int
 
 
 def export(config: ExportConfig, bases: Bases, channel: Channel) -> ExportResult:
@@ -56,46 +53,100 @@ def export(config: ExportConfig, bases: Bases, channel: Channel) -> ExportResult
         FieldError: the base can't be loaded, or is quantized itself.
     """
     task = TASKS[config.task]
-    dtype: torch.dtype = getattr(torch, config.dtype)
-    processor = load_processor(task, config.model, channel.tell)
-    encoder = Encoder(processor, config.rows, has_images=task.has_images)
-    rows = list(Dataset.load_from_disk(str(config.check_rows)))
-    batches = [encoder.collate([row]) for row in rows]
-
-    channel.tell(f"loading {config.model.base} in 16 bit", 0, 0)
-    tuned = PeftModel.from_pretrained(_load(task, config.model, dtype, channel), str(config.adapter)).eval()
-    channel.tell("asking base and adapter", 0, 0)
-    wanted = _logits(tuned, batches)
-    with tuned.disable_adapter():
-        untuned = _logits(tuned, batches)
-    channel.tell("merging", 0, 0)
-    merged = tuned.merge_and_unload().to(dtype)
-    chat = chat_format(encoder, merged)
-    _save(merged, load_processor(task, config.model, channel.tell), config, channel)
-    num_parameters = merged.num_parameters()
-    del tuned, merged
+    rows: list[Row] = list(Dataset.load_from_disk(str(config.check_rows)))
+    merging = _merge(config, task, rows, channel)
     gc.collect()
-
-    channel.tell("loading the merged model", 0, 0)
-    saved = config.model.model_copy(update={"base": str(config.output), "revision": None})
-    reader = Encoder(load_processor(task, saved, channel.tell), config.rows, has_images=task.has_images)
-    read = [reader.collate([row]) for row in rows]
-    model = _load(task, saved, dtype, channel).eval()
-    channel.tell("asking the merged model", 0, 0)
-    found = _logits(model, read)
-    del model
+    inputs, found = _read_back(config, task, rows, channel)
     gc.collect()
-    reads_alike = all(_alike(a, b) for a, b in zip(batches, read, strict=True))
-    is_cheap = torch.cuda.is_available() or num_parameters < _CHEAP
-    quantized = _quantized(config, task, bases, batches) if config.model.quantization == "nf4" and is_cheap else None
-    largest = float(wanted.abs().max())
+    largest = float(merging.tuned.abs().max())
     return ExportResult(
-        num_positions=len(wanted),
+        num_positions=len(merging.tuned),
         largest_logit=largest,
-        difference=float((found - wanted).abs().max()) if found.shape == wanted.shape else float("inf"),
-        tolerance=_TOLERANCE[config.dtype] * largest,
-        share_lost=_share_lost(wanted, untuned, found),
-        reads_alike=reads_alike,
-        quantized_agreement=quantized and float((quantized.argmax(1) == found.argmax(1)).float().mean()),
-        chat=chat,
+        difference=float((found - merging.tuned).abs().max()) if found.shape == merging.tuned.shape else float("inf"),
+        tolerance=largest * _TOLERANCE[config.dtype] * (1 if merging.is_exact else _ROUGHER),
+        share_lost=_share_lost(merging, found),
+        reads_alike=all(map(_are_alike, inputs, merging.inputs)),
+        quantized_agreement=_quantized_agreement(config, task, merging, found, bases, channel),
+        chat=merging.chat,
     )
+
+
+def _merge(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) -> _Merging:
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    encoder = Encoder(load_processor(task, config.model, channel.tell), config.rows, has_images=task.has_images)
+    inputs = [encoder.collate([row]) for row in rows]
+    channel.tell(f"loading {config.model.base} in 16 bit", 0, 0)
+    model = PeftModel.from_pretrained(_load(task, config.model, dtype, channel), str(config.adapter)).eval()
+    is_exact = model.dtype == torch.float32
+    channel.tell("asking base and adapter", 0, 0)
+    tuned = _logits(model, inputs)
+    with model.disable_adapter():
+        untuned = _logits(model, inputs)
+    channel.tell("merging", 0, 0)
+    merged = model.merge_and_unload().to(dtype)
+    chat = chat_format(encoder, merged)
+    channel.tell("saving the merged model", 0, 0)
+    processor = load_processor(task, config.model, channel.tell)  # as it was before the encoder changed it
+    save_like_base(merged, processor, config.model, config.output, channel.tell)
+    return _Merging(inputs, tuned, untuned, chat, is_exact, merged.num_parameters())
+
+
+def _read_back(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) -> tuple[list[Batch], torch.Tensor]:
+    """What the saved processor makes of the rows, and the saved model's logits."""
+    saved = config.model.model_copy(update={"base": str(config.output), "revision": None})
+    encoder = Encoder(load_processor(task, saved, channel.tell), config.rows, has_images=task.has_images)
+    inputs = [encoder.collate([row]) for row in rows]
+    channel.tell("loading the merged model", 0, 0)
+    model = _load(task, saved, getattr(torch, config.dtype), channel).eval()
+    channel.tell("asking the merged model", 0, 0)
+    return inputs, _logits(model, inputs)
+
+
+def _load(task: Task, spec: ModelSpec, dtype: torch.dtype, channel: Channel) -> Any:
+    """Weights rounded to `dtype`; computing with them in float32 adds no error of its own."""
+    model = load_unquantized(task, spec, dtype, channel.tell)
+    fits = 4 * model.num_parameters() < psutil.virtual_memory().available
+    return model.float() if fits else model
+
+
+@torch.no_grad()
+def _logits(model: Any, inputs: list[Batch]) -> torch.Tensor:
+    """In float32, at the tokens of the answers; at the first ones of long answers."""
+    found = []
+    for batch in inputs:
+        learned = (batch["labels"][0] != IGNORED).nonzero().flatten()[:_MOST_POSITIONS]
+        kept = batch["labels"].shape[1] - int(learned[0]) + 1
+        given = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+        logits = model(**given, logits_to_keep=kept, use_cache=False).logits[0]
+        found.append(logits[(learned - learned[0]).to(logits.device)].float().cpu())
+    return torch.cat(found)
+
+
+def _share_lost(merging: _Merging, found: torch.Tensor) -> float:
+    if found.shape != merging.tuned.shape:
+        return float("inf")
+    changed = (merging.tuned - merging.untuned).square().mean().sqrt()
+    off = (found - merging.tuned).square().mean().sqrt()
+    return float(off / changed) if changed else 0.0
+
+
+def _are_alike(a: Batch, b: Batch) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _quantized_agreement(
+    config: ExportConfig, task: Task, merging: _Merging, found: torch.Tensor, bases: Bases, channel: Channel
+) -> float | None:
+    """How often the 4-bit base with the adapter would say the same token.
+
+    None where there is none, where asking it would take long, and where a head speaks instead of tokens.
+    """
+    is_cheap = torch.cuda.is_available() or merging.num_parameters < _CHEAP
+    if config.model.quantization == "none" or task.skill.has_own_loss or not is_cheap:
+        return None
+    base = bases.get(task, config.model)
+    channel.tell("asking the 4-bit base and adapter", 0, 0)
+    model = PeftModel.from_pretrained(base.fresh_model(), str(config.adapter)).eval()
+    with mixed_precision(model.device, compute_dtype(config.model)):
+        quantized = _logits(model, merging.inputs)
+    return float((quantized.argmax(dim=1) == found.argmax(dim=1)).float().mean())

@@ -21,11 +21,11 @@ from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ledger import LedgerBook
-from hpsearch.train.memory import clear_traceback, host_rss_bytes
+from hpsearch.train.memory import clear_traceback, give_back, host_rss_bytes
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
-from hpsearch.train.trainer import Trainer, Validation, make_trainer, planned_steps
+from hpsearch.train.trainer import Validation, make_trainer, planned_steps
 from hpsearch.trial import GIB, Outcome, TrialConfig, TrialResult
 
 
@@ -71,7 +71,6 @@ def _train(config: TrialConfig, folder: TrialFolder, base: Base, book: LedgerBoo
         sum(steps),
         book.note_host,
         (lambda: save(folder.adapter)) if config.is_final else None,
-        lambda checkpoint: skill.save(model, checkpoint),
         folder.history,
     )
     validation = Validation(
@@ -84,23 +83,20 @@ def _train(config: TrialConfig, folder: TrialFolder, base: Base, book: LedgerBoo
     started = time.monotonic()
     for position, stage in enumerate(stages):
         place = folder.stage(position, len(stages))
+        end = sum(steps[: position + 1])
         if place.done.exists():
-            reporter.begin_stage(sum(steps[: position + 1]), place.reports())
+            reporter.begin_stage(end, place.reports())
             continue
-        trainer = _make_stage_trainer(config, stage, steps[position], model, encoder, place, validation, reporter)
-        if position:
-            _take_over(model, skill, folder.stage(position - 1, len(stages)))
-            set_seed(config.training.seed + position)
-        reporter.begin_stage(sum(steps[:position]), reporter.reports)
-        checkpoint = place.last_checkpoint()
-        if checkpoint:
-            skill.load(model, checkpoint)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if reporter.outcome is not Outcome.COMPLETE:
-            break
-        if len(stages) > 1:
+        reporter.begin_stage(end - steps[position], reporter.reports)
+        before = folder.stage(position - 1, len(stages)) if position else None
+        _train_stage(config, stage, steps[position], model, encoder, place, before, validation, reporter)
+        may_go_on = reporter.outcome in (Outcome.COMPLETE, Outcome.STOPPED)
+        if len(stages) > 1 and reporter.step == end and may_go_on:
             save(place.adapter)
             place.finish(reporter.reports)
+        if reporter.outcome is not Outcome.COMPLETE:
+            break
+        give_back()  # trl leaves the trainer, and with it the optimizer's state, in a cycle
     trainable, total = parameter_counts(model)
     if config.is_final:
         base.processor.save_pretrained(str(folder.adapter))
@@ -115,22 +111,29 @@ def _train(config: TrialConfig, folder: TrialFolder, base: Base, book: LedgerBoo
     )
 
 
-def _make_stage_trainer(
+def _train_stage(
     config: TrialConfig,
     stage: Stage,
     num_steps: int,
     model: Any,
     encoder: Encoder,
     place: StageFolder,
+    before: StageFolder | None,
     validation: Validation,
     reporter: Reporter,
-) -> Trainer:
-    """Making a trainer rounds the weights that it finds (see `to_float32`), so learned ones are loaded after it."""
+) -> None:
+    """Trains from the stage's last checkpoint, or else from where the stage `before` it ended."""
     if config.is_final:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.tensorboard)
     trainer = make_trainer(model, encoder.processor, stage, num_steps, config, place.path, validation, reporter)
-    to_float32(model)
-    return trainer
+    to_float32(model)  # making a trainer rounds the weights that it finds, so learned ones are loaded after it
+    if before:
+        _take_over(model, validation.skill, before)
+        set_seed(config.training.seed + reporter.step)  # or each stage would draw the same dropout masks
+    checkpoint = place.last_checkpoint()
+    if checkpoint:
+        validation.skill.load(model, checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _take_over(model: Any, skill: Skill, before: StageFolder) -> None:

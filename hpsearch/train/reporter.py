@@ -40,7 +40,6 @@ class Reporter(TrainerCallback):
         num_steps: int,
         note_host: Callable[[], None],
         save_best: Callable[[], None] | None,
-        save_extension: Callable[[Path], None],
         history: Path,
     ) -> None:
         self._channel = channel
@@ -50,7 +49,6 @@ class Reporter(TrainerCallback):
         self._steps = report_steps(self._num_steps, num_reports)
         self._note_host = note_host
         self._save_best = save_best
-        self._save_extension = save_extension
         self._history = history
         self._steps_before = 0
         self._reports_before: list[Report] = []
@@ -109,7 +107,7 @@ class Reporter(TrainerCallback):
         self._send_progress(state)
         control.should_evaluate = self._whole(state.global_step) in self._steps
         if self._channel.checkpoint_wanted and self._whole(state.global_step) < self._num_steps:
-            control.should_save = True
+            control.should_save = state.global_step < state.max_steps  # a stage that has ended has its adapter
             self._end(Outcome.STOPPED, control)
 
     def on_evaluate(
@@ -124,7 +122,7 @@ class Reporter(TrainerCallback):
         assert metrics is not None
         at = self._whole(state.global_step)
         report = _report(self._steps[at], metrics)
-        value = None if math.isnan(report.loss) else report.value(self._objective)
+        value = report.value(self._objective) if math.isfinite(report.loss) else None
         is_best = value is not None and not any(
             not is_better(self._objective, value, earlier.value(self._objective)) for earlier in self.reports
         )
@@ -134,16 +132,12 @@ class Reporter(TrainerCallback):
             return
         if is_best and self._save_best:
             self._save_best()
-        control.should_save = control.should_save or state.global_step < state.max_steps
+        control.should_save = state.global_step < state.max_steps
         goes_on = self._channel.report(
             Reported(step=report.step, num_reports=self._num_reports, loss=report.loss, metrics=report.metrics)
         )
         if not goes_on and at < self._num_steps:
             self._end(Outcome.PRUNED, control)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        del control
-        self._save_extension(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
     def _end(self, outcome: Outcome, control: TrainerControl) -> None:
         self.outcome = outcome

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from hpsearch.metrics import scores
+from hpsearch.train.loss import mixed_precision
 from hpsearch.train.tasks.task import Skill, Stage, batches, mean_loss
 from hpsearch.trial import TrialConfig
 
@@ -63,9 +64,24 @@ class Trainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if not self.validation.skill.has_own_loss:
+        skill, dtype = self.validation.skill, self.validation.dtype
+        if not skill.has_own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return self.validation.skill.training_loss(model, inputs)
+        # accelerate's autocast is wrapped around the model's `forward`, which such a skill need not call.
+        with mixed_precision(model.device, dtype):
+            return skill.training_loss(model, inputs, num_items_in_batch)
+
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """(batches, items) of an optimizer step. Items are learned tokens, or rows for a skill with its own loss."""
+        found, num_tokens = super().get_batch_samples(*arguments)
+        if not self.validation.skill.has_own_loss:
+            return found, num_tokens
+        return found, sum(len(batch["labels"]) for batch in found)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """A checkpoint is whole once it has its trainer_state.json, which is written after this."""
+        super().save_model(output_dir, _internal_call)
+        self.validation.skill.save(self.model, Path(output_dir or self.args.output_dir))
 
 
 def make_trainer(
@@ -88,13 +104,16 @@ def make_trainer(
     )
     trainer.validation = validation
     if validation.skill.has_own_loss:
-        # transformers leaves dividing by the accumulation steps to models that are told the number of tokens.
-        trainer.model_accepts_loss_kwargs = False
+        # transformers then doesn't divide by the accumulation steps: the loss is divided by the step's rows already.
+        trainer.model_accepts_loss_kwargs = True
     return trainer
 
 
 def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
-    """Optimizer steps of each stage, as transformers counts them; `max_steps` is shared out in proportion."""
+    """Optimizer steps of each stage, as transformers counts them; `max_steps` is shared out in proportion.
+
+    Each stage has a step at least.
+    """
     training = config.training
     per_stage = []
     for stage in stages:
@@ -103,7 +122,17 @@ def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
         per_stage.append(math.ceil(stage.epochs * per_epoch))
     if config.budget.max_steps is None:
         return per_stage
-    return [max(1, round(config.budget.max_steps * steps / sum(per_stage))) for steps in per_stage]
+    return shared_out(config.budget.max_steps, per_stage)
+
+
+def shared_out(total: int, weights: list[int]) -> list[int]:
+    """`total` in whole parts in proportion to `weights`, each at least 1; it is at least as large as their number."""
+    parts = []
+    for position, weight in enumerate(weights):
+        left = total - sum(parts)
+        most = left - (len(weights) - position - 1)
+        parts.append(max(1, min(most, round(left * weight / sum(weights[position:])))))
+    return parts
 
 
 def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:

@@ -30,7 +30,7 @@ def closing_words(view: StudyView) -> str:
             f"{name} is finished and no trial is complete ({tally}). "
             f"hpsearch status shows why each one ended; the traces are in the dashboard."
         )
-    return "\n".join([_found(view, tally), *_cautions(view), *_next_steps(view)])
+    return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view)])
 
 
 def _found(view: StudyView, tally: str) -> str:
@@ -47,10 +47,11 @@ def _found(view: StudyView, tally: str) -> str:
     return found
 
 
-def _cautions(view: StudyView) -> list[str]:
+def cautions(view: StudyView) -> list[str]:
     spec = view.study.spec
     words = []
-    if spec.final.epochs > _SHORT * spec.budget.epochs and spec.final.max_steps is None:
+    is_by_epochs = spec.final.max_steps is None and spec.budget.max_steps is None
+    if is_by_epochs and spec.final.epochs > _SHORT * spec.budget.epochs:
         words.append(
             f"Careful: a trial ran {spec.budget.epochs:g} epochs on {spec.budget.train_fraction:.0%} of the rows, the "
             f"final run runs {spec.final.epochs:g} on {spec.final.train_fraction:.0%}. A short budget favours fast "
@@ -81,9 +82,11 @@ def _at_edge(view: StudyView, knob: str) -> str | None:
 
 def _next_steps(view: StudyView) -> list[str]:
     name = view.study.name
-    return [
-        "Next:",
-        f"  hpsearch best {name} -o best.yaml     the best parameters, ready for the final training",
-        "  hpsearch train best.yaml              the final training on all rows",
-        "  hpsearch dashboard                    curves, importances, every trial",
-    ]
+    steps = {
+        f"hpsearch best {name} -o best.yaml": "the best parameters, ready for the final training",
+        "hpsearch train best.yaml": "the final training on all rows",
+        "hpsearch dashboard": "curves, importances, every trial",
+        f"hpsearch report {name}": "the whole story in one page",
+    }
+    width = max(map(len, steps))
+    return ["Next:", *(f"  {command:<{width}}   {what}" for command, what in steps.items())]

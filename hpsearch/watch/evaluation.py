@@ -6,31 +6,42 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hpsearch.scores import Evaluation, Score
+from hpsearch.scores import Evaluation, Gap, Score
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
+    """Seven cells fit into 80 columns."""
     title = f"{evaluation.num_rows} test rows; below each value its 95 % interval"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
     for cell in evaluation.cells:
-        table.add_column(cell.name, justify="right", style="bold" if cell.name.startswith("tuned") else "")
+        heading = cell.name.replace("-", "\n").replace(" ", "\n")
+        table.add_column(heading, justify="right", style="bold" if cell.name.startswith("tuned") else "")
     for metric in evaluation.metrics:
         found = [cell.scores.get(metric) for cell in evaluation.cells]
         if any(found):
-            table.add_row(metric.replace("_", " "), *(_told(score) for score in found))
+            table.add_row(told_metric(metric), *(_told(score) for score in found))
     losses = [cell.loss for cell in evaluation.cells]
-    table.add_row("loss (nats per token)", *("" if loss is None else f"{loss:.4f}" for loss in losses))
+    if any(loss is not None for loss in losses):
+        table.add_row("loss (nats\nper token)", *("" if loss is None else f"{loss:.4f}" for loss in losses))
     return table
 
 
+def told_metric(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def told_range(low: float, high: float) -> str:
+    return f"{100 * low:.1f}–{100 * high:.1f}"
+
+
 def _told(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:.1%}\n{100 * score.low:.1f} to {100 * score.high:.1f}"
+    return "" if score is None else f"{score.value:.1%}\n{told_range(score.low, score.high)}"
 
 
 def class_table(evaluation: Evaluation) -> Table | None:
-    """Each class under the tuned model; None where the answers are no classes."""
-    cell = evaluation.cells[-1]
+    """Each class under the tuned model and the first prompt; None where the answers are no classes."""
+    cell = next(cell for cell in evaluation.cells if cell.name.startswith("tuned"))
     if not cell.classes:
         return None
     table = Table(title=f"classes, {cell.name} model", title_justify="left", box=None, header_style="bold")
@@ -44,13 +55,8 @@ def class_table(evaluation: Evaluation) -> Table | None:
 
 def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     """What was gained over the base model and over guessing, what was cut, and where the rows are."""
-    metric = evaluation.metrics[0]
-    frequent, base, tuned = (evaluation.cell(name).scores[metric].value for name in _compared(evaluation))
-    name = metric.replace("_", " ")
-    lines = [
-        f"On {evaluation.num_rows} test rows that no trial has seen, fine-tuning {_gained(tuned - base)} of {name} "
-        f"over the base model, and {_gained(tuned - frequent)} over always giving the most frequent answer."
-    ]
+    lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {told_metric(evaluation.metrics[0])}:"]
+    lines += [f"  {told_gap(gap)}" for gap in evaluation.gaps]
     if evaluation.longer_than_limit:
         lines.append(
             f"{evaluation.longer_than_limit} references are longer than the generation limit: "
@@ -63,12 +69,9 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _compared(evaluation: Evaluation) -> tuple[str, str, str]:
-    """The baseline, and base and tuned model under the first prompt that was tried."""
-    names = [cell.name for cell in evaluation.cells]
-    base = next(name for name in names if name.startswith("base"))
-    return names[0], base, base.replace("base", "tuned", 1)
-
-
-def _gained(points: float) -> str:
-    return f"{'gained' if points >= 0 else 'lost'} {abs(100 * points):.1f} points"
+def told_gap(gap: Gap) -> str:
+    """One model against another: which is better by how much, or that no difference was shown."""
+    against = f"{gap.name} against {gap.than}"
+    points = f"{100 * gap.difference:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+    verdict = "better" if gap.difference > 0 else "worse"
+    return f"{against}: {verdict if gap.shown else 'no difference shown'}, {points}, p = {gap.p_value:.2g}"

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hpsearch.protocol import Phase, Reported
 from hpsearch.protocol import Progress as StepProgress
+from hpsearch.spec.evaluation import objective_title
+from hpsearch.watch.words import told_objective
 
 _LINES_PER_RUN = 20
 
@@ -42,8 +44,9 @@ class TrainingDisplay:
                 note = f"loss {loss:.4f}" if loss is not None else ""
                 self._bar.update(self._task, description="training", completed=step, total=num_steps, note=note)
                 self._line("training", step, num_steps, note)
-            case Reported(step=step, num_reports=num_reports, loss=loss):
-                self._console.print(f"validation {step}/{num_reports}: loss {loss:.4f}")
+            case Reported(step=step, num_reports=num_reports, loss=loss, metrics=metrics):
+                values = [f"{objective_title(name)} {told_objective(name, value)}" for name, value in metrics.items()]
+                self._console.print(f"validation {step}/{num_reports}: {', '.join([f'loss {loss:.4f}', *values])}")
 
     def _line(self, name: str, done: int, total: int, note: str) -> None:
         if self._console.is_terminal:

@@ -16,6 +16,9 @@ from typing import Protocol
 from hpsearch.errors import TrainerDied
 from hpsearch.protocol import Command, Event, Ready, Run, read_event, to_line
 
+_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""OpenMP's threads spin while they wait for each other. Beside any other busy process on the same cores that costs a
+tiny model's training step on two threads 2.6 s instead of 0.2 s."""
 _SECRETS = ("HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD")
 """The training plane knows no database. (It may see HF_TOKEN: gated bases need it.)"""
 
@@ -43,7 +46,7 @@ class TrainerProcess:
         self._logs = [_Log.from_now_on(log)]
         commands_in, commands_out = os.pipe()
         events_in, events_out = os.pipe()
-        environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        environment = _DEFAULTS | {name: value for name, value in os.environ.items() if name not in _SECRETS}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "hpsearch.train", str(commands_in), str(events_out)],

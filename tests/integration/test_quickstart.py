@@ -10,7 +10,8 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hpsearch.jobs import EvaluationResult
+from hpsearch.jobs import AnsweredRow
+from hpsearch.scores import Evaluation
 from hpsearch.spec import load_study
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import hpsearch
@@ -34,17 +35,19 @@ def test_make_run_finds_trains_and_tests_a_better_model(workplace: Path) -> None
         code, said = hpsearch(*command)
         assert code == 0, said
 
-    result = EvaluationResult.model_validate_json(Path(evaluate[1], "evaluation", "result.json").read_text())
-    assert len(result.rows) == 359
-    assert result.tuned.exact_match >= 0.80
-    assert result.tuned.exact_match >= result.base.exact_match + 0.30
-    assert result.tuned.loss < result.base.loss
-    assert f"{result.tuned.exact_match:.1%}" in said
-    assert f"{100 * (result.tuned.exact_match - result.base.exact_match):.1f} points" in said
-
     run_folder = Path(evaluate[1])
+    result = Evaluation.model_validate_json((run_folder / "scores" / "scores.json").read_text())
+    assert result.num_rows == 359
+    base, tuned = result.cell("base"), result.cell("tuned")
+    assert tuned.scores["exact_match_raw"].value >= 0.80
+    assert tuned.scores["exact_match_raw"].value >= base.scores["exact_match_raw"].value + 0.30
+    assert tuned.loss is not None
+    assert base.loss is not None
+    assert tuned.loss < base.loss
+    assert f"{tuned.scores['exact_match'].value:.1%}" in said
+
     _the_test_rows_were_nowhere_before(run_folder)
-    _the_adapter_loads_in_stock_peft(run_folder, result)
+    _the_adapter_loads_in_stock_peft(run_folder)
     _again_nothing_is_left_to_do(search, train, evaluate)
 
 
@@ -58,7 +61,7 @@ def _the_test_rows_were_nowhere_before(run_folder: Path) -> None:
     assert "test" in json.loads((run_folder / "evaluation" / "config.json").read_text())["test_rows"]
 
 
-def _the_adapter_loads_in_stock_peft(run_folder: Path, result: EvaluationResult) -> None:
+def _the_adapter_loads_in_stock_peft(run_folder: Path) -> None:
     """Without a line of hpsearch: transformers loads the base, PEFT the adapter, and the answers are the same."""
     adapter = json.loads((run_folder / "adapter" / "adapter_config.json").read_text())
     base = AutoModelForImageTextToText.from_pretrained(adapter["base_model_name_or_path"])
@@ -69,16 +72,17 @@ def _the_adapter_loads_in_stock_peft(run_folder: Path, result: EvaluationResult)
     from hpsearch.data.bundled import digits
 
     images = digits()["image"]
-    rows = result.rows[:20]
+    lines = (run_folder / "evaluation" / "tuned.jsonl").read_text().splitlines()
+    rows = [AnsweredRow.model_validate_json(line) for line in lines[:20]]
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": rows[0].question}]}]
     text = processor.apply_chat_template(turns, add_generation_prompt=True)
     small = [[images[int(row.id)].resize((28, 28), 1)] for row in rows]
     inputs = processor(text=[text] * len(rows), images=small, return_tensors="pt", add_special_tokens=False)
     generated = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     said = processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    agree = sum(text.strip() == row.tuned_answer for text, row in zip(said, rows, strict=True))
+    agree = sum(text.strip() == row.prediction for text, row in zip(said, rows, strict=True))
     assert agree >= 18, "the 4-bit base and the whole one differ in a few rows at most"
-    assert load_digits().target[int(rows[0].id)] == int(rows[0].reference)
+    assert load_digits().target[int(rows[0].id)] == int(rows[0].reference or -1)
 
 
 def _again_nothing_is_left_to_do(search: list[str], train: list[str], evaluate: list[str]) -> None:

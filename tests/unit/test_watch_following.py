@@ -84,11 +84,12 @@ def test_a_finished_study_says_what_it_found_and_what_comes_next(view: StudyView
     words = closing_words(finished(view))
     assert words.startswith("demo is finished, nothing is left to do: 2 complete, 1 pruned, 1 diverged")
     assert "Best: trial 0, validation loss 0.5000 with training.learning_rate 0.0001, lora.r 16." in words
-    assert words.splitlines()[-4:] == [
+    assert words.splitlines()[-5:] == [
         "Next:",
-        "  hpsearch best demo -o best.yaml     the best parameters, ready for the final training",
-        "  hpsearch train best.yaml              the final training on all rows",
-        "  hpsearch dashboard                    curves, importances, every trial",
+        "  hpsearch best demo -o best.yaml   the best parameters, ready for the final training",
+        "  hpsearch train best.yaml          the final training on all rows",
+        "  hpsearch dashboard                curves, importances, every trial",
+        "  hpsearch report demo              the whole story in one page",
     ]
 
 
@@ -121,6 +122,8 @@ def test_a_short_budget_is_cautioned_about(view: StudyView) -> None:
     assert caution in words(epochs=3.0)
     assert "Careful" not in words(epochs=2.0)
     assert "Careful" not in words(epochs=3.0, max_steps=100)
+    few_steps = with_spec(finished(view), budget={"max_steps": 20}, final={"epochs": 9.0})
+    assert "Careful" not in closing_words(few_steps), "a trial's epochs say nothing where its steps are counted"
 
 
 def at(view: StudyView, knob: str, parameter: Any, value: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datasets import Dataset, concatenate_datasets
+import math
+import random
+
+from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -10,34 +13,62 @@ from transformers import (
     AutoTokenizer,
 )
 
-from hpsearch.train.generate import Speaking
+from hpsearch.train.tasks.speaking import Speaking
 from hpsearch.train.tasks.task import Stage, Task
 from hpsearch.trial import TrialConfig
 
 
 def curriculum_stages(config: TrialConfig, rows: Dataset) -> list[Stage]:
-    """Each order sees each row equally often: what differs is when."""
+    """Each order sees each row equally often, but for what is left over when a pass is no whole one."""
     curriculum, rate = config.curriculum, config.training.learning_rate
     names = [curriculum.stage_of(value) for value in rows["stage"]]
-    of_stage = {
-        stage.name: rows.select([i for i, name in enumerate(names) if name == stage.name])
-        for stage in curriculum.stages
-    }
+    of_stage = [[i for i, name in enumerate(names) if name == stage.name] for stage in curriculum.stages]
     if curriculum.order == "stages":
         return [
             Stage(
                 stage.name,
-                of_stage[stage.name],
+                rows.select(positions),
                 config.budget.epochs * stage.epochs,
-                rate * curriculum.learning_rate_decay**position,
+                rate * curriculum.learning_rate_decay**number,
             )
-            for position, stage in enumerate(curriculum.stages)
+            for number, (stage, positions) in enumerate(zip(curriculum.stages, of_stage, strict=True))
         ]
-    in_order = concatenate_datasets(list(of_stage.values()))
-    passes = sum(stage.epochs * len(of_stage[stage.name]) for stage in curriculum.stages) / len(in_order)
-    return [
-        Stage("", in_order, config.budget.epochs * passes, rate, is_shuffled=curriculum.order == "random"),
-    ]
+    return [Stage("", rows.select(_in_one_training(config, of_stage)), 1.0, rate, is_shuffled=False)]
+
+
+def _in_one_training(config: TrialConfig, of_stage: list[list[int]]) -> list[int]:
+    """Positions of the rows as one training meets them: pass after pass, each over all stages.
+
+    Written out, because a training that ends within a pass would else never see the last stages.
+    """
+    epochs = _epochs(config, of_stage)
+    num_passes = max(1, round(epochs))
+    order = []
+    for number in range(num_passes):
+        one_pass = []
+        for stage, positions in zip(config.curriculum.stages, of_stage, strict=True):
+            share = epochs * stage.epochs * len(positions) / num_passes
+            met = range(_up(number * share), _up((number + 1) * share))
+            one_pass += [positions[i % len(positions)] for i in met]
+        if config.curriculum.order == "random":
+            random.Random(config.training.seed + number).shuffle(one_pass)
+        order += one_pass
+    return order
+
+
+def _up(number: float) -> int:
+    """To the next whole number, whatever the last digits of a product of fractions are."""
+    return math.ceil(round(number, 6))
+
+
+def _epochs(config: TrialConfig, of_stage: list[list[int]]) -> float:
+    training, max_steps = config.training, config.budget.max_steps
+    if max_steps is None:
+        return config.budget.epochs
+    rows_in_a_pass = sum(
+        stage.epochs * len(positions) for stage, positions in zip(config.curriculum.stages, of_stage, strict=True)
+    )
+    return max_steps * training.batch_size * training.gradient_accumulation_steps / rows_in_a_pass
 
 
 TEXT_CURRICULUM = Task(AutoModelForCausalLM, AutoTokenizer, has_images=False, skill=Speaking, stages=curriculum_stages)

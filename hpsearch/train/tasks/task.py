@@ -46,8 +46,8 @@ class Skill(Protocol):
     def collate(self, rows: list[Row]) -> Batch:
         """A training batch."""
 
-    def training_loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        """The mean loss of a training batch, where `has_own_loss`."""
+    def training_loss(self, model: Any, batch: Batch, num_rows: int) -> torch.Tensor:
+        """A batch's part in the mean loss over the `num_rows` rows of its optimizer step, where `has_own_loss`."""
 
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
         """The loss of each row; `model` is in evaluation mode."""

@@ -46,9 +46,16 @@ class Classifying:
         batch["labels"] = torch.tensor([self._classes.index(row["label"]) for row in rows])
         return batch
 
-    def training_loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        weights = None if self._weights is None else self._weights.to(model.device)
-        return cross_entropy(logits_of(model, batch), batch["labels"].to(model.device), weight=weights)
+    def training_loss(self, model: Any, batch: Batch, num_rows: int) -> torch.Tensor:
+        """Weighted per row and divided by the number of rows, as in Cui et al.
+
+        Not torch's mean, which divides by the weights of the batch: in a batch of one row they would cancel out.
+        """
+        labels = batch["labels"].to(model.device)
+        losses = cross_entropy(logits_of(model, batch), labels, reduction="none")
+        if self._weights is not None:
+            losses = losses * self._weights.to(model.device)[labels]
+        return losses.sum() / num_rows
 
     @torch.no_grad()
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
@@ -111,13 +118,16 @@ def logits_of(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def class_weights(labels: list[str], classes: list[str], spec: HeadSpec) -> torch.Tensor | None:
-    """(classes,), with mean 1 over the classes; None: all rows weigh the same. From the training rows alone."""
+    """(classes,), with mean 1 over the classes that have rows; None: all rows weigh the same.
+
+    From the training rows alone. A class without any has no weight.
+    """
     beta = spec.balance_beta
     if beta is None:
         return None
     counts = Counter(labels)
-    weights = torch.tensor([(1 - beta) / (1 - beta ** max(1, counts[name])) for name in classes])
-    return weights * len(classes) / weights.sum()
+    weights = [(1 - beta) / (1 - beta ** counts[name]) if counts[name] else 0.0 for name in classes]
+    return torch.tensor(weights) * len(counts) / sum(weights)
 
 
 VLM_CLASSIFY = Task(AutoModelForImageTextToText, AutoProcessor, has_images=True, skill=Classifying)

@@ -2,7 +2,7 @@
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hpsearch.train.generate import Speaking
+from hpsearch.train.tasks.speaking import Speaking
 from hpsearch.train.tasks.task import Task
 
 VLM_SFT = Task(AutoModelForImageTextToText, AutoProcessor, has_images=True, skill=Speaking)

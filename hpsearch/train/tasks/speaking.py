@@ -30,7 +30,7 @@ class Speaking:
     def collate(self, rows: list[Row]) -> Batch:
         return self._encoder.collate(rows)
 
-    def training_loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def training_loss(self, model: Any, batch: Batch, num_rows: int) -> torch.Tensor:
         raise NotImplementedError("the model has a loss of its own")
 
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:

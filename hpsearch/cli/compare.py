@@ -1,0 +1,32 @@
+"""`hpsearch compare`: final runs on the same held-out rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from hpsearch.cli.options import storage_folder, telling
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN_OR_STUDY...", help="run folders, or names of studies", show_default=False),
+    ],
+    prompt: Annotated[
+        Literal["none", "static", "adaptive"], typer.Option(help="the prompt under which the tuned models are compared")
+    ] = "none",
+    common: Annotated[bool, typer.Option("--common", help="on the rows that all of them were evaluated on")] = False,
+) -> None:
+    """Final runs on the same test rows: how sure each number is, and whether a run differs from the first."""
+    from hpsearch.results.compare import compare_runs, find_run
+    from hpsearch.watch.comparison import comparison_table, comparison_words
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    storage = storage_folder()
+    with telling(console) as tell:
+        comparison = compare_runs([find_run(run, storage) for run in runs], prompt, tell, common=common)
+    console.print(comparison_table(comparison))
+    console.print(comparison_words(comparison), soft_wrap=True)

@@ -1,0 +1,78 @@
+"""`hpsearch export`: a final run for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hpsearch.cli.options import StoreOption, open_store, storage_folder, telling, trainer_starter
+
+if TYPE_CHECKING:
+    from hpsearch.results.final import RunFolder
+    from hpsearch.search.view import StudyView
+
+To = Literal["merged", "gguf", "ollama", "hub"]
+
+
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="folder of a final run", show_default=False)],
+    to: Annotated[
+        To,
+        typer.Option(help="merged weights; GGUF files; GGUF with a Modelfile; or the hub", show_default=False),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="folder; default: exports/ in the run folder", show_default=False),
+    ] = None,
+    dtype: Annotated[Literal["bfloat16", "float16"], typer.Option(help="of the merged weights")] = "bfloat16",
+    llama_cpp: Annotated[
+        Path | None, typer.Option(help="a checkout of llama.cpp, which makes GGUF files", show_default=False)
+    ] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="for llama.cpp's converter; default: its checkout's .venv", show_default=False)
+    ] = None,
+    repo: Annotated[str | None, typer.Option(help="OWNER/NAME on the hub", show_default=False)] = None,
+    private: Annotated[bool, typer.Option("--private", help="a repository that only its owner sees")] = False,
+    merged: Annotated[bool, typer.Option("--merged", help="push the merged model instead of the adapter")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier export")] = False,
+    store: StoreOption = None,
+) -> None:
+    """A final run for other tools: merged weights, GGUF, Ollama, or the Hugging Face hub."""
+    from hpsearch.results.export import Export, ExportOptions
+    from hpsearch.results.final import RunFolder
+    from hpsearch.watch.console import open_console
+
+    options = ExportOptions(
+        to=to,
+        output=output,
+        dtype=dtype,
+        llama_cpp=llama_cpp,
+        python=python,
+        repo=repo,
+        private=private,
+        merged=merged,
+        force=force,
+    )
+    console = open_console()
+    folder = RunFolder(run_folder.resolve())
+    with telling(console) as tell:
+        job = Export(folder, options, storage_folder(), trainer_starter("export"), tell, _study_of(folder, store))
+        told = job.run()
+    console.print(told, soft_wrap=True)
+
+
+def _study_of(folder: RunFolder, url: str | None) -> StudyView | None:
+    """What the store knows of the run's study: the model card tells it. No store is made for this."""
+    import os
+
+    from hpsearch.search.view import read_view
+
+    name = folder.load()[0].spec.study
+    if url is None and "HPSEARCH_STORE" not in os.environ and not storage_folder().database.exists():
+        return None
+    with open_store(url) as opened:
+        with opened.reaching():
+            stored = opened.studies.find(name)
+        return None if stored is None else read_view(opened, stored)

@@ -1,0 +1,87 @@
+"""`hpsearch predict`: ask a final run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hpsearch.cli.options import storage_folder, telling, trainer_starter
+
+if TYPE_CHECKING:
+    from hpsearch.results.predict import FilePrediction, Prediction
+
+
+def predict(
+    run_folder: Annotated[Path, typer.Argument(help="folder of a final run", show_default=False)],
+    image: Annotated[Path | None, typer.Option(help="what the questions are about", show_default=False)] = None,
+    question: Annotated[
+        list[str] | None, typer.Option(help="to be asked; may be given several times", show_default=False)
+    ] = None,
+    input_: Annotated[
+        Path | None,
+        typer.Option("--input", help="JSONL of rows with the study's columns, instead", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSONL of the same rows with predictions", show_default=False)
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="the untuned model's answers too")] = False,
+    prompt: Annotated[
+        Literal["none", "static", "adaptive"], typer.Option(help="a system prompt of the study's")
+    ] = "none",
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="longest answer to generate; default: the study's", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="rows at once; default: as in evaluations", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite --output")] = False,
+) -> None:
+    """Ask a final run: questions about an image or a text, or all rows of a JSONL file."""
+    from hpsearch.errors import InputError
+    from hpsearch.results.final import RunFolder
+    from hpsearch.results.predict import PredictionOptions, ask, predict_file
+    from hpsearch.watch.console import open_console
+
+    if (input_ is None) != (output is None):
+        raise InputError("--input and --output go together: a JSONL file to read and one to write")
+    if input_ and (image or question):
+        raise InputError("--input has the questions and images already: leave --image and --question out")
+    folder = RunFolder(run_folder.resolve())
+    options = PredictionOptions(with_base=base, prompt=prompt, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    storage, start = storage_folder(), trainer_starter("prediction")
+    with telling(open_console(stderr=True)) as tell:
+        if input_ and output:
+            done = predict_file(folder, input_, output, options, storage, start, tell, force=force)
+        else:
+            said = ask(folder, image, question or [], options, storage, start, tell)
+    if input_:
+        _tell_file(done)
+    else:
+        _tell(said)
+
+
+def _tell(said: list[Prediction]) -> None:
+    """One answer stands alone, for scripts."""
+    if len(said) == 1 and said[0].base is None:
+        print(said[0].answer)
+    else:
+        for one in said:
+            base = [] if one.base is None else [f"  base:  {one.base}"]
+            print("\n".join([one.question, f"  tuned: {one.answer}", *base]))
+    if any(one.is_cut for one in said):
+        print("an answer was cut at the generation limit: --max-new-tokens raises it", file=sys.stderr)
+
+
+def _tell_file(done: FilePrediction) -> None:
+    from hpsearch.results.predict import told_errors
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    console.print(f"{done.output}: {done.num_answers} answers", soft_wrap=True)
+    if done.num_cut:
+        console.print(f"{done.num_cut} were cut at the generation limit: --max-new-tokens raises it", soft_wrap=True)
+    if done.errors:
+        console.print(f"without an answer, with an error instead: {told_errors(done.errors)}", soft_wrap=True)

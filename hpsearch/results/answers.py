@@ -1,0 +1,51 @@
+"""Having a model answer rows: for evaluations and predictions alike. What is answered already is not asked again."""
+
+from __future__ import annotations
+
+import shutil
+
+from pydantic import ValidationError
+
+from hpsearch.folders import TrialFolder
+from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job
+from hpsearch.protocol import Tell
+from hpsearch.worker.opening import StartTrainer, do_job
+
+
+def answer_rows(
+    folder: TrialFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell
+) -> EvaluationResult:
+    """Leaves a file of answers in `folder` for each cell. Those that other settings gave are thrown away.
+
+    Raises:
+        HpsearchError: the job failed; the next one goes on where it stopped.
+    """
+    before = _job_before(folder)
+    if before is None or _settings(before) != _settings(job):
+        shutil.rmtree(folder.path, ignore_errors=True)
+    elif _is_answered(folder, before, job):
+        return folder.read(EvaluationResult)
+    folder.prepare(job)
+    do_job(folder, start_trainer, tell)
+    return folder.read(EvaluationResult)
+
+
+def _job_before(folder: TrialFolder) -> EvaluationConfig | None:
+    try:
+        job: Job = folder.job()
+    except (FileNotFoundError, ValidationError):  # none yet, or one that another version of hpsearch wrote
+        return None
+    return job if isinstance(job, EvaluationConfig) else None
+
+
+def _settings(job: EvaluationConfig) -> EvaluationConfig:
+    """What an answer depends on."""
+    return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1})
+
+
+def _is_answered(folder: TrialFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:
+    """Whether `before`, which has the same settings, asked for all that `job` asks for, and got it."""
+    asks_more = any(cell not in before.cells for cell in job.cells)
+    if asks_more or job.bertscore_model not in (None, before.bertscore_model):
+        return False
+    return folder.result.exists() and folder.failure() is None

@@ -1,0 +1,131 @@
+"""Comparing final runs on the same held-out rows: each against the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from hpsearch.errors import InputError
+from hpsearch.folders import StorageFolder
+from hpsearch.jobs import AnsweredRow, Cell
+from hpsearch.protocol import Tell
+from hpsearch.results.final import RunFolder
+from hpsearch.results.scores import default_metrics, gap_between, read_answers, score_rows, texts_of
+from hpsearch.scores import ComparedRun, Comparison, Evaluation
+from hpsearch.spec.evaluation import MetricName, PromptName
+from hpsearch.spec.study import Task
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a run said to its test rows. `rows`: checksum of the content → answer; `train`: checksums."""
+
+    name: str
+    task: Task
+    metrics: list[MetricName]
+    rows: dict[str, AnsweredRow]
+    train: set[str]
+
+
+def find_run(name: str, storage: StorageFolder) -> RunFolder:
+    """A run folder by its path, or the final run of a study by its name.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return RunFolder(path.resolve())
+    usual = storage.runs / name
+    found = [usual] if usual.is_dir() else sorted(storage.runs.glob(f"{name}-trial-*"))
+    if len(found) > 1:
+        raise InputError(f"study {name!r} has several final runs: name one of {', '.join(map(str, found))}")
+    if not found:
+        raise InputError(f"{name!r} is no run folder, and {storage.runs} has no final run of it: hpsearch train {name}")
+    return RunFolder(found[0])
+
+
+def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *, common: bool) -> Comparison:
+    """Scores of the tuned models under `prompt`, and each one's difference to the first. `common`: on the rows that
+    all of them answered, where these are not the same.
+
+    Raises:
+        InputError: fewer than two runs, one that is not evaluated, or runs on different rows.
+    """
+    if len({folder.path for folder in folders}) < max(2, len(folders)):
+        raise InputError("a comparison takes two or more different runs")
+    names = _names(folders)
+    cell = Cell(model="tuned", prompt=prompt).name
+    runs = [_read(folder, name, cell, prompt) for folder, name in zip(folders, names, strict=True)]
+    keys = _common_rows(runs, common)
+    answers = {run.name: [run.rows[key] for key in keys] for run in runs}
+    metrics = _metrics(runs, answers[runs[0].name])
+    compared, gaps = [], []
+    first = runs[0].name
+    for done, run in enumerate(runs):
+        tell("comparing", done, len(runs))
+        rows = answers[run.name]
+        scores = score_rows(rows, metrics)
+        leaked = len(run.train.intersection(keys))
+        compared.append(ComparedRun(name=run.name, scores=scores, num_rows=len(run.rows), leaked=leaked))
+        if run.name != first:
+            gaps += [gap_between(metric, run.name, rows, first, answers[first]) for metric in metrics]
+    return Comparison(num_rows=len(keys), cell=cell, metrics=metrics, runs=compared, gaps=[gap for gap in gaps if gap])
+
+
+def _names(folders: Sequence[RunFolder]) -> list[str]:
+    """The folders' own names, or as much of their paths as tells them apart."""
+    for depth in range(1, max(len(folder.path.parts) for folder in folders) + 1):
+        names = ["/".join(folder.path.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths differ somewhere")
+
+
+def _read(folder: RunFolder, name: str, cell: str, prompt: PromptName) -> _Answers:
+    file, manifest, _ = folder.load()
+    scores, answers = folder.scores / "scores.json", folder.scores / f"{cell}.jsonl"
+    if not scores.exists() or not answers.exists():
+        option = "" if prompt == "none" else f" --prompts none,{prompt}"
+        what = "is not evaluated yet" if not scores.exists() else f"has no answers of {cell}"
+        raise InputError(f"{folder.path} {what}: hpsearch evaluate {folder.path}{option}")
+    known = dict(manifest.splits["test"])
+    rows = {known[row.id]: row for row in read_answers(answers)}
+    evaluation = folder.read(Evaluation, scores)
+    train = {sha256 for _, sha256 in manifest.splits["train"]}
+    return _Answers(name, file.spec.task, evaluation.metrics, rows, train)
+
+
+def _common_rows(runs: Sequence[_Answers], common: bool) -> list[str]:
+    """Checksums of the rows to compare on, in the order of the first run."""
+    first = runs[0]
+    keys = [key for key in first.rows if all(key in run.rows for run in runs)]
+    if all(len(run.rows) == len(keys) for run in runs):
+        return keys
+    sizes = ", ".join(f"{run.name} on {len(run.rows)}" for run in runs)
+    if not keys:
+        raise InputError(f"these runs were evaluated on different rows ({sizes}) and have none in common{_why(runs)}")
+    if not common:
+        raise InputError(
+            f"these runs were evaluated on different rows ({sizes}; {len(keys)} in common): "
+            "--common compares them on those"
+        )
+    return keys
+
+
+def _why(runs: Sequence[_Answers]) -> str:
+    """Rows of one name with different content are a hint at what went wrong."""
+    for a, b in combinations(runs, 2):
+        ids = {row.id for row in a.rows.values()} & {row.id for row in b.rows.values()}
+        if ids:
+            return f": {len(ids)} rows of {a.name} and {b.name} share their id, but not their content"
+    return ""
+
+
+def _metrics(runs: Sequence[_Answers], rows: list[AnsweredRow]) -> list[MetricName]:
+    """Those that all evaluations have, or else those that fit the rows."""
+    shared = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
+    is_classified = any(run.task == "vlm-classify" for run in runs)
+    return shared or default_metrics("vlm-classify" if is_classified else "text-sft", texts_of(rows)[0], False)

@@ -1,0 +1,108 @@
+"""Folders that exports go to: never somebody else's, never half of one, and known again by what they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from hpsearch.errors import InputError
+from hpsearch.folders import draft_of, write_text
+from hpsearch.jobs import ExportResult
+from hpsearch.results.final import RunFolder
+from hpsearch.trial import Record
+
+RECORD = "hpsearch_export.json"
+CARD = "README.md"
+Dtype = Literal["bfloat16", "float16"]
+
+
+class Made(Record):
+    """What an export was made of. Two of the same hold the same."""
+
+    kind: Literal["merged", "gguf"]
+    run: str
+    adapter_sha256: str
+    dtype: Dtype
+
+
+class ExportRecord(Record):
+    """Lies in an export's folder."""
+
+    made: Made
+    result: ExportResult
+    card_sha256: str | None = None
+
+    def has_own_card(self, folder: Path) -> bool:
+        """Whether the model card there is the one that was written with it: nobody has edited it since."""
+        return self.card_sha256 is not None and self.card_sha256 == _checksum(folder / CARD)
+
+
+def made_of(folder: RunFolder, kind: Literal["merged", "gguf"], dtype: Dtype) -> Made:
+    """Raises InputError where the run has no adapter."""
+    digest = _checksum(folder.adapter / "adapter_model.safetensors")
+    if digest is None:
+        raise InputError(f"{folder.path} has no adapter: {folder.adapter / 'adapter_model.safetensors'} is gone")
+    return Made(kind=kind, run=folder.path.name, adapter_sha256=digest, dtype=dtype)
+
+
+def export_in(folder: Path) -> ExportRecord | None:
+    """The record of the export that lies there, whatever it is of."""
+    try:
+        return ExportRecord.model_validate_json((folder / RECORD).read_text())
+    except (OSError, ValidationError):
+        return None
+
+
+def check_target(target: Path, made: Made, *, force: bool) -> bool:
+    """Whether the wanted export lies there already.
+
+    Raises:
+        InputError: something else does.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    there = export_in(target)
+    if there is None:
+        raise InputError(f"{target} holds something that is no export: choose another folder with -o")
+    if force:
+        return False
+    if there.made != made:
+        of = f"{there.made.kind}, {there.made.dtype}, of run {there.made.run}"
+        raise InputError(f"{target} holds another export ({of}): --force replaces it, or choose another with -o")
+    return True
+
+
+@contextmanager
+def new_export(target: Path) -> Iterator[Path]:
+    """A draft folder that takes the place of `target` when all went well, and vanishes otherwise.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    draft = draft_of(target)
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{target}: can't be written: {error.strerror}") from None
+    try:
+        yield draft
+        if target.exists():
+            shutil.rmtree(target)
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_record(folder: Path, made: Made, result: ExportResult) -> None:
+    record = ExportRecord(made=made, result=result, card_sha256=_checksum(folder / CARD))
+    write_text(folder / RECORD, record.model_dump_json(indent=2))
+
+
+def _checksum(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None

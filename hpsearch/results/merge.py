@@ -1,0 +1,154 @@
+"""The merged model of a final run: made by the trainer, checked here, and kept only where it is the tuned one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.data.prepared import DataFolder, ensure_prepared, write_rows
+from hpsearch.data.rows import Row
+from hpsearch.errors import FieldError, HpsearchError
+from hpsearch.folders import StorageFolder, TrialFolder, write_text
+from hpsearch.jobs import ExportConfig, ExportResult
+from hpsearch.protocol import Tell
+from hpsearch.results.exports import CARD, Dtype, Made, check_target, export_in, made_of, new_export, write_record
+from hpsearch.results.final import RunFolder
+from hpsearch.spec import StudyFile
+from hpsearch.trial import AnswersConfig, TrialConfig
+from hpsearch.worker.opening import StartTrainer, do_job
+
+NUM_CHECKED = 4
+MOST_LOST = 0.5
+"""A merged model that is off by more than this share of what the adapter changes is not the tuned one."""
+
+
+@dataclass(frozen=True)
+class Merged:
+    """`is_new`: it was made just now."""
+
+    folder: Path
+    result: ExportResult
+    is_new: bool
+
+
+def merge_run(
+    folder: RunFolder,
+    target: Path,
+    dtype: Dtype,
+    card: Callable[[ExportResult], str],
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    *,
+    force: bool,
+) -> Merged:
+    """The run's adapter merged into its base, with processor, tokenizer and `card`, in a folder of its own.
+
+    Raises:
+        InputError: not a run folder, or the target holds something else.
+        HpsearchError: the job failed, or the merged model is not what base and adapter were.
+    """
+    file, _, config = folder.load()
+    made = made_of(folder, "merged", dtype)
+    if check_target(target, made, force=force):
+        there = export_in(target)
+        assert there is not None
+        if there.has_own_card(target):
+            _write_card(target, made, there.result, card)
+        return Merged(target, there.result, is_new=False)
+    job_folder = TrialFolder(folder.exports / "merging")
+    with new_export(target) as draft:
+        job = ExportConfig(
+            task=config.task,
+            model=config.model,
+            adapter=folder.adapter.resolve(),
+            rows=config.rows,
+            dtype=dtype,
+            check_rows=_check_rows(folder, file, config, storage, job_folder.path, tell),
+            output=draft.resolve(),
+        )
+        job_folder.prepare(job)
+        do_job(job_folder, start_trainer, tell)
+        result = job_folder.read(ExportResult)
+        _check(result, job_folder)
+        copy_head(folder, config.answers, draft)
+        _write_card(draft, made, result, card)
+    return Merged(target, result, is_new=True)
+
+
+def _write_card(folder: Path, made: Made, result: ExportResult, card: Callable[[ExportResult], str]) -> None:
+    write_text(folder / CARD, card(result))
+    write_record(folder, made, result)
+
+
+def _check(result: ExportResult, folder: TrialFolder) -> None:
+    """Raises HpsearchError where the merged model is not what base and adapter were."""
+    if not result.reads_alike:
+        raise HpsearchError(
+            "the processor that was saved with the merged model reads the check rows otherwise than the base's; "
+            f"nothing was kept (see {folder.result})"
+        )
+    if not result.difference <= result.tolerance:
+        raise HpsearchError(
+            f"the merged model's logits differ from base and adapter by up to {result.difference:.3g}, more than "
+            f"{result.tolerance:.3g}; nothing was kept (see {folder.result})"
+        )
+    if not result.share_lost <= MOST_LOST:
+        raise HpsearchError(
+            f"16 bits are too coarse for what this adapter changes: the merged model is off by {result.share_lost:.0%} "
+            "of it; nothing was kept. --dtype float16 is finer than bfloat16; else export the adapter itself"
+        )
+
+
+def copy_head(folder: RunFolder, answers: AnswersConfig, to: Path) -> None:
+    """A classifier's head and its classes, where the run has one."""
+    head = folder.adapter / "head.safetensors"
+    if head.exists():
+        shutil.copyfile(head, to / head.name)
+        facts = {"classes": answers.classes, **answers.head.model_dump(exclude={"balance_beta"})}
+        write_text(to / "head.json", json.dumps(facts, indent=2, ensure_ascii=False))
+
+
+def _check_rows(
+    folder: RunFolder, file: StudyFile, config: TrialConfig, storage: StorageFolder, place: Path, tell: Tell
+) -> Path:
+    """A folder of a few validation rows; of a made-up one where the data is out of reach."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    path = place / "rows"
+    shutil.rmtree(path, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        rows = Dataset.load_from_disk(str(_validation_rows(folder, file, config, storage, tell)))
+    except FieldError:
+        tell("the validation rows are out of reach: checking with a made-up one", 0, 0)
+        write_rows([_made_up_row(place, has_image=file.spec.data.columns.image is not None)], path)
+    else:
+        rows.select(range(min(NUM_CHECKED, len(rows)))).save_to_disk(str(path))
+    return path.resolve()
+
+
+def _validation_rows(
+    folder: RunFolder, file: StudyFile, config: TrialConfig, storage: StorageFolder, tell: Tell
+) -> Path:
+    """Raises FieldError where they are gone and can't be made again."""
+    if config.validation_rows.is_dir():
+        return config.validation_rows
+    _, manifest, _ = folder.load()
+    data = DataFolder(storage.path)
+    paths = ensure_prepared(manifest, file.spec.data, folder.path, data, [("validation", 1.0)], tell)
+    return paths["validation", 1.0]
+
+
+def _made_up_row(place: Path, *, has_image: bool) -> Row:
+    messages = [{"role": "user", "content": "What is this?"}, {"role": "assistant", "content": "It is hard to tell."}]
+    image = place / "grey.png"
+    if has_image:
+        from PIL import Image
+
+        Image.new("RGB", (224, 224), (128, 128, 128)).save(image)
+    return Row("0", messages, str(image) if has_image else None, None, None, None, None)

@@ -1,0 +1,251 @@
+"""Asking a final run: the same job as an evaluation, on rows without an answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.data.prepared import DataFolder, write_rows
+from hpsearch.data.rows import Row
+from hpsearch.errors import InputError
+from hpsearch.folders import StorageFolder, TrialFolder, read_json, write_text
+from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig
+from hpsearch.protocol import Tell
+from hpsearch.results.answers import answer_rows
+from hpsearch.results.evaluate import answers_of, check_prompts
+from hpsearch.results.final import RunFolder
+from hpsearch.results.questions import Values, asked_columns, check_columns, question_rows, read_lines
+from hpsearch.results.scores import read_answers
+from hpsearch.spec.evaluation import PromptName
+from hpsearch.spec.study import StudySpec
+from hpsearch.trial import Record
+from hpsearch.worker.opening import StartTrainer
+
+_ADDED = ("prediction", "base_prediction", "error")
+"""What a row of the output has beside those of the input."""
+
+
+class PredictionOptions(Record):
+    """`with_base`: the untuned model answers too."""
+
+    with_base: bool = False
+    prompt: PromptName = "none"
+    max_new_tokens: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says to one question. `base`: the untuned model's answer, where it was asked."""
+
+    question: str
+    answer: str
+    base: str | None
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """`errors`: what is wrong with the rows that have no answer, and their lines."""
+
+    output: Path
+    num_answers: int
+    num_cut: int
+    errors: dict[str, list[int]]
+
+
+def ask(
+    folder: RunFolder,
+    image: Path | None,
+    questions: Sequence[str],
+    options: PredictionOptions,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+) -> list[Prediction]:
+    """The run's answer to each question about the image.
+
+    Raises:
+        InputError: not a run folder, or an image or question that is missing, superfluous or can't be used.
+        HpsearchError: the job failed.
+    """
+    spec = folder.load()[0].spec
+    lines = dict(enumerate(_asked(spec, image, questions), start=1))
+    found = question_rows(
+        lines, spec.data, Path.cwd(), DataFolder(storage.path).images, tell, has_images=_has_images(spec)
+    )
+    rows = []
+    for row in found.values():
+        if isinstance(row, str):
+            raise InputError(f"{image}: {row}" if image and "image" in row else f"--question: {row}")
+        rows.append(row)
+    base, tuned = _answered(folder, rows, options, start_trainer, tell)
+    texts: list[str | None] = [row.prediction for row in base] if base else [None] * len(rows)
+    return [Prediction(row.question, row.prediction, text, row.is_cut) for row, text in zip(tuned, texts, strict=True)]
+
+
+def _asked(spec: StudySpec, image: Path | None, questions: Sequence[str]) -> list[Values]:
+    """The rows that a person asks for, with the study's columns."""
+    columns = spec.data.columns
+    if _has_images(spec) and image is None:
+        raise InputError(f"--image is missing: task {spec.task} answers questions about an image")
+    if image is not None and not _has_images(spec):
+        raise InputError(f"--image: task {spec.task} looks at no images")
+    seen = {columns.image: str(image)} if columns.image else {}
+    name = columns.messages or columns.prompt or columns.question
+    if name is None:
+        if questions:
+            raise InputError(f"--question: this run is asked {spec.data.prompt!r} always, as in its training")
+        return [seen]
+    if not questions:
+        raise InputError("--question is missing")
+    if columns.messages:
+        return [{name: [{"role": "user", "content": question}]} for question in questions]
+    return [{**seen, name: question} for question in questions]
+
+
+def _has_images(spec: StudySpec) -> bool:
+    return spec.data.columns.image is not None
+
+
+def predict_file(
+    folder: RunFolder,
+    source: Path,
+    output: Path,
+    options: PredictionOptions,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    *,
+    force: bool,
+) -> FilePrediction:
+    """Writes each row of `source`, a JSONL file with the study's columns, to `output` with what the run says to it.
+
+    Rows that can't be asked come out with an `error`. An interrupted call goes on where it stopped.
+
+    Raises:
+        InputError: not a run folder, a file that can't be read, written or overwritten, or no row that can be asked.
+        HpsearchError: the job failed.
+    """
+    spec = folder.load()[0].spec
+    lines = read_lines(source)
+    if output.exists() and output.samefile(source):
+        raise InputError(f"{output}: is the file to read from; give another name with --output")
+    check_columns(source, lines, asked_columns(spec.data, has_images=_has_images(spec)))
+    images = DataFolder(storage.path).images
+    found = question_rows(lines, spec.data, source.parent, images, tell, has_images=_has_images(spec))
+    rows = [row for row in found.values() if isinstance(row, Row)]
+    errors = _by_reason(found)
+    if not rows:
+        raise InputError(f"{source}: no row can be asked: {told_errors(errors)}")
+    place = _place(folder, rows, options)
+    mine = _Written(place, output, [cell.name for cell in _cells(options)])
+    if output.exists() and not force and not mine.is_unchanged():
+        raise InputError(f"{output}: is there already; --force overwrites it, or give another name with --output")
+    base, tuned = _answered(folder, rows, options, start_trainer, tell)
+    added: dict[str, dict[str, str]] = {row.id: {"prediction": row.prediction} for row in tuned}
+    for row in base:
+        added[row.id]["base_prediction"] = row.prediction
+    _write(output, [_completed(lines[number], found[number], added.get(str(number), {})) for number in lines])
+    mine.note()
+    return FilePrediction(output, len(tuned), sum(row.is_cut for row in tuned), errors)
+
+
+def _by_reason(found: dict[int, Row | str]) -> dict[str, list[int]]:
+    errors: dict[str, list[int]] = {}
+    for number, row in found.items():
+        if isinstance(row, str):
+            errors.setdefault(row, []).append(number)
+    return errors
+
+
+def told_errors(errors: dict[str, list[int]], most: int = 5) -> str:
+    """Every reason with the lines of its rows, many of them shortened."""
+    told = []
+    for reason, numbers in errors.items():
+        more = " …" if len(numbers) > most else ""
+        told.append(f"{len(numbers)} × {reason} (line {', '.join(map(str, numbers[:most]))}{more})")
+    return ", ".join(told)
+
+
+def _completed(values: Values | str, row: Row | str, added: dict[str, str]) -> Values:
+    if isinstance(values, str):
+        return {"line": values, "error": row}
+    kept = {name: value for name, value in values.items() if name not in _ADDED}
+    return {**kept, "error": row} if isinstance(row, str) else {**kept, **added}
+
+
+def _write(output: Path, rows: list[Values]) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    except OSError as error:
+        raise InputError(f"{output}: can't be written: {error.strerror}") from None
+
+
+def _answered(
+    folder: RunFolder, rows: list[Row], options: PredictionOptions, start_trainer: StartTrainer, tell: Tell
+) -> tuple[list[AnsweredRow], list[AnsweredRow]]:
+    """The answers of the base model, none where it is not asked, and of the tuned one."""
+    file, _, config = folder.load()
+    check_prompts(file.spec, [options.prompt])
+    place = _place(folder, rows, options)
+    if not (place / "rows").is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+        write_rows(rows, place / "rows")
+    cells = _cells(options)
+    job = EvaluationConfig(
+        task=config.task,
+        model=config.model,
+        adapter=folder.adapter.resolve(),
+        rows=config.rows,
+        answers=answers_of(config, options.max_new_tokens),
+        cells=cells,
+        prompts=file.spec.evaluation.prompts,
+        test_rows=(place / "rows").resolve(),
+        batch_size=options.batch_size or config.training.evaluation_batch_size,
+        has_references=False,
+    )
+    answers = TrialFolder(place / "answers")
+    answer_rows(answers, job, start_trainer, tell)
+    found = {cell.model: read_answers(answers.answers(cell.name)) for cell in cells}
+    return found.get("base", []), found["tuned"]
+
+
+def _cells(options: PredictionOptions) -> list[Cell]:
+    tuned = Cell(model="tuned", prompt=options.prompt)
+    return [Cell(model="base", prompt=options.prompt), tuned] if options.with_base else [tuned]
+
+
+def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Path:
+    """A folder for these rows and settings: the same call finds its answers, another one begins anew."""
+    digest = hashlib.sha256(str(options.max_new_tokens).encode())
+    for row in rows:
+        digest.update(json.dumps([row.id, row.messages, row.image, row.image_sha256]).encode())
+    return folder.predictions / digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A note of the file that these rows' answers under `cells` went to: the same call may write it again."""
+
+    place: Path
+    output: Path
+    cells: list[str]
+
+    def note(self) -> None:
+        write_text(self._file, json.dumps(self._content()))
+
+    def is_unchanged(self) -> bool:
+        return self._file.exists() and read_json(self._file) == self._content()
+
+    @property
+    def _file(self) -> Path:
+        return self.place / "written.json"
+
+    def _content(self) -> dict[str, object]:
+        sha256 = hashlib.sha256(self.output.read_bytes()).hexdigest()
+        return {"output": str(self.output.resolve()), "sha256": sha256, "cells": self.cells}

@@ -1,0 +1,111 @@
+"""Rows that ask without knowing the answer: from a JSONL file with the study's own columns, or from a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpsearch.data.images import CheckedImage, RowImages
+from hpsearch.data.rows import Message, Row, chat_messages
+from hpsearch.errors import InputError
+from hpsearch.protocol import Tell
+from hpsearch.spec.data import DataSpec
+
+Values = dict[str, Any]
+Lines = Mapping[int, Values | str]
+"""Rows by their line, from 1; a line that is no row as it stands there."""
+_UNKNOWN: Message = {"role": "assistant", "content": "?"}
+"""Stands where a row's answer would: the model never sees it."""
+
+
+def read_lines(file: Path) -> Lines:
+    """The rows of a JSONL file. Raises InputError where it can't be read, or has none."""
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text in UTF-8"
+        raise InputError(f"{file}: can't be read: {reason}") from None
+    found = {number: _values(line) for number, line in enumerate(lines, start=1) if line.strip()}
+    if not any(isinstance(values, dict) for values in found.values()):
+        raise InputError(f"{file}: has no rows; each line must be a JSON object with the study's columns")
+    return found
+
+
+def _values(line: str) -> Values | str:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return line
+    return values if isinstance(values, dict) else line
+
+
+def asked_columns(data: DataSpec, *, has_images: bool) -> dict[str, str]:
+    """Role → column, for what a row must say to be answered."""
+    roles = {"messages": data.columns.messages, "prompt": data.columns.prompt, "question": data.columns.question}
+    if has_images:
+        roles["image"] = data.columns.image
+    return {role: name for role, name in roles.items() if name is not None}
+
+
+def check_columns(file: Path, lines: Lines, wanted: dict[str, str]) -> None:
+    """Raises InputError for a column that no row of the file has."""
+    known = list(dict.fromkeys(name for values in lines.values() if isinstance(values, dict) for name in values))
+    for role, name in wanted.items():
+        if name not in known:
+            raise InputError(
+                f"{file}: no row has a column {name!r}, which the study's data.columns.{role} names; "
+                f"there are: {', '.join(known)}"
+            )
+
+
+def question_rows(
+    lines: Lines, data: DataSpec, folder: Path, image_store: Path, tell: Tell, *, has_images: bool
+) -> dict[int, Row | str]:
+    """For each line a row to answer, or what is wrong with it. Relative image paths count from `folder`."""
+    images: list[CheckedImage | str | None] = [None] * len(lines)
+    if has_images and data.columns.image:
+        images = list(_images(lines, data.columns.image, folder, image_store, tell))
+    numbered = zip(lines.items(), images, strict=True)
+    return {number: _row(number, values, image, data) for (number, values), image in numbered}
+
+
+def _images(lines: Lines, column: str, folder: Path, image_store: Path, tell: Tell) -> Iterator[CheckedImage | str]:
+    from datasets import Dataset
+
+    names = [values.get(column) if isinstance(values, dict) else None for values in lines.values()]
+    table = Dataset.from_dict({column: [name if isinstance(name, str) else None for name in names]})
+    images = RowImages(table, column, folder, image_store, tell)
+    return (images.of(position) for position in range(len(names)))
+
+
+def _row(number: int, values: Values | str, image: CheckedImage | str | None, data: DataSpec) -> Row | str:
+    messages = "no JSON object" if isinstance(values, str) else _messages(values, data)
+    if isinstance(messages, str):
+        return messages
+    if isinstance(image, str):
+        return image
+    return Row(
+        id=str(number),
+        messages=messages,
+        image=str(image.path) if image else None,
+        image_sha256=image.sha256 if image else None,
+        group=None,
+        label=None,
+        split=None,
+    )
+
+
+def _messages(values: Values, data: DataSpec) -> list[Message] | str:
+    columns = data.columns
+    if columns.messages:
+        turns = values.get(columns.messages)
+        if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
+            turns = [*turns, _UNKNOWN]
+        return chat_messages(turns)
+    role, column = ("prompt", columns.prompt) if columns.prompt else ("question", columns.question)
+    text = values.get(column) if column else data.prompt
+    if text is None or not str(text).strip():
+        return f"empty {role}"
+    return [{"role": "user", "content": str(text) if role == "prompt" else str(text).strip()}, _UNKNOWN]

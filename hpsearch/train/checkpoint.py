@@ -1,0 +1,68 @@
+"""Saving a model so that other tools can read it, with the files of the base that it came from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import GenerationConfig
+
+from hpsearch.folders import write_text
+from hpsearch.spec.model import ModelSpec
+from hpsearch.train.bases import find_base
+from hpsearch.train.channel import Tell
+
+_OWN_FILES = (
+    "tokenizer*",
+    "*.model",
+    "vocab*",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "*processor_config.json",
+    "generation_config.json",
+    "LICENSE*",
+    "NOTICE*",
+)
+
+
+def save_like_base(model: Any, processor: Any, spec: ModelSpec, folder: Path, tell: Tell) -> None:
+    """Writes weights, config, and the base's own tokenizer, processor and generation files.
+
+    Training changes none of these, and the base's own are what other tools know. transformers 5 writes others: no
+    tokenizer.model, which llama.cpp reads for Gemma, and refuses a generation config that has a temperature without
+    sampling, which hub models have.
+    """
+    own = _own_files(spec, tell)
+    if any(file.name == "generation_config.json" for file in own):
+        model.generation_config = GenerationConfig()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for file in own:
+        shutil.copyfile(file, folder / file.name)
+    _name_special_tokens(folder / "tokenizer_config.json")
+
+
+def _own_files(spec: ModelSpec, tell: Tell) -> list[Path]:
+    location = find_base(spec, tell)
+    if not Path(location).is_dir():
+        location = snapshot_download(location, revision=spec.revision, allow_patterns=list(_OWN_FILES))
+    return [file for file in sorted(Path(location).iterdir()) if any(map(file.match, _OWN_FILES)) and file.is_file()]
+
+
+def _name_special_tokens(file: Path) -> None:
+    """Calls further special tokens what both transformers 4 and 5 call them.
+
+    5 writes a list under a name that is a dict for 4 ("'list' object has no attribute 'keys'"); llama.cpp's converter
+    runs with 4.57 (its requirements/requirements-convert_legacy_llama.txt).
+    """
+    if not file.exists():
+        return
+    content = json.loads(file.read_text())
+    if isinstance(content.get("extra_special_tokens"), list):
+        content["additional_special_tokens"] = content.pop("extra_special_tokens")
+        write_text(file, json.dumps(content, indent=2, ensure_ascii=False))

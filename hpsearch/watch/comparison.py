@@ -1,0 +1,54 @@
+"""What a comparison of runs found: a table, and the words below it."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from hpsearch.scores import Comparison, Gap
+from hpsearch.watch.evaluation import told_gap, told_metric, told_range
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    first = comparison.runs[0].name
+    title = f"{comparison.num_rows} test rows, {comparison.cell} models; below each number its 95 % interval"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for heading in ("", "run", "value", f"against {first}", ""):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for metric in comparison.metrics:
+        for run in comparison.runs:
+            score = run.scores.get(metric)
+            value = "" if score is None else f"{score.value:.1%}\n{told_range(score.low, score.high)}"
+            name = told_metric(metric) if run.name == first else ""
+            table.add_row(name, run.name, value, *_told_against(comparison.gap(run.name, metric)))
+    return table
+
+
+def _told_against(gap: Gap | None) -> tuple[str, str]:
+    if gap is None:
+        return "", ""
+    points = f"{100 * gap.difference:+.1f}\n{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+    verdict = "" if gap.shown else "no difference shown\n"
+    return points, f"{verdict}p = {gap.p_value:.2g}"
+
+
+def comparison_words(comparison: Comparison) -> str:
+    """The first metric in words, what may have leaked, and how far the tests go."""
+    lines = [f"In {told_metric(comparison.metrics[0])}:"]
+    lines += [f"  {told_gap(gap)}" for gap in comparison.gaps if gap.metric == comparison.metrics[0]]
+    lines += [
+        f"careful: {run.name} was evaluated on {run.num_rows} rows; {comparison.num_rows} of them are compared here"
+        for run in comparison.runs
+        if run.num_rows > comparison.num_rows
+    ]
+    lines += [
+        f"careful: {run.leaked} of these {comparison.num_rows} rows were training rows of {run.name}; "
+        "what it knows by heart is no sign of skill"
+        for run in comparison.runs
+        if run.leaked
+    ]
+    if len(comparison.gaps) > 1:
+        lines.append(
+            f"Each of these {len(comparison.gaps)} tests stands alone: without any true difference, one in twenty "
+            "still shows one."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""All configurations that answered the test rows: base and tuned under each prompt, and what guessing gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.errors import NothingToDraw
+from hpsearch.scores import CellScores, Evaluation, Score
+from hpsearch.spec.evaluation import MetricName
+from hpsearch.watch.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    WIDTH,
+    as_percent,
+    label_bars,
+    new_figure,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PANELS_A_ROW = 3
+_BAR = 0.38
+_MODELS = {"base": GREY, "tuned": BLUE}
+
+
+@styled()
+def configurations_figure(evaluation: Evaluation) -> Figure:
+    """A panel for each metric. Raises NothingToDraw where no metric was computed."""
+    metrics = [name for name in evaluation.metrics if any(cell.scores.get(name) for cell in evaluation.cells)]
+    if not metrics:
+        raise NothingToDraw("the evaluation has no metrics")
+    columns = min(_PANELS_A_ROW, len(metrics))
+    rows = -(-len(metrics) // columns)
+    width = WIDTH if columns > 1 else 0.65 * WIDTH
+    figure, panels = new_figure(0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=True, width=width)
+    for metric, axes in zip(metrics, panels, strict=False):
+        _draw_metric(axes, evaluation, metric)
+    for axes in panels[len(metrics) :]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(
+        f"{evaluation.num_rows} test rows, with 95 % intervals", x=0.01, ha="left", fontsize=11.5, fontweight="bold"
+    )
+    return figure
+
+
+def _draw_metric(axes: Axes, evaluation: Evaluation, metric: MetricName) -> None:
+    prompts = list(dict.fromkeys(_prompt(cell) for cell in evaluation.cells[1:]))
+    for offset, (model, colour) in zip((-_BAR / 2, _BAR / 2), _MODELS.items(), strict=True):
+        cells = [cell for cell in evaluation.cells[1:] if _model(cell) == model and metric in cell.scores]
+        scores = [cell.scores[metric] for cell in cells]
+        at = [prompts.index(_prompt(cell)) + offset for cell in cells]
+        values = [score.value for score in scores]
+        look: dict[str, Any] = {"ecolor": INK, "capsize": 3, "error_kw": {"elinewidth": 1.3}}
+        axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=_around(scores), **look)
+        places = [(x, score.high) for x, score in zip(at, scores, strict=True)]
+        label_bars(axes, values, places, xytext=(0, 2), ha="center")
+    guess = evaluation.cells[0]
+    if score := guess.scores.get(metric):
+        axes.axhspan(score.low, score.high, color=ORANGE, alpha=0.15, linewidth=0)
+        axes.axhline(score.value, color=ORANGE, linestyle="--", linewidth=1.8, label=guess.name)
+    axes.set_title(metric.replace("_", " "), fontweight="normal")
+    names = [f"{prompt} prompt" if prompt == "no" else prompt for prompt in prompts] if len(prompts) > 1 else [""]
+    axes.set_xticks(range(len(prompts)), names)
+    axes.set(xlim=(-0.6, len(prompts) - 0.4), ylim=(0, 1.1))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.yaxis.set_major_formatter(as_percent())
+    axes.grid(visible=False, axis="x")
+
+
+def _model(cell: CellScores) -> str:
+    return cell.name.partition("-")[0]
+
+
+def _prompt(cell: CellScores) -> str:
+    return cell.name.partition("-")[2] or "no"
+
+
+def _around(scores: list[Score]) -> list[list[float]]:
+    """How far the interval goes below and above each value."""
+    return [[score.value - score.low for score in scores], [score.high - score.value for score in scores]]

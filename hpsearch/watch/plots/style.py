@@ -1,0 +1,120 @@
+"""How every picture looks, and how it is written.
+
+INK, GRID and PAGE are no data's colours: a report puts its own in their place where it is read in the dark.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import seaborn
+from matplotlib import font_manager, rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter
+
+from hpsearch.folders import draft_of
+from hpsearch.spec.evaluation import objective_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, GRID, PAGE = "#24292f", "#d8dee4", "#fffffe"
+BLUE, ORANGE, GREEN, VERMILION, _, _, _, GREY, _, SKY = seaborn.color_palette("colorblind").as_hex()
+WIDTH = 8.0
+"""Inches; at 150 dots per inch a picture is 1,200 pixels wide."""
+LONGEST_NAME = 28
+
+_OTHER_ALPHABETS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Microsoft YaHei", "Arial Unicode MS")
+_SETTINGS: dict[str, Any] = {
+    **seaborn.axes_style("ticks"),
+    **seaborn.plotting_context("notebook", font_scale=0.92),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor", "patch.edgecolor"), PAGE),
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11.5,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "hpsearch",  # the same picture is the same file
+    "text.parse_math": False,  # a class may be called $1 or a_$b$
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Our settings, for drawing and for writing alike. Use as a decorator too."""
+    there = set(font_manager.get_font_names())
+    fonts = ["DejaVu Sans", *(font for font in _OTHER_ALPHABETS if font in there)]
+    settings: Any = _SETTINGS | {"font.family": fonts}
+    with rc_context(settings), warnings.catch_warnings():
+        # A letter that no font has is drawn as a box; labels keep their words in every table.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+def new_figure(
+    height: float, *, rows: int = 1, columns: int = 1, width: float = WIDTH, **grid: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` × `height` inches and its axes, row by row; `grid` as `Figure.subplots` takes it."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **grid)
+    return figure, list(axes.flat)
+
+
+def axis_title(objective: str, task: str) -> str:
+    """With its unit: a text model's loss has one, a classifier's weighs its rows."""
+    return objective_title(objective) + (" (nats per token)" if objective == "loss" and task != "vlm-classify" else "")
+
+
+def as_percent(decimals: int = 0) -> FuncFormatter:
+    return FuncFormatter(lambda value, _: f"{value:.{decimals}%}")
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def label_bars(axes: Axes, values: Sequence[float], at: Sequence[tuple[float, float]], **words: Any) -> None:
+    """Writes each value at its place, as a share."""
+    for value, place in zip(values, at, strict=True):
+        axes.annotate(f"{value:.0%}", place, textcoords="offset points", fontsize=9, **words)
+
+
+@styled()
+def as_svg(figure: Figure) -> str:
+    content = io.StringIO()
+    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return content.getvalue()
+
+
+@styled()
+def as_png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.png and NAME.svg; a reader never sees half of a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {f"{name}.png": as_png(figure), f"{name}.svg": as_svg(figure).encode()}
+    for file, content in contents.items():
+        draft = draft_of(folder / file)
+        draft.write_bytes(content)
+        draft.replace(folder / file)
+    return [folder / file for file in contents]

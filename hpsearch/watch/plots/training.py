@@ -1,0 +1,111 @@
+"""One run: its losses, its other objectives and its learning rate, over the optimizer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpsearch.errors import NothingToDraw
+from hpsearch.spec.evaluation import is_better, objective_title
+from hpsearch.trial import HistoryPoint, Outcome, TrialConfig, TrialResult
+from hpsearch.watch.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    as_percent,
+    axis_title,
+    new_figure,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MANY_STEPS = 60
+"""From here on single steps are drawn pale, with their running mean over them."""
+Points = list[tuple[float, float]]
+
+
+@styled()
+def training_figure(config: TrialConfig, history: Sequence[HistoryPoint], result: TrialResult) -> Figure:
+    """Raises NothingToDraw where nothing was trained."""
+    if not history and not result.reports:
+        raise NothingToDraw(f"{config.name} ended before its first step: {result.reason or result.outcome}")
+    metrics = [name for name in config.objectives if name != "loss"]
+    panels = 2 + len(metrics)
+    heights = [3.0, *([1.8] * len(metrics)), 1.2]
+    figure, axes = new_figure(0.9 + 1.05 * sum(heights), rows=panels, sharex=True, height_ratios=heights)
+    steps = report_steps(config, result)
+    for panel in axes[:-1]:
+        panel.margins(y=0.15)
+    _draw_losses(axes[0], history, _reported("loss", result, steps))
+    axes[0].set_title(f"{config.name}: {result.outcome}")
+    axes[0].set_ylabel(axis_title("loss", config.task).removeprefix("validation "))
+    for name, panel in zip(metrics, axes[1:], strict=False):
+        points = _reported(name, result, steps)
+        panel.plot(*_unzipped(points), color=GREEN, marker="o", markersize=5)
+        _mark_best(panel, name, points)
+        panel.set_ylabel(objective_title(name))
+        panel.yaxis.set_major_formatter(as_percent())
+    rates = axes[-1]
+    rates.plot([point.step for point in history], [point.learning_rate for point in history], color=ORANGE)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
+    rates.set(ylabel="learning rate", xlabel="optimizer step", ylim=(0, None))
+    figure.align_ylabels()
+    return figure
+
+
+def report_steps(config: TrialConfig, result: TrialResult) -> dict[int, float]:
+    """Report number → optimizer step. A pruned run ended with its last report; the others are as evenly spaced."""
+    is_cut = result.outcome is Outcome.PRUNED and result.reports
+    last = result.reports[-1].step if is_cut else config.budget.reports
+    return {report.step: math.ceil(result.num_steps * report.step / last) for report in result.reports}
+
+
+def _reported(objective: str, result: TrialResult, steps: dict[int, float]) -> Points:
+    there = [report for report in result.reports if objective == "loss" or objective in report.metrics]
+    points = [(steps[report.step], report.value(objective)) for report in there]
+    return [(step, value) for step, value in points if math.isfinite(value)]
+
+
+def _unzipped(points: Points) -> tuple[list[float], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _draw_losses(axes: Axes, history: Sequence[HistoryPoint], validation: Points) -> None:
+    trained = [(float(point.step), point.loss) for point in history if math.isfinite(point.loss)]
+    steps, losses = _unzipped(trained)
+    if len(losses) < _MANY_STEPS:
+        axes.plot(steps, losses, color=GREY, linewidth=1.4, label="training, each step")
+    else:
+        window = len(losses) // 20
+        means = np.convolve(losses, np.ones(window) / window, mode="valid")
+        axes.plot(steps, losses, color=GREY, linewidth=0.8, alpha=0.4)
+        axes.plot(steps[window - 1 :], means, color=GREY, linewidth=2, label=f"training, mean of {window} steps")
+        # the first batches and a spike must not press all the rest flat
+        axes.set_ylim(None, 1.15 * max([*means, *_unzipped(validation)[1]]))
+    axes.plot(*_unzipped(validation), color=BLUE, marker="o", markersize=6, label="validation")
+    _mark_best(axes, "loss", validation)
+    diverged = [point.step for point in history if not math.isfinite(point.loss)]
+    if diverged:
+        label = f"no number from step {diverged[0]}"
+        axes.axvline(diverged[0], color=VERMILION, linestyle=":", linewidth=2, label=label)
+    axes.legend(loc="upper right")
+
+
+def _mark_best(axes: Axes, objective: str, points: Points) -> None:
+    if not points:
+        return
+    best = points[0]
+    for point in points[1:]:
+        best = point if is_better(objective, point[1], best[1]) else best
+    told = f"{best[1]:.4f}" if objective == "loss" else f"{best[1]:.1%}"
+    axes.plot(*best, marker="*", markersize=15, color=BLUE if objective == "loss" else GREEN, zorder=3)
+    offset = (0, 12) if objective == "loss" else (0, -18)
+    axes.annotate(told, best, offset, textcoords="offset points", ha="center", fontweight="bold")

@@ -1,0 +1,145 @@
+"""A study's trials: how each one learned, and what several objectives cost each other."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.ticker import MaxNLocator
+
+from hpsearch.errors import NothingToDraw
+from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.evaluation import objective_title
+from hpsearch.watch.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILION,
+    as_percent,
+    axis_title,
+    new_figure,
+    styled,
+)
+from hpsearch.watch.words import told_objective
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LOOKS: dict[str, dict[str, Any]] = {
+    "complete": {"color": SKY, "linewidth": 1.4},
+    "pruned": {"color": GREY, "linewidth": 1.2, "linestyle": "--", "end": "x"},
+    "diverged": {"color": VERMILION, "linewidth": 1.2, "linestyle": "--", "end": "X"},
+    "out of memory": {"color": VERMILION, "linewidth": 1.2, "linestyle": ":", "end": "s"},
+    "failed": {"color": VERMILION, "linewidth": 1.2, "linestyle": "-.", "end": "v"},
+    "running": {"color": GREEN, "linewidth": 1.4, "linestyle": ":", "end": ">"},
+}
+"""Of each outcome; `end` marks where a trial stopped before its time."""
+_FAR = 1.5
+"""A curve may leave the picture when it lies this many heights of the finished ones above them."""
+
+
+def curve(view: StudyView, trial: TrialView, objective: str) -> dict[int, float]:
+    """The objective at each report; those of a study with several lie in its facts (see `Search.report`)."""
+    if len(view.study.spec.objectives) == 1:
+        return trial.reports
+    reports = {name: values for name, values in trial.facts.items() if name.startswith("report ")}
+    return dict(sorted((int(name.removeprefix("report ")), values[objective]) for name, values in reports.items()))
+
+
+@styled()
+def learning_curves_figure(view: StudyView, objective: str) -> Figure:
+    """Every trial's objective over its reports. Raises NothingToDraw before the first report."""
+    curves = {trial.number: _finite(curve(view, trial, objective)) for trial in view.trials}
+    if not any(curves.values()):
+        raise NothingToDraw("no trial has reported anything yet")
+    figure, (axes,) = new_figure(4.6)
+    best = view.best.number if view.best else None
+    own = next((trial.number for trial in view.trials if trial.facts.get("defaults")), None)
+    legend: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    for trial in view.trials:
+        if trial.number in (best, own) or not curves[trial.number]:
+            continue
+        counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
+        legend[trial.outcome] = _draw(axes, curves[trial.number], **_LOOKS[trial.outcome])
+    labels = {outcome: f"{outcome} ({count})" for outcome, count in counts.items()}
+    if own is not None and own != best and curves[own]:
+        told = told_objective(objective, list(curves[own].values())[-1])
+        outcome = view.trials[own].outcome
+        ended = "" if outcome == "complete" else f", {outcome}"
+        look = {"color": ORANGE, "linewidth": 2.4, "zorder": 4, "end": _LOOKS[outcome].get("end", "o")}
+        legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {told}"
+    if best is not None:
+        told = told_objective(objective, list(curves[best].values())[-1])
+        is_own = " (the file's own values)" if best == own else ""
+        look = {"color": BLUE, "linewidth": 3.2, "zorder": 5, "end": "o"}
+        legend["best"], labels["best"] = _draw(axes, curves[best], **look), f"best, trial {best}{is_own}: {told}"
+    order = list(reversed(legend))
+    axes.legend([legend[kind] for kind in order], [labels[kind] for kind in order], loc="best")
+    axes.set_title(f"{view.study.name}: {objective_title(objective)} of each trial")
+    axes.set(xlabel=f"report (of {view.study.spec.budget.reports})", ylabel=axis_title(objective, view.study.spec.task))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _scale(axes, view, objective, curves)
+    return figure
+
+
+def _finite(points: dict[int, float]) -> dict[int, float]:
+    return {step: value for step, value in points.items() if math.isfinite(value)}
+
+
+def _draw(axes: Axes, points: dict[int, float], *, end: str | None = None, **look: Any) -> Any:
+    marks: dict[str, Any] = {"marker": end or ".", "markevery": [-1], "markersize": 8, "markeredgewidth": 2}
+    (line,) = axes.plot(list(points), list(points.values()), **look, **marks)
+    return line
+
+
+def _scale(axes: Axes, view: StudyView, objective: str, curves: dict[int, dict[int, float]]) -> None:
+    """One trial that got lost must not press all the others flat."""
+    if objective != "loss":
+        axes.yaxis.set_major_formatter(as_percent())
+        return
+    complete = [trial.number for trial in view.trials if trial.outcome == "complete"]
+    kept = [value for number in complete for value in curves[number].values()]
+    everything = [value for points in curves.values() for value in points.values()]
+    if not kept:
+        return
+    low, high = min(everything), max(kept)
+    ceiling = high + _FAR * (high - low or abs(high))
+    above = sum(max(points.values(), default=low) > ceiling for points in curves.values())
+    if above:
+        axes.set_ylim(low - 0.05 * (ceiling - low), ceiling)
+        told = f"{above} {'trial reaches' if above == 1 else 'trials reach'} above this"
+        axes.annotate(told, (0.01, 0.97), xycoords="axes fraction", va="top", fontsize=9)
+
+
+@styled()
+def trade_off_figure(view: StudyView) -> Figure:
+    """The complete trials by their first two objectives. Raises NothingToDraw where there is one, or no trial."""
+    objectives = view.study.spec.objectives[:2]
+    complete = [trial for trial in view.trials if len(trial.values) > 1]
+    if len(objectives) < 2 or not complete:
+        raise NothingToDraw("a trade-off needs two objectives and a complete trial")
+    figure, (axes,) = new_figure(4.6)
+    front = sorted(view.front, key=lambda trial: trial.values)
+    axes.scatter(*_pairs(complete), color=SKY, s=45, label=f"complete ({len(complete)})")
+    axes.plot(*_pairs(front), color=BLUE, marker="o", markersize=9, linewidth=1.2, label="no other beats it in both")
+    for trial in front:
+        place = (trial.values[0], trial.values[1])
+        axes.annotate(f"trial {trial.number}", place, (8, 7), textcoords="offset points", fontweight="bold")
+    formats = [axes.xaxis, axes.yaxis]
+    for name, axis in zip(objectives, formats, strict=True):
+        if name != "loss":
+            axis.set_major_formatter(as_percent())
+    across, up = (axis_title(name, view.study.spec.task) for name in objectives)
+    axes.set(xlabel=across, ylabel=up)
+    axes.margins(0.12)
+    axes.set_title(f"{view.study.name}: {' against '.join(objective_title(name) for name in objectives)}")
+    axes.legend(loc="best")
+    return figure
+
+
+def _pairs(trials: list[TrialView]) -> tuple[list[float], list[float]]:
+    return [trial.values[0] for trial in trials], [trial.values[1] for trial in trials]

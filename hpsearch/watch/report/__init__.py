@@ -1,0 +1,6 @@
+"""The report of a study: one HTML file that tells the whole story to someone who was not there."""
+
+from hpsearch.watch.report.final import FinalRun
+from hpsearch.watch.report.page import Asked, report_page
+
+__all__ = ["Asked", "FinalRun", "report_page"]

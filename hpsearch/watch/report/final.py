@@ -1,0 +1,157 @@
+"""The final run and its evaluation: what they came to, and answers that were right and wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.scores import CellScores, Evaluation, Score
+from hpsearch.trial import GIB, HistoryPoint, TrialConfig, TrialResult
+from hpsearch.watch.report.story import Facts
+from hpsearch.watch.words import told_time
+
+MOST_EXAMPLES = 6
+"""Of the right answers, and as many of the wrong ones."""
+Row = dict[str, Any]
+"""One line of a scored file."""
+
+
+@dataclass(frozen=True)
+class FinalRun:
+    """`scores` is the folder of the scored rows, one file per configuration."""
+
+    path: Path
+    config: TrialConfig
+    result: TrialResult
+    history: list[HistoryPoint]
+    evaluation: Evaluation | None
+    scores: Path
+
+    @cached_property
+    def answers(self) -> list[Example]:
+        """Each test row with what the tuned model and the base model said; empty where no file of them is there."""
+        if self.evaluation is None:
+            return []
+        tuned = self.evaluation.tuned.name
+        said = {
+            row["id"]: row["prediction"] for row in _rows(self.scores / f"{tuned.replace('tuned', 'base', 1)}.jsonl")
+        }
+        metric = self.evaluation.metrics[0]
+        return [
+            Example(
+                id=row["id"],
+                question=row["question"],
+                image=Path(row["image"]) if row.get("image") else None,
+                reference=row["reference"],
+                tuned=row["prediction"],
+                base=said.get(row["id"]),
+                score=_score(row, metric),
+            )
+            for row in _rows(self.scores / f"{tuned}.jsonl")
+        ]
+
+
+def _rows(file: Path) -> list[Row]:
+    """An answer may hold what Python takes for the end of a line, but no line break."""
+    return [json.loads(line) for line in file.read_text().split("\n") if line] if file.exists() else []
+
+
+def _score(row: Row, metric: str) -> float:
+    """By the metric that leads, or else by equality: not every metric has a number for one row."""
+    return float(row[metric] if metric in row else row["accuracy"])
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test row. `score`: from 0, wrong, to 1, right."""
+
+    id: str
+    question: str
+    image: Path | None
+    reference: str
+    tuned: str
+    base: str | None
+    score: float
+
+
+def right_ones(answers: list[Example]) -> list[Example]:
+    """Some that are right in full, of as many different references as there are; or else the nearest ones."""
+    right = [example for example in answers if example.score >= 1]
+    if right:
+        return _mixed(right)
+    return sorted((example for example in answers if example.score > 0), key=lambda example: -example.score)[
+        :MOST_EXAMPLES
+    ]
+
+
+def wrong_ones(answers: list[Example]) -> list[Example]:
+    """Of those that are the most wrong, of as many different references as there are."""
+    wrong = sorted((example for example in answers if example.score < 1), key=lambda example: example.score)
+    worst = [example for example in wrong if example.score == wrong[0].score]
+    return _mixed(worst if len(worst) >= MOST_EXAMPLES else wrong[:MOST_EXAMPLES])
+
+
+def _mixed(examples: list[Example]) -> list[Example]:
+    """One of each reference in turn."""
+    by_reference: defaultdict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_reference[example.reference].append(example)
+    in_turn = sorted(
+        (
+            (position, order, example)
+            for order, group in enumerate(by_reference.values())
+            for position, example in enumerate(group)
+        ),
+        key=lambda entry: entry[:2],
+    )
+    return [example for _, _, example in in_turn[:MOST_EXAMPLES]]
+
+
+def run_facts(run: FinalRun) -> Facts:
+    result = run.result
+    facts = [
+        ("run folder", str(run.path)),
+        ("ended", str(result.outcome)),
+        ("optimizer steps", f"{result.num_steps}, in {told_time(result.train_seconds)}"),
+        (
+            "trainable parameters",
+            f"{result.trainable_parameters:,} of {result.total_parameters:,} ({result.trainable_percent:.2f} %)",
+        ),
+    ]
+    if ledger := result.ledger:
+        device = f"{ledger.peak_device_bytes / GIB:.2f} GiB on the device, " if ledger.peak_device_bytes else ""
+        facts.append(("peak memory", f"{device}{ledger.peak_host_bytes / GIB:.2f} GiB on the host"))
+    return facts
+
+
+def score_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each metric with, for every configuration, its value and its interval."""
+    rows = [
+        (metric.replace("_", " "), [_told_score(cell.scores.get(metric)) for cell in evaluation.cells])
+        for metric in evaluation.metrics
+    ]
+    losses = [("" if cell.loss is None else f"{cell.loss:.4f}", "") for cell in evaluation.cells]
+    return [*rows, ("loss", losses)]
+
+
+def _told_score(score: Score | None) -> tuple[str, str]:
+    return ("", "") if score is None else (f"{score.value:.1%}", f"{100 * score.low:.1f} to {100 * score.high:.1f}")
+
+
+def class_rows(cell: CellScores, manifest: Manifest) -> list[list[str]]:
+    """Each class: its train and test rows, accuracy, precision, F1."""
+    train = manifest.labels.get("train", {})
+    return [
+        [
+            of.label,
+            str(train.get(of.label, "")),
+            str(of.support),
+            *(f"{rate:.1%}" for rate in (of.accuracy, of.precision, of.f1)),
+        ]
+        for of in cell.classes
+    ]

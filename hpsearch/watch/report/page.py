@@ -1,0 +1,181 @@
+"""Putting the page together: `story`, `final` and the plots say what is shown, the template how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from hpsearch import __version__
+from hpsearch.data.manifest import Manifest
+from hpsearch.errors import NothingToDraw
+from hpsearch.search.importance import Importance
+from hpsearch.search.view import StudyView
+from hpsearch.spec.evaluation import is_better, objective_title
+from hpsearch.watch.closing import cautions
+from hpsearch.watch.evaluation import told_gap
+from hpsearch.watch.plots import (
+    classes_figure,
+    configurations_figure,
+    confusion_figure,
+    importance_figure,
+    learning_curves_figure,
+    trade_off_figure,
+    training_figure,
+)
+from hpsearch.watch.report import final, story
+from hpsearch.watch.report.drawings import Drawings, small_image
+from hpsearch.watch.report.final import FinalRun
+from hpsearch.watch.words import told_objective, told_time
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FEW_TRIALS = 20
+"""Importance from fewer complete trials than this is a hint."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report is made of. `best_yaml` is the file of the final training; `at` is in seconds since 1970."""
+
+    view: StudyView
+    importances: list[Importance]
+    run: FinalRun | None
+    best_yaml: str | None
+    at: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing, or why there is none."""
+
+    drawing: Markup
+    words: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number that a reader should not miss."""
+
+    title: str
+    value: str
+    words: str
+
+
+def report_page(asked: Asked) -> str:
+    """One HTML document that needs no other file."""
+    view, run = asked.view, asked.run
+    spec, manifest = view.study.spec, Manifest.from_bytes(view.study.manifest)
+    return _template().render(
+        spec=spec,
+        story=story,
+        final=final,
+        view=view,
+        manifest=manifest,
+        run=run,
+        evaluation=run.evaluation if run else None,
+        cards=[*_study_cards(view), *(_run_cards(run) if run else [])],
+        cautions=cautions(view) if view.best else [],
+        pictures=_pictures(asked),
+        gaps=[told_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
+        title=objective_title,
+        small_image=small_image,
+        best_yaml=asked.best_yaml,
+        created=_told_day(view.study.created_at),
+        made=_told_day(asked.at),
+        trained=told_time(story.seconds_trained(view)),
+        version=__version__,
+        few_trials=_FEW_TRIALS,
+    )
+
+
+@cache
+def _template() -> Template:
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["css"] = Markup((folder / "report.css").read_text())
+    return environment.get_template("report.html.j2")
+
+
+def _told_day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _study_cards(view: StudyView) -> list[Card]:
+    cards = [Card("trials", f"{view.slots.finished} of {view.slots.wanted}", story.tally(view) or "none has begun")]
+    best = view.best
+    if best is None:
+        return cards
+    own = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
+    beside = ""
+    if own is not None and own.outcome == "complete" and own.number != best.number:
+        beside = f"; the file's own values came to {told_objective(view.objective, own.value)}"
+    value = told_objective(view.objective, best.value)
+    return [*cards, Card(f"best {objective_title(view.objective)}", value, f"trial {best.number}{beside}")]
+
+
+def _run_cards(run: FinalRun) -> list[Card]:
+    cards = []
+    if run.result.reports:
+        objective = run.config.objectives[0]
+        best = run.result.reports[0]
+        for report in run.result.reports[1:]:
+            best = report if is_better(objective, report.value(objective), best.value(objective)) else best
+        value = told_objective(objective, best.value(objective))
+        where = f"report {best.step} of {run.config.budget.reports}, whose adapter was kept"
+        cards.append(Card(f"final {objective_title(objective)}", value, where))
+    if run.evaluation is not None and (score := run.evaluation.tuned.scores.get(run.evaluation.metrics[0])):
+        metric = run.evaluation.metrics[0].replace("_", " ")
+        around = f"95 % interval {score.low:.1%} to {score.high:.1%}; {run.evaluation.num_rows} rows that no trial saw"
+        cards.append(Card(f"{metric} on the test rows", f"{score.value:.1%}", around))
+    return cards
+
+
+def _pictures(asked: Asked) -> dict[str, Picture]:
+    view, run = asked.view, asked.run
+    drawings = Drawings()
+
+    def drawn(draw: Callable[[], Figure], words: str) -> Picture:
+        try:
+            return Picture(drawings.inline(draw(), words), words)
+        except NothingToDraw as nothing:
+            words = str(nothing)
+            return Picture(Markup(), f"{words[:1].upper()}{words[1:]}.")
+
+    pictures = {
+        f"curves-{objective}": drawn(
+            lambda objective=objective: learning_curves_figure(view, objective),  # type: ignore[misc]
+            f"{objective_title(objective)} of each trial over its reports",
+        )
+        for objective in view.study.spec.objectives
+    }
+    pictures["importance"] = drawn(
+        lambda: importance_figure(view.study.name, asked.importances),
+        "the share of each parameter in what the trials came to",
+    )
+    if len(view.study.spec.objectives) > 1:
+        pictures["trade-off"] = drawn(lambda: trade_off_figure(view), "the trials by their first two objectives")
+    if run is None:
+        return pictures
+    pictures["final"] = drawn(
+        lambda: training_figure(run.config, run.history, run.result), "losses and learning rate of the final run"
+    )
+    if evaluation := run.evaluation:
+        pictures["scores"] = drawn(lambda: configurations_figure(evaluation), "every configuration's scores")
+        if evaluation.tuned.classes:
+            pictures["classes"] = drawn(lambda: classes_figure(evaluation), "accuracy within each class")
+            pictures["confusion"] = drawn(lambda: confusion_figure(evaluation.tuned), "what was taken for what")
+    return pictures

@@ -1,0 +1,252 @@
+"""What a study was asked and what its trials came to, as rows of tables and sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.split import SplitName
+from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.data import DataSpec, SplitByColumn
+from hpsearch.spec.evaluation import objective_title
+from hpsearch.spec.knobs import KNOBS
+from hpsearch.spec.search import ParameterSpec, RangeSpec
+from hpsearch.spec.study import StudySpec
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.watch.plots.trials import curve
+from hpsearch.watch.tables import sparkline
+from hpsearch.watch.words import told_objective, told_time, told_value
+
+Facts = list[tuple[str, str]]
+NAMED_IDS = 5
+
+
+def summary(view: StudyView, manifest: Manifest) -> str:
+    """The study in one sentence."""
+    spec = view.study.spec
+    knobs = list(spec.searched.space)
+    named = " and ".join(filter(None, [", ".join(knobs[:-1]), knobs[-1]]))
+    kind = "QLoRA" if spec.model.quantization == "nf4" else "LoRA"
+    return (
+        f"{view.slots.finished} trials tried values of {named} for a {kind} fine-tune of {spec.model.base}, "
+        f"each on {spec.budget.train_fraction:.0%} of {len(manifest.splits['train']):,} train rows, "
+        f"judged by {' and '.join(map(objective_title, spec.objectives))} on validation rows."
+    )
+
+
+def question_facts(spec: StudySpec) -> Facts:
+    goals = [
+        f"{objective_title(name)} ({'lower' if name == 'loss' else 'higher'} is better)" for name in spec.objectives
+    ]
+    facts = [
+        ("task", spec.task),
+        ("base model", spec.model.base + (f" at revision {spec.model.revision}" if spec.model.revision else "")),
+        ("weights", "4-bit NormalFloat (QLoRA)" if spec.model.quantization == "nf4" else "not quantized (LoRA)"),
+        ("objective", ", ".join(goals) + ", on the validation rows"),
+        ("a trial may spend", _told_budget(spec.budget)),
+        ("the final run may spend", _told_budget(spec.final)),
+    ]
+    if spec.curriculum.stages:
+        stages = " → ".join(stage.name for stage in spec.curriculum.stages)
+        facts.append(("curriculum", f"{stages} (order: {spec.curriculum.order})"))
+    return facts
+
+
+def _told_budget(budget: BudgetSpec) -> str:
+    amount = f"{budget.max_steps} optimizer steps" if budget.max_steps else f"{_told_count(budget.epochs, 'epoch')}"
+    memory = f"; at most {budget.memory_gib:g} GiB of device memory" if budget.memory_gib else ""
+    rows = f"{budget.train_fraction:.0%} of the train rows"
+    return f"{amount} on {rows}, {_told_count(budget.reports, 'validation report')}{memory}"
+
+
+def _told_count(count: float, noun: str) -> str:
+    return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"
+
+
+def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
+    columns = ", ".join(role if role == name else f"{role}: {name}" for role, name in data.columns.named().items())
+    split = data.split
+    if isinstance(split, SplitByColumn):
+        drawn = f"by column {split.column}"
+    else:
+        shares = f"{split.train:.0%} train, {split.validation:.0%} validation, {split.test:.0%} test"
+        drawn = f"{shares}, drawn by seed {split.seed}"
+    if data.columns.group:
+        drawn += f"; rows with the same {data.columns.group} stay together"
+    if data.columns.label:
+        drawn += f"; every split keeps the shares of {data.columns.label}"
+    facts = [("source", data.source), ("columns", columns), ("splits", drawn)]
+    if data.held_out:
+        facts.append(("held out", f"the test rows in {data.held_out}, which other studies share"))
+    if data.image_size:
+        size = data.image_size
+        told = f"at most {size} pixels a side" if isinstance(size, int) else f"{size[0]} × {size[1]} pixels"
+        facts.append(("image size", told))
+    if data.system_prompt:
+        facts.append(("system prompt", data.system_prompt))
+    return [*facts, ("checksum of the splits", manifest.sha256)]
+
+
+def splits_rows(spec: StudySpec, manifest: Manifest) -> list[list[str]]:
+    """Split, its rows, and how many of them a trial and the final run see."""
+    seen: dict[SplitName, tuple[float, float]] = {
+        "train": (spec.budget.train_fraction, spec.final.train_fraction),
+        "validation": (spec.budget.validation_fraction, spec.final.validation_fraction),
+        "test": (0.0, 0.0),
+    }
+    return [
+        [split, str(len(keys)), *(str(round(share * len(keys))) if share else "none" for share in seen[split])]
+        for split, keys in manifest.splits.items()
+    ]
+
+
+def labels_rows(manifest: Manifest) -> list[list[str]]:
+    """Each label with its rows in every split, the most frequent first; empty where rows have none."""
+    splits = list(manifest.splits)
+    counts = {label: [manifest.labels.get(split, {}).get(label, 0) for split in splits] for label in manifest.classes}
+    return [[label, *map(str, of)] for label, of in sorted(counts.items(), key=lambda item: -sum(item[1]))]
+
+
+def left_out_rows(manifest: Manifest) -> list[list[str]]:
+    return [
+        [str(len(ids)), reason, ", ".join(ids[:NAMED_IDS]) + (" …" if len(ids) > NAMED_IDS else "")]
+        for reason, ids in manifest.left_out.items()
+    ]
+
+
+def search_facts(spec: StudySpec) -> Facts:
+    search = spec.searched
+    return [
+        ("trials", str(search.trials)),
+        ("sampler", _told_choice(search.sampler.model_dump())),
+        ("pruner", _told_choice(search.pruner.model_dump())),
+        ("seed", str(search.seed)),
+    ]
+
+
+def _told_choice(settings: dict[str, Any]) -> str:
+    more = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name != "name")
+    return f"{settings['name']} ({more})" if more else str(settings["name"])
+
+
+def parameter_rows(spec: StudySpec) -> list[list[str]]:
+    """Knob, what it is, where it was searched, and the file's own value."""
+    own = spec.defaults()
+    return [
+        [knob, KNOBS[knob].description or "", _told_parameter(parameter), told_value(own[knob])]
+        for knob, parameter in spec.searched.space.items()
+    ]
+
+
+def best_rows(view: StudyView) -> list[list[str]]:
+    """Knob, the best trial's value, and the file's own."""
+    own, best = view.study.spec.defaults(), view.best
+    return [[knob, told_value(value), told_value(own.get(knob))] for knob, value in best.params.items()] if best else []
+
+
+def _told_parameter(parameter: ParameterSpec) -> str:
+    if not isinstance(parameter, RangeSpec):
+        return "one of " + ", ".join("none" if choice is None else told_value(choice) for choice in parameter)
+    how = ", logarithmic" if parameter.log else f", in steps of {parameter.step:g}" if parameter.step else ""
+    return f"{parameter.low:g} to {parameter.high:g}{how}"
+
+
+def fixed_rows(spec: StudySpec) -> list[list[str]]:
+    """Every other knob."""
+    others = [knob for knob in KNOBS if knob not in spec.searched.space]
+    return [[knob, told_value(spec.value(knob))] for knob in others if spec.value(knob) is not None]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial as the table shows it; every cell is ready to read."""
+
+    number: int
+    kind: str
+    """The outcome, as a CSS class."""
+    outcome: str
+    is_best: bool
+    is_own: bool
+    values: list[str]
+    reports: str
+    params: list[str]
+    seconds: str
+    steps: str
+    device: str
+    host: str
+    given_back: str
+    """Whether all memory was; empty where the ledger was not closed."""
+    attempts: str
+
+
+def trial_rows(view: StudyView) -> list[TrialRow]:
+    best = view.best.number if view.best else None
+    return [_trial_row(view, trial, trial.number == best) for trial in view.trials if trial.outcome != "waiting"]
+
+
+def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
+    facts = trial.facts
+    seconds = facts.get("seconds") or trial.seconds
+    kept = facts.get("ledger.closes")
+    given_back = "" if kept is None else "all" if kept else f"all but {facts.get('ledger.not_given_back')}"
+    return TrialRow(
+        number=trial.number,
+        kind=trial.outcome.replace(" ", "-"),
+        outcome=trial.outcome,
+        is_best=is_best,
+        is_own=bool(facts.get("defaults")),
+        values=[_last(view, trial, name) for name in view.study.spec.objectives],
+        reports=sparkline(list(trial.reports.values())),
+        params=[told_value(trial.params.get(knob)) for knob in view.study.spec.searched.space],
+        seconds=told_time(seconds) if seconds else "",
+        steps=str(facts.get("optimizer_steps", "")),
+        device=_gib(facts.get("ledger.peak_device_gib")),
+        host=_gib(facts.get("ledger.peak_host_gib")),
+        given_back=given_back,
+        attempts=str(facts.get("attempts", "")),
+    )
+
+
+def _last(view: StudyView, trial: TrialView, objective: str) -> str:
+    values = list(curve(view, trial, objective).values())
+    return told_objective(objective, values[-1]) if values else ""
+
+
+def _gib(amount: float | None) -> str:
+    return f"{amount:.2f}" if amount else ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a trial ended before its time."""
+
+    number: int
+    outcome: str
+    reason: str
+    bytes_needed: str
+    traceback: str | None
+
+
+def endings(view: StudyView) -> list[Ending]:
+    early = [trial for trial in view.trials if trial.is_finished and trial.outcome != "complete"]
+    return [
+        Ending(
+            trial.number,
+            trial.outcome,
+            trial.facts.get("reason") or "no reason was kept",
+            f"{trial.facts['bytes_needed'] / 2**30:.2f} GiB" if trial.facts.get("bytes_needed") else "",
+            trial.facts.get("traceback"),
+        )
+        for trial in early
+    ]
+
+
+def tally(view: StudyView) -> str:
+    counts = Counter(trial.outcome for trial in view.trials if trial.outcome != "waiting")
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+
+
+def seconds_trained(view: StudyView) -> float:
+    return sum(trial.facts.get("seconds") or 0.0 for trial in view.trials)

@@ -1,0 +1,59 @@
+"""Training within the test's own process: it starts at once, and all that happens in it can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hpsearch.folders import TrialFolder
+from hpsearch.protocol import Reported
+from hpsearch.train.bases import Bases
+from hpsearch.train.channel import Channel
+from hpsearch.train.ledger import LedgerBook
+from hpsearch.train.loop import run_trial
+from hpsearch.trial import Record, TrialConfig, TrialResult
+
+
+class Answering(Channel):
+    """A worker who answers reports, and may ask for a checkpoint after one."""
+
+    def __init__(self, goes_on: Callable[[Reported], bool], stops_after: int | None) -> None:
+        self._goes_on = goes_on
+        self._stops_after = stops_after
+        self._asked = False
+        self.sent: list[Record] = []
+
+    def send(self, event: Record) -> None:
+        self.sent.append(event)
+
+    def report(self, event: Reported) -> bool:
+        self.sent.append(event)
+        self._asked = self._asked or event.step == self._stops_after
+        return self._goes_on(event)
+
+    @property
+    def checkpoint_wanted(self) -> bool:
+        return self._asked
+
+
+class Inside:
+    """Runs trials on warm bases."""
+
+    def __init__(self) -> None:
+        self.bases = Bases(lambda *_: None)
+        self._book = LedgerBook()
+
+    def run(
+        self,
+        folder: Path,
+        config: TrialConfig,
+        goes_on: Callable[[Reported], bool] = lambda _: True,
+        stops_after: int | None = None,
+    ) -> TrialResult:
+        """`stops_after`: the number of the report after which the worker asks for a checkpoint."""
+        trial = TrialFolder(folder)
+        trial.prepare(config)
+        result = run_trial(config, trial, self.bases, self._book, Answering(goes_on, stops_after))
+        assert result.traceback is None, result.traceback
+        trial.write_result(result)
+        return result

@@ -1,0 +1,93 @@
+"""Trained runs without training, and a trainer that answers rows as it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from hpsearch.folders import TrialFolder
+from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, JobFailure
+from hpsearch.protocol import Done, Event, Phase
+from hpsearch.results.final import RunFolder, train_final
+from hpsearch.trial import Outcome
+from hpsearch.worker.stopping import StopFlag
+from tests.unit.opening_fixtures import Desk, inspecting
+from tests.unit.worker_fixtures import Play, ScriptedTrainer, plays, steadily
+
+Say = Callable[[Cell, dict[str, Any]], str]
+"""What a cell's model says to a row."""
+
+
+def trained(desk: Desk, *overrides: str, name: str = "demo") -> RunFolder:
+    """A final run of the desk's study file, in the folder of this name."""
+    file, folder = desk.file("search=null", *overrides), RunFolder(desk.storage.runs / name)
+    start = plays(inspecting(), steadily(0.7))
+    flags: dict[str, Any] = {"resume": False, "restart": False}
+    result = train_final(file, folder, desk.storage, start, StopFlag(), desk.tell, lambda _: None, **flags)
+    assert result.outcome is Outcome.COMPLETE
+    return folder
+
+
+def knowing(cell: Cell, row: dict[str, Any]) -> str:
+    """The tuned model knows every answer, the base model none."""
+    return str(row["messages"][-1]["content"]) if cell.model == "tuned" else "no idea"
+
+
+def answering(say: Say = knowing, *, asked: list[tuple[str, str]] | None = None, dies_after: int | None = None) -> Play:
+    """Answers the rows that have no answer yet, and dies after so many; `asked`: each cell's name and row's id."""
+
+    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        config = folder.job()
+        assert isinstance(config, EvaluationConfig)
+        rows = list(datasets.load_from_disk(str(config.test_rows)))
+        answered = 0
+        for cell in config.cells:
+            file = folder.answers(cell.name)
+            done = len(file.read_text().splitlines()) if file.exists() else 0
+            yield Phase(name=f"answers: {cell.name}", done=done, total=len(rows))
+            for row in rows[done:]:
+                if answered == dies_after:
+                    return
+                answered += 1
+                if asked is not None:
+                    asked.append((cell.name, row["id"]))
+                with file.open("a") as answers:
+                    answers.write(_answer(cell, row, say, config).model_dump_json() + "\n")
+        folder.write_result(EvaluationResult(num_rows=len(rows), longer_than_limit=2))
+        yield Done(clean=True)
+
+    return play
+
+
+def _answer(cell: Cell, row: dict[str, Any], say: Say, config: EvaluationConfig) -> AnsweredRow:
+    said = say(cell, row)
+    return AnsweredRow(
+        id=row["id"],
+        question=row["messages"][-2]["content"],
+        image=row.get("image"),
+        reference=row["messages"][-1]["content"] if config.has_references else None,
+        prediction=said,
+        loss=0.5 if config.has_references else None,
+        num_tokens=1,
+        is_cut=len(said) > config.answers.max_new_tokens,
+    )
+
+
+def failing(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    folder.write_result(JobFailure(reason="OutOfMemoryError: 2 GiB", traceback="Traceback …"))
+    yield Done(clean=False)
+
+
+def write_jsonl(file: Path, rows: list[Any]) -> Path:
+    """Text stands as it is, everything else as JSON."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def read_jsonl(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().split("\n") if line]

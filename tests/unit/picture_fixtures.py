@@ -1,0 +1,88 @@
+"""What tests of pictures and of the report share: an evaluation, a run, and trials that leave a history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpsearch.folders import TrialFolder
+from hpsearch.metrics import class_scores, confusion
+from hpsearch.protocol import Event
+from hpsearch.scores import CellScores, Evaluation, Gap, Score
+from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
+from tests.unit.worker_fixtures import Play, ScriptedTrainer, ending, report
+
+CELLS = ("most frequent answer", "base", "base-static", "tuned", "tuned-static")
+REFERENCES = ["cat"] * 6 + ["dog"] * 4
+SAID = {
+    "most frequent answer": ["cat"] * 10,
+    "base": ["cow"] * 9 + ["dog"],
+    "base-static": ["cat"] * 3 + ["cow"] * 7,
+    "tuned": ["cat"] * 6 + ["dog"] * 3 + ["cat"],
+    "tuned-static": REFERENCES,
+}
+
+
+def history(num_steps: int, loss: float = 2.0) -> list[HistoryPoint]:
+    return [HistoryPoint(step=step, loss=loss / step, learning_rate=1e-3 / step) for step in range(1, num_steps + 1)]
+
+
+def config(**changes: Any) -> TrialConfig:
+    whole: dict[str, Any] = {
+        "name": "demo final",
+        "task": "text-sft",
+        "model": {"base": "tiny:qwen2"},
+        "lora": {},
+        "training": {},
+        "budget": {"reports": 4},
+        "rows": {"row_format": "question-answer", "image_size": None, "system_prompt": None, "max_tokens": 64},
+        "train_rows": Path("train"),
+        "validation_rows": Path("validation"),
+        "is_final": True,
+    }
+    return TrialConfig.model_validate(whole | changes)
+
+
+def result(*losses: float, num_steps: int = 0, outcome: Outcome = Outcome.COMPLETE, **more: Any) -> TrialResult:
+    reports = [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
+    return TrialResult(outcome=outcome, reports=reports, num_steps=num_steps or len(losses), **more)
+
+
+def evaluation(metrics: tuple[str, ...] = ("accuracy",), *, has_classes: bool = True) -> Evaluation:
+    return Evaluation(
+        num_rows=len(REFERENCES),
+        rows_sha256="0" * 64,
+        longer_than_limit=0,
+        metrics=list(metrics),  # type: ignore[arg-type]
+        cells=[_cell(name, metrics, has_classes) for name in CELLS],
+        gaps=[
+            Gap(name="tuned", than="base", metric="accuracy", difference=0.8, low=0.5, high=1, p_value=0.01, shown=True)
+        ],
+    )
+
+
+def _cell(name: str, metrics: tuple[str, ...], has_classes: bool) -> CellScores:
+    said = SAID[name]
+    value = sum(one == other for one, other in zip(REFERENCES, said, strict=True)) / len(said)
+    score = Score(value=value, low=max(0.0, value - 0.1), high=min(1.0, value + 0.1))
+    return CellScores(
+        name=name,
+        scores=dict.fromkeys(metrics, score),  # type: ignore[arg-type]
+        loss=None if name == CELLS[0] else 1.25,
+        classes=class_scores(REFERENCES, said) if has_classes else [],
+        confusion=confusion(REFERENCES, said) if has_classes else None,
+    )
+
+
+def training(*losses: float, outcome: Outcome = Outcome.COMPLETE, **more: Any) -> Play:
+    """A training that leaves two optimizer steps for each of its reports."""
+
+    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+        lines = [point.model_dump_json() for point in history(2 * len(losses))]
+        folder.history.write_text("".join(f"{line}\n" for line in lines))
+        for step, loss in enumerate(losses, start=1):
+            yield report(step, loss)
+        yield from ending(folder, outcome, *losses, **more)
+
+    return play

@@ -1,0 +1,225 @@
+"""Fields of a study file that are each right and do not go together: told with the line and what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpsearch.errors import StudyFileErrors
+from hpsearch.spec import load_study
+
+TEXT = """\
+study: demo
+task: text-sft
+model: {base: "tiny:qwen2"}
+data:
+  source: rows.jsonl
+  columns: {question: q, answer: a}
+search:
+  space:
+    lora.r: [8, 16]
+"""
+CLASSIFY = """\
+study: demo
+task: vlm-classify
+model: {base: "tiny:gemma3"}
+data:
+  source: rows.jsonl
+  columns: {image: i, label: kind}
+search:
+  space:
+    head.hidden: [8, 16]
+"""
+CURRICULUM = """\
+study: demo
+task: text-curriculum
+model: {base: "tiny:qwen2"}
+data:
+  source: rows.jsonl
+  columns: {question: q, answer: a, stage: level}
+curriculum:
+  stages:
+    - {name: easy, values: ["1", "2"]}
+    - {name: hard}
+search:
+  space:
+    curriculum.learning_rate_decay: [0.5, 1.0]
+"""
+MORE = {
+    "text": TEXT,
+    "classify": CLASSIFY,
+    "curriculum": CURRICULUM,
+}
+
+
+def mistakes(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
+    file = folder / "study.yaml"
+    file.write_text(text)
+    try:
+        load_study(file)
+    except StudyFileErrors as errors:
+        return [(mistake.key, mistake.line, mistake.message) for mistake in errors.mistakes]
+    return []
+
+
+@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "objective: loss\n",
+        "objective: balanced_accuracy\n",
+        "objective: [balanced_accuracy, loss]\n",
+        "evaluation: {metrics: [accuracy, macro_f1]}\n",
+    ],
+)
+def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
+    assert mistakes(tmp_path, MORE[name] + more) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "expected"),
+    [
+        # metrics that the task does not have
+        (
+            CLASSIFY,
+            ("", "objective: token_f1\n"),
+            ("objective", 10, "token_f1 does not fit task vlm-classify; it has: loss, accuracy, balanced_accuracy, "),
+        ),
+        (CLASSIFY, ("", "objective: [loss, bleu]\n"), ("objective", 10, "bleu does not fit task vlm-classify; ")),
+        (CLASSIFY, ("", "objective: bertscore\n"), ("objective", 10, "bertscore does not fit task vlm-classify; ")),
+        (
+            CLASSIFY,
+            ("", "evaluation:\n  max_new_tokens: 9\n  metrics: [rouge1]\n"),
+            ("evaluation.metrics", 12, "rouge1 does not fit task vlm-classify; "),
+        ),
+        (TEXT, ("", "objective: bertscore\n"), ("objective", 10, "bertscore is for evaluations: ")),
+        (
+            TEXT,
+            ("", "evaluation: {metrics: [bertscore]}\n"),
+            ("evaluation.bertscore_model", 10, "is missing: the metric bertscore needs it"),
+        ),
+        (TEXT, ("", "objective: [loss, bleu, loss]\n"), ("objective", 10, "names an objective twice")),
+        # several objectives
+        (
+            TEXT,
+            ("search:\n", "objective: [loss, bleu]\nsearch:\n  pruner: hyperband\n"),
+            ("search.pruner", 9, "trials with several objectives can't be pruned (Optuna compares one value): "),
+        ),
+        (
+            TEXT,
+            ("search:\n", "objective: [loss, bleu]\nsearch:\n  sampler: cmaes\n"),
+            ("search.sampler", 9, "cmaes knows one objective only (Optuna); with several take tpe, gp, random, "),
+        ),
+        # a classifier's fields elsewhere, and others' with a classifier
+        (TEXT, ("", "    head.hidden: [8]\n"), ("search.space.head.hidden", 10, "task text-sft has no classific")),
+        (TEXT, ("", "head:\n  hidden: 8\n"), ("head", 10, "task text-sft has no classification head")),
+        (CLASSIFY, ("image: i, label: kind", "image: i"), ("data.columns.label", 6, "is missing: task vlm-classify")),
+        (CLASSIFY, ("image: i, ", ""), ("data.columns.image", 6, "is missing: task vlm-classify needs an image")),
+        (
+            CLASSIFY,
+            ("label: kind", "label: kind, answer: a"),
+            ("data.columns.answer", 6, "does not go together with vlm-classify, which learns the label column"),
+        ),
+        (
+            CLASSIFY,
+            ("", "evaluation:\n  prompts: {static: Look closely.}\n"),
+            ("evaluation.prompts", 11, "a classifier is asked data.prompt and nothing else"),
+        ),
+        (TEXT, ("columns: {", "balance: 5\n  columns: {"), ("data.balance", 6, "needs data.columns.label: ")),
+        (TEXT, ("columns: {", "labels: {a: b}\n  columns: {"), ("data.labels", 6, "needs data.columns.label: ")),
+        # curricula
+        (
+            TEXT,
+            ("", "    curriculum.order: [stages, random]\n"),
+            ("search.space.curriculum.order", 10, "task text-sft has no curriculum"),
+        ),
+        (
+            TEXT,
+            ("", "curriculum:\n  stages: [{name: easy}]\n"),
+            ("curriculum.stages", 11, "task text-sft has no stages; did you mean task: text-curriculum?"),
+        ),
+        (
+            CLASSIFY,
+            ("", "curriculum:\n  order: random\n"),
+            ("curriculum", 10, "task vlm-classify has no stages; did you mean task: vlm-curriculum?"),
+        ),
+        (CURRICULUM, (", stage: level", ""), ("data.columns.stage", 6, "is missing: it says which stage a row ")),
+        (
+            CURRICULUM,
+            ('    - {name: easy, values: ["1", "2"]}\n    - {name: hard}\n', "    []\n"),
+            ("curriculum.stages", 8, "is missing: task text-curriculum learns in stages"),
+        ),
+        (
+            CURRICULUM,
+            ("{name: hard}", '{name: hard, values: ["3", "2"]}'),
+            ("curriculum.stages.1", 10, "'2' belongs to stage 'easy' already"),
+        ),
+        (CURRICULUM, ("{name: hard}", "{name: easy}"), ("curriculum.stages.1", 10, "there is a stage 'easy' already")),
+        (
+            CURRICULUM,
+            ("  stages:\n", "  order: random\n  stages:\n"),
+            (
+                "search.space.curriculum.learning_rate_decay",
+                14,
+                "means nothing with curriculum.order: random, which has one schedule",
+            ),
+        ),
+        (
+            CURRICULUM,
+            ("", "budget: {max_steps: 1}\n"),
+            ("budget.max_steps", 14, "leaves a stage without a step: there are 2 stages"),
+        ),
+        (
+            CURRICULUM,
+            ("", "final: {max_steps: 1}\n"),
+            ("final.max_steps", 14, "leaves a stage without a step: there are 2 stages"),
+        ),
+        # splits
+        (
+            TEXT,
+            ("columns: {", "held_out: shared.json\n  split: {column: part}\n  columns: {"),
+            ("data.held_out", 6, "goes with a split by fractions, not with a split column"),
+        ),
+        (
+            TEXT,
+            ("columns: {", "split: {column: part, validation: 0.5, test: 0.5}\n  columns: {"),
+            ("data.split", 6, "validation and test leave nothing of train"),
+        ),
+    ],
+    ids=lambda case: case[0] if isinstance(case, tuple) and len(case) == 3 else "",
+)
+def test_each_mistake_is_told_once_with_its_line(
+    tmp_path: Path, text: str, change: tuple[str, str], expected: tuple[str, int, str]
+) -> None:
+    old, new = change
+    changed = text.replace(old, new, 1) if old else text + new
+    assert changed != text
+    ((key, line, message),) = mistakes(tmp_path, changed)
+    assert (key, line) == expected[:2]
+    assert message.startswith(expected[2])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "budget: {max_steps: 2}\n",
+        "    curriculum.order: [stages, random]\n",
+        "    training.learning_rate: [1e-4]\nobjective: [bleu, loss]\n",
+    ],
+)
+def test_what_looks_like_them_is_right(tmp_path: Path, more: str) -> None:
+    assert mistakes(tmp_path, CURRICULUM + more) == []
+
+
+def test_one_training_may_have_fewer_steps_than_stages(tmp_path: Path) -> None:
+    text = CURRICULUM.replace("  stages:\n", "  order: sequential\n  stages:\n")
+    text = text.replace("curriculum.learning_rate_decay: [0.5, 1.0]", "lora.r: [8]")
+    assert mistakes(tmp_path, text + "budget: {max_steps: 1}\n") == []
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "grid"])
+def test_samplers_that_take_several_objectives(tmp_path: Path, sampler: str) -> None:
+    text = TEXT.replace("search:\n", f"objective: [loss, bleu]\nsearch:\n  pruner: none\n  sampler: {sampler}\n")
+    assert mistakes(tmp_path, text) == []

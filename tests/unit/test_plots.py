@@ -1,0 +1,276 @@
+"""Figures: what is drawn where, what is said instead, and that drawing leaves nothing behind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import optuna
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hpsearch.errors import NothingToDraw
+from hpsearch.metrics import class_scores, confusion
+from hpsearch.scores import CellScores
+from hpsearch.search.importance import Importance, importances
+from hpsearch.search.view import StudyView
+from hpsearch.trial import HistoryPoint, Outcome, Report
+from hpsearch.watch.plots import (
+    as_svg,
+    classes_figure,
+    configurations_figure,
+    confusion_figure,
+    importance_figure,
+    learning_curves_figure,
+    save_figure,
+    trade_off_figure,
+    training_figure,
+)
+from hpsearch.watch.plots.classes import MOST_CLASSES
+from tests.unit.picture_fixtures import config, evaluation, history, result, training
+from tests.unit.view_fixtures import view, with_spec
+from tests.unit.worker_fixtures import Demo, demo, empty_store, make_demo, open_store, plays
+
+__all__ = ["demo", "empty_store", "make_demo", "open_store", "view"]
+
+
+def legend(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def words_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_a_runs_losses_are_drawn_at_their_optimizer_steps() -> None:
+    figure = training_figure(config(), history(8), result(3.0, 2.0, 1.0, 1.5, num_steps=8))
+    losses, rates = figure.axes
+    trained, validated, star = losses.lines
+    assert list(trained.get_xdata()) == list(range(1, 9))
+    assert list(validated.get_xdata()) == [2, 4, 6, 8]
+    assert list(validated.get_ydata()) == [3.0, 2.0, 1.0, 1.5]
+    assert (list(star.get_xdata()), words_of(losses)) == ([6], ["1.0000"])
+    assert losses.get_ylabel() == "loss (nats per token)"
+    assert losses.get_title(loc="left") == "demo final: complete"
+    assert list(rates.lines[0].get_ydata()) == [1e-3 / step for step in range(1, 9)]
+    assert (rates.get_ylabel(), rates.get_xlabel()) == ("learning rate", "optimizer step")
+
+
+def test_the_reports_of_a_pruned_run_lie_where_they_were_made() -> None:
+    pruned = result(3.0, 2.0, num_steps=10, outcome=Outcome.PRUNED)
+    assert list(training_figure(config(), history(10), pruned).axes[0].lines[1].get_xdata()) == [5, 10]
+
+
+def test_a_long_run_shows_its_running_mean_and_no_spike_presses_it_flat() -> None:
+    spiked = [replace_loss(point, 500.0) if point.step == 40 else point for point in history(100)]
+    figure = training_figure(config(), spiked, result(0.5, num_steps=100))
+    losses = figure.axes[0]
+    assert legend(losses)[0] == "training, mean of 5 steps"
+    assert losses.get_ylim()[1] < 200
+
+
+def replace_loss(point: HistoryPoint, loss: float) -> HistoryPoint:
+    return point.model_copy(update={"loss": loss})
+
+
+def test_where_a_loss_was_no_number_is_marked() -> None:
+    broken = [replace_loss(point, math.nan) if point.step == 4 else point for point in history(4)]
+    diverged = result(3.0, math.nan, num_steps=4, outcome=Outcome.DIVERGED)
+    losses = training_figure(config(), broken, diverged).axes[0]
+    assert "no number from step 4" in legend(losses)
+    assert list(losses.lines[1].get_ydata()) == [3.0]
+
+
+def test_each_further_objective_has_a_panel_of_its_own() -> None:
+    reports = [
+        Report(step=1, loss=1.0, metrics={"macro_f1": 0.25}),
+        Report(step=4, loss=0.5, metrics={"macro_f1": 0.5}),
+    ]
+    ended = result(num_steps=8).model_copy(update={"reports": reports})
+    figure = training_figure(config(task="vlm-classify", objectives=["macro_f1", "loss"]), history(8), ended)
+    losses, scores, _ = figure.axes
+    assert (losses.get_ylabel(), scores.get_ylabel()) == ("loss", "macro f1")
+    assert list(scores.lines[0].get_ydata()) == [0.25, 0.5]
+    assert words_of(scores) == ["50.0%"]
+
+
+def test_a_run_that_never_trained_has_words_instead() -> None:
+    failed = result(outcome=Outcome.FAILED, reason="Bus error")
+    with pytest.raises(NothingToDraw, match="ended before its first step: Bus error"):
+        training_figure(config(), [], failed)
+
+
+def test_the_trials_are_drawn_by_their_outcome_and_the_best_in_front(view: StudyView) -> None:
+    (axes,) = learning_curves_figure(view, "loss").axes
+    assert legend(axes) == ["best, trial 0: 0.5000", "running (1)", "complete (1)", "diverged (1)", "pruned (1)"]
+    best = max(axes.lines, key=lambda line: line.get_zorder())
+    assert list(best.get_ydata()) == [3.0, 2.0, 0.5]
+    crossed = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [list(line.get_ydata()) for line in crossed] == [[4.0]]
+    assert axes.get_ylabel() == "validation loss (nats per token)"
+    assert axes.get_xlabel() == "report (of 3)"
+
+
+def test_the_files_own_values_stand_out(view: StudyView) -> None:
+    trials = [replace(t, facts={"defaults": True} | t.facts) if t.number == 5 else t for t in view.trials]
+    (axes,) = learning_curves_figure(replace(view, trials=trials), "loss").axes
+    assert legend(axes)[:2] == ["best, trial 0: 0.5000", "the file's own values: 2.0000"]
+    assert "complete (1)" not in legend(axes)
+
+
+def test_a_trial_that_got_lost_does_not_press_the_others_flat(view: StudyView) -> None:
+    trials = [replace(t, reports={1: 9000.0}) if t.number == 1 else t for t in view.trials]
+    (axes,) = learning_curves_figure(replace(view, trials=trials), "loss").axes
+    assert axes.get_ylim()[1] < 10
+    assert words_of(axes) == ["1 trial reaches above this"]
+
+
+def test_before_the_first_report_there_are_words(view: StudyView) -> None:
+    with pytest.raises(NothingToDraw, match="no trial has reported anything yet"):
+        learning_curves_figure(replace(view, trials=[]), "loss")
+
+
+@pytest.fixture
+def two_goals(view: StudyView) -> StudyView:
+    """Trial 0 has the lower loss, trial 5 the higher accuracy, trial 1 neither."""
+    goals = {0: (0.5, 0.6), 1: (0.9, 0.5), 5: (0.7, 0.8)}
+    trials = [
+        replace(
+            trial, outcome="complete", values=values, facts={"report 1": {"loss": values[0], "accuracy": values[1]}}
+        )
+        for trial in view.trials
+        if (values := goals.get(trial.number))
+    ]
+    return with_spec(replace(view, trials=trials), objective=["loss", "accuracy"])
+
+
+def test_several_objectives_have_a_picture_each(two_goals: StudyView) -> None:
+    for objective, told in {"loss": "best, trial 0: 0.5000", "accuracy": "best, trial 0: 60.0%"}.items():
+        (axes,) = learning_curves_figure(two_goals, objective).axes
+        assert legend(axes)[0] == told
+        assert axes.get_ylabel().startswith(objective if objective != "loss" else "validation loss")
+
+
+def test_what_two_objectives_cost_each_other_is_drawn(two_goals: StudyView, view: StudyView) -> None:
+    (axes,) = trade_off_figure(two_goals).axes
+    assert words_of(axes) == ["trial 0", "trial 5"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("validation loss (nats per token)", "accuracy")
+    with pytest.raises(NothingToDraw, match="two objectives"):
+        trade_off_figure(view)
+
+
+def test_importance_has_a_panel_for_each_objective() -> None:
+    found = [
+        Importance("loss", 7, {"training.learning_rate": 0.9, "lora.r": 0.1}),
+        Importance("accuracy", 7, {"lora.r": 0.8, "training.learning_rate": 0.2}),
+    ]
+    first, second = importance_figure("demo", found).axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["training.learning_rate", "lora.r"]
+    assert [bar.get_width() for bar in second.patches] == [0.2, 0.8]
+    assert first.get_title(loc="left") == "demo: what mattered, from 7 complete trials"
+    with pytest.raises(NothingToDraw, match="two complete trials"):
+        importance_figure("demo", [])
+
+
+def test_importance_is_what_the_trials_say(demo: Demo) -> None:
+    stored = demo.view.study
+    study = optuna.load_study(study_name="demo", storage=demo.store.optuna)
+    assert importances(demo.store, stored) == []
+    space = {
+        "training.learning_rate": optuna.distributions.FloatDistribution(1e-5, 1e-3, log=True),
+        "lora.r": optuna.distributions.CategoricalDistribution([8, 16]),
+    }
+    for position in range(12):
+        params = {"training.learning_rate": 1e-5 * 1.5**position, "lora.r": (8, 16)[position % 2]}
+        study.add_trial(optuna.create_trial(params=params, distributions=space, value=float(position)))
+        expected = 0 if position == 0 else 1
+        assert len(importances(demo.store, stored)) == expected
+    (found,) = importances(demo.store, stored)
+    assert (found.objective, found.num_trials) == ("loss", 12)
+    assert list(found.shares) == ["training.learning_rate", "lora.r"]
+    assert found.shares["training.learning_rate"] > 0.8
+    assert math.isclose(sum(found.shares.values()), 1)
+
+
+def test_trials_that_came_to_the_same_have_no_importance(demo: Demo) -> None:
+    demo.run(plays(training(0.5)))
+    assert importances(demo.store, demo.view.study) == []
+
+
+def test_every_configuration_is_a_bar_with_its_interval_beside_what_guessing_gives() -> None:
+    figure = configurations_figure(evaluation(("accuracy", "macro_f1")))
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels] == ["accuracy", "macro f1"]
+    heights = [
+        round(bar.get_height(), 2) for container in panels[0].containers for bar in getattr(container, "patches", ())
+    ]
+    assert heights == [0.1, 0.3, 0.9, 1.0]
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["no prompt", "static"]
+    (guess,) = [line for line in panels[0].lines if line.get_label() == "most frequent answer"]
+    assert list(guess.get_ydata()) == [0.6, 0.6]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "most frequent answer",
+        "base model",
+        "tuned model",
+    ]
+
+
+def test_the_confusion_counts_rows_and_leaves_out_a_column_of_nothing() -> None:
+    (axes,) = confusion_figure(evaluation().tuned).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
+    assert words_of(axes) == ["6\n100%", "1\n25%", "3\n75%"]
+    (base,) = confusion_figure(evaluation().cell("base")).axes
+    assert [label.get_text() for label in base.get_xticklabels()] == ["cat", "dog", "other"]
+    with pytest.raises(NothingToDraw, match="no classes"):
+        confusion_figure(evaluation(has_classes=False).tuned)
+
+
+def test_of_many_classes_the_largest_are_drawn_and_no_row_is_lost() -> None:
+    labels = [f"class {number:02d}" for number in range(MOST_CLASSES + 5) for _ in range(2 if number else 9)]
+    said = [*labels[1:], "nothing of the kind"]
+    cell = CellScores(name="tuned", scores={}, classes=class_scores(labels, said), confusion=confusion(labels, said))
+    (axes,) = confusion_figure(cell).axes
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert (len(shown), shown[0]) == (MOST_CLASSES, "class 00")
+    assert [label.get_text() for label in axes.get_xticklabels()][-1] == "another class"
+    assert sum(int(words) for words in words_of(axes)) == 9 + 2 * (MOST_CLASSES - 1)
+    assert "the 20 largest of 25 classes" in axes.get_title(loc="left")
+
+
+def test_each_class_stands_with_its_support_and_both_models() -> None:
+    figure = classes_figure(evaluation())
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat (6)", "dog (4)"]
+    assert [round(bar.get_width(), 2) for bar in axes.patches] == [1.0, 0.75, 0.0, 0.25]
+    with pytest.raises(NothingToDraw, match="no classes"):
+        classes_figure(evaluation(has_classes=False))
+
+
+NAMES = ["$x$ and $y_", "红细胞", "a_b^c", "</svg><script>", "--"]
+
+
+def strange() -> Figure:
+    cell = CellScores(name="tuned", scores={}, classes=class_scores(NAMES, NAMES), confusion=confusion(NAMES, NAMES))
+    return confusion_figure(cell)
+
+
+def test_a_picture_is_written_twice_and_the_same_each_time(tmp_path: Path) -> None:
+    first = save_figure(strange(), tmp_path / "first", "classes")
+    second = save_figure(strange(), tmp_path / "second", "classes")
+    assert [file.name for file in first] == ["classes.png", "classes.svg"]
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+    assert first[0].read_bytes().startswith(b"\x89PNG")
+    assert sorted(file.name for file in (tmp_path / "first").iterdir()) == ["classes.png", "classes.svg"]
+
+
+def test_drawing_leaves_no_setting_and_no_figure_behind() -> None:
+    import matplotlib.pyplot as plt
+
+    before = dict(mpl.rcParams)
+    as_svg(strange())
+    as_svg(configurations_figure(evaluation()))
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before

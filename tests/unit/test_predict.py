@@ -1,0 +1,203 @@
+"""Asking a final run: one question or a file of rows, base and tuned model, nothing lost and nothing overwritten."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hpsearch.cli import main
+from hpsearch.errors import HpsearchError, InputError, TrainerDied
+from hpsearch.folders import TrialFolder
+from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.results.final import RunFolder
+from hpsearch.results.predict import FilePrediction, Prediction, PredictionOptions, ask, predict_file
+from hpsearch.worker.opening import StartTrainer
+from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained, write_jsonl
+from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
+
+__all__ = ["desk", "empty_store", "open_store"]
+
+CHAT = ("data.columns={messages: m}",)
+RAW = ("data.columns={prompt: p, completion: c}",)
+SEEN = ("task=vlm-sft", "data.columns={image: i, question: q, answer: a}")
+CLASSES = ("task=vlm-classify", "data.columns={image: i, label: l}", "data.prompt=Which animal?")
+
+
+def echo(cell: Cell, row: dict[str, Any]) -> str:
+    """What the model was asked, and by whom."""
+    image = f" {Path(row['image']).name}" if row.get("image") else ""
+    return f"{cell.name}: {row['messages'][-2]['content']}{image}"
+
+
+@pytest.fixture
+def folder(desk: Desk) -> RunFolder:
+    return trained(desk, "evaluation.prompts.static=You know numbers.")
+
+
+@pytest.fixture
+def see(desk: Desk) -> Callable[..., RunFolder]:
+    """A run that was trained on images, which lie in `images` beside the study file."""
+
+    def make(*overrides: str, name: str = "demo") -> RunFolder:
+        (desk.folder / "images").mkdir()
+        for number in range(20):
+            Image.new("RGB", (28, 28), (number, 0, 0)).save(desk.folder / "images" / f"{number}.png")
+        rows = [
+            {"i": f"images/{number}.png", "q": "Is it dark?", "a": "yes", "l": "dog" if number % 2 else "cat"}
+            for number in range(20)
+        ]
+        desk.write_rows(rows)
+        return trained(desk, *overrides, name=name)
+
+    return make
+
+
+def asked(
+    desk: Desk, folder: RunFolder, *questions: str, image: Path | None = None, say: Any = echo, **options: Any
+) -> list[Prediction]:
+    start = plays(answering(say))
+    return ask(folder, image, questions, PredictionOptions(**options), desk.storage, start, desk.tell)
+
+
+def predicted(
+    desk: Desk, folder: RunFolder, source: Path, output: Path, start: StartTrainer, force: bool = False, **options: Any
+) -> FilePrediction:
+    settings = PredictionOptions(**options)
+    return predict_file(folder, source, output, settings, desk.storage, start, desk.tell, force=force)
+
+
+def job_of(folder: RunFolder) -> EvaluationConfig:
+    (place,) = folder.predictions.iterdir()
+    config = TrialFolder(place / "answers").job()
+    assert isinstance(config, EvaluationConfig)
+    return config
+
+
+def test_a_question_is_answered_by_the_tuned_model(desk: Desk, folder: RunFolder) -> None:
+    assert asked(desk, folder, "how many?") == [Prediction("how many?", "tuned: how many?", None, False)]
+    config = job_of(folder)
+    assert (config.adapter, config.has_references, config.cells) == (folder.adapter, False, [Cell(model="tuned")])
+    assert (config.batch_size, config.answers.max_new_tokens) == (8, 32)
+
+
+def test_several_questions_the_base_model_and_a_prompt(desk: Desk, folder: RunFolder) -> None:
+    answers = asked(desk, folder, "one?", "two?", with_base=True, prompt="static", max_new_tokens=50, batch_size=2)
+    assert [(one.question, one.answer, one.base) for one in answers] == [
+        ("one?", "tuned-static: one?", "base-static: one?"),
+        ("two?", "tuned-static: two?", "base-static: two?"),
+    ]
+    config = job_of(folder)
+    assert (config.batch_size, config.answers.max_new_tokens) == (2, 50)
+    assert config.prompts.static == "You know numbers."
+
+
+def test_a_cut_answer_is_told(desk: Desk, folder: RunFolder) -> None:
+    assert [one.is_cut for one in asked(desk, folder, "?" * 40, "?")] == [True, False]
+
+
+def test_the_same_question_is_not_asked_twice(desk: Desk, folder: RunFolder) -> None:
+    first = asked(desk, folder, "one?")
+    assert ask(folder, None, ["one?"], PredictionOptions(), desk.storage, nobody, desk.tell) == first
+    assert asked(desk, folder, "one?", max_new_tokens=7, say=lambda *_: "new") != first
+
+
+def test_chats_and_raw_prompts_are_asked_as_they_were_learned(desk: Desk) -> None:
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    desk.write_rows([{"m": chat + [{**turn, "content": str(i)} for turn in chat]} for i in range(20)])  # type: ignore[dict-item]
+    assert asked(desk, trained(desk, *CHAT), "hello?")[0].answer == "tuned: hello?"
+    desk.write_rows([{"p": f" {i}", "c": "x"} for i in range(20)])
+    assert asked(desk, trained(desk, *RAW, name="raw"), " as it is ")[0].answer == "tuned:  as it is "
+
+
+def test_an_image_goes_with_every_question(desk: Desk, see: Callable[..., RunFolder]) -> None:
+    answers = asked(desk, see(*SEEN), "one?", "two?", image=desk.folder / "images" / "3.png")
+    assert [one.answer for one in answers] == ["tuned: one? 3.png", "tuned: two? 3.png"]
+
+
+def test_a_classifier_needs_no_question(desk: Desk, see: Callable[..., RunFolder]) -> None:
+    folder = see(*CLASSES)
+    image = desk.folder / "images" / "3.png"
+    assert asked(desk, folder, image=image)[0].answer == "tuned: Which animal? 3.png"
+    assert job_of(folder).answers.classes == ["cat", "dog"]
+    with pytest.raises(InputError, match=r"--question: this run is asked 'Which animal\?' always"):
+        asked(desk, folder, "A cat?", image=image)
+
+
+def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, see: Callable[..., RunFolder]) -> None:
+    seeing = see(*SEEN, name="seeing")
+    broken = desk.folder / "broken.png"
+    broken.write_text("no image")
+    for run, questions, image, words in [
+        (folder, (), None, "--question is missing"),
+        (folder, (" ",), None, "--question: empty question"),
+        (folder, ("?",), broken, "--image: task text-sft looks at no images"),
+        (seeing, ("?",), None, "--image is missing: task vlm-sft answers questions about an image"),
+        (seeing, ("?",), desk.folder / "gone.png", "gone.png: image file is missing"),
+        (seeing, ("?",), broken, "broken.png: image can't be decoded"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            ask(run, image, questions, PredictionOptions(), desk.storage, nobody, desk.tell)
+    with pytest.raises(InputError, match="the study has no adaptive prompt"):
+        asked(desk, folder, "?", prompt="adaptive")
+    with pytest.raises(InputError, match=r"is no run folder: it has no config\.json"):
+        asked(desk, RunFolder(desk.folder), "?")
+
+
+@pytest.fixture
+def hpsearch(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+    """The command with a trainer that echoes: exit code, stdout and stderr."""
+    monkeypatch.chdir(desk.folder)
+    monkeypatch.setenv("HPSEARCH_STORAGE", str(desk.storage.path))
+    monkeypatch.setattr("hpsearch.worker.trainer_process.TrainerProcess", lambda _: plays(answering(echo))())
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hpsearch", "predict", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            main()
+        return exited.value.code, *capfd.readouterr()
+
+    return run
+
+
+def test_a_single_answer_stands_alone_for_scripts(hpsearch: Any, folder: RunFolder) -> None:
+    code, said, _ = hpsearch(str(folder.path), "--question", "one?")
+    assert (code, said) == (0, "tuned: one?\n")
+
+
+def test_more_answers_stand_below_their_questions(hpsearch: Any, folder: RunFolder) -> None:
+    _, said, complained = hpsearch(str(folder.path), "--question", "one?", "--question", "?" * 40, "--base")
+    assert said.startswith("one?\n  tuned: tuned: one?\n  base:  base: one?\n??")
+    assert "an answer was cut at the generation limit: --max-new-tokens raises it" in complained
+
+
+def test_a_file_is_told_in_numbers(hpsearch: Any, folder: RunFolder) -> None:
+    write_jsonl(Path("in.jsonl"), [{"q": "?" * 40}, {"q": ""}, *[{"q": None}] * 6])
+    code, said, _ = hpsearch(str(folder.path), "--input", "in.jsonl", "--output", "out.jsonl")
+    assert code == 0
+    assert said.splitlines() == [
+        "out.jsonl: 1 answers",
+        "1 were cut at the generation limit: --max-new-tokens raises it",
+        "without an answer, with an error instead: 7 × empty question (line 2, 3, 4, 5, 6 …)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--input", "in.jsonl"], "--input and --output go together"),
+        (["--output", "out.jsonl"], "--input and --output go together"),
+        (["--input", "a", "--output", "b", "--question", "?"], "leave --image and --question out"),
+        (["--prompt", "best"], "'none', 'static', 'adaptive'"),
+        (["--question", "?", "--batch-size", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_options_that_do_not_go_together(hpsearch: Any, folder: RunFolder, arguments: list[str], words: str) -> None:
+    code, said, complained = hpsearch(str(folder.path), *arguments)
+    assert (code, said) == (2, "")
+    assert words in complained

@@ -1,0 +1,277 @@
+"""The report: one file that needs no other, tells the whole story, and keeps other people's words as words."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.search.importance import Importance
+from hpsearch.search.view import StudyView
+from hpsearch.watch.report import Asked, FinalRun, report_page
+from hpsearch.watch.report.drawings import Drawings, small_image
+from hpsearch.watch.report.final import Example, right_ones, wrong_ones
+from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result
+from tests.unit.view_fixtures import view, with_spec
+from tests.unit.worker_fixtures import MANIFEST, demo, empty_store, make_demo, open_store
+
+__all__ = ["demo", "empty_store", "make_demo", "open_store", "view"]
+
+UNKIND = "<script>alert(1)</script> & {{ 7 * 7 }}"
+
+
+class Page(HTMLParser):
+    """A page's words, and what it would fetch."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.words = ""
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self._open: list[str] = []
+        self.feed(content)
+        assert self._open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attributes)
+        self.fetched += [value for name in ("src", "href", "xlink:href") if (value := given.get(name))]
+        self.ids += [value for value in [given.get("id")] if value]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, text: str) -> None:
+        if "style" not in self._open:
+            self.words = f"{self.words} {' '.join(text.split())}".strip()
+
+
+def rows_of(cell: str, image: Path | None = None) -> str:
+    rows = [
+        {
+            "id": f"row {number}",
+            "question": "What is it?",
+            **({"image": str(image)} if image else {}),
+            "reference": reference,
+            "prediction": prediction,
+            "accuracy": float(reference == prediction),
+        }
+        for number, (reference, prediction) in enumerate(zip(REFERENCES, SAID[cell], strict=True))
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def final_run(path: Path, image: Path | None = None) -> FinalRun:
+    for cell in CELLS[1:]:
+        (path / f"{cell}.jsonl").write_text(rows_of(cell, image))
+    return FinalRun(path, config(), result(1.0, 0.5, 0.75), history(6), evaluation(), path)
+
+
+def page_of(view: StudyView, run: FinalRun | None = None, shares: dict[str, float] | None = None) -> Page:
+    importances = [Importance("loss", 2, shares)] if shares else []
+    return Page(report_page(Asked(view, importances, run, "study: demo\n", 0.0)))
+
+
+def told(manifest: Manifest, view: StudyView) -> StudyView:
+    return replace(view, study=replace(view.study, manifest=manifest.to_bytes()))
+
+
+@pytest.fixture(scope="module")
+def search(view: StudyView) -> Page:
+    """The report of a study with a trial of every kind and no final run."""
+    return page_of(view, shares={"training.learning_rate": 0.75, "lora.r": 0.25})
+
+
+def test_the_story_of_the_search_is_told(search: Page) -> None:
+    for words in (
+        "6 trials tried values of training.learning_rate and lora.r for a QLoRA fine-tune of tiny:qwen2",
+        "trials 6 of 8",
+        "best validation loss 0.5000 trial 0",
+        "The study is not finished: 6 of 8 trials are done.",
+        "source rows.jsonl",
+        "train 1 1 1 validation 1 1 1 test 1 none none",
+        "No row was left out.",
+        "sampler random",
+        "training.learning_rate peak learning rate 1e-05 to 0.001, logarithmic 0.0002",
+        "lora.r rank of the adapter's matrices one of 8, 16 16",
+        "2 complete, 1 pruned, 1 diverged, 1 out of memory, 1 failed, 1 running",
+        "From so few trials it is a hint",
+        "There is none yet: hpsearch train best.yaml makes it",
+    ):
+        assert words in search.words
+    assert search.tags.count("svg") == 2
+
+
+def test_every_trial_stands_there_with_its_memory_and_its_ledger(search: Page) -> None:
+    assert "★ 0 complete 0.5000 █▅▁ 0.0001 16 1 min 05 s 3 2.50 1.00 all" in search.words
+    assert "5 complete 2.0000 █▁ 0.0006 16 1 min 05 s 2 3.00 1.00 all but a hook" in search.words
+
+
+def test_why_a_trial_ended_early_is_said(search: Page) -> None:
+    early = search.words.partition("Trials that ended early, and why")[2].partition("The best parameters")[0]
+    assert "3 out of memory tried to allocate 9 GiB" in early
+    assert "4 failed Bus error traceback Traceback …" in early
+    assert "5 complete" not in early
+
+
+def test_the_best_values_stand_beside_the_files_own(search: Page) -> None:
+    best = search.words.partition("The best parameters")[2]
+    assert best.startswith(" Trial 0, beside the values that the study file had.")
+    assert "training.learning_rate 0.0001 0.0002 lora.r 16 16" in best
+    assert "study: demo" in best
+
+
+def test_what_was_left_out_is_named_with_its_reason(view: StudyView) -> None:
+    left_out = MANIFEST.model_copy(
+        update={
+            "left_out": {"longer than 1024 tokens": [str(number) for number in range(7)]},
+            "labels": {"train": {"cat": 5, "dog": 9}, "validation": {"cat": 1}, "test": {"dog": 2}},
+        }
+    )
+    words = page_of(told(left_out, view)).words
+    assert "rows why which 7 longer than 1024 tokens 0, 1, 2, 3, 4 …" in words
+    assert "label train validation test dog 9 0 2 cat 5 1 0" in words
+
+
+def test_a_study_without_a_trial_has_a_report_too(view: StudyView) -> None:
+    words = page_of(replace(view, trials=[], slots=replace(view.slots, finished=0))).words
+    assert "No trial has reported anything yet." in words
+    assert "Importance needs two complete trials with different results." in words
+    assert "There is no best trial yet" in words
+
+
+@pytest.fixture(scope="module")
+def whole(view: StudyView, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The report of a study whose final run is evaluated."""
+    folder = tmp_path_factory.mktemp("run")
+    Image.new("RGB", (4, 2), "red").save(folder / "red.png")
+    return page_of(view, final_run(folder, folder / "red.png"))
+
+
+def test_the_final_run_and_its_evaluation_are_told(whole: Page) -> None:
+    for words in (
+        "final validation loss 0.5000 report 2 of 4, whose adapter was kept",
+        "accuracy on the test rows 90.0% 95 % interval 80.0% to 100.0%; 10 rows that no trial saw",
+        "In accuracy, tuned against base: better, +80.0 points (+50.0 to +100.0), p = 0.01.",
+        "accuracy 60.0% 50.0 to 70.0 10.0% 0.0 to 20.0 30.0% 20.0 to 40.0 90.0% 80.0 to 100.0 100.0% 90.0 to 100.0",
+        "loss 1.2500 1.2500 1.2500 1.2500",
+        "dog 4 75.0% 100.0% 85.7%",
+    ):
+        assert words in whole.words
+    assert whole.tags.count("svg") == 5
+
+
+def test_answers_that_were_right_and_wrong_are_shown_with_their_images(whole: Page) -> None:
+    answers = whole.words.partition("Answers Right")[2]
+    right, _, wrong = answers.partition("Wrong")
+    assert right.count("What is it?") == 6
+    assert "answer cat tuned cat base cow row row 0" in right
+    assert wrong.count("What is it?") == 1
+    assert "answer dog tuned cat base dog row row 9" in wrong
+    assert whole.tags.count("img") == 7
+    assert all(url.startswith("data:image/png;base64,") for url in whole.fetched if not url.startswith("#"))
+
+
+def test_the_page_needs_nothing_else(whole: Page, search: Page) -> None:
+    for page in (whole, search):
+        outside = [url for url in page.fetched if not url.startswith(("#", "data:"))]
+        assert (outside, page.tags.count("script"), page.tags.count("link")) == ([], 0, 0)
+        assert len(page.ids) == len(set(page.ids)) > 50
+        inside = {url.removeprefix("#") for url in page.fetched if url.startswith("#")}
+        assert inside <= set(page.ids)
+
+
+def test_drawings_take_on_the_pages_colours() -> None:
+    from hpsearch.watch.plots import importance_figure
+    from hpsearch.watch.plots.style import GRID, INK, PAGE
+
+    figure = importance_figure("demo", [Importance("loss", 2, {"lora.r": 1.0})])
+    drawings = Drawings()
+    first, second = drawings.inline(figure, 'what "mattered"'), drawings.inline(figure, "again")
+    assert first.startswith("<svg viewBox=")
+    assert 'aria-label="what &#34;mattered&#34;"' in first
+    assert not [colour for colour in (INK, GRID, PAGE) if colour in first]
+    assert "var(--ink)" in first
+    assert not set(re.findall(r'\bid="([^"]*)"', first)) & set(re.findall(r'\bid="([^"]*)"', second))
+    assert "<!--" not in first
+
+
+def test_other_peoples_words_stay_words(view: StudyView, tmp_path: Path) -> None:
+    trials = [replace(t, facts=t.facts | {"reason": UNKIND, "traceback": UNKIND}) for t in view.trials]
+    manifest = MANIFEST.model_copy(update={"left_out": {UNKIND: [UNKIND]}, "labels": {"train": {UNKIND: 1}}})
+    unkind = told(manifest, with_spec(replace(view, trials=trials), description=UNKIND))
+    run = final_run(tmp_path)
+    for file in tmp_path.glob("*.jsonl"):
+        row = json.loads(file.read_text().splitlines()[0])
+        unkind_row = row | dict.fromkeys(("id", "question", "reference", "prediction", "image"), UNKIND)
+        file.write_text(json.dumps(unkind_row) + "\n")
+    page = page_of(unkind, run)
+    assert "script" not in page.tags
+    assert page.words.count(UNKIND) >= 10
+    assert "its image is not on this machine" in page.words
+
+
+@pytest.mark.parametrize(
+    ("size", "name", "kind", "shown"),
+    [((4, 2), "small.png", "png", (176, 88)), ((900, 300), "large.jpg", "jpeg", (176, 59))],
+)
+def test_images_are_shown_small(
+    tmp_path: Path, size: tuple[int, int], name: str, kind: str, shown: tuple[int, int]
+) -> None:
+    import base64
+    import io
+
+    Image.new("RGB", size, "red").save(tmp_path / name)
+    url = small_image(tmp_path / name)
+    assert url is not None
+    head, _, content = url.partition(",")
+    assert head == f"data:image/{kind};base64"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        assert image.size == shown
+
+
+def test_what_is_no_image_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    assert small_image(tmp_path / "text.png") is None
+    assert small_image(tmp_path / "missing.png") is None
+
+
+def examples(*scores: tuple[str, float]) -> list[Example]:
+    return [Example(str(n), "?", None, reference, "", None, score) for n, (reference, score) in enumerate(scores)]
+
+
+def test_the_shown_answers_are_of_as_many_kinds_as_there_are() -> None:
+    answers = examples(*[("cat", 1.0)] * 8, ("dog", 1.0), *[("cat", 0.0)] * 8, ("dog", 0.0), ("dog", 0.5))
+    assert [answer.reference for answer in right_ones(answers)] == ["cat", "dog", "cat", "cat", "cat", "cat"]
+    assert [answer.id for answer in wrong_ones(answers)][:2] == ["9", "17"]
+    assert "18" not in {answer.id for answer in wrong_ones(answers)}
+
+
+def test_an_answer_may_hold_what_looks_like_the_end_of_a_line(tmp_path: Path) -> None:
+    run = final_run(tmp_path)
+    row = json.loads(rows_of("tuned").splitlines()[0]) | {"prediction": "one\u2028two"}
+    (tmp_path / "tuned.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
+    assert [answer.tuned for answer in run.answers] == ["one\u2028two"]
+
+
+def test_where_no_answer_is_right_the_nearest_are_shown() -> None:
+    answers = examples(("a", 0.25), ("b", 0.0), ("c", 0.75))
+    assert [answer.id for answer in right_ones(answers)] == ["2", "0"]
+    assert [answer.id for answer in wrong_ones(answers)] == ["1", "0", "2"]
+    assert (right_ones([]), wrong_ones([])) == ([], [])
