@@ -49,3 +49,9 @@ def evaluate(
         console.print(table)
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
+    console.print(
+        f"Next:\n  hpsearch predict {run_folder} …             ask it something yourself (--help says how)\n"
+        f"  hpsearch export {run_folder} --to merged    for other tools: merged, gguf, ollama, hub\n"
+        f"  hpsearch report STUDY --run {run_folder}    the whole story in one page",
+        soft_wrap=True,
+    )

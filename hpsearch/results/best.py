@@ -75,9 +75,10 @@ def as_yaml(best: Best) -> str:
     """A study file without a search: `hpsearch train` gives the same training on any machine that has the data."""
     objective = best.study.objectives[0]
     value = f"{best.trial.value:.6f}" if best.trial.value is not None else "unknown"
+    budget = best.study.budget
     header = (
         f"# Trial {best.trial.number} of study {best.study.study}: {objective_title(objective)} {value}\n"
-        f"# after {best.study.budget.epochs:g} epochs on {best.study.budget.train_fraction:.0%} of the train split.\n"
+        f"# Its budget: epochs {budget.epochs:g}, {budget.train_fraction:.0%} of the train split.\n"
         f"# The final training:  hpsearch train THIS_FILE\n"
     )
     return header + dump_study(best.final)

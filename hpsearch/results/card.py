@@ -227,7 +227,7 @@ def _tuned(evaluation: Evaluation) -> CellScores:
 def _merge(export: ExportResult) -> str:
     words = (
         f"## Merging\n\nThe adapter was merged into unquantized weights. At {export.num_positions} answer tokens of "
-        f"validation rows the logits differ from base and adapter by at most {export.difference:.2g} (the largest "
+        f"a few prompts the logits differ from base and adapter by at most {export.difference:.2g} (the largest "
         f"logit is {export.largest_logit:.3g})."
     )
     if export.quantized_agreement is not None:

@@ -124,11 +124,15 @@ def _check_rows(
     place.mkdir(parents=True, exist_ok=True)
     try:
         rows = Dataset.load_from_disk(str(_validation_rows(folder, file, config, storage, tell)))
+        rows = rows.select(range(min(NUM_CHECKED, len(rows))))
+        is_there = all(row.get("image") is None or Path(row["image"]).exists() for row in rows)
     except FieldError:
+        is_there = False
+    if is_there:
+        rows.save_to_disk(str(path))
+    else:
         tell("the validation rows are out of reach: checking with a made-up one", 0, 0)
         write_rows([_made_up_row(place, has_image=file.spec.data.columns.image is not None)], path)
-    else:
-        rows.select(range(min(NUM_CHECKED, len(rows)))).save_to_disk(str(path))
     return path.resolve()
 
 

@@ -118,7 +118,7 @@ def _may_be_staged(spec: StudySpec) -> bool:
 
 def _split_mistakes(spec: StudySpec) -> list[Mistake]:
     split, data = spec.data.split, spec.data
-    mistakes = []
+    mistakes: list[Mistake] = []
     if not isinstance(split, SplitByColumn):
         return mistakes
     if data.held_out:
@@ -130,7 +130,7 @@ def _split_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _metric_mistakes(spec: StudySpec) -> list[Mistake]:
-    mistakes = []
+    mistakes: list[Mistake] = []
     wanted = [("objective", name) for name in spec.objectives]
     wanted += [("evaluation.metrics", name) for name in spec.evaluation.metrics or []]
     for key, name in wanted:

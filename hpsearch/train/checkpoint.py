@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import GenerationConfig
 
 from hpsearch.folders import write_text
 from hpsearch.spec.model import ModelSpec
@@ -33,16 +32,12 @@ _OWN_FILES = (
 def save_like_base(model: Any, processor: Any, spec: ModelSpec, folder: Path, tell: Tell) -> None:
     """Writes weights, config, and the base's own tokenizer, processor and generation files.
 
-    Training changes none of these, and the base's own are what other tools know. transformers 5 writes others: no
-    tokenizer.model, which llama.cpp reads for Gemma, and refuses a generation config that has a temperature without
-    sampling, which hub models have.
+    Training changes none of these, and the base's own are what other tools know. transformers 5 writes others in
+    their place, and no tokenizer.model, which llama.cpp reads for Gemma.
     """
-    own = _own_files(spec, tell)
-    if any(file.name == "generation_config.json" for file in own):
-        model.generation_config = GenerationConfig()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    for file in own:
+    for file in _own_files(spec, tell):
         shutil.copyfile(file, folder / file.name)
     _name_special_tokens(folder / "tokenizer_config.json")
 

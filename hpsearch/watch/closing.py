@@ -6,7 +6,7 @@ from collections import Counter
 
 from hpsearch.search.view import StudyView
 from hpsearch.spec.evaluation import objective_title
-from hpsearch.watch.words import told_objective, told_value
+from hpsearch.watch.words import told_epochs, told_objective, told_value
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a word of caution."""
@@ -53,8 +53,8 @@ def cautions(view: StudyView) -> list[str]:
     is_by_epochs = spec.final.max_steps is None and spec.budget.max_steps is None
     if is_by_epochs and spec.final.epochs > _SHORT * spec.budget.epochs:
         words.append(
-            f"Careful: a trial ran {spec.budget.epochs:g} epochs on {spec.budget.train_fraction:.0%} of the rows, the "
-            f"final run runs {spec.final.epochs:g} on {spec.final.train_fraction:.0%}. A short budget favours fast "
+            f"Careful: a trial ran {told_epochs(spec.budget.epochs)} on {spec.budget.train_fraction:.0%} of the rows, "
+            f"the final run runs {spec.final.epochs:g} on {spec.final.train_fraction:.0%}. A short budget favours fast "
             f"starters: if the final run overfits, search again with more epochs on fewer rows."
         )
     low_high = [_at_edge(view, knob) for knob in spec.searched.space]

@@ -27,6 +27,10 @@ def told_objective(objective: str, value: float | None) -> str:
     return f"{value:.1%}"
 
 
+def told_epochs(epochs: float) -> str:
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+
+
 def told_value(value: Any) -> str:
     if value is None:
         return ""

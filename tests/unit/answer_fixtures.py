@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from PIL import Image
 
 from hpsearch.folders import TrialFolder
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, JobFailure
@@ -30,6 +31,28 @@ def trained(desk: Desk, *overrides: str, name: str = "demo") -> RunFolder:
     result = train_final(file, folder, desk.storage, start, StopFlag(), desk.tell, lambda _: None, **flags)
     assert result.outcome is Outcome.COMPLETE
     return folder
+
+
+SEEN = ("task=vlm-sft", "data.columns={image: i, question: q, answer: a}")
+CLASSES = ("task=vlm-classify", "data.columns={image: i, label: l}", "data.prompt=Which animal?")
+"""What a study says that is trained on the rows of `draw_rows`."""
+
+
+def draw_rows(desk: Desk) -> None:
+    """Rows of images, which lie in `images` beside the study file."""
+    (desk.folder / "images").mkdir()
+    for number in range(20):
+        Image.new("RGB", (28, 28), (number, 0, 0)).save(desk.folder / "images" / f"{number}.png")
+    labels = ["cat", "dog"] * 10
+    desk.write_rows(
+        [{"i": f"images/{i}.png", "q": "Is it dark?", "a": "yes", "l": label} for i, label in enumerate(labels)]
+    )
+
+
+def echo(cell: Cell, row: dict[str, Any]) -> str:
+    """What the model was asked, and by whom."""
+    image = f" {Path(row['image']).name}" if row.get("image") else ""
+    return f"{cell.name}: {row['messages'][-2]['content']}{image}"
 
 
 def knowing(cell: Cell, row: dict[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
-from PIL import Image
 
 from hpsearch.cli import main
 from hpsearch.errors import HpsearchError, InputError
@@ -16,12 +17,13 @@ from hpsearch.folders import write_text
 from hpsearch.jobs import ExportConfig
 from hpsearch.results.exports import RECORD
 from hpsearch.results.final import RunFolder
-from tests.unit.answer_fixtures import failing
+from tests.unit.answer_fixtures import CLASSES, SEEN, draw_rows, failing
 from tests.unit.export_fixtures import exported, files, merging, run_with_adapter
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
 
 __all__ = ["desk", "empty_store", "open_store"]
+
 
 @pytest.fixture
 def folder(desk: Desk) -> RunFolder:
@@ -133,6 +135,18 @@ def test_without_its_data_a_run_is_checked_on_a_made_up_row(desk: Desk, folder: 
     assert any("the validation rows are out of reach" in told for told in desk.told)
 
 
+def test_without_its_images_a_run_is_checked_on_a_grey_one(desk: Desk) -> None:
+    draw_rows(desk)
+    folder = run_with_adapter(desk, *SEEN)
+    shutil.rmtree(desk.folder / "images")
+    seen: list[tuple[ExportConfig, int]] = []
+    exported(desk, folder, plays(merging(seen)), to="merged")
+    ((config, num_rows),) = seen
+    (image,) = datasets.load_from_disk(str(config.check_rows))["image"]
+    assert num_rows == 1
+    assert Path(image).exists()
+
+
 def test_a_run_without_an_adapter_is_told(desk: Desk, folder: RunFolder) -> None:
     (folder.adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has no adapter: .*adapter_model.safetensors is gone"):
@@ -140,10 +154,8 @@ def test_a_run_without_an_adapter_is_told(desk: Desk, folder: RunFolder) -> None
 
 
 def test_a_classifiers_head_lies_beside_the_merged_model_and_fits_no_gguf(desk: Desk) -> None:
-    for number in range(20):
-        Image.new("RGB", (9, 9), (number, 0, 0)).save(desk.folder / f"{number}.png")
-    desk.write_rows([{"i": f"{number}.png", "l": "cat" if number % 2 else "dog"} for number in range(20)])
-    folder = run_with_adapter(desk, "task=vlm-classify", "data.columns={image: i, label: l}", "head.hidden=64")
+    draw_rows(desk)
+    folder = run_with_adapter(desk, *CLASSES, "head.hidden=64")
     (folder.adapter / "head.safetensors").write_bytes(b"head")
     told = exported(desk, folder, plays(merging(quantized_agreement=None)), to="merged")
     assert told.endswith("The classifier lies beside it: head.safetensors, with its classes in head.json.")

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.results.exports import RECORD
 from hpsearch.results.final import RunFolder
+from tests.unit.answer_fixtures import SEEN, draw_rows
 from tests.unit.export_fixtures import CHAT, exported, files, merging, run_with_adapter
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
@@ -73,11 +73,8 @@ def test_a_text_model_becomes_one_gguf_file(desk: Desk, folder: RunFolder, check
 
 
 def test_a_vision_model_becomes_two_files(desk: Desk, checkout: Path) -> None:
-    for number in range(20):
-        Image.new("RGB", (9, 9), (number, 0, 0)).save(desk.folder / f"{number}.png")
-    desk.write_rows([{"i": f"{number}.png", "q": "?", "a": "yes"} for number in range(20)])
-    columns = "data.columns={image: i, question: q, answer: a}"
-    folder = run_with_adapter(desk, "task=vlm-sft", columns)
+    draw_rows(desk)
+    folder = run_with_adapter(desk, *SEEN)
     target = desk.folder / "out"
     exported(desk, folder, plays(merging()), to="gguf", llama_cpp=checkout, output=target, dtype="float16")
     assert files(target) == {"demo-f16.gguf", "mmproj-demo-f16.gguf", RECORD}
@@ -178,5 +175,3 @@ def test_three_quotes_do_not_fit_into_a_modelfile(desk: Desk, checkout: Path) ->
     folder = run_with_adapter(desk, 'data.system_prompt=Say """yes"""')
     with pytest.raises(InputError, match="a Modelfile can't hold three quotes in a row"):
         exported(desk, folder, plays(merging()), to="ollama", llama_cpp=checkout)
-
-

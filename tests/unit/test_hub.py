@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 import yaml
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from hpsearch.cli import main
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.results.card import _table, model_card
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
+from hpsearch.store import Store
 from hpsearch.trial import Outcome
 from tests.unit.answer_fixtures import answering
 from tests.unit.export_fixtures import exported, merging, run_with_adapter
@@ -188,6 +191,20 @@ def test_a_card_tells_what_was_searched(folder: RunFolder, make_demo: MakeDemo) 
     assert "| training.learning_rate | 1e-05 to 0.001, logarithmic | " in card
     assert "| lora.r | 8, 16 | " in card
     assert "The best trial came to a loss of 0.5000." in card
+
+
+def test_the_command_tells_the_search_where_the_store_knows_it(
+    desk: Desk, folder: RunFolder, make_demo: MakeDemo, empty_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_demo().worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
+    monkeypatch.setenv("HPSEARCH_STORAGE", str(desk.storage.path))
+    monkeypatch.setenv("HPSEARCH_STORE", empty_store.url.render_as_string())
+    monkeypatch.setattr("hpsearch.worker.trainer_process.TrainerProcess", lambda _: plays(merging())())
+    monkeypatch.setattr(sys, "argv", ["hpsearch", "export", str(folder.path), "--to", "merged"])
+    with pytest.raises(SystemExit) as exited:
+        main()
+    assert exited.value.code == 0
+    assert "1 trials (1 complete)" in (folder.exports / "merged-bfloat16" / "README.md").read_text()
 
 
 def test_a_card_quotes_the_system_prompt_line_by_line(desk: Desk) -> None:

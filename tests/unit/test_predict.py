@@ -1,23 +1,20 @@
-"""Asking a final run: one question or a file of rows, base and tuned model, nothing lost and nothing overwritten."""
+"""Asking a final run: questions about texts and images, base and tuned model, and the command itself."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from hpsearch.cli import main
-from hpsearch.errors import HpsearchError, InputError, TrainerDied
+from hpsearch.errors import InputError
 from hpsearch.folders import TrialFolder
 from hpsearch.jobs import Cell, EvaluationConfig
 from hpsearch.results.final import RunFolder
-from hpsearch.results.predict import FilePrediction, Prediction, PredictionOptions, ask, predict_file
-from hpsearch.worker.opening import StartTrainer
-from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained, write_jsonl
+from hpsearch.results.predict import Prediction, PredictionOptions, ask
+from tests.unit.answer_fixtures import CLASSES, SEEN, answering, draw_rows, echo, trained, write_jsonl
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
 
@@ -25,14 +22,6 @@ __all__ = ["desk", "empty_store", "open_store"]
 
 CHAT = ("data.columns={messages: m}",)
 RAW = ("data.columns={prompt: p, completion: c}",)
-SEEN = ("task=vlm-sft", "data.columns={image: i, question: q, answer: a}")
-CLASSES = ("task=vlm-classify", "data.columns={image: i, label: l}", "data.prompt=Which animal?")
-
-
-def echo(cell: Cell, row: dict[str, Any]) -> str:
-    """What the model was asked, and by whom."""
-    image = f" {Path(row['image']).name}" if row.get("image") else ""
-    return f"{cell.name}: {row['messages'][-2]['content']}{image}"
 
 
 @pytest.fixture
@@ -41,21 +30,10 @@ def folder(desk: Desk) -> RunFolder:
 
 
 @pytest.fixture
-def see(desk: Desk) -> Callable[..., RunFolder]:
-    """A run that was trained on images, which lie in `images` beside the study file."""
-
-    def make(*overrides: str, name: str = "demo") -> RunFolder:
-        (desk.folder / "images").mkdir()
-        for number in range(20):
-            Image.new("RGB", (28, 28), (number, 0, 0)).save(desk.folder / "images" / f"{number}.png")
-        rows = [
-            {"i": f"images/{number}.png", "q": "Is it dark?", "a": "yes", "l": "dog" if number % 2 else "cat"}
-            for number in range(20)
-        ]
-        desk.write_rows(rows)
-        return trained(desk, *overrides, name=name)
-
-    return make
+def seeing(desk: Desk) -> RunFolder:
+    """A run that answers questions about images."""
+    draw_rows(desk)
+    return trained(desk, *SEEN, name="seeing")
 
 
 def asked(
@@ -63,13 +41,6 @@ def asked(
 ) -> list[Prediction]:
     start = plays(answering(say))
     return ask(folder, image, questions, PredictionOptions(**options), desk.storage, start, desk.tell)
-
-
-def predicted(
-    desk: Desk, folder: RunFolder, source: Path, output: Path, start: StartTrainer, force: bool = False, **options: Any
-) -> FilePrediction:
-    settings = PredictionOptions(**options)
-    return predict_file(folder, source, output, settings, desk.storage, start, desk.tell, force=force)
 
 
 def job_of(folder: RunFolder) -> EvaluationConfig:
@@ -115,13 +86,14 @@ def test_chats_and_raw_prompts_are_asked_as_they_were_learned(desk: Desk) -> Non
     assert asked(desk, trained(desk, *RAW, name="raw"), " as it is ")[0].answer == "tuned:  as it is "
 
 
-def test_an_image_goes_with_every_question(desk: Desk, see: Callable[..., RunFolder]) -> None:
-    answers = asked(desk, see(*SEEN), "one?", "two?", image=desk.folder / "images" / "3.png")
+def test_an_image_goes_with_every_question(desk: Desk, seeing: RunFolder) -> None:
+    answers = asked(desk, seeing, "one?", "two?", image=desk.folder / "images" / "3.png")
     assert [one.answer for one in answers] == ["tuned: one? 3.png", "tuned: two? 3.png"]
 
 
-def test_a_classifier_needs_no_question(desk: Desk, see: Callable[..., RunFolder]) -> None:
-    folder = see(*CLASSES)
+def test_a_classifier_needs_no_question(desk: Desk) -> None:
+    draw_rows(desk)
+    folder = trained(desk, *CLASSES)
     image = desk.folder / "images" / "3.png"
     assert asked(desk, folder, image=image)[0].answer == "tuned: Which animal? 3.png"
     assert job_of(folder).answers.classes == ["cat", "dog"]
@@ -129,8 +101,7 @@ def test_a_classifier_needs_no_question(desk: Desk, see: Callable[..., RunFolder
         asked(desk, folder, "A cat?", image=image)
 
 
-def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, see: Callable[..., RunFolder]) -> None:
-    seeing = see(*SEEN, name="seeing")
+def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, seeing: RunFolder) -> None:
     broken = desk.folder / "broken.png"
     broken.write_text("no image")
     for run, questions, image, words in [

@@ -14,6 +14,7 @@ from PIL import Image
 
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.rows import ReadRows
+from hpsearch.errors import FieldError
 from hpsearch.spec.data import DataSpec
 
 Read = Callable[..., ReadRows]
@@ -167,3 +168,17 @@ def test_progress_is_told_while_images_are_checked(write_jsonl: WriteJsonl, tmp_
     read_data(data, tmp_path, DataFolder(tmp_path / "storage"), lambda *words: told.append(words))
     images = [(done, total) for what, done, total in told if what == "checking images"]
     assert images == [(0, 450), (200, 450), (400, 450)]
+
+
+def test_a_path_may_be_the_rows_group_too(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    found = read(write_jsonl("rows.jsonl", rows_with("1.png")), columns=COLUMNS | {"group": COLUMNS["image"]})
+    assert [(row.group, row.image) for row in found.rows] == [("1.png", str(tmp_path / "1.png"))]
+
+
+def test_images_that_are_stored_in_the_data_are_no_group(read: Read, tmp_path: Path) -> None:
+    embedded(png(1)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(FieldError) as raised:
+        read("saved", columns=COLUMNS | {"group": COLUMNS["image"]})
+    assert raised.value.key == "data.columns.group"
+    assert raised.value.message.startswith(f"column {COLUMNS['image']!r} holds images, not text; rows of one image ")

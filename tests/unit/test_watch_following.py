@@ -118,7 +118,7 @@ def test_a_short_budget_is_cautioned_about(view: StudyView) -> None:
         budget = {"epochs": 1.0, "train_fraction": 0.25}
         return closing_words(with_spec(finished(view), budget=budget, final=final))
 
-    caution = "Careful: a trial ran 1 epochs on 25% of the rows, the final run runs 3 on 100%."
+    caution = "Careful: a trial ran 1 epoch on 25% of the rows, the final run runs 3 on 100%."
     assert caution in words(epochs=3.0)
     assert "Careful" not in words(epochs=2.0)
     assert "Careful" not in words(epochs=3.0, max_steps=100)

@@ -1,0 +1,208 @@
+"""The study files of the vision-language recipes, each on its tiny twin and generated data, all else as shipped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.folders import StorageFolder
+from hpsearch.results.best import as_yaml, choose
+from hpsearch.results.final import RunFolder, train_final
+from hpsearch.search.view import StudyView, read_view
+from hpsearch.spec import load_study
+from hpsearch.store import Store
+from hpsearch.store.engine import parse_url
+from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from hpsearch.worker.opening import open_study
+from hpsearch.worker.stopping import StopFlag
+from hpsearch.worker.trainer_process import TrainerProcess
+from hpsearch.worker.worker import Step, Worker
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+
+class SharedTrainer(TrainerProcess):
+    """One process for all jobs of a class of studies; it ends with the last of them."""
+
+    def end(self) -> None:
+        pass
+
+    def really_end(self) -> None:
+        super().end()
+
+
+class Workplace:
+    """A person's folder: study files copied to where their data is, and a store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.storage = StorageFolder(folder / "storage")
+        self.storage.path.mkdir()
+        self.store = Store(parse_url(f"sqlite:///{self.storage.database}", from_argv=False))
+        self.trainer = SharedTrainer(folder / "trainer.txt")
+        self.told: list[str] = []
+
+    def close(self) -> None:
+        self.store.close()
+        self.trainer.really_end()
+
+    def tell(self, *_: Any) -> None:
+        pass
+
+    def search(self, name: str, base: str) -> tuple[StudyView, TrialConfig, TrialResult]:
+        """The study after its first trial, which has the file's own values."""
+        copied = shutil.copy(REPOSITORY / "studies" / f"{name}.yaml", self.folder)
+        file = load_study(Path(copied), [f"model.base={base}", "search.trials=1"])
+        start = self._start
+        study = open_study(file, self.store, self.storage, start, self.tell, joins=False)
+        assert Worker(study, self.store, f"{name}:1:1.00", start, StopFlag()).run() is Step.FINISHED
+        folder = self.storage.trial(name, 0)
+        config, result = folder.job(), folder.read(TrialResult)
+        assert isinstance(config, TrialConfig)
+        assert result.outcome is Outcome.COMPLETE, result.traceback or result.reason
+        assert result.ledger is not None
+        assert result.ledger.closes, result.ledger.not_given_back
+        return self.view(name), config, result
+
+    def train(self, name: str, *overrides: str) -> TrialResult:
+        """The final training with the best trial's values."""
+        best = self.folder / f"{name}.best.yaml"
+        best.write_text(as_yaml(choose(self.view(name), None)))
+        file, folder = load_study(best, list(overrides)), RunFolder(self.storage.runs / name)
+        return train_final(
+            file, folder, self.storage, self._start, StopFlag(), self.tell, self.tell, resume=False, restart=False
+        )
+
+    def view(self, name: str) -> StudyView:
+        stored = self.store.studies.find(name)
+        assert stored is not None
+        return read_view(self.store, stored)
+
+    def manifest(self, name: str) -> Manifest:
+        return Manifest.from_bytes(self.view(name).study.manifest)
+
+    def _start(self) -> TrainerProcess:
+        return self.trainer
+
+
+def workplace_of(tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path], None]) -> Iterator[Workplace]:
+    workplace = Workplace(tmp_path_factory.mktemp("studies"))
+    write(workplace.folder)
+    yield workplace
+    workplace.close()
+
+
+def photograph(file: Path, number: int, size: tuple[int, int] = (60, 48)) -> str:
+    file.parent.mkdir(exist_ok=True)
+    Image.new("RGB", size, (number % 256, 3 * number % 256, 7 * number % 256)).save(file)
+    return file.name
+
+
+class TestSurgical:
+    """80 questions on 40 images in three stages, as surgical_vqa.json."""
+
+    BASE = "tiny:qwen2-vl"
+
+    @pytest.fixture(scope="class")
+    def workplace(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+        yield from workplace_of(tmp_path_factory, self.write)
+
+    @staticmethod
+    def write(folder: Path) -> None:
+        rows = [
+            {
+                "image_id": photograph(folder / f"{number // 2}.png", number // 2, (500, 400)),
+                "question": f"Is there a polyp in view {number}?",
+                "answer": ("yes", "no", "at the left")[number % 3],
+                "stage": 1 + (number // 2) % 3,
+            }
+            for number in range(80)
+        ]
+        (folder / "surgical_vqa.json").write_text(json.dumps(rows))
+
+    def test_curriculum_and_baselines(self, workplace: Workplace) -> None:
+        view, config, result = workplace.search("qwen2vl_surgical_curriculum", self.BASE)
+        assert [stage.name for stage in config.curriculum.stages] == ["quality control", "findings", "clinical"]
+        assert (config.lora.r, config.training.learning_rate, config.rows.image_size) == (32, 5e-6, 448)
+        assert config.training.gradient_checkpointing
+        assert result.num_steps == 3, "a stage without a step"
+        assert [report.step for report in result.reports] == [2, 4, 6]
+        assert set(view.trials[0].params) >= {"curriculum.learning_rate_decay"}
+        manifest = workplace.manifest("qwen2vl_surgical_curriculum")
+        assert sum(map(len, manifest.splits.values())) == 80
+        for order in ("random", "sequential"):
+            name = f"qwen2vl_surgical_{order}"
+            _, config, result = workplace.search(name, self.BASE)
+            assert config.curriculum.order == order
+            assert result.num_steps == 1
+            assert workplace.manifest(name).sha256 == manifest.sha256, "they are compared on the same rows"
+
+
+class TestPhotographs:
+    BASE = "tiny:qwen2.5-vl"
+
+    @pytest.fixture(scope="class")
+    def workplace(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+        yield from workplace_of(tmp_path_factory, self.write)
+
+    @staticmethod
+    def write(folder: Path) -> None:
+        """formatted_dataset.json with its folder of images, and face_names.jsonl: two names, 2 to 1."""
+        skin = [
+            {
+                "image": photograph(folder / "merged_total-4874img" / f"{number}.png", number),
+                "question": "What is seen here?",
+                "answer": ("eczema", "psoriasis")[number % 2],
+            }
+            for number in range(40)
+        ]
+        (folder / "formatted_dataset.json").write_text(json.dumps(skin))
+        faces = [
+            {
+                "image": "faces/" + photograph(folder / "faces" / f"{number}.png", 100 + number),
+                "name": "ryan" if number % 6 in (0, 1) else "alex",
+                "person": f"person {number // 2}",
+            }
+            for number in range(150)
+        ]
+        (folder / "face_names.jsonl").write_text("\n".join(json.dumps(row) for row in faces))
+
+    def test_skin_disease(self, workplace: Workplace) -> None:
+        _, config, result = workplace.search("qwen2.5vl_skin_disease", self.BASE)
+        assert (config.lora.r, config.lora.vision, config.training.max_grad_norm) == (8, False, 1.0)
+        assert result.num_steps == 1
+        assert workplace.train("qwen2.5vl_skin_disease", "final.max_steps=2").num_steps == 2
+
+    def test_face_names_share_a_held_out_set_that_no_study_trains_on(self, workplace: Workplace) -> None:
+        names = ["qwen2.5vl_face_names_balanced", "qwen2.5vl_face_names_natural"]
+        configs = {}
+        for name in names:
+            view, config, result = workplace.search(name, self.BASE)
+            configs[name] = config
+            assert config.answers.classes == ["alex", "ryan"]
+            assert set(result.reports[0].metrics) == {"balanced_accuracy"}
+            assert view.trials[0].value == result.reports[-1].metrics["balanced_accuracy"]
+        assert configs[names[0]].answers.head.balance_beta is None
+        assert configs[names[1]].answers.head.balance_beta == 0.999
+        balanced, natural = (workplace.manifest(name) for name in names)
+        counts = balanced.labels["train"]
+        assert counts["alex"] == counts["ryan"] < natural.labels["train"]["alex"]
+
+        held = json.loads((workplace.folder / "face_names.held_out.json").read_text())["rows"]
+        for manifest in (balanced, natural):
+            assert [list(key) for key in manifest.splits["test"]] == held
+            trained = {sha256 for split in ("train", "validation") for _, sha256 in manifest.splits[split]}  # type: ignore[index]
+            assert not trained & {sha256 for _, sha256 in held}
+
+        for name in names:  # the one that drew the set finds it in its way now
+            final = workplace.train(name, "final.max_steps=1", "final.train_fraction=0.1")
+            assert final.outcome is Outcome.COMPLETE
+            assert (workplace.storage.runs / name / "adapter" / "head.safetensors").exists()
