@@ -18,6 +18,15 @@ MakeRow = Callable[..., Row]
 WriteJsonl = Callable[[str, Sequence[Any]], str]
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals are drawn with few resamples, but for the tests of the intervals themselves."""
+    if request.path.name in ("test_comparison_statistics.py", "test_metrics.py", "test_class_metrics.py"):
+        return
+    for name, number in {"RESAMPLES": 100, "SIGN_FLIPS": 399, "SWAPS": 199}.items():
+        monkeypatch.setattr(f"hpsearch.metrics.comparison.{name}", number)
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`datasets` remembers files by path and time; no test may see what another one read."""
