@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hpsearch.errors import FieldError
 from hpsearch.folders import write_text
@@ -26,9 +27,31 @@ def add_bertscore(file: Path, model: str) -> None:
         scorer = BERTScorer(model_type=model, num_layers=_num_layers(model), rescale_with_baseline=False)
     except (OSError, ValueError) as error:
         raise FieldError("evaluation.bertscore_model", f"{model!r} can't be loaded: {error}") from error
-    _, _, f1 = scorer.score([row.prediction for row in rows], [row.reference or "" for row in rows])
-    scored = [row.model_copy(update={"bertscore": float(value)}) for row, value in zip(rows, f1, strict=True)]
+    _limit_length(scorer)
+    asked = [row for row in rows if _has_words(row)]
+    found: dict[str, float] = {}
+    if asked:
+        _, _, f1 = scorer.score([row.prediction for row in asked], [row.reference for row in asked])
+        found = {row.id: float(value) for row, value in zip(asked, f1, strict=True)}
+    scored = [row.model_copy(update={"bertscore": found.get(row.id, 0.0)}) for row in rows]
     write_text(file, "".join(row.model_dump_json() + "\n" for row in scored))
+
+
+def _has_words(row: AnsweredRow) -> bool:
+    """Nothing against something is 0, as bert-score says, too; but with transformers 5 it crashes on an empty text
+    (bert-score 0.3.13, utils.py, `sent_encode` asks for `build_inputs_with_special_tokens`)."""
+    return bool(row.prediction.strip() and (row.reference or "").strip())
+
+
+def _limit_length(scorer: Any) -> None:
+    """Cuts texts where the model's positions end.
+
+    bert-score cuts them at the tokenizer's `model_max_length`, which is 10^30 for a tokenizer that does not say one,
+    and the Rust tokenizers take no such number (bert-score 0.3.13, utils.py, `sent_encode`;
+    https://github.com/Tiiiger/bert_score/issues/205).
+    """
+    tokenizer, config = scorer._tokenizer, scorer._model.config
+    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
 
 
 def _num_layers(model: str) -> int:

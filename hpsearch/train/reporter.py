@@ -107,7 +107,8 @@ class Reporter(TrainerCallback):
         self._send_progress(state)
         control.should_evaluate = self._whole(state.global_step) in self._steps
         if self._channel.checkpoint_wanted and self._whole(state.global_step) < self._num_steps:
-            control.should_save = state.global_step < state.max_steps  # a stage that has ended has its adapter
+            # Behind a checkpoint of the last step transformers (5.23) trains on to the epoch's next step.
+            control.should_save = state.global_step < state.max_steps
             self._end(Outcome.STOPPED, control)
 
     def on_evaluate(

@@ -29,7 +29,7 @@ training:
   evaluation_batch_size: 32
   gradient_checkpointing: false
 objective: balanced_accuracy
-final: {max_steps: 90, reports: 2, validation_fraction: 0.2}
+final: {max_steps: 80, reports: 1, validation_fraction: 0.2}
 search:
   trials: 1
   space: {training.learning_rate: [1e-3]}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import StageFolder, TrialFolder
 from hpsearch.protocol import Event, Reported
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.trainer import Trainer
@@ -124,6 +124,26 @@ def test_a_checkpoint_on_request_continues_in_its_stage_as_if_nothing_had_happen
     assert continued.outcome is Outcome.COMPLETE
     assert losses(continued) == losses(whole), "not bit for bit the same"
     assert len(folder.history.read_text().splitlines()) == 12, "a step was trained twice, or left out"
+
+
+def test_killed_as_a_stage_ends_it_trains_no_step_too_many(
+    rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an epoch each: transformers goes on behind a checkpoint of the last step where the epoch does."""
+    config = twelve_steps(rows).model_copy(update={"budget": BudgetSpec(epochs=0.5, reports=3)})
+    whole = inside.run(tmp_path / "whole", config)
+    assert whole.num_steps == 6
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageFolder, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            inside.run(tmp_path / "trial", config, stops_after=1)
+    continued = inside.run(tmp_path / "trial", config)
+    assert continued.num_steps == 6
+    assert losses(continued) == losses(whole)
 
 
 def test_killed_in_its_second_stage_it_continues_there(

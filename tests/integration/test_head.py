@@ -124,6 +124,9 @@ class TestJudging:
         data = Dataset.load_from_disk(str(rows[1]))
         found = [Validation(data, size, skill, FLOAT32, ["accuracy", "macro_f1"]).of(model) for size in (1, 4, 9)]
         assert set(found[0]) == {"loss", "accuracy", "macro_f1"}
+        batch = skill.collate(list(data))
+        with torch.no_grad():
+            assert found[0]["loss"] == pytest.approx(float(cross_entropy(logits_of(model, batch), batch["labels"])))
         for other in found[1:]:
             assert other == pytest.approx(found[0], rel=1e-5)
 

@@ -12,6 +12,7 @@ import yaml
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 
+from hpsearch.data.classes import balanced
 from hpsearch.data.divide import divide
 from hpsearch.data.manifest import Manifest, make_manifest
 from hpsearch.data.rows import ReadRows
@@ -195,8 +196,10 @@ def test_balancing_draws_the_same_rows_each_time_and_others_with_another_seed(
 ) -> None:
     source({"cat": 40, "dog": 40})
 
+    natural, found = divided(read, tmp_path)
+
     def drawn(seed: int) -> list[str]:
-        splits, _ = divided(read, tmp_path, balance=5, split=HALVES | {"seed": seed})
+        splits = balanced(natural, data_of(balance=5, split=HALVES | {"seed": seed}), found)
         return [row.id for row in splits["train"]]
 
     assert drawn(0) == drawn(0)
