@@ -13,7 +13,7 @@ from hpsearch.errors import FieldError
 from hpsearch.jobs import AnsweredRow
 from hpsearch.train.bertscore import add_bertscore
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a the polyp cell is red no".split()
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "polyp", "cell", "is", "red", "no"]
 
 
 @pytest.fixture(scope="module")
