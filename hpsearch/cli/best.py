@@ -51,7 +51,8 @@ def best(
         write_text(output, text if text.endswith("\n") else text + "\n")
     except OSError as error:
         raise InputError(f"{output}: can't be written: {error.strerror}") from None
-    open_console().print(f"{output}: trial {chosen.trial.number} of {study}; next: hpsearch train {output}")
+    follow = {"yaml": f"; next: hpsearch train {output}", "sh": f"; next: sh {output}"}.get(kind, "")
+    open_console().print(f"{output}: trial {chosen.trial.number} of {study}{follow}", soft_wrap=True)
 
 
 def _kind_of(output: Path | None) -> str:

@@ -20,7 +20,8 @@ def compare(
     common: Annotated[bool, typer.Option("--common", help="on the rows that all of them were evaluated on")] = False,
 ) -> None:
     """Final runs on the same test rows: how sure each number is, and whether a run differs from the first."""
-    from hpsearch.results.compare import compare_runs, find_run
+    from hpsearch.results.compare import compare_runs
+    from hpsearch.results.final import find_run
     from hpsearch.watch.comparison import comparison_table, comparison_words
     from hpsearch.watch.console import open_console
 

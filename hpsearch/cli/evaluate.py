@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import names_of, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import names_of, short, storage_folder, telling, trainer_starter
 
 
 def evaluate(
-    run_folder: Annotated[Path, typer.Argument(help="folder of a final run", show_default=False)],
+    run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
     prompts: Annotated[
         str | None,
         typer.Option(help="none,static,adaptive; default: all that the study has", show_default=False),
@@ -28,14 +28,14 @@ def evaluate(
 ) -> None:
     """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
-    from hpsearch.results.final import RunFolder
+    from hpsearch.results.final import find_run
     from hpsearch.spec.evaluation import METRIC_NAMES, PROMPT_NAMES
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
 
     console = open_console()
-    folder = RunFolder(run_folder.resolve())
+    folder = find_run(str(run_folder), storage_folder())
     options = EvaluationOptions(
         prompts=names_of("--prompts", prompts, PROMPT_NAMES),
         metrics=names_of("--metrics", metrics, METRIC_NAMES),
@@ -49,9 +49,10 @@ def evaluate(
         console.print(table)
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
+    shown, study = short(folder.path), folder.load()[0].spec.study
     console.print(
-        f"Next:\n  hpsearch predict {run_folder} …             ask it something yourself (--help says how)\n"
-        f"  hpsearch export {run_folder} --to merged    for other tools: merged, gguf, ollama, hub\n"
-        f"  hpsearch report STUDY --run {run_folder}    the whole story in one page",
+        f"Next:\n  hpsearch predict {shown} …             ask it something yourself (--help says how)\n"
+        f"  hpsearch export {shown} --to merged    for other tools: merged, gguf, ollama, hub\n"
+        f"  hpsearch report {study} --run {shown}    the whole story in one page",
         soft_wrap=True,
     )

@@ -17,7 +17,7 @@ To = Literal["merged", "gguf", "ollama", "hub"]
 
 
 def export(
-    run_folder: Annotated[Path, typer.Argument(help="folder of a final run", show_default=False)],
+    run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
     to: Annotated[
         To,
         typer.Option(help="merged weights; GGUF files; GGUF with a Modelfile; or the hub", show_default=False),
@@ -41,7 +41,7 @@ def export(
 ) -> None:
     """A final run for other tools: merged weights, GGUF, Ollama, or the Hugging Face hub."""
     from hpsearch.results.export import Export, ExportOptions
-    from hpsearch.results.final import RunFolder
+    from hpsearch.results.final import find_run
     from hpsearch.watch.console import open_console
 
     options = ExportOptions(
@@ -56,7 +56,7 @@ def export(
         force=force,
     )
     console = open_console()
-    folder = RunFolder(run_folder.resolve())
+    folder = find_run(str(run_folder), storage_folder())
     with telling(console) as tell:
         job = Export(folder, options, storage_folder(), trainer_starter("export"), tell, _study_of(folder, store))
         told = job.run()

@@ -64,6 +64,11 @@ def find_study(store: Store, name: str) -> StoredStudy:
     return found
 
 
+def short(path: Path) -> Path:
+    """The path from here, where it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def names_of(option: str, value: str | None, known: Sequence[str]) -> Any:
     """The comma-separated names of an option; None where it was not given. Raises InputError for an unknown one."""
     from hpsearch.errors import InputError, did_you_mean

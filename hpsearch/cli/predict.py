@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run_folder: Annotated[Path, typer.Argument(help="folder of a final run", show_default=False)],
+    run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
     image: Annotated[Path | None, typer.Option(help="what the questions are about", show_default=False)] = None,
     question: Annotated[
         list[str] | None, typer.Option(help="to be asked; may be given several times", show_default=False)
@@ -41,7 +41,7 @@ def predict(
 ) -> None:
     """Ask a final run: questions about an image or a text, or all rows of a JSONL file."""
     from hpsearch.errors import InputError
-    from hpsearch.results.final import RunFolder
+    from hpsearch.results.final import find_run
     from hpsearch.results.predict import PredictionOptions, ask, predict_file
     from hpsearch.watch.console import open_console
 
@@ -49,7 +49,7 @@ def predict(
         raise InputError("--input and --output go together: a JSONL file to read and one to write")
     if input_ and (image or question):
         raise InputError("--input has the questions and images already: leave --image and --question out")
-    folder = RunFolder(run_folder.resolve())
+    folder = find_run(str(run_folder), storage_folder())
     options = PredictionOptions(with_base=base, prompt=prompt, max_new_tokens=max_new_tokens, batch_size=batch_size)
     storage, start = storage_folder(), trainer_starter("prediction")
     with telling(open_console(stderr=True)) as tell:

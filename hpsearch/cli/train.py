@@ -12,6 +12,7 @@ from hpsearch.cli.options import (
     StoreOption,
     find_study,
     open_store,
+    short,
     storage_folder,
     trainer_starter,
 )
@@ -75,13 +76,10 @@ def train(
         f"{told_objective(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "
         f"{result.num_steps} steps, "
         f"{result.trainable_percent:.2f} % of the parameters trainable\n"
-        f"adapter: {folder.adapter}\n{draw_run(folder, folder.plots)}\nNext: hpsearch evaluate {_short(folder.path)}",
+        f"adapter: {short(folder.adapter)}\n{draw_run(folder, folder.plots)}\n"
+        f"Next: hpsearch evaluate {short(folder.path)}",
         soft_wrap=True,
     )
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _what_to_train(

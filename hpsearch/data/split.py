@@ -132,13 +132,17 @@ def _stratified(rows: Sequence[Row], share: float, seed: int) -> set[int]:
 def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, seed: int) -> set[int]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    folds = min(_NUM_FOLDS, len(set(groups)))
+    strata = _strata(rows)
+    largest = max(Counter(strata).values())
+    if largest < _RARE:  # too few of every label to keep its share
+        strata, largest = ["all"] * len(rows), len(rows)
+    folds = min(_NUM_FOLDS, len(set(groups)), largest)
     if folds < 2:
         raise FieldError("data.split", "all rows hang together by their group or image: nothing can be split off")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")
-        parts = [part for _, part in splitter.split([0] * len(rows), _strata(rows), groups)]
+        parts = [part for _, part in splitter.split([0] * len(rows), strata, groups)]
     wanted = min(folds - 1, max(1, round(share * folds)))
     return {int(position) for part in parts[:wanted] for position in part}
 

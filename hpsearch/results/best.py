@@ -100,19 +100,19 @@ def as_json(best: Best) -> str:
 def as_command(best: Best) -> str:
     """The final training as one shell command, every parameter a flag: what the file says by now doesn't matter."""
     values = {knob: best.final.value(knob) for knob in KNOBS}
-    for section in ("data", "final", "objective"):
+    for section in ("data", "final", "objective", "evaluation"):
         values |= flat(best.final.model_dump(mode="json")[section], section)
     flags = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in values.items()]
     return " \\\n    ".join([f"hpsearch train {shlex.quote(str(best.file))} --no-search", *flags])
 
 
 def _study_file(folder: Path, name: str) -> Path:
-    """The file in `folder` that describes the study."""
-    for file in sorted(folder.glob("*.y*ml")):
+    """The file in `folder` that describes the study: the one with its name first, and no file of a final run."""
+    for file in sorted(folder.glob("*.y*ml"), key=lambda file: (file.stem != name, file)):
         try:
             content = yaml.safe_load(file.read_text())
         except (OSError, yaml.YAMLError):
             continue
-        if isinstance(content, dict) and content.get("study") == name:
+        if isinstance(content, dict) and content.get("study") == name and "search" in content:
             return file
     return folder / f"{name}.yaml"

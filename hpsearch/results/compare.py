@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 from hpsearch.errors import InputError
-from hpsearch.folders import StorageFolder
 from hpsearch.jobs import AnsweredRow, Cell
 from hpsearch.protocol import Tell
 from hpsearch.results.final import RunFolder
@@ -27,24 +25,6 @@ class _Answers:
     metrics: list[MetricName]
     rows: dict[str, AnsweredRow]
     train: set[str]
-
-
-def find_run(name: str, storage: StorageFolder) -> RunFolder:
-    """A run folder by its path, or the final run of a study by its name.
-
-    Raises:
-        InputError: there is none, or several.
-    """
-    path = Path(name)
-    if path.is_dir():
-        return RunFolder(path.resolve())
-    usual = storage.runs / name
-    found = [usual] if usual.is_dir() else sorted(storage.runs.glob(f"{name}-trial-*"))
-    if len(found) > 1:
-        raise InputError(f"study {name!r} has several final runs: name one of {', '.join(map(str, found))}")
-    if not found:
-        raise InputError(f"{name!r} is no run folder, and {storage.runs} has no final run of it: hpsearch train {name}")
-    return RunFolder(found[0])
 
 
 def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *, common: bool) -> Comparison:

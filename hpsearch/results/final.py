@@ -10,7 +10,7 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, write_prepared
 from hpsearch.data.source import local_source
 from hpsearch.data.split import SplitName
-from hpsearch.errors import FieldError, InputError
+from hpsearch.errors import FieldError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder, TrialFolder
 from hpsearch.protocol import Tell
 from hpsearch.results.job import Watcher, run_to_end
@@ -58,6 +58,30 @@ class RunFolder(TrialFolder):
         config = self.job()
         assert isinstance(config, TrialConfig)
         return load_study(self.study), Manifest.from_bytes(self.manifest.read_bytes()), config
+
+
+def find_run(name: str, storage: StorageFolder) -> RunFolder:
+    """A run folder by its path, or the final run of a study by its name.
+
+    Raises:
+        InputError: there is none, or several.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return RunFolder(path.resolve())
+    study = path.name if path.resolve().parent == storage.runs else name
+    usual = storage.runs / study
+    found = [usual] if usual.is_dir() else sorted(storage.runs.glob(f"{study}-trial-*"))
+    if len(found) > 1:
+        raise InputError(f"study {study!r} has several final runs: name one of {', '.join(map(str, found))}")
+    if not found:
+        runs = [folder.name for folder in sorted(storage.runs.glob("*")) if folder.is_dir()]
+        there = f"; {did_you_mean(study, runs)}" if runs else ""
+        raise InputError(
+            f"{name!r} is no run folder, and {storage.runs} has no final run of it{there}. "
+            f"hpsearch train {study} makes one"
+        )
+    return RunFolder(found[0])
 
 
 def train_final(

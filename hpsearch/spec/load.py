@@ -199,10 +199,13 @@ def _known_keys(path: Path_) -> list[str]:
     """The keys that the section at `path` may have."""
     spec: Any = StudySpec
     for part in path:
+        if isinstance(part, int):  # an item of a list has the keys of the list's kind
+            continue
         field = spec.model_fields.get(str(part)) if hasattr(spec, "model_fields") else None
         if field is None:
             return []
         members = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        members += [inner for member in members for inner in getattr(member, "__args__", ())]
         members = [getattr(member, "__origin__", member) for member in members]
         spec = next((m for m in members if isinstance(m, type) and issubclass(m, Spec)), None)
     return list(spec.model_fields) if spec is not None else []

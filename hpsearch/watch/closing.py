@@ -84,7 +84,7 @@ def _next_steps(view: StudyView) -> list[str]:
     name = view.study.name
     steps = {
         f"hpsearch best {name} -o best.yaml": "the best parameters, ready for the final training",
-        "hpsearch train best.yaml": "the final training on all rows",
+        "hpsearch train best.yaml": "the final training, on the whole train split",
         "hpsearch dashboard": "curves, importances, every trial",
         f"hpsearch report {name}": "the whole story in one page",
     }

@@ -106,6 +106,11 @@ def open_study(
     manifest = Manifest.from_bytes(stored.manifest)
     if not joins:
         with store.reaching():
+            done = store.leases.slots(stored.study_id).finished
+        if num_trials(spec) < done:
+            message = f"{done} trials are finished already: the budget of a study can grow, not shrink"
+            raise file.mistake("search.trials", message)
+        with store.reaching():
             store.studies.update(stored.study_id, spec, num_trials(spec), file.path.parent)
     try:
         paths = ensure_prepared(

@@ -12,9 +12,9 @@ from hpsearch.cli import main
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import InputError
 from hpsearch.jobs import Cell
-from hpsearch.results.compare import compare_runs, find_run
+from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
-from hpsearch.results.final import RunFolder
+from hpsearch.results.final import RunFolder, find_run
 from hpsearch.scores import Comparison
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from tests.unit.answer_fixtures import Say, answering, trained
@@ -188,7 +188,7 @@ def test_a_run_is_found_by_its_folder_or_its_study(desk: Desk, monkeypatch: pyte
     with pytest.raises(InputError, match=r"'two' has several final runs: name one of .*two-trial-1, .*two-trial-7"):
         find_run("two", desk.storage)
     with pytest.raises(
-        InputError, match=r"'three' is no run folder, and .* has no final run of it: hpsearch train three"
+        InputError, match=r"'three' is no run folder, and .* has no final run of it; .* hpsearch train three makes one"
     ):
         find_run("three", desk.storage)
 

@@ -87,7 +87,7 @@ def test_a_finished_study_says_what_it_found_and_what_comes_next(view: StudyView
     assert words.splitlines()[-5:] == [
         "Next:",
         "  hpsearch best demo -o best.yaml   the best parameters, ready for the final training",
-        "  hpsearch train best.yaml          the final training on all rows",
+        "  hpsearch train best.yaml          the final training, on the whole train split",
         "  hpsearch dashboard                curves, importances, every trial",
         "  hpsearch report demo              the whole story in one page",
     ]
