@@ -144,5 +144,5 @@ def test_the_optuna_command_reads_its_trials(searched: Searched) -> None:
     trials = json.loads(searched.ask(*command))
     assert [trial["state"] for trial in trials] == ["COMPLETE"] * NUM_TRIALS
     losses = [trial["value"]["validation loss"] for trial in trials]
-    assert losses == [trial.loss for trial in searched.view.trials]
+    assert losses == [trial.value for trial in searched.view.trials]
     assert all(trial["user_attrs"]["ledger.closes"] for trial in trials)
