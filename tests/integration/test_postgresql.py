@@ -136,7 +136,7 @@ def test_status_shows_it(searched: Searched) -> None:
     best = searched.view.best
     assert best is not None
     assert f"★ {best.number}" in said
-    assert f"{best.loss:.4f} (trial {best.number})" in said
+    assert f"{best.value:.4f} (trial {best.number})" in said
 
 
 def test_the_optuna_command_reads_its_trials(searched: Searched) -> None:
