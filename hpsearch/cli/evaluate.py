@@ -33,6 +33,7 @@ def evaluate(
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
+    from hpsearch.watch.words import told_steps
 
     console = open_console()
     folder = find_run(str(run_folder), storage_folder())
@@ -50,9 +51,9 @@ def evaluate(
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
     shown, study = short(folder.path), folder.load()[0].spec.study
-    console.print(
-        f"Next:\n  hpsearch predict {shown} …             ask it something yourself (--help says how)\n"
-        f"  hpsearch export {shown} --to merged    for other tools: merged, gguf, ollama, hub\n"
-        f"  hpsearch report {study} --run {shown}    the whole story in one page",
-        soft_wrap=True,
-    )
+    steps = {
+        f"hpsearch predict {shown} …": "ask it something yourself; --help says how",
+        f"hpsearch export {shown} --to merged": "for other tools: merged, gguf, ollama, hub",
+        f"hpsearch report {study} --run {shown}": "the whole story in one page",
+    }
+    console.print(told_steps(steps), soft_wrap=True)

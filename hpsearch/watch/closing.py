@@ -6,7 +6,7 @@ from collections import Counter
 
 from hpsearch.search.view import StudyView
 from hpsearch.spec.evaluation import objective_title
-from hpsearch.watch.words import told_epochs, told_objective, told_value
+from hpsearch.watch.words import told_epochs, told_objective, told_steps, told_value
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a word of caution."""
@@ -88,5 +88,4 @@ def _next_steps(view: StudyView) -> list[str]:
         "hpsearch dashboard": "curves, importances, every trial",
         f"hpsearch report {name}": "the whole story in one page",
     }
-    width = max(map(len, steps))
-    return ["Next:", *(f"  {command:<{width}}   {what}" for command, what in steps.items())]
+    return [told_steps(steps)]

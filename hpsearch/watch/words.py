@@ -40,3 +40,9 @@ def told_value(value: Any) -> str:
 def told_params(params: dict[str, Any]) -> str:
     """Every searched knob with its value, without the section that it is in."""
     return ", ".join(f"{knob.partition('.')[2]} {told_value(value)}" for knob, value in params.items())
+
+
+def told_steps(steps: dict[str, str]) -> str:
+    """What comes next: commands, and what each is for."""
+    width = max(map(len, steps))
+    return "\n".join(["Next:", *(f"  {command:<{width}}   {what}" for command, what in steps.items())])
