@@ -37,7 +37,7 @@ class Recipe:
 RECIPES = {
     "tiny:qwen2": Recipe(architectures.qwen2, compare_wines, 400),
     "tiny:gemma3": Recipe(architectures.gemma3, read_print, 400),
-    "tiny:qwen2-vl": Recipe(architectures.qwen2_vl, read_print, 400),
+    "tiny:qwen2-vl": Recipe(architectures.qwen2_vl, read_print, 100),
     "tiny:qwen2.5-vl": Recipe(architectures.qwen2_5_vl, read_print, 400),
 }
 
