@@ -152,3 +152,16 @@ def test_a_study_that_moved_with_its_data_knows_its_new_folder(
     stored = desk.store.studies.find("demo")
     assert stored is not None
     assert stored.folder == moved
+
+
+def test_a_budget_may_not_shrink_below_what_is_finished(desk: Desk) -> None:
+    study = desk.open(start=plays(inspecting()))
+    for _ in range(3):
+        lease = desk.store.leases.claim(study.study_id, "one:1:1.00", 60, [])
+        assert lease is not None
+        desk.store.leases.close(lease)
+    with pytest.raises(StudyFileErrors, match="3 trials are finished already"):
+        desk.open("search.trials=2")
+    assert desk.store.leases.slots(study.study_id).wanted == 4
+    desk.open("search.trials=3")
+    assert desk.store.leases.slots(study.study_id).wanted == 3

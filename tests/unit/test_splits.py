@@ -201,3 +201,12 @@ def test_a_subset_keeps_the_labels_shares(row: MakeRow) -> None:
 
 def test_a_subset_may_be_smaller_than_the_number_of_labels(row: MakeRow) -> None:
     assert len(subset([row(i, label=str(i % 5)) for i in range(50)], 0.04)) == 2
+
+
+@pytest.mark.parametrize("num_labels", [4, 20], ids=["ten rows of each label", "two rows of each label"])
+def test_few_rows_of_each_label_in_groups_are_split_all_the_same(row: MakeRow, num_labels: int) -> None:
+    rows = [row(str(i), group=f"patient {i // 2}", label=f"label {i % num_labels}") for i in range(40)]
+    splits = drawn(rows)
+    assert sizes(splits) == (32, 4, 4)
+    groups = [{row.group for row in part} for part in splits.values()]
+    assert sum(map(len, groups)) == len(set().union(*groups)) == 20, "a group is in two splits"
