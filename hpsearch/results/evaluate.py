@@ -60,21 +60,29 @@ def evaluate_run(
     _check_metrics(spec, options.metrics)
     test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
     wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
-    job = EvaluationConfig(
+    job = job_of(folder, spec, config, cells, test, options.max_new_tokens)
+    if wants_bertscore:
+        job = job.model_copy(update={"bertscore_model": spec.evaluation.bertscore_model})
+    result = answer_rows(folder.evaluation, job, start_trainer, tell)
+    tell("scoring the answers", 0, 0)
+    return _scored(folder, config, spec, options, job, result, train)
+
+
+def job_of(
+    folder: RunFolder, spec: StudySpec, config: TrialConfig, cells: list[Cell], rows: Path, max_new_tokens: int | None
+) -> EvaluationConfig:
+    """Has a final run answer the prepared `rows`."""
+    return EvaluationConfig(
         task=config.task,
         model=config.model,
         adapter=folder.adapter.resolve(),
         rows=config.rows,
-        answers=answers_of(config, options.max_new_tokens),
+        answers=answers_of(config, max_new_tokens),
         cells=cells,
         prompts=spec.evaluation.prompts,
-        test_rows=test.resolve(),
+        test_rows=rows.resolve(),
         batch_size=config.training.evaluation_batch_size,
-        bertscore_model=spec.evaluation.bertscore_model if wants_bertscore else None,
     )
-    result = answer_rows(folder.evaluation, job, start_trainer, tell)
-    tell("scoring the answers", 0, 0)
-    return _scored(folder, config, spec, options, job, result, train)
 
 
 def answers_of(config: TrialConfig, max_new_tokens: int | None) -> AnswersConfig:

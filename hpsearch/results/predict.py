@@ -12,10 +12,10 @@ from hpsearch.data.prepared import DataFolder, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.folders import StorageFolder, TrialFolder, read_json, write_text
-from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig
+from hpsearch.jobs import AnsweredRow, Cell
 from hpsearch.protocol import Tell
 from hpsearch.results.answers import answer_rows
-from hpsearch.results.evaluate import answers_of, check_prompts
+from hpsearch.results.evaluate import check_prompts, job_of
 from hpsearch.results.final import RunFolder
 from hpsearch.results.questions import Values, asked_columns, check_columns, question_rows, read_lines
 from hpsearch.results.scores import read_answers
@@ -197,17 +197,9 @@ def _answered(
         place.mkdir(parents=True, exist_ok=True)
         write_rows(rows, place / "rows")
     cells = _cells(options)
-    job = EvaluationConfig(
-        task=config.task,
-        model=config.model,
-        adapter=folder.adapter.resolve(),
-        rows=config.rows,
-        answers=answers_of(config, options.max_new_tokens),
-        cells=cells,
-        prompts=file.spec.evaluation.prompts,
-        test_rows=(place / "rows").resolve(),
-        batch_size=options.batch_size or config.training.evaluation_batch_size,
-        has_references=False,
+    batch_size = options.batch_size or config.training.evaluation_batch_size
+    job = job_of(folder, file.spec, config, cells, place / "rows", options.max_new_tokens).model_copy(
+        update={"has_references": False, "batch_size": batch_size}
     )
     answers = TrialFolder(place / "answers")
     answer_rows(answers, job, start_trainer, tell)
