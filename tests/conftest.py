@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch processes with all cores each slow each other down
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # as in a trainer: nothing is compiled, and no compiler loaded
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["COLUMNS"] = "200"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -10,14 +11,13 @@ import warnings
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle; it will ask for a checkpoint
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own business with each other
     commands, events = (int(number) for number in sys.argv[1:3])
+    gc.disable()  # a fifth of the time that the libraries take to load, and none of their objects are garbage
     from hpsearch.train.channel import Channel
     from hpsearch.train.serve import serve
 
+    gc.enable()
     serve(Channel(os.fdopen(commands, "rb"), os.fdopen(events, "wb")))
 
 

@@ -16,9 +16,20 @@ from typing import Protocol
 from hpsearch.errors import TrainerDied
 from hpsearch.protocol import Command, Event, Ready, Run, read_event, to_line
 
-_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""OpenMP's threads spin while they wait for each other. Beside any other busy process on the same cores that costs a
-tiny model's training step on two threads 2.6 s instead of 0.2 s."""
+_DEFAULTS = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TORCHDYNAMO_DISABLE": "1",
+}
+"""What the libraries read of their environment, where the person has not said it otherwise.
+
+OpenMP's threads spin while they wait for each other: beside any other busy process on the same cores that costs a tiny
+model's training step on two threads 2.6 s instead of 0.2 s. bitsandbytes wraps functions in `torch.compile` as it is
+imported, which loads the whole compiler, some 3 s of each trainer's start, for a few operations of the CPU that run as
+well without it (`bitsandbytes/backends/default/ops.py`, https://github.com/bitsandbytes-foundation/bitsandbytes).
+"""
 _SECRETS = ("HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD")
 """The training plane knows no database. (It may see HF_TOKEN: gated bases need it.)"""
 

@@ -194,6 +194,19 @@ def test_the_trainer_sees_no_secret_of_the_store(start: Start, monkeypatch: pyte
     assert '"HPSEARCH_EXTRA": "given"' in seen.name
 
 
+def test_the_libraries_settings_are_defaults_and_the_persons_own_stay(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    for name in ("OMP_WAIT_POLICY", "TORCHDYNAMO_DISABLE"):
+        monkeypatch.delenv(name, raising=False)
+    trainer = start('say("phase", name=json.dumps(dict(os.environ)))\n' + WAITS)
+    seen = next_event(trainer)
+    assert isinstance(seen, Phase)
+    for entry in ('"TOKENIZERS_PARALLELISM": "true"', '"OMP_WAIT_POLICY": "PASSIVE"', '"TORCHDYNAMO_DISABLE": "1"'):
+        assert entry in seen.name
+
+
 def test_the_trainer_holds_nothing_of_its_worker_but_its_two_pipes(start: Start, tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as other:
         os.set_inheritable(other.fileno(), True)
