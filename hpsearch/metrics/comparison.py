@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Rows = NDArray[np.intp]
+    Statistic = Callable[[Rows], NDArray[np.float64]]
+    """A number over rows: takes the row numbers of many choices of rows, (choices, rows), and gives (choices,)."""
+
 RESAMPLES = 2_000
 SIGN_FLIPS = 9_999
 SWAPS = 1_999
 _SIGNIFICANCE = 0.05
 _NUMBERS_AT_ONCE = 500_000
-"""Sign flips are drawn in batches of about this many numbers: 4 MB."""
+"""Choices of rows and sign flips are drawn in batches of about this many numbers: 4 MB."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,17 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
         ValueError: there are no values, or one is not a number.
     """
     numbers = _numbers(values)
-    return resampled_interval(lambda rows: float(numbers[rows].mean()), len(numbers), seed)
+    return resampled_interval(lambda rows: numbers[rows].mean(axis=1), len(numbers), seed)
 
 
-def resampled_interval(statistic: Callable[[NDArray[np.intp]], float], num_rows: int, seed: int) -> Interval:
-    """Of any number over rows: `statistic` gets row numbers (num_rows,), each from 0 to num_rows - 1, some repeated."""
+def resampled_interval(statistic: Statistic, num_rows: int, seed: int) -> Interval:
+    """Of any number over rows: the rows of each choice are from 0 to num_rows - 1, some of them repeated."""
     import numpy as np
 
     draws = np.random.default_rng(seed)
-    resampled = [statistic(draws.integers(num_rows, size=num_rows)) for _ in range(RESAMPLES)]
+    resampled = _of_many(statistic, num_rows, RESAMPLES, lambda count: draws.integers(num_rows, size=(count, num_rows)))
     low, high = np.percentile(resampled, [2.5, 97.5])
-    itself = statistic(np.arange(num_rows))
+    itself = float(statistic(np.arange(num_rows)[None])[0])
     return Interval(min(float(low), itself), max(float(high), itself))
 
 
@@ -87,27 +91,32 @@ def paired_difference(a: Sequence[float], b: Sequence[float], seed: int = 0) -> 
     )
 
 
-def resampled_difference(statistic: Callable[[NDArray[np.intp]], float], num_rows: int, seed: int = 0) -> Difference:
+def resampled_difference(statistic: Statistic, num_rows: int, seed: int = 0) -> Difference:
     """Whether b's number over all rows differs from a's, where it is no mean of numbers per row, as BLEU or macro F1.
 
-    `statistic` gets numbers of rows, each from 0 to 2 * num_rows - 1: the first half are a's, the second b's, in the
-    same order. The p-value comes from swapping a's and b's answer to random rows, two-sided (approximate
-    randomization, Noreen 1989).
+    The rows of each choice are from 0 to 2 * num_rows - 1: the first half are a's, the second b's, in the same order.
+    The p-value comes from swapping a's and b's answer to random rows, two-sided (approximate randomization, Noreen
+    1989).
     """
     import numpy as np
 
-    def difference(rows: NDArray[np.intp]) -> float:
+    def difference(rows: Rows) -> NDArray[np.float64]:
         return statistic(rows + num_rows) - statistic(rows)
 
+    def swapped_difference(a: Rows) -> NDArray[np.float64]:
+        return statistic(2 * every + num_rows - a) - statistic(a)
+
     every = np.arange(num_rows)
-    found = difference(every)
+    found = float(difference(every[None])[0])
     bounds = resampled_interval(difference, num_rows, seed)
     draws = np.random.default_rng(seed)
-    as_far = 1
-    for _ in range(SWAPS):
-        a = every + num_rows * draws.integers(2, size=num_rows)
-        swapped = statistic(2 * every + num_rows - a) - statistic(a)
-        as_far += abs(swapped) >= abs(found) - 1e-12
+    swapped = _of_many(
+        swapped_difference,
+        num_rows,
+        SWAPS,
+        lambda count: every + num_rows * draws.integers(2, size=(count, num_rows)),
+    )
+    as_far = 1 + int((np.abs(swapped) >= abs(found) - 1e-12).sum())
     p_value = as_far / (SWAPS + 1)
     return Difference(
         difference=found,
@@ -117,6 +126,15 @@ def resampled_difference(statistic: Callable[[NDArray[np.intp]], float], num_row
         shown=p_value < _SIGNIFICANCE,
         method=f"paired bootstrap ({RESAMPLES:,} resamples), paired permutation test ({SWAPS:,} random swaps)",
     )
+
+
+def _of_many(statistic: Statistic, num_rows: int, num_choices: int, draw: Callable[[int], Rows]) -> NDArray[np.float64]:
+    """`statistic` of `num_choices` choices of rows, (num_choices,); `draw` gives as many as it's asked for."""
+    import numpy as np
+
+    at_once = max(1, _NUMBERS_AT_ONCE // num_rows)
+    counts = [min(at_once, num_choices - start) for start in range(0, num_choices, at_once)]
+    return np.concatenate([statistic(draw(count)) for count in counts])
 
 
 def _sign_flip_test(differences: NDArray[np.float64], seed: int) -> tuple[float, str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Statistic = Callable[[NDArray[np.intp]], float]
+    from hpsearch.metrics.comparison import Rows, Statistic
 
 _MEANS: dict[str, Callable[[str, str], float]] = {
     **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
@@ -110,8 +110,14 @@ class _BleuOfRows:
         # (n, 2 × 4 + 2)
         self._counts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows])
 
-    def __call__(self, rows: NDArray[np.intp]) -> float:
-        *n_grams, said, expected = self._counts[rows].sum(axis=0).tolist()
+    def __call__(self, rows: Rows) -> NDArray[np.float64]:
+        import numpy as np
+
+        # one choice after the other: all at once would hold ten numbers for each of their rows
+        return np.array([self._of_counts(self._counts[choice].sum(axis=0).tolist()) for choice in rows])
+
+    def _of_counts(self, counts: list[int]) -> float:
+        *n_grams, said, expected = counts
         metric = bleu()
         order = metric.max_ngram_order
         score = metric.compute_bleu(
@@ -135,16 +141,23 @@ class _ClassesOfRows:
         self._rows = coded(references, predictions)
         self._name = name
 
-    def __call__(self, rows: NDArray[np.intp]) -> float:
+    def __call__(self, rows: Rows) -> NDArray[np.float64]:
         import numpy as np
 
-        count = len(self._rows.labels)
         references, predictions = self._rows.references[rows], self._rows.predictions[rows]
-        support = np.bincount(references, minlength=count)
-        found = np.bincount(references[references == predictions], minlength=count)
+        support = self._counted(references)
+        found = self._counted(np.where(references == predictions, references, len(self._rows.labels)))
         if self._name == "balanced_accuracy":
             of_class = found / np.maximum(support, 1)
         else:
-            predicted = np.bincount(predictions, minlength=count)[:count]
-            of_class = 2 * found / np.maximum(support + predicted, 1)
-        return float(of_class[support > 0].mean())
+            of_class = 2 * found / np.maximum(support + self._counted(predictions), 1)
+        means: NDArray[np.float64] = of_class.mean(axis=1, where=support > 0)
+        return means
+
+    def _counted(self, codes: Rows) -> Rows:
+        """How often each choice holds each class: codes (choices, rows) → (choices, C)."""
+        import numpy as np
+
+        num_choices, columns = len(codes), len(self._rows.labels) + 1
+        cells = codes + columns * np.arange(num_choices)[:, None]
+        return np.bincount(cells.ravel(), minlength=num_choices * columns).reshape(num_choices, columns)[:, :-1]
