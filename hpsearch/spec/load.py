@@ -20,7 +20,7 @@ from hpsearch.spec.study import StudySpec
 Path_ = tuple[str | int, ...]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """PyYAML follows YAML 1.1, where `2e-5` is a string; people write it as a number (YAML 1.2 agrees)."""
 
 
