@@ -32,7 +32,7 @@ class RowImages:
             table = table.cast_column(column, datasets.Image(decode=False))
         self._folder = folder
         self._store = store
-        self._known: dict[Path, CheckedImage | str] = {}
+        self._known: dict[str, CheckedImage | str] = {}
         self._found: list[CheckedImage | str] = []
         only_images = table.select_columns([column])
         with ThreadPoolExecutor() as pool:
@@ -52,16 +52,9 @@ class RowImages:
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
             return "no image"
-        path = (self._folder / str(name)).resolve()
-        if path not in self._known:
-            try:
-                content = path.read_bytes()
-            except OSError:
-                self._known[path] = "image file is missing"
-            else:
-                problem = _undecodable(content)
-                self._known[path] = problem or CheckedImage(path, hashlib.sha256(content).hexdigest())
-        return self._known[path]
+        if str(name) not in self._known:
+            self._known[str(name)] = _checked_file((self._folder / str(name)).resolve())
+        return self._known[str(name)]
 
     def _stored(self, content: bytes) -> CheckedImage | str:
         digest = hashlib.sha256(content).hexdigest()
@@ -74,6 +67,14 @@ class RowImages:
             draft.write_bytes(content)
             draft.replace(path)
         return CheckedImage(path, digest)
+
+
+def _checked_file(path: Path) -> CheckedImage | str:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return "image file is missing"
+    return _undecodable(content) or CheckedImage(path, hashlib.sha256(content).hexdigest())
 
 
 def _undecodable(content: bytes) -> str | None:
