@@ -17,10 +17,10 @@ from hpsearch.folders import StorageFolder, TrialFolder
 from hpsearch.trial import Outcome
 from hpsearch.watch import pictures
 from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study
-from tests.unit.picture_fixtures import config, evaluation, history, result, training
+from tests.unit.picture_fixtures import config, evaluation, history, result, training, undrawn
 from tests.unit.worker_fixtures import Demo, MakeDemo, demo, empty_store, ends, make_demo, open_store, plays
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store"]
+__all__ = ["demo", "empty_store", "make_demo", "open_store", "undrawn"]
 
 
 def silent(_name: str, _done: int, _total: int) -> None:
@@ -114,6 +114,7 @@ def test_the_studys_pictures_are_drawn_anew_when_a_trial_has_ended(make_demo: Ma
     assert (len(first), len(second), len(set(first) & set(second))) == (2, 4, 1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_picture_that_someone_took_away_stays_away(three: Demo) -> None:
     draw_study(three.store, three.view, three.study.storage, silent)
     attributes = three.store.optuna.get_study_system_attrs(three.study.study_id)
@@ -123,6 +124,7 @@ def test_a_picture_that_someone_took_away_stays_away(three: Demo) -> None:
     assert attached(three)["0"] == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_trials_whose_folder_is_on_another_machine_are_left_alone(three: Demo, tmp_path: Path) -> None:
     elsewhere = StorageFolder(tmp_path / "elsewhere")
     assert draw_study(three.store, three.view, elsewhere, silent).endswith(f"in {elsewhere.plots('demo')}")
@@ -134,6 +136,7 @@ def attached_to_trials(demo: Demo) -> list[str]:
     return [name for name in attributes if name.startswith("dashboard:artifacts:")]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_stop_leaves_out_is_drawn_the_next_time(three: Demo) -> None:
     draw_study(three.store, three.view, three.study.storage, silent, lambda: True)
     assert attached_to_trials(three) == []
@@ -152,6 +155,7 @@ def test_optuna_gives_no_artifact_to_a_trial_that_has_ended(three: Demo, tmp_pat
         )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_final_runs_pictures_are_attached_to_the_study(three: Demo) -> None:
     plots = three.study.storage.runs / "demo" / "plots"
     draw_run(run_folder(plots.parent), plots)
@@ -159,6 +163,7 @@ def test_the_final_runs_pictures_are_attached_to_the_study(three: Demo) -> None:
     assert attached(three)["study"] == ["final-loss.png", "learning-curves.png"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_broken_trial_does_not_hide_the_others(three: Demo) -> None:
     three.folder.history.write_text("no JSON\n")
     told = draw_study(three.store, three.view, three.study.storage, silent)
@@ -166,6 +171,7 @@ def test_one_broken_trial_does_not_hide_the_others(three: Demo) -> None:
     assert attached(three) == {"study": ["learning-curves.png"], "0": [], "1": ["loss.png"], "2": []}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_store_that_breaks_fails_no_run(three: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError("the disk is full")

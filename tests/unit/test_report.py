@@ -17,11 +17,11 @@ from hpsearch.search.view import StudyView
 from hpsearch.watch.report import Asked, FinalRun, report_page
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
-from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result
+from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result, undrawn
 from tests.unit.view_fixtures import view, with_spec
 from tests.unit.worker_fixtures import MANIFEST, demo, empty_store, make_demo, open_store
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store", "view"]
+__all__ = ["demo", "empty_store", "make_demo", "open_store", "undrawn", "view"]
 
 UNKIND = "<script>alert(1)</script> & {{ 7 * 7 }}"
 
@@ -137,6 +137,7 @@ def test_the_best_values_stand_beside_the_files_own(search: Page) -> None:
     assert "study: demo" in best
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_left_out_is_named_with_its_reason(view: StudyView) -> None:
     left_out = MANIFEST.model_copy(
         update={
@@ -212,6 +213,7 @@ def test_drawings_take_on_the_pages_colours() -> None:
     assert "<!--" not in first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_peoples_words_stay_words(view: StudyView, tmp_path: Path) -> None:
     trials = [replace(t, facts=t.facts | {"reason": UNKIND, "traceback": UNKIND}) for t in view.trials]
     manifest = MANIFEST.model_copy(update={"left_out": {UNKIND: [UNKIND]}, "labels": {"train": {UNKIND: 1}}})

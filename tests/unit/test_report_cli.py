@@ -12,10 +12,10 @@ from hpsearch.cli import app as app_module
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import dump_study
 from hpsearch.store import Store
-from tests.unit.picture_fixtures import config, evaluation, result, training
+from tests.unit.picture_fixtures import config, evaluation, result, training, undrawn
 from tests.unit.worker_fixtures import MANIFEST, Demo, demo, empty_store, make_demo, open_store, plays, study_spec
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store"]
+__all__ = ["demo", "empty_store", "make_demo", "open_store", "undrawn"]
 
 Main = Callable[..., tuple[object, str, str]]
 
@@ -46,6 +46,7 @@ def make_run(folder: RunFolder, **changes: Any) -> RunFolder:
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_verb_writes_what_there_is(main: Main, demo: Demo) -> None:
     demo.run(plays(training(3.0, 2.0, 1.0)))
     code, said, _ = main("demo")

@@ -22,6 +22,7 @@ from hpsearch.watch.console import open_console
 from hpsearch.worker.stopping import StopFlag
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.outage_fixtures import Outage, outage
+from tests.unit.picture_fixtures import undrawn
 from tests.unit.worker_fixtures import (
     Demo,
     Play,
@@ -34,7 +35,7 @@ from tests.unit.worker_fixtures import (
     steadily,
 )
 
-__all__ = ["demo", "desk", "empty_store", "make_demo", "open_store", "outage"]
+__all__ = ["demo", "desk", "empty_store", "make_demo", "open_store", "outage", "undrawn"]
 
 
 @dataclass
@@ -179,6 +180,7 @@ def train(desk: Desk, workplace: Path, own_signals: None, monkeypatch: pytest.Mo
     return training
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_train_says_what_came_out_and_what_comes_next(train: Train) -> None:
     said = train(inspecting(), steadily(0.9, 0.7, 0.8))
     assert "trained: best validation loss 0.7000 at report 2 of 3; 3 steps" in said
