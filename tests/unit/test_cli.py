@@ -17,9 +17,9 @@ from hpsearch.cli import app as app_module
 from hpsearch.errors import StudyFileErrors, TrainerDied
 from hpsearch.store import Store
 from hpsearch.trial import Outcome
-from tests.unit.worker_fixtures import Demo, demo, empty_store, ends, make_demo, open_store, plays
+from tests.unit.worker_fixtures import Demo, demo, ends, make_demo, plays
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store"]
+__all__ = ["demo", "make_demo"]
 
 SURFACE: dict[str, set[str]] = {
     "doctor": {"--store"},

@@ -20,9 +20,9 @@ from hpsearch.watch.comparison import comparison_table, comparison_words
 from tests.unit.answer_fixtures import Say, answering, trained
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.view_fixtures import seen
-from tests.unit.worker_fixtures import empty_store, open_store, plays
+from tests.unit.worker_fixtures import plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 NUM_ROWS = 200
 METRICS = "evaluation.metrics=[exact_match, balanced_accuracy]"

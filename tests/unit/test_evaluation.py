@@ -17,9 +17,9 @@ from hpsearch.scores import Evaluation
 from hpsearch.worker.opening import StartTrainer
 from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained
 from tests.unit.opening_fixtures import Desk, desk
-from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
+from tests.unit.worker_fixtures import nobody, plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 PROMPTS = ("evaluation.prompts.static=You know numbers.",)
 MORE_ROWS = [{"q": f"question {number}", "a": str(number % 2)} for number in range(40)]

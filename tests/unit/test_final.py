@@ -18,9 +18,9 @@ from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.opening import StartTrainer
 from hpsearch.worker.stopping import StopFlag
 from tests.unit.opening_fixtures import Desk, desk, inspecting
-from tests.unit.worker_fixtures import ScriptedTrainer, Starter, empty_store, ending, nobody, open_store, plays, report
+from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 NO_SEARCH = "search=null"
 

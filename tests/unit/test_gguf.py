@@ -14,9 +14,9 @@ from hpsearch.results.final import RunFolder
 from tests.unit.answer_fixtures import SEEN, draw_rows
 from tests.unit.export_fixtures import CHAT, exported, files, merging, run_with_adapter
 from tests.unit.opening_fixtures import Desk, desk
-from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
+from tests.unit.worker_fixtures import nobody, plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 CONVERTER = """\
 import json, pathlib, sys

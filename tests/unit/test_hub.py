@@ -23,9 +23,9 @@ from hpsearch.trial import Outcome
 from tests.unit.answer_fixtures import answering
 from tests.unit.export_fixtures import exported, merging, run_with_adapter
 from tests.unit.opening_fixtures import Desk, desk
-from tests.unit.worker_fixtures import MakeDemo, empty_store, ends, make_demo, nobody, open_store, plays
+from tests.unit.worker_fixtures import MakeDemo, ends, make_demo, nobody, plays
 
-__all__ = ["desk", "empty_store", "make_demo", "open_store"]
+__all__ = ["desk", "make_demo"]
 
 
 class FakeHub:

@@ -12,9 +12,9 @@ from hpsearch.jobs import InspectionConfig, JobFailure
 from hpsearch.protocol import Done, Event, Phase
 from hpsearch.worker.opening import OpenStudy, prepare_study
 from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
-from tests.unit.worker_fixtures import ScriptedTrainer, empty_store, open_store, plays
+from tests.unit.worker_fixtures import ScriptedTrainer, plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 
 def test_the_trainer_inspects_every_base_and_every_row(desk: Desk) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from hpsearch.errors import InputError, StudyFileErrors
 from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
-from tests.unit.worker_fixtures import empty_store, open_store, plays
+from tests.unit.worker_fixtures import plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 
 def num_rows(path: Path) -> int:

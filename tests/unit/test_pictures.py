@@ -18,9 +18,9 @@ from hpsearch.trial import Outcome
 from hpsearch.watch import pictures
 from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study
 from tests.unit.picture_fixtures import config, evaluation, history, result, training, undrawn
-from tests.unit.worker_fixtures import Demo, MakeDemo, demo, empty_store, ends, make_demo, open_store, plays
+from tests.unit.worker_fixtures import Demo, MakeDemo, demo, ends, make_demo, plays
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store", "undrawn"]
+__all__ = ["demo", "make_demo", "undrawn"]
 
 
 def silent(_name: str, _done: int, _total: int) -> None:

@@ -31,10 +31,10 @@ from hpsearch.watch.plots import (
 )
 from hpsearch.watch.plots.classes import MOST_CLASSES
 from tests.unit.picture_fixtures import config, evaluation, history, result, training
-from tests.unit.view_fixtures import view, with_spec
-from tests.unit.worker_fixtures import Demo, demo, empty_store, make_demo, open_store, plays
+from tests.unit.view_fixtures import with_spec
+from tests.unit.worker_fixtures import Demo, demo, make_demo, plays
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store", "view"]
+__all__ = ["demo", "make_demo"]
 
 
 def legend(axes: Axes) -> list[str]:

@@ -16,9 +16,9 @@ from hpsearch.results.final import RunFolder
 from hpsearch.results.predict import Prediction, PredictionOptions, ask
 from tests.unit.answer_fixtures import CLASSES, SEEN, answering, draw_rows, echo, trained, write_jsonl
 from tests.unit.opening_fixtures import Desk, desk
-from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
+from tests.unit.worker_fixtures import nobody, plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 CHAT = ("data.columns={messages: m}",)
 RAW = ("data.columns={prompt: p, completion: c}",)

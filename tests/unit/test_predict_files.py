@@ -23,9 +23,9 @@ from tests.unit.answer_fixtures import (
     write_jsonl,
 )
 from tests.unit.opening_fixtures import Desk, desk
-from tests.unit.worker_fixtures import empty_store, nobody, open_store, plays
+from tests.unit.worker_fixtures import nobody, plays
 
-__all__ = ["desk", "empty_store", "open_store"]
+__all__ = ["desk"]
 
 
 @pytest.fixture

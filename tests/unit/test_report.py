@@ -18,10 +18,10 @@ from hpsearch.watch.report import Asked, FinalRun, report_page
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
 from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result, undrawn
-from tests.unit.view_fixtures import view, with_spec
-from tests.unit.worker_fixtures import MANIFEST, demo, empty_store, make_demo, open_store
+from tests.unit.view_fixtures import with_spec
+from tests.unit.worker_fixtures import MANIFEST, demo, make_demo
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store", "undrawn", "view"]
+__all__ = ["demo", "make_demo", "undrawn"]
 
 UNKIND = "<script>alert(1)</script> & {{ 7 * 7 }}"
 

@@ -13,9 +13,9 @@ from hpsearch.results.final import RunFolder
 from hpsearch.spec import dump_study
 from hpsearch.store import Store
 from tests.unit.picture_fixtures import config, evaluation, result, training, undrawn
-from tests.unit.worker_fixtures import MANIFEST, Demo, demo, empty_store, make_demo, open_store, plays, study_spec
+from tests.unit.worker_fixtures import MANIFEST, Demo, demo, make_demo, plays, study_spec
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store", "undrawn"]
+__all__ = ["demo", "make_demo", "undrawn"]
 
 Main = Callable[..., tuple[object, str, str]]
 

@@ -21,16 +21,14 @@ from tests.unit.worker_fixtures import (
     MakeDemo,
     Play,
     demo,
-    empty_store,
     ends,
     ledger,
     make_demo,
-    open_store,
     plays,
     study_spec,
 )
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store"]
+__all__ = ["demo", "make_demo"]
 
 SPACE: dict[str, Any] = {
     "training.learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},

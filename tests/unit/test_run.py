@@ -27,15 +27,13 @@ from tests.unit.worker_fixtures import (
     Demo,
     Play,
     demo,
-    empty_store,
     ends,
     make_demo,
-    open_store,
     plays,
     steadily,
 )
 
-__all__ = ["demo", "desk", "empty_store", "make_demo", "open_store", "outage", "undrawn"]
+__all__ = ["demo", "desk", "make_demo", "outage", "undrawn"]
 
 
 @dataclass

@@ -30,10 +30,10 @@ from hpsearch.watch.tables import (
 )
 from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import told_loss, told_time, told_value
-from tests.unit.view_fixtures import plain_console, seen, view, with_spec
-from tests.unit.worker_fixtures import MakeDemo, empty_store, make_demo, open_store, study_spec
+from tests.unit.view_fixtures import plain_console, seen, with_spec
+from tests.unit.worker_fixtures import MakeDemo, make_demo, study_spec
 
-__all__ = ["empty_store", "make_demo", "open_store", "view"]
+__all__ = ["make_demo"]
 
 
 def cells(shown: str) -> list[list[str]]:

@@ -15,10 +15,8 @@ from hpsearch.watch.closing import closing_words
 from hpsearch.watch.console import open_console
 from hpsearch.watch.live import Follower
 from hpsearch.watch.training import TrainingDisplay
-from tests.unit.view_fixtures import finished, lines_of, plain_console, view, with_spec
-from tests.unit.worker_fixtures import Clock, open_store, report, study_spec
-
-__all__ = ["open_store", "view"]
+from tests.unit.view_fixtures import finished, lines_of, plain_console, with_spec
+from tests.unit.worker_fixtures import Clock, report, study_spec
 
 
 def up_to(view: StudyView, num_finished: int) -> StudyView:

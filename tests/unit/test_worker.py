@@ -20,20 +20,18 @@ from tests.unit.worker_fixtures import (
     ScriptedTrainer,
     Starter,
     demo,
-    empty_store,
     ending,
     ends,
     ledger,
     make_demo,
     nobody,
-    open_store,
     plays,
     report,
     steadily,
     trial_number,
 )
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store"]
+__all__ = ["demo", "make_demo"]
 
 
 def falling(config: TrialConfig) -> list[float]:

@@ -20,17 +20,15 @@ from tests.unit.worker_fixtures import (
     Play,
     ScriptedTrainer,
     demo,
-    empty_store,
     ending,
     make_demo,
     nobody,
-    open_store,
     plays,
     report,
     steadily,
 )
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store"]
+__all__ = ["demo", "make_demo"]
 
 NEXT = "next:1:1.00"
 STEP = Progress(step=1, num_steps=9)

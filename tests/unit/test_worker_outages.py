@@ -24,17 +24,15 @@ from tests.unit.worker_fixtures import (
     MakeDemo,
     ScriptedTrainer,
     demo,
-    empty_store,
     ending,
     make_demo,
     nobody,
-    open_store,
     plays,
     report,
     steadily,
 )
 
-__all__ = ["demo", "empty_store", "make_demo", "open_store", "outage"]
+__all__ = ["demo", "make_demo", "outage"]
 
 
 Sleep = Callable[[Callable[[], Any]], list[float]]

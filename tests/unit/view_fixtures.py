@@ -17,7 +17,7 @@ from hpsearch.search.view import StudyView
 from hpsearch.store import Activity, Store
 from hpsearch.trial import GIB, Outcome
 from hpsearch.watch.console import open_console
-from tests.unit.worker_fixtures import Killed, Play, ScriptedTrainer, ending, ledger, new_demo, plays, report
+from tests.unit.worker_fixtures import Killed, Play, ScriptedTrainer, emptied, ending, ledger, new_demo, plays, report
 
 GPU_WORKER = "gpu-box:4242:1.00"
 
@@ -35,10 +35,10 @@ def reporting(outcome: Outcome | None, *losses: float, **more: Any) -> Play:
     return play
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def view(open_store: Store, tmp_path_factory: pytest.TempPathFactory) -> StudyView:
     """Eight trials are wanted: five are done, one was given up, one runs and one waits."""
-    demo = new_demo(open_store, tmp_path_factory.mktemp("demo"), trials=8)
+    demo = new_demo(emptied(open_store), tmp_path_factory.mktemp("demo"), trials=8)
     rates = (1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 7e-4, 1e-5)
     demo.enqueue(*({"training.learning_rate": rate, "lora.r": 16} for rate in rates))
     worker = demo.worker(

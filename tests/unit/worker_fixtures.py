@@ -21,7 +21,6 @@ from hpsearch.search import Search
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.spec import StudySpec
 from hpsearch.store import Lease, Store
-from hpsearch.store.engine import parse_url
 from hpsearch.store.tables import leases
 from hpsearch.trial import GIB, MIB, MemoryLedger, MemorySnapshot, Outcome, Report, TrialConfig, TrialResult
 from hpsearch.worker.opening import OpenStudy, num_trials
@@ -238,23 +237,14 @@ class Demo:
 MakeDemo = Callable[..., Demo]
 
 
-@pytest.fixture(scope="session")
-def open_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One SQLite store for all tests of a file: an engine that knows its statements already is several times faster."""
-    url = parse_url(f"sqlite:///{tmp_path_factory.mktemp('store') / 'hpsearch.db'}", from_argv=False)
-    with Store(url) as store:
-        yield store
-
-
-@pytest.fixture
-def empty_store(open_store: Store) -> Store:
+def emptied(store: Store) -> Store:
     """The store without a row of an earlier test."""
-    open_store.optuna.remove_session()
-    with open_store.optuna.engine.begin() as connection:
+    store.optuna.remove_session()
+    with store.optuna.engine.begin() as connection:
         for table in inspect(connection).get_table_names():
             if "version" not in table:
                 connection.execute(text(f"DELETE FROM {table}"))
-    return open_store
+    return store
 
 
 def new_demo(store: Store, folder: Path, **changes: Any) -> Demo:
