@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,42 +64,30 @@ SURFACE: dict[str, set[str]] = {
 HEAVY = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "optuna", "sqlalchemy", "sklearn", "numpy")
 
 
-REAL: dict[str, dict[str, str]] = {
-    "run missing.yaml": {},
-    "run study.yaml --frobnicate": {},
-    "status --store postgresql://me:hunter2@host/db": {},
-    "status": {"HPSEARCH_STORAGE": "here"},
-    "status demo": {"HPSEARCH_STORE": "postgresql+psycopg://me:hunter2@127.0.0.1:1/db"},
-    "--help": {},
-}
-"""Commands that are run by a real `hpsearch`, with their environment."""
-Ended = Callable[[str], tuple[int, str, str, Path]]
+Ended = tuple[object, str, str]
+"""Exit code, stdout and stderr of a command."""
+Run = Callable[[str], Ended]
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
-    """Exit code, stdout, stderr and folder of a command; all of them start together, which saves half of the time."""
-    common = {name: value for name, value in os.environ.items() if not name.startswith("HPSEARCH_")}
-    started: dict[str, tuple[subprocess.Popen[str], Path]] = {}
-    with ExitStack() as stack:
-        for command, environment in REAL.items():
-            folder = tmp_path_factory.mktemp("cli")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "hpsearch", *command.split()],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=folder,
-                env=common | environment | {"COLUMNS": "200", "NO_COLOR": "1"},
-            )
-            started[command] = (stack.enter_context(process), folder)
+@pytest.fixture
+def ended(workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """`hpsearch` in an empty folder, without a process of its own."""
 
-        def end(command: str) -> tuple[int, str, str, Path]:
-            process, folder = started[command]
-            said, complained = process.communicate(timeout=60)
-            return process.returncode, said, complained, folder
+    def run(command: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["hpsearch", *command.split()])
+        with pytest.raises(SystemExit) as exited:
+            app_module.main()
+        return (exited.value.code, *capfd.readouterr())
 
-        yield end
+    assert Path.cwd() == workplace
+    return run
+
+
+def really_ended(command: str) -> Ended:
+    """The same of a real `hpsearch`, which takes a second to load what it needs."""
+    words = [sys.executable, "-m", "hpsearch", *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_importing_the_command_line_imports_nothing_heavy() -> None:
@@ -125,13 +112,13 @@ def test_the_verbs_and_their_flags_are_these() -> None:
     assert surface == SURFACE
 
 
-def test_help_lists_every_verb_with_words(ended: Ended) -> None:
-    code, said, complained, folder = ended("--help")
+def test_help_lists_every_verb_with_words(ended: Run, workplace: Path) -> None:
+    code, said, complained = ended("--help")
     assert (code, complained) == (0, "")
     rows = {words[1]: words[2:-1] for line in said.splitlines() if len(words := line.split()) > 3}
     for verb in SURFACE:
         assert len(rows[verb]) >= 3, f"{verb} has no help"
-    assert list(folder.iterdir()) == []
+    assert list(workplace.iterdir()) == []
 
 
 def test_every_flag_of_every_verb_is_explained() -> None:
@@ -148,50 +135,51 @@ def test_every_flag_of_every_verb_is_explained() -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("run missing.yaml", "hpsearch: missing.yaml: there is no such file"),
         ("run study.yaml --frobnicate", "No such option: --frobnicate"),
         ("status --store postgresql://me:hunter2@host/db", "a password on the command line"),
     ],
 )
-def test_a_persons_mistake_ends_with_2_and_no_traceback(ended: Ended, command: str, words: str) -> None:
-    code, said, complained, folder = ended(command)
+def test_a_persons_mistake_ends_with_2(ended: Run, workplace: Path, command: str, words: str) -> None:
+    code, said, complained = ended(command)
     assert words in complained
     assert (code, said) == (2, "")
     assert "Traceback" not in complained
     assert "hunter2" not in complained
-    assert list(folder.iterdir()) == []
+    assert list(workplace.iterdir()) == []
 
 
-def test_a_store_that_does_not_answer_ends_with_1_and_words(ended: Ended) -> None:
-    code, said, complained, folder = ended("status demo")
+def test_a_real_hpsearch_ends_with_2_and_says_nothing_else(workplace: Path) -> None:
+    complaint = "hpsearch: missing.yaml: there is no such file\n"
+    assert really_ended("run missing.yaml") == (2, "", complaint)
+    assert list(workplace.iterdir()) == []
+
+
+def test_a_store_that_does_not_answer_ends_with_1_and_words(
+    ended: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPSEARCH_STORE", "postgresql+psycopg://me:hunter2@127.0.0.1:1/db")
+    code, said, complained = ended("status demo")
     assert (code, said) == (1, "")
     assert complained.startswith("hpsearch: the store postgresql+psycopg://me@127.0.0.1:1/db can't be reached:")
     assert "hunter2" not in complained
-    assert list(folder.iterdir()) == []
+    assert list(workplace.iterdir()) == []
 
 
-def test_an_empty_store_ends_with_0_and_what_to_do(ended: Ended) -> None:
-    code, said, complained, folder = ended("status")
+def test_an_empty_store_ends_with_0_and_what_to_do(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPSEARCH_STORAGE", "here")
+    code, said, complained = really_ended("status")
     assert (code, complained) == (0, "")
     assert said.strip().endswith("has no studies yet: hpsearch run STUDY_FILE makes one")
-    assert (folder / "here" / "hpsearch.db").exists()
+    assert (workplace / "here" / "hpsearch.db").exists()
 
 
 Main = Callable[..., tuple[object, str]]
 
 
 @pytest.fixture
-def main(workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
-    """`hpsearch` without a process of its own: its exit code, and what it says to stderr."""
-
-    def run(*arguments: str) -> tuple[object, str]:
-        monkeypatch.setattr(sys, "argv", ["hpsearch", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            app_module.main()
-        return exited.value.code, capfd.readouterr().err
-
-    assert Path.cwd() == workplace
-    return run
+def main(ended: Run) -> Main:
+    """The exit code of `hpsearch`, and what it says to stderr."""
+    return lambda *arguments: ended(" ".join(arguments))[::2]
 
 
 @pytest.mark.parametrize(

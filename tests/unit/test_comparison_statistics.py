@@ -27,6 +27,14 @@ CLASSES = ["red", "white", "platelet"]
 WORDS = ["two", "red", "blood", "cells", "and", "one", "white", "cell", "near", "the", "edge"]
 
 
+@pytest.fixture
+def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of hits over many studies does not depend on how finely each of them is drawn."""
+    monkeypatch.setattr("hpsearch.metrics.comparison.RESAMPLES", 500)
+    monkeypatch.setattr("hpsearch.metrics.comparison.SIGN_FLIPS", 999)
+    monkeypatch.setattr("hpsearch.metrics.comparison.SWAPS", 499)
+
+
 def rows_of_classes(draws: np.random.Generator, num_rows: int) -> tuple[list[str], list[str]]:
     """Answers whose chance to be right is 0.9, 0.6 and 0.3 by class: the true balanced accuracy is 0.6."""
     references = draws.choice(CLASSES, size=num_rows, p=[0.5, 0.3, 0.2]).tolist()
@@ -49,6 +57,7 @@ def test_the_interval_of_a_mean_covers_the_truth() -> None:
     assert 52 <= hits < STUDIES
 
 
+@pytest.mark.usefixtures("fewer_draws")
 def test_the_interval_of_balanced_accuracy_covers_the_truth() -> None:
     draws = np.random.default_rng(1)
     hits = 0
@@ -139,6 +148,7 @@ def test_pairing_finds_what_two_separate_samples_would_hide() -> None:
     assert paired_difference(a.tolist(), b.tolist()).shown
 
 
+@pytest.mark.usefixtures("fewer_draws")
 def test_where_there_is_no_difference_one_is_shown_in_about_one_of_twenty() -> None:
     draws = np.random.default_rng(6)
     false_alarms = sum(
@@ -172,7 +182,7 @@ def test_right_and_wrong_answers_are_compared_as_a_sign_test(num_better: int, ex
 
 def test_many_rows_are_tested_by_drawing() -> None:
     draws = np.random.default_rng(7)
-    found = paired_difference(draws.random(2_000).tolist(), draws.random(2_000).tolist())
+    found = paired_difference(draws.random(200).tolist(), draws.random(200).tolist())
     assert "9,999 random sign flips" in found.method
     assert 0.05 < found.p_value <= 1
 
@@ -200,6 +210,7 @@ def classes_of_two(draws: np.random.Generator, num_rows: int, better: float) -> 
     return references, answers[0], answers[1]
 
 
+@pytest.mark.usefixtures("fewer_draws")
 def test_without_a_difference_one_in_twenty_tests_of_a_class_metric_shows_one() -> None:
     draws = np.random.default_rng(4)
     shown = sum(score_difference(*classes_of_two(draws, 60, 0.0), "macro_f1").shown for _ in range(20))

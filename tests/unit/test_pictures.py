@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -184,10 +182,3 @@ def test_a_store_that_breaks_fails_no_run(three: Demo, monkeypatch: pytest.Monke
 def test_a_study_without_a_trial_has_no_picture(demo: Demo) -> None:
     assert draw_study(demo.store, demo.view, demo.study.storage, silent) == ""
     assert not demo.study.storage.plots("demo").exists()
-
-
-def test_what_only_tells_of_pictures_does_not_load_the_plotting_libraries() -> None:
-    code = "import hpsearch.watch.pictures, sys; print(*sys.modules)"
-    loaded = subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60).split()
-    assert "hpsearch.watch.pictures" in loaded
-    assert not {"matplotlib.figure", "seaborn", "torch"} & set(loaded)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,39 +249,18 @@ def test_a_writer_that_is_interrupted_leaves_no_rows(
     assert not (tmp_path / "train").exists()
 
 
-_SLOW_WRITER = """
-import sys
-from pathlib import Path
-from datasets import Dataset, disable_progress_bars
-from hpsearch.data.prepared import write_rows
-from hpsearch.data.rows import Row
+def test_two_processes_may_write_the_same_rows_at_once(
+    row: MakeRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the draft of one writer and its new name, another one comes and writes it all."""
+    path, save = tmp_path / "train", Dataset.save_to_disk
 
-disable_progress_bars()
-save = Dataset.save_to_disk
-
-def save_and_wait(table, path):
-    save(table, path)
-    print("saved", flush=True)
-    sys.stdin.readline()
-
-Dataset.save_to_disk = save_and_wait
-write_rows([Row("theirs", [{"role": "assistant", "content": "a"}], None, None, None, None, None)], Path(sys.argv[1]))
-"""
-
-
-def test_two_processes_may_write_the_same_rows_at_once(row: MakeRow, tmp_path: Path) -> None:
-    path = tmp_path / "train"
-    with subprocess.Popen(
-        [sys.executable, "-c", _SLOW_WRITER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "saved\n"
+    def save_and_be_overtaken(table: Dataset, draft: str) -> None:
+        save(table, draft)
+        monkeypatch.setattr(Dataset, "save_to_disk", save)
         write_rows([row(1)], path)
-        _, complaints = other.communicate("go on\n")
-    assert (other.returncode, complaints) == (0, "")
+
+    monkeypatch.setattr(Dataset, "save_to_disk", save_and_be_overtaken)
+    write_rows([row(2)], path)
     assert [found.name for found in tmp_path.iterdir()] == ["train"]
     assert [row["id"] for row in loaded(path)] == ["1"]
