@@ -17,7 +17,7 @@ from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder, find_run
 from hpsearch.scores import Comparison
 from hpsearch.watch.comparison import comparison_table, comparison_words
-from tests.unit.answer_fixtures import Say, answering, trained
+from tests.unit.answer_fixtures import Say, answering, done_once, trained
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import plays
@@ -55,10 +55,13 @@ def rows(desk: Desk) -> Desk:
 @pytest.fixture
 def pair(rows: Desk) -> list[RunFolder]:
     """A run that knows all answers but for one in five, and one that knows none."""
-    return [
-        evaluated(rows, "good", right_but_for(3, 4)),
-        evaluated(rows, "bad", lambda *_: "?", "training.seed=7"),
-    ]
+
+    def work(desk: Desk) -> None:
+        evaluated(desk, "good", right_but_for(3, 4))
+        evaluated(desk, "bad", lambda *_: "?", "training.seed=7")
+
+    done_once(rows, work, "good and bad")
+    return [RunFolder(rows.storage.runs / name) for name in ("good", "bad")]
 
 
 def compared(desk: Desk, *folders: RunFolder, prompt: Any = "none", common: bool = False) -> Comparison:
