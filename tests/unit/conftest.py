@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import alembic.util
 import pytest
+import typer.main
 
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.rows import ReadRows, Row
@@ -31,6 +35,22 @@ def few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         return
     for name, number in {"RESAMPLES": 100, "SIGN_FLIPS": 399, "SWAPS": 199}.items():
         monkeypatch.setattr(f"hpsearch.metrics.comparison.{name}", number)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    """What a process does about once, and the tests would do again for each command line and for each store: Typer
+    makes commands of functions, and alembic loads migrations. Its env.py is no module but what it does: never kept.
+    """
+    load, keep = alembic.util.load_python_file, cache(alembic.util.load_python_file)
+
+    def load_file(folder: Path, name: str) -> ModuleType:
+        return load(folder, name) if name == "env.py" else keep(folder, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alembic.util.load_python_file", load_file)
+        patch.setattr("typer.main.get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")
