@@ -42,14 +42,16 @@ def run(
     set_: SetOption = None,
 ) -> None:
     """Search: create the study or resume it, and work until all of its trials are done."""
-    from hpsearch.launch.local import default_num_workers
     from hpsearch.spec import load_study
+
+    overrides = [*(set_ or []), *([f"search.trials={trials}"] if trials else [])]
+    file = load_study(study_file, overrides)  # a mistake in it is told before the libraries are loaded
+
+    from hpsearch.launch.local import default_num_workers
     from hpsearch.watch.console import open_console
     from hpsearch.worker.opening import open_study
     from hpsearch.worker.stopping import StopFlag
 
-    overrides = [*(set_ or []), *([f"search.trials={trials}"] if trials else [])]
-    file = load_study(study_file, overrides)
     console = open_console()
     storage = storage_folder()
     with open_store(store) as opened:

@@ -16,12 +16,14 @@ def show(
 ) -> None:
     """The splits, and a few examples as the model will see them: what is masked, what is learned."""
     from hpsearch.spec import load_study
+
+    file = load_study(study_file, set_)  # a mistake in it is told before the libraries are loaded
+
     from hpsearch.watch.console import open_console
     from hpsearch.watch.examples import example_panel, splits_table
     from hpsearch.worker.opening import prepare_study
 
     console = open_console()
-    file = load_study(study_file, set_)
     with telling(console) as tell:
         prepared = prepare_study(file, storage_folder(), trainer_starter("inspection"), tell, examples)
     console.print(splits_table(file.spec, prepared.manifest))
