@@ -33,12 +33,14 @@ def run_folder(path: Path) -> TrialFolder:
     return folder
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_has_its_picture_and_one_line_tells_of_it(workplace: Path) -> None:
     told = draw_run(run_folder(workplace / "run"), workplace / "run" / "plots")
     assert told == "plots: loss in run/plots"
     assert sorted(file.name for file in (workplace / "run" / "plots").iterdir()) == ["loss.png", "loss.svg"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_evaluation_has_its_pictures_and_an_older_ones_go(workplace: Path) -> None:
     assert draw_evaluation(evaluation(), workplace) == "plots: scores, confusion, classes in ."
     assert len(list(workplace.iterdir())) == 6
