@@ -18,6 +18,7 @@ from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from hpsearch.worker.opening import StartTrainer, answers_config, prepare_study, rows_config
 from hpsearch.worker.stopping import StopFlag
+from hpsearch.worker.trainer_process import one_trainer
 
 
 class RunFolder(TrialFolder):
@@ -116,10 +117,11 @@ def train_final(
         if checkpoint and not resume:
             at = checkpoint.name.replace("checkpoint-", "step ")
             raise InputError(f"{folder.path} was interrupted at {at}: continue with --resume, or --restart")
-    else:
-        _prepare(file, folder, storage, start_trainer, tell)
-    folder.result.unlink(missing_ok=True)
-    return run_to_end(folder, start_trainer, stop, watch)
+    with one_trainer(start_trainer) as lend:
+        if not folder.config.exists():
+            _prepare(file, folder, storage, lend, tell)
+        folder.result.unlink(missing_ok=True)
+        return run_to_end(folder, lend, stop, watch)
 
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:

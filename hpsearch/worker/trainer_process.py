@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +39,9 @@ class Trainer(Protocol):
     """What a worker needs of a trainer. `fake.FakeTrainer` is the other implementation."""
 
     pid: int
-    device: str
+
+    @property
+    def device(self) -> str: ...
 
     def send(self, command: Command) -> None: ...
 
@@ -120,6 +123,40 @@ class TrainerProcess:
         told = [log for log in self._logs if log.last_line()]
         last = f"last words in {told[-1].file}: {told[-1].last_line()}" if told else "it left no words"
         return f"the trainer process ended with {how}{hint}; {last}"
+
+
+@contextlib.contextmanager
+def one_trainer(start: Callable[[], Trainer]) -> Iterator[Callable[[], Trainer]]:
+    """Lends the same process to one job after the other: starting one takes seconds. It ends with the last of them."""
+    lent: list[_Lent] = []
+
+    def lend() -> Trainer:
+        if not lent:
+            lent.append(_Lent(start()))
+        return lent[0]
+
+    try:
+        yield lend
+    finally:
+        for trainer in lent:
+            trainer.lender.end()
+
+
+class _Lent:
+    """A trainer that whoever borrows it can't end."""
+
+    def __init__(self, lender: Trainer) -> None:
+        self.lender = lender
+        self.pid = lender.pid
+        self.send = lender.send
+        self.next_event = lender.next_event
+
+    @property
+    def device(self) -> str:
+        return self.lender.device
+
+    def end(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
