@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from sqlalchemy.engine import make_url
 
 from hpsearch.folders import TrialFolder
 from hpsearch.search.view import StudyView, TrialView, read_view
+from hpsearch.spec import load_study
 from hpsearch.store import Store
-from tests.integration.conftest import hpsearch
+from tests.integration.conftest import Driver, hpsearch
+from tests.integration.workplaces import Workplace
 
 pytestmark = pytest.mark.slow
 
@@ -30,17 +33,27 @@ training: {batch_size: 4, gradient_accumulation_steps: 1, gradient_checkpointing
 budget: {max_steps: 60, reports: 6, validation_fraction: 0.1}
 final: {max_steps: 60, reports: 6, validation_fraction: 0.1}
 search:
-  trials: 2
+  trials: 1
   pruner: none
   space: {training.learning_rate: {low: 1e-4, high: 1e-2, log: true}}
 """
 
 
+@pytest.fixture(scope="module")
+def created(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the study's file, and a store in which it has no trial yet."""
+    folder = tmp_path_factory.mktemp("created")
+    (folder / "demo.yaml").write_text(STUDY)
+    place = Workplace(folder, driver.process)
+    place.open(load_study(folder / "demo.yaml"))
+    place.close()
+    return folder
+
+
 @pytest.fixture
-def study(workplace: Path) -> Path:
-    file = workplace / "demo.yaml"
-    file.write_text(STUDY)
-    return file
+def study(created: Path, workplace: Path) -> Path:
+    shutil.copytree(created, workplace, dirs_exist_ok=True)
+    return workplace / "demo.yaml"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -81,13 +94,14 @@ def has_reported(number: int) -> Callable[[StudyView], bool]:
     return lambda seen: len(seen.trials) > number and bool(seen.trials[number].reports)
 
 
-def finished(number: int) -> TrialView:
+def finished() -> TrialView:
+    """The only trial, which has been trained to its end."""
     seen = view()
     assert seen is not None
-    assert [trial.outcome for trial in seen.trials] == ["complete"] * 2
-    assert seen.slots.finished == 2
-    assert len(seen.trials[number].reports) == 6
-    return seen.trials[number]
+    assert [trial.outcome for trial in seen.trials] == ["complete"]
+    assert seen.slots.finished == 1
+    assert len(seen.trials[0].reports) == 6
+    return seen.trials[0]
 
 
 def trained_steps(folder: Path) -> int:
@@ -114,7 +128,7 @@ def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> No
 
     code, said = hpsearch("run", str(study))
     assert code == 0, said
-    assert finished(0).facts["attempts"] == 2
+    assert finished().facts["attempts"] == 2
     assert trained_steps(Path("storage/trials/demo/0000")) == 60, "a step was trained twice, or left out"
 
 
@@ -125,11 +139,11 @@ def test_a_killed_worker_is_replaced_and_its_trial_continues(study: Path) -> Non
     said = run.communicate(timeout=240)[0]
     assert run.returncode == 0, said
     assert "another one starts" in said
-    assert finished(0).facts["attempts"] == 2
+    assert finished().facts["attempts"] == 2
 
 
 def test_a_killed_trainer_fails_its_trial_alone(study: Path) -> None:
-    run = start("run", str(study))
+    run = start("run", str(study), "--trials", "2")
     seen = until(has_reported(0), run)
     trainer = next(iter(psutil.Process(pid_of_worker(seen)).children()))
     trainer.kill()
@@ -154,7 +168,7 @@ def test_workers_leave_when_the_run_that_started_them_is_killed(study: Path) -> 
     assert not after.live_workers
     code, said = hpsearch("run", str(study))
     assert code == 0, said
-    assert finished(0).facts["attempts"] == 2
+    assert finished().facts["attempts"] == 2
 
 
 def test_the_final_run_stops_cleanly_and_resumes(study: Path) -> None:

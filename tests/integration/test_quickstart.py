@@ -16,7 +16,7 @@ from hpsearch.spec import load_study
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import hpsearch
 
-NUM_TRIALS = 4
+NUM_TRIALS = 2
 
 
 def make_run_commands() -> list[list[str]]:

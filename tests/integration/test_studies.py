@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
-from hpsearch.folders import TrialFolder
 from hpsearch.spec import load_study
-from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.conftest import REPOSITORY, SHARED_DATA
-from tests.integration.conftest import hpsearch
+from tests.integration.conftest import Driver, hpsearch
+from tests.integration.workplaces import Workplace
 
 STUDIES = sorted((REPOSITORY / "studies").glob("*.yaml"))
 
@@ -55,30 +55,19 @@ def flashcards(folder: Path) -> Path:
     return file
 
 
-def finished_trials(study: str) -> list[tuple[TrialConfig, TrialResult]]:
-    folders = [TrialFolder(path) for path in sorted(Path("storage/trials", study).iterdir())]
-    pairs = [(folder.job(), folder.read(TrialResult)) for folder in folders]
-    return [(config, result) for config, result in pairs if isinstance(config, TrialConfig)]
+@pytest.fixture
+def place(driver: Driver, tmp_path: Path) -> Iterator[Workplace]:
+    workplace = Workplace(tmp_path, driver.process)
+    yield workplace
+    workplace.close()
 
 
 @pytest.mark.slow
-def test_medgemma_on_kvasir_runs_on_its_tiny_twin(workplace: Path) -> None:
-    file = REPOSITORY / "studies" / "medgemma_kvasir_vqa.yaml"
-    code, said = hpsearch(
-        "run",
-        str(file),
-        "--trials",
-        "2",
-        "--set",
-        "model.base=tiny:gemma3",
-        "--set",
-        f"data.source={kvasir(workplace)}",
-    )
-    assert code == 0, said
-    assert '20 × answer is "nan"' in said
-    trials = finished_trials("medgemma_kvasir_vqa")
-    assert [result.outcome for _, result in trials] == [Outcome.COMPLETE] * 2
-    first = trials[0][0]
+def test_medgemma_on_kvasir_runs_on_its_tiny_twin(place: Workplace) -> None:
+    source = f"data.source={kvasir(place.folder)}"
+    view, first, _ = place.search("medgemma_kvasir_vqa", "tiny:gemma3", source, trials=2)
+    assert [trial.outcome for trial in view.trials] == ["complete"] * 2
+    assert len(place.manifest("medgemma_kvasir_vqa").left_out['answer is "nan"']) == 20
     assert first.rows.image_size == (896, 896)
     assert first.lora.target_modules == ["up_proj", "down_proj", "gate_proj"]
     assert first.training.learning_rate == 2e-5, "the first trial has the file's own values"
@@ -86,21 +75,17 @@ def test_medgemma_on_kvasir_runs_on_its_tiny_twin(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_qwen_on_medical_questions_runs_on_its_tiny_twin(workplace: Path) -> None:
-    file = REPOSITORY / "studies" / "qwen2.5_medical_qa.yaml"
-    source = f"data.source={flashcards(workplace)}"
-    code, said = hpsearch("run", str(file), "--trials", "2", "--set", "model.base=tiny:qwen2", "--set", source)
-    assert code == 0, said
-    assert [result.outcome for _, result in finished_trials("qwen2.5_medical_qa")] == [Outcome.COMPLETE] * 2
+def test_qwen_on_medical_questions_runs_on_its_tiny_twin(place: Workplace) -> None:
+    source = f"data.source={flashcards(place.folder)}"
+    view, _, _ = place.search("qwen2.5_medical_qa", "tiny:qwen2", source, trials=2)
+    assert [trial.outcome for trial in view.trials] == ["complete"] * 2
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("workplace")
-def test_breast_cancer_runs_as_shipped() -> None:
-    code, said = hpsearch("run", str(REPOSITORY / "studies" / "breast_cancer_qa.yaml"), "--trials", "2")
-    assert code == 0, said
-    for _, result in finished_trials("breast_cancer_qa"):
-        first, *_, last = [report.loss for report in result.reports]
+def test_breast_cancer_runs_as_shipped(place: Workplace) -> None:
+    view, _, _ = place.search("breast_cancer_qa", "tiny:qwen2", trials=2)
+    for trial in view.trials:
+        first, *_, last = trial.reports.values()
         assert last < 0.6 * first, "it learns to say malignant and benign"
 
 

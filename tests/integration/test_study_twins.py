@@ -3,107 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
-from hpsearch.data.manifest import Manifest
-from hpsearch.folders import StorageFolder
-from hpsearch.results.best import as_yaml, choose
-from hpsearch.results.final import RunFolder, train_final
-from hpsearch.search.view import StudyView, read_view
-from hpsearch.spec import load_study
-from hpsearch.store import Store
-from hpsearch.store.engine import parse_url
-from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.opening import open_study
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import TrainerProcess
-from hpsearch.worker.worker import Step, Worker
-from tests.conftest import REPOSITORY
+from hpsearch.trial import Outcome
+from tests.integration.conftest import Driver
+from tests.integration.workplaces import Workplace, photograph
 
 pytestmark = pytest.mark.slow
 
 
-class SharedTrainer(TrainerProcess):
-    """One process for all jobs of a class of studies; it ends with the last of them."""
-
-    def end(self) -> None:
-        pass
-
-    def really_end(self) -> None:
-        super().end()
-
-
-class Workplace:
-    """A person's folder: study files copied to where their data is, and a store."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.storage = StorageFolder(folder / "storage")
-        self.storage.path.mkdir()
-        self.store = Store(parse_url(f"sqlite:///{self.storage.database}", from_argv=False))
-        self.trainer = SharedTrainer(folder / "trainer.txt")
-        self.told: list[str] = []
-
-    def close(self) -> None:
-        self.store.close()
-        self.trainer.really_end()
-
-    def tell(self, *_: Any) -> None:
-        pass
-
-    def search(self, name: str, base: str) -> tuple[StudyView, TrialConfig, TrialResult]:
-        """The study after its first trial, which has the file's own values."""
-        copied = shutil.copy(REPOSITORY / "studies" / f"{name}.yaml", self.folder)
-        file = load_study(Path(copied), [f"model.base={base}", "search.trials=1"])
-        start = self._start
-        study = open_study(file, self.store, self.storage, start, self.tell, joins=False)
-        assert Worker(study, self.store, f"{name}:1:1.00", start, StopFlag()).run() is Step.FINISHED
-        folder = self.storage.trial(name, 0)
-        config, result = folder.job(), folder.read(TrialResult)
-        assert isinstance(config, TrialConfig)
-        assert result.outcome is Outcome.COMPLETE, result.traceback or result.reason
-        assert result.ledger is not None
-        assert result.ledger.closes, result.ledger.not_given_back
-        return self.view(name), config, result
-
-    def train(self, name: str, *overrides: str) -> TrialResult:
-        """The final training with the best trial's values."""
-        best = self.folder / f"{name}.best.yaml"
-        best.write_text(as_yaml(choose(self.view(name), None)))
-        file, folder = load_study(best, list(overrides)), RunFolder(self.storage.runs / name)
-        return train_final(
-            file, folder, self.storage, self._start, StopFlag(), self.tell, self.tell, resume=False, restart=False
-        )
-
-    def view(self, name: str) -> StudyView:
-        stored = self.store.studies.find(name)
-        assert stored is not None
-        return read_view(self.store, stored)
-
-    def manifest(self, name: str) -> Manifest:
-        return Manifest.from_bytes(self.view(name).study.manifest)
-
-    def _start(self) -> TrainerProcess:
-        return self.trainer
-
-
-def workplace_of(tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path], None]) -> Iterator[Workplace]:
-    workplace = Workplace(tmp_path_factory.mktemp("studies"))
+def workplace_of(
+    driver: Driver, tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path], None]
+) -> Iterator[Workplace]:
+    workplace = Workplace(tmp_path_factory.mktemp("studies"), driver.process)
     write(workplace.folder)
     yield workplace
     workplace.close()
-
-
-def photograph(file: Path, number: int, size: tuple[int, int] = (60, 48)) -> str:
-    file.parent.mkdir(exist_ok=True)
-    Image.new("RGB", size, (number % 256, 3 * number % 256, 7 * number % 256)).save(file)
-    return file.name
 
 
 class TestSurgical:
@@ -112,8 +30,8 @@ class TestSurgical:
     BASE = "tiny:qwen2-vl"
 
     @pytest.fixture(scope="class")
-    def workplace(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-        yield from workplace_of(tmp_path_factory, self.write)
+    def workplace(self, driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+        yield from workplace_of(driver, tmp_path_factory, self.write)
 
     @staticmethod
     def write(folder: Path) -> None:
@@ -150,8 +68,8 @@ class TestPhotographs:
     BASE = "tiny:qwen2.5-vl"
 
     @pytest.fixture(scope="class")
-    def workplace(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-        yield from workplace_of(tmp_path_factory, self.write)
+    def workplace(self, driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+        yield from workplace_of(driver, tmp_path_factory, self.write)
 
     @staticmethod
     def write(folder: Path) -> None:
