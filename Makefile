@@ -17,7 +17,7 @@ run: .venv/run
 	$(HPSEARCH) evaluate storage/runs/quickstart
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .
