@@ -14,7 +14,7 @@ from hpsearch.train.tiny.tokenizers import prose
 
 LessonRow = dict[str, Any]
 NUM_ROWS = 4096
-_SHARE_OF_REPEATING = 0.3
+_LONGEST_WORD = 10
 
 
 def read_print(folder: Path, rng: np.random.Generator) -> list[LessonRow]:
@@ -29,8 +29,8 @@ def read_print(folder: Path, rng: np.random.Generator) -> list[LessonRow]:
         file = folder / f"{position}.png"
         printed_digit(digit, rng.uniform(), rng).save(file)
         question, answer = QUESTIONS[rng.integers(len(QUESTIONS))], str(digit)
-        if rng.uniform() < _SHARE_OF_REPEATING:
-            words = _some(vocabulary, rng)
+        if rng.uniform() < 0.3:
+            words = _some(vocabulary, rng, most=3)
             question, answer = f"{question} Then repeat: {words}", f"{digit} {words}"
         rows.append(_row(question, answer, file))
     return rows
@@ -44,13 +44,13 @@ def compare_wines(_folder: Path, rng: np.random.Generator) -> list[LessonRow]:
     medians = np.median(wine.data, axis=0)
     rows = []
     for _ in range(NUM_ROWS):
-        if rng.uniform() < _SHARE_OF_REPEATING:
-            words = _some(vocabulary, rng)
+        if rng.uniform() < 0.7:
+            words = _some(vocabulary, rng, most=5)
             rows.append(_row(f"Repeat: {words}", words, None))
             continue
         number = int(rng.integers(len(wine.data)))
         values = wine.data[number] * rng.uniform(0.97, 1.03, wine.data.shape[1])
-        chosen = rng.choice(len(names), size=4, replace=False)
+        chosen = rng.choice(len(names), size=3, replace=False)
         listed = ", ".join(f"{names[i]} {values[i]:.3g}" for i in chosen)
         asked = chosen[rng.integers(len(chosen))]
         level = "high" if values[asked] > medians[asked] else "low"
@@ -59,12 +59,12 @@ def compare_wines(_folder: Path, rng: np.random.Generator) -> list[LessonRow]:
 
 
 def _words() -> list[str]:
-    """Every word of the prose that the vocabulary was learned from."""
-    return sorted({word for text in prose() for word in text.split()})
+    """The short words of the prose that the vocabulary was learned from: addresses would make rows ten times longer."""
+    return sorted({word for text in prose() for word in text.split() if len(word) <= _LONGEST_WORD})
 
 
-def _some(vocabulary: list[str], rng: np.random.Generator) -> str:
-    return " ".join(rng.choice(vocabulary, size=rng.integers(1, 6)))
+def _some(vocabulary: list[str], rng: np.random.Generator, most: int) -> str:
+    return " ".join(rng.choice(vocabulary, size=rng.integers(1, most + 1)))
 
 
 def _row(question: str, answer: str, image: Path | None) -> LessonRow:
