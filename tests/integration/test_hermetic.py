@@ -34,7 +34,11 @@ def others(config: TrialConfig, number: int) -> TrialConfig:
 
 
 def test_a_twentieth_trial_has_the_losses_of_a_first_one(
-    start_driver: Callable[[], Driver], text_rows: tuple[Path, Path], image_rows: tuple[Path, Path], tmp_path: Path
+    driver: Driver,
+    start_driver: Callable[[], Driver],
+    text_rows: tuple[Path, Path],
+    image_rows: tuple[Path, Path],
+    tmp_path: Path,
 ) -> None:
     """Of a language and of a vision-language model, whose trials alternate: each is loaded again and again, too."""
     configs = {
@@ -43,13 +47,12 @@ def test_a_twentieth_trial_has_the_losses_of_a_first_one(
             text_config(image_rows), task="vlm-sft", model__base="tiny:gemma3", lora__vision=True, lora__dropout=0.2
         ),
     }
-    warm = start_driver()
     for number in range(19):
         name = "text" if number < 7 or number > 15 else "image"
-        losses(warm.run(tmp_path / str(number), others(configs[name], number)))
+        losses(driver.run(tmp_path / str(number), others(configs[name], number)))
     for name, config in configs.items():
         fresh = losses(start_driver().run(tmp_path / f"{name}-fresh", config))
-        assert losses(warm.run(tmp_path / f"{name}-warm", config)) == fresh, "not bit for bit the same"
+        assert losses(driver.run(tmp_path / f"{name}-warm", config)) == fresh, "not bit for bit the same"
 
 
 def test_another_seed_gives_other_losses(driver: Driver, text_rows: tuple[Path, Path], tmp_path: Path) -> None:

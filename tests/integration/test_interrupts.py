@@ -132,27 +132,23 @@ def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> No
     assert trained_steps(Path("storage/trials/demo/0000")) == 60, "a step was trained twice, or left out"
 
 
-def test_a_killed_worker_is_replaced_and_its_trial_continues(study: Path) -> None:
-    run = start("run", str(study))
-    seen = until(has_reported(0), run)
-    os.kill(pid_of_worker(seen), signal.SIGKILL)
-    said = run.communicate(timeout=240)[0]
-    assert run.returncode == 0, said
-    assert "another one starts" in said
-    assert finished().facts["attempts"] == 2
-
-
-def test_a_killed_trainer_fails_its_trial_alone(study: Path) -> None:
+def test_a_killed_trainer_fails_its_trial_alone_and_a_killed_worker_none(study: Path) -> None:
     run = start("run", str(study), "--trials", "2")
     seen = until(has_reported(0), run)
     trainer = next(iter(psutil.Process(pid_of_worker(seen)).children()))
     trainer.kill()
+    seen = until(has_reported(1), run)
+    os.kill(pid_of_worker(seen), signal.SIGKILL)
     said = run.communicate(timeout=240)[0]
     assert run.returncode == 0, said
+    assert "another one starts" in said
     after = view()
     assert after is not None
-    assert [trial.outcome for trial in after.trials] == ["failed", "complete"]
-    assert "signal 9" in after.trials[0].facts["reason"]
+    failed, continued = after.trials
+    assert (failed.outcome, continued.outcome) == ("failed", "complete")
+    assert "signal 9" in failed.facts["reason"]
+    assert continued.facts["attempts"] == 2
+    assert len(continued.reports) == 6
 
 
 def test_workers_leave_when_the_run_that_started_them_is_killed(study: Path) -> None:
