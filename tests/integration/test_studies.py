@@ -123,23 +123,29 @@ search:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.needs_shared_data
-@pytest.mark.parametrize(
-    ("text", "data", "words"),
-    [
-        (MEDQUAD, "medquad/medquad.jsonl", ["48 × duplicate of another row", "× longer than 200 tokens", "careful:"]),
-        (BCCD, "bccd/bccd_vqa.jsonl", ["rows: train 820, test 288, validation 348"]),
-    ],
-)
-def test_real_data_runs_from_a_study_file_alone(workplace: Path, text: str, data: str, words: list[str]) -> None:
+def real_data(text: str, data: str, folder: Path) -> Path:
+    """A study file on real data, and nothing else."""
     source = SHARED_DATA / data
     if not source.exists():
         pytest.skip(f"{source} is not there")
-    file = workplace / "study.yaml"
+    file = folder / "study.yaml"
     file.write_text(text.replace("SOURCE", str(source)))
-    code, said = hpsearch("run", str(file))
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.needs_shared_data
+def test_real_questions_run_from_a_study_file_alone(workplace: Path) -> None:
+    code, said = hpsearch("run", str(real_data(MEDQUAD, "medquad/medquad.jsonl", workplace)))
     assert code == 0, said
-    for word in words:
+    for word in ["48 × duplicate of another row", "× longer than 200 tokens", "careful:", "2 complete"]:
         assert word in said
-    assert "2 complete" in said
+
+
+@pytest.mark.slow
+@pytest.mark.needs_shared_data
+def test_real_photographs_run_from_a_study_file_alone(place: Workplace) -> None:
+    place.run(load_study(real_data(BCCD, "bccd/bccd_vqa.jsonl", place.folder)))
+    assert [trial.outcome for trial in place.view("bccd").trials] == ["complete"] * 2
+    rows = {split: len(rows) for split, rows in place.manifest("bccd").splits.items()}
+    assert rows == {"train": 820, "test": 288, "validation": 348}

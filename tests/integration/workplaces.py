@@ -57,8 +57,7 @@ class Workplace:
         """The study after its trials, and the first of them, which has the file's own values."""
         copied = shutil.copy(REPOSITORY / "studies" / f"{name}.yaml", self.folder)
         file = load_study(Path(copied), [f"model.base={base}", f"search.trials={trials}", *overrides])
-        study = self.open(file)
-        assert Worker(study, self.store, f"{name}:1:1.00", self._start, StopFlag()).run() is Step.FINISHED
+        self.run(file)
         folder = self.storage.trial(name, 0)
         config, result = folder.job(), folder.read(TrialResult)
         assert isinstance(config, TrialConfig)
@@ -66,6 +65,11 @@ class Workplace:
         assert result.ledger is not None
         assert result.ledger.closes, result.ledger.not_given_back
         return self.view(name), config, result
+
+    def run(self, file: StudyFile) -> None:
+        """All trials of the study."""
+        worker = Worker(self.open(file), self.store, f"{file.spec.study}:1:1.00", self._start, StopFlag())
+        assert worker.run() is Step.FINISHED
 
     def open(self, file: StudyFile) -> OpenStudy:
         """Creates the study, or resumes it."""
