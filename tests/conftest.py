@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What the libraries hold is not searched for garbage again and again: a twentieth of the unit tests' time."""
+    """What the libraries hold is not searched for garbage again and again."""
     gc.freeze()
 
 

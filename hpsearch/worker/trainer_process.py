@@ -128,32 +128,32 @@ class TrainerProcess:
 @contextlib.contextmanager
 def one_trainer(start: Callable[[], Trainer]) -> Iterator[Callable[[], Trainer]]:
     """Lends the same process to one job after the other: starting one takes seconds. It ends with the last of them."""
-    lent: list[_Lent] = []
+    started: list[Trainer] = []
 
     def lend() -> Trainer:
-        if not lent:
-            lent.append(_Lent(start()))
-        return lent[0]
+        if not started:
+            started.append(start())
+        return Lent(started[0])
 
     try:
         yield lend
     finally:
-        for trainer in lent:
-            trainer.lender.end()
+        for trainer in started:
+            trainer.end()
 
 
-class _Lent:
-    """A trainer that whoever borrows it can't end."""
+class Lent:
+    """A trainer that outlives whoever borrows it."""
 
-    def __init__(self, lender: Trainer) -> None:
-        self.lender = lender
-        self.pid = lender.pid
-        self.send = lender.send
-        self.next_event = lender.next_event
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.pid = trainer.pid
+        self.send = trainer.send
+        self.next_event = trainer.next_event
 
     @property
     def device(self) -> str:
-        return self.lender.device
+        return self._trainer.device
 
     def end(self) -> None:
         pass

@@ -18,7 +18,7 @@ from hpsearch.protocol import Continue, Done, Event, Reported, Run, Stop
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
-from tests.integration.workplaces import SharedTrainer
+from hpsearch.worker.trainer_process import TrainerProcess
 
 ROWS = RowsConfig(row_format="question-answer", image_size=None, system_prompt=None, max_tokens=256)
 
@@ -27,7 +27,7 @@ class Driver:
     """Sends folders to one trainer process and answers its reports."""
 
     def __init__(self, log: Path) -> None:
-        self.process = SharedTrainer(log)
+        self.process = TrainerProcess(log)
         self.was_clean = True
 
     def run(
@@ -62,7 +62,7 @@ def start_driver(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
 
     yield start
     for driver in drivers:
-        driver.process.really_end()
+        driver.process.end()
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +70,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """One warm trainer process for all tests that leave it clean: starting one takes longer than most trials."""
     driver = Driver(tmp_path_factory.mktemp("warm") / "trainer.txt")
     yield driver
-    driver.process.really_end()
+    driver.process.end()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from PIL import Image
 from hpsearch.cli import main
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
-from hpsearch.worker.trainer_process import TrainerProcess
+from hpsearch.worker.trainer_process import Lent
+from tests.integration.conftest import Driver
 from tests.unit.worker_fixtures import Demo, new_demo, plays, steadily
 
 pytestmark = pytest.mark.slow
@@ -61,29 +62,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         yield Desk(folder, demo, demo.trials)
 
 
-class SharedTrainer(TrainerProcess):
-    """A real trainer that goes on to the next command: most of its time is the import of its libraries."""
-
-    def end(self) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedTrainer]:
-    trainer = SharedTrainer(tmp_path_factory.mktemp("trainer") / "log.txt")
-    yield trainer
-    TrainerProcess.end(trainer)
-
-
 @pytest.fixture
 def complaint(
-    desk: Desk, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    desk: Desk, driver: Driver, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """What `hpsearch run` says to stderr about a file; the exit code is 2, and the store is as it was."""
     for name in ("HPSEARCH_STORE", "HPSEARCH_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(desk.folder)
-    monkeypatch.setattr("hpsearch.worker.trainer_process.TrainerProcess", lambda _: trainer)
+    monkeypatch.setattr("hpsearch.worker.trainer_process.TrainerProcess", lambda _: Lent(driver.process))
     monkeypatch.setattr(sys, "argv", ["hpsearch", "run", "wrong.yaml"])
 
     def complain(*, asks_trainer: bool = True, **wrong: str) -> str:

@@ -20,25 +20,15 @@ from hpsearch.store.engine import parse_url
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from hpsearch.worker.opening import OpenStudy, open_study
 from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import TrainerProcess
+from hpsearch.worker.trainer_process import Lent, TrainerProcess
 from hpsearch.worker.worker import Step, Worker
 from tests.conftest import REPOSITORY
-
-
-class SharedTrainer(TrainerProcess):
-    """A process that outlives its workers: who starts one ends it with `really_end`."""
-
-    def end(self) -> None:
-        pass
-
-    def really_end(self) -> None:
-        super().end()
 
 
 class Workplace:
     """Study files copied to where their data is, a store, and a trainer."""
 
-    def __init__(self, folder: Path, trainer: SharedTrainer) -> None:
+    def __init__(self, folder: Path, trainer: TrainerProcess) -> None:
         self.folder = folder
         self.storage = StorageFolder(folder / "storage")
         self.storage.path.mkdir()
@@ -92,8 +82,8 @@ class Workplace:
     def manifest(self, name: str) -> Manifest:
         return Manifest.from_bytes(self.view(name).study.manifest)
 
-    def _start(self) -> TrainerProcess:
-        return self._trainer
+    def _start(self) -> Lent:
+        return Lent(self._trainer)
 
 
 def photograph(file: Path, number: int, size: tuple[int, int] = (60, 48)) -> str:

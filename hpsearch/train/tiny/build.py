@@ -109,7 +109,7 @@ def _pretrain(model: Any, batches: Iterator[Batch], recipe: Recipe, tell_step: C
 
 
 def _loss(model: Any, batch: Batch) -> torch.Tensor:
-    """The model's own loss, without logits for the tokens that are not learned: they'd cost a third of each step."""
+    """The model's own loss, without logits where nothing is learned: they'd cost a sixth to a half of a step."""
     labels = batch.pop("labels")[:, 1:]
     hidden = model.model(**batch).last_hidden_state[:, :-1]
     learned = labels != IGNORED
