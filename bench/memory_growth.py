@@ -20,8 +20,8 @@ from bench.comparison import Comparison, Finding, NotMeasured, Say, Side
 from bench.naive_loop import DONE
 from bench.searches import RunningSearch, running_search
 from bench.shapes import Shape, chosen
+from hpsearch.bridge.witness import device_bytes, host_bytes
 from hpsearch.trial import MIB
-from hpsearch.worker.witness import device_bytes, host_bytes
 
 OURS, NAIVE = "hpsearch's trainer", "hand-written loop"
 

@@ -12,14 +12,14 @@ from datasets import disable_progress_bars
 from optuna.trial import TrialState
 
 from bench.shapes import NUM_TRAIN_ROWS, NUM_VALIDATION_ROWS, Shape
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import TrainerProcess
 from hpsearch.folders import StorageFolder
 from hpsearch.spec import load_study
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.workers import own_worker_id
-from hpsearch.worker.opening import OpenStudy, open_study
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import TrainerProcess
+from hpsearch.study.open import OpenStudy, open_study
 from hpsearch.worker.worker import Worker
 
 

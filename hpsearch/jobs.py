@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,9 @@ from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.study import Task
 from hpsearch.trial import AnswersConfig, Record, RowsConfig, TrialConfig
+
+Tell = Callable[[str, int, int], None]
+"""Progress for a person: what is being done, how many are done, how many there are."""
 
 
 class InspectionConfig(Record):

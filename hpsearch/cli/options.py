@@ -14,10 +14,10 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hpsearch.bridge.trainer_process import StartTrainer
     from hpsearch.folders import StorageFolder
-    from hpsearch.protocol import Tell
+    from hpsearch.jobs import Tell
     from hpsearch.store import Store, StoredStudy
-    from hpsearch.worker.opening import StartTrainer
 
 StudyFileArgument = Annotated[Path, typer.Argument(help="a study file", show_default=False)]
 StoreOption = Annotated[
@@ -84,7 +84,7 @@ def names_of(option: str, value: str | None, known: Sequence[str]) -> Any:
 
 def trainer_starter(name: str) -> StartTrainer:
     """Starts trainer processes whose own words go to a log of that name."""
-    from hpsearch.worker.trainer_process import TrainerProcess
+    from hpsearch.bridge.trainer_process import TrainerProcess
 
     log = storage_folder().trainer_log(name)
     return lambda: TrainerProcess(log)

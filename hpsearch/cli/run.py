@@ -20,10 +20,10 @@ from hpsearch.cli.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from hpsearch.bridge.stopping import StopFlag
     from hpsearch.launch.local import WorkerJob
     from hpsearch.search.view import StudyView
     from hpsearch.store import Store, StoredStudy
-    from hpsearch.worker.stopping import StopFlag
 
 _LOOK_EVERY_S = 0.5
 _MAX_RESTARTS = 3
@@ -47,10 +47,10 @@ def run(
     overrides = [*(set_ or []), *([f"search.trials={trials}"] if trials else [])]
     file = load_study(study_file, overrides)  # a mistake in it is told before the libraries are loaded
 
+    from hpsearch.bridge.stopping import StopFlag
     from hpsearch.launch.local import default_num_workers
+    from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
-    from hpsearch.worker.opening import open_study
-    from hpsearch.worker.stopping import StopFlag
 
     console = open_console()
     storage = storage_folder()

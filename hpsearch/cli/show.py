@@ -19,9 +19,9 @@ def show(
 
     file = load_study(study_file, set_)  # a mistake in it is told before the libraries are loaded
 
+    from hpsearch.study.prepare import prepare_study
     from hpsearch.watch.console import open_console
     from hpsearch.watch.examples import example_panel, splits_table
-    from hpsearch.worker.opening import prepare_study
 
     console = open_console()
     with telling(console) as tell:

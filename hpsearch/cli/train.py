@@ -38,6 +38,7 @@ def train(
     set_: SetOption = None,
 ) -> None:
     """The final training: all of the train split, the final budget, the best adapter kept."""
+    from hpsearch.bridge.stopping import StopFlag
     from hpsearch.results.final import RunFolder, train_final
     from hpsearch.spec.evaluation import objective_title
     from hpsearch.trial import Outcome
@@ -45,7 +46,6 @@ def train(
     from hpsearch.watch.pictures import draw_run
     from hpsearch.watch.training import TrainingDisplay
     from hpsearch.watch.words import told_objective
-    from hpsearch.worker.stopping import StopFlag
 
     console = open_console()
     storage = storage_folder()

@@ -13,14 +13,14 @@ def worker(study_file: StudyFileArgument, store: StoreOption = None, set_: SetOp
     """Join a study: run trials until it is finished, or until Ctrl-C or SIGTERM."""
     import logging
 
+    from hpsearch.bridge.stopping import StopFlag
+    from hpsearch.bridge.trainer_process import TrainerProcess
     from hpsearch.cli.options import telling
     from hpsearch.launch.local import PARENT_VARIABLE
     from hpsearch.spec import load_study
     from hpsearch.store.workers import own_worker_id
+    from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
-    from hpsearch.worker.opening import open_study
-    from hpsearch.worker.stopping import StopFlag
-    from hpsearch.worker.trainer_process import TrainerProcess
     from hpsearch.worker.worker import Step, Worker
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.folders import draft_of
-from hpsearch.protocol import Tell
+from hpsearch.jobs import Tell
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.data.images import RowImages
 from hpsearch.data.source import Source
 from hpsearch.errors import FieldError
-from hpsearch.protocol import Tell
+from hpsearch.jobs import Tell
 from hpsearch.spec.data import ColumnsSpec
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from hpsearch.worker.witness import num_gpus
+from hpsearch.bridge.witness import num_gpus
 
 PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
 """Set for workers that `hpsearch run` starts: they stop when it is gone."""

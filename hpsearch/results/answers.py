@@ -6,10 +6,10 @@ import shutil
 
 from pydantic import ValidationError
 
+from hpsearch.bridge.follow import do_job
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.folders import TrialFolder
-from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job
-from hpsearch.protocol import Tell
-from hpsearch.worker.opening import StartTrainer, do_job
+from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job, Tell
 
 
 def answer_rows(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from hpsearch.errors import InputError
-from hpsearch.jobs import AnsweredRow, Cell
-from hpsearch.protocol import Tell
+from hpsearch.jobs import AnsweredRow, Cell, Tell
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import default_metrics, gap_between, read_answers, score_rows, texts_of
 from hpsearch.scores import ComparedRun, Comparison, Evaluation

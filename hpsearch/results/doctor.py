@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psutil
 
+from hpsearch.bridge.follow import do_job
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, TrainerDied
 from hpsearch.folders import StorageFolder
-from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult
-from hpsearch.protocol import Tell
+from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult, Tell
 from hpsearch.store import Store
 from hpsearch.trial import GIB
-from hpsearch.worker.opening import StartTrainer, do_job
 
 _LITTLE_DISK_GIB = 20
 _LITTLE_MEMORY_GIB = 8

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
 from hpsearch.errors import FieldError, InputError
 from hpsearch.folders import StorageFolder, write_text
-from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
+from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, Tell
 from hpsearch.metrics import most_frequent_answers
-from hpsearch.protocol import Tell
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import (
@@ -29,7 +29,6 @@ from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.evaluation import MetricName, PromptName
 from hpsearch.spec.study import Task
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
-from hpsearch.worker.opening import StartTrainer
 
 MOST_FREQUENT = "most frequent answer"
 

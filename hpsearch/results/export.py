@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import InputError
 from hpsearch.folders import StorageFolder
-from hpsearch.jobs import ExportResult
-from hpsearch.protocol import Tell
+from hpsearch.jobs import ExportResult, Tell
 from hpsearch.results.card import model_card
 from hpsearch.results.exports import Dtype
 from hpsearch.results.final import RunFolder
@@ -18,7 +18,6 @@ from hpsearch.results.hub import adapter_files, check_repo, push
 from hpsearch.results.merge import Merged, merge_run
 from hpsearch.search.view import StudyView
 from hpsearch.trial import Record
-from hpsearch.worker.opening import StartTrainer
 
 
 class ExportOptions(Record):

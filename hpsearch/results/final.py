@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from hpsearch.bridge.follow import Watcher, run_to_end
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import StartTrainer, one_trainer
 from hpsearch.data.divide import keep_held_out
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, write_prepared
@@ -12,13 +15,11 @@ from hpsearch.data.source import local_source
 from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder, TrialFolder
-from hpsearch.protocol import Tell
-from hpsearch.results.job import Watcher, run_to_end
+from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
+from hpsearch.study.configs import training_config
+from hpsearch.study.prepare import prepare_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.opening import StartTrainer, answers_config, prepare_study, rows_config
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import one_trainer
 
 
 class RunFolder(TrialFolder):
@@ -159,19 +160,14 @@ def _prepare(
     folder.manifest.write_bytes(prepared.manifest.to_bytes())
     folder.study.write_text(dump_study(_final_spec(file)))
     folder.prepare(
-        TrialConfig(
-            name=f"{spec.study} final",
-            task=spec.task,
-            model=spec.model.found_from(file.path.parent),
-            lora=spec.lora,
-            training=spec.training,
-            budget=spec.final,
-            rows=rows_config(spec),
-            answers=answers_config(spec, prepared.manifest),
-            objectives=spec.objectives,
-            curriculum=spec.curriculum,
-            train_rows=data.rows(prepared.manifest, *wanted[0]),
-            validation_rows=data.rows(prepared.manifest, *wanted[1]),
+        training_config(
+            spec,
+            f"{spec.study} final",
+            spec.final,
+            prepared.manifest,
+            file.path.parent,
+            data.rows(prepared.manifest, *wanted[0]),
+            data.rows(prepared.manifest, *wanted[1]),
             is_final=True,
         )
     )

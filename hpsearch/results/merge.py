@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpsearch.bridge.follow import do_job
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, ensure_prepared, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, HpsearchError
 from hpsearch.folders import StorageFolder, TrialFolder, write_text
-from hpsearch.jobs import ExportConfig, ExportResult
-from hpsearch.protocol import Tell
+from hpsearch.jobs import ExportConfig, ExportResult, Tell
 from hpsearch.results.exports import CARD, Dtype, Made, check_target, export_in, made_of, new_export, write_record
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import StudyFile
 from hpsearch.trial import AnswersConfig, TrialConfig
-from hpsearch.worker.opening import StartTrainer, do_job
 
 NUM_CHECKED = 4
 MOST_LOST = 0.5

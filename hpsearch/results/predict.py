@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.folders import StorageFolder, TrialFolder, read_json, write_text
-from hpsearch.jobs import AnsweredRow, Cell
-from hpsearch.protocol import Tell
+from hpsearch.jobs import AnsweredRow, Cell, Tell
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.evaluate import check_prompts, job_of
 from hpsearch.results.final import RunFolder
@@ -22,7 +22,6 @@ from hpsearch.results.scores import read_answers
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.study import StudySpec
 from hpsearch.trial import Record
-from hpsearch.worker.opening import StartTrainer
 
 _ADDED = ("prediction", "base_prediction", "error")
 """What a row of the output has beside those of the input."""

@@ -10,7 +10,7 @@ from typing import Any
 from hpsearch.data.images import CheckedImage, RowImages
 from hpsearch.data.rows import Message, Row, chat_messages
 from hpsearch.errors import InputError
-from hpsearch.protocol import Tell
+from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec
 
 Values = dict[str, Any]

@@ -21,8 +21,8 @@ from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from hpsearch.errors import FieldError, did_you_mean
+from hpsearch.jobs import Tell
 from hpsearch.spec.model import TINY_BASES, ModelSpec
-from hpsearch.train.channel import Tell
 from hpsearch.train.memory import give_back
 from hpsearch.train.tasks import Task
 

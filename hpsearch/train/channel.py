@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable
 from typing import BinaryIO
 
-from hpsearch.protocol import Checkpoint, Command, Continue, Phase, Reported, Run, Stop, read_command, to_line
+from hpsearch.bridge.protocol import Checkpoint, Command, Continue, Phase, Reported, Run, Stop, read_command, to_line
 from hpsearch.trial import Record
-
-Tell = Callable[[str, int, int], None]
-"""Progress: what is being done, how many are done, how many there are."""
 
 
 class Channel:

@@ -10,9 +10,9 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from hpsearch.folders import write_text
+from hpsearch.jobs import Tell
 from hpsearch.spec.model import ModelSpec
 from hpsearch.train.bases import find_base
-from hpsearch.train.channel import Tell
 
 _OWN_FILES = (
     "tokenizer*",

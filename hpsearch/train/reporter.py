@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hpsearch.protocol import Progress, Reported
+from hpsearch.bridge.protocol import Progress, Reported
 from hpsearch.spec.evaluation import is_better
 from hpsearch.train.channel import Channel
 from hpsearch.trial import HistoryPoint, Outcome, Report

@@ -11,10 +11,10 @@ import torch
 import transformers
 from pydantic import BaseModel
 
+from hpsearch.bridge.protocol import Done, Ready
 from hpsearch.errors import FieldError
 from hpsearch.folders import TrialFolder
 from hpsearch.jobs import DiagnosisConfig, ExportConfig, InspectionConfig, JobFailure
-from hpsearch.protocol import Done, Ready
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
 from hpsearch.train.diagnosis import diagnose

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.folders import StorageFolder, TrialFolder
-from hpsearch.protocol import Tell
+from hpsearch.jobs import Tell
 from hpsearch.scores import Evaluation
 from hpsearch.search.importance import importances
 from hpsearch.search.view import StudyView, TrialView

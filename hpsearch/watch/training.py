@@ -7,8 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hpsearch.protocol import Phase, Reported
-from hpsearch.protocol import Progress as StepProgress
+from hpsearch.bridge.protocol import Phase, Reported
+from hpsearch.bridge.protocol import Progress as StepProgress
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.watch.words import told_objective
 

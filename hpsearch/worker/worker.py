@@ -21,17 +21,17 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Reported, Run, Stop
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import StartTrainer, Trainer
+from hpsearch.bridge.witness import device_bytes, host_bytes
 from hpsearch.errors import LeaseLost, StoreUnreachable, TrainerDied
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Reported, Run, Stop
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.store import Activity, Lease, Store
 from hpsearch.store.workers import is_dead
+from hpsearch.study.open import OpenStudy
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.opening import OpenStudy, StartTrainer
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import Trainer
-from hpsearch.worker.witness import device_bytes, host_bytes
 
 LEASE_S = 60.0
 _RENEW_EVERY_S = 10.0

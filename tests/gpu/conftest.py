@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hpsearch.bridge.witness import device_bytes
 from hpsearch.trial import MIB
-from hpsearch.worker.witness import device_bytes
 from tests.integration.conftest import Driver, image_rows, start_driver, text_rows
 
 __all__ = ["image_rows", "start_driver", "text_rows"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpsearch.protocol import Event, Progress
+from hpsearch.bridge.protocol import Event, Progress
+from hpsearch.bridge.witness import device_bytes
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import MIB, MemoryLedger, Outcome
-from hpsearch.worker.witness import device_bytes
 from tests.gpu.conftest import witnessed_mib
 from tests.integration.conftest import Driver, text_config
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hpsearch.bridge.protocol import Continue, Done, Event, Reported, Run, Stop
+from hpsearch.bridge.trainer_process import TrainerProcess
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Continue, Done, Event, Reported, Run, Stop
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
-from hpsearch.worker.trainer_process import TrainerProcess
 
 ROWS = RowsConfig(row_format="question-answer", image_size=None, system_prompt=None, max_tokens=256)
 

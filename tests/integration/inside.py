@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hpsearch.bridge.protocol import Reported
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Reported
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
 from hpsearch.train.ledger import LedgerBook

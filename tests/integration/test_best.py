@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hpsearch.bridge.fake import FakeTrainer
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.folders import StorageFolder
 from hpsearch.results.best import Best, as_command, choose
 from hpsearch.search.view import read_view
 from hpsearch.spec import StudySpec, load_study
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
+from hpsearch.study.open import open_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.fake import FakeTrainer
-from hpsearch.worker.opening import open_study
-from hpsearch.worker.stopping import StopFlag
 from hpsearch.worker.worker import Worker
 from tests.integration.command import TIMEOUT_S, Start, commands, ended
 from tests.unit.opening_fixtures import inspecting

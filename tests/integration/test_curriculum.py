@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from hpsearch.bridge.protocol import Event, Reported
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import StageFolder, TrialFolder
-from hpsearch.protocol import Event, Reported
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.trainer import Trainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult

@@ -19,8 +19,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from hpsearch.bridge.protocol import Event
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Event
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.trial import MemoryLedger, Outcome

@@ -16,8 +16,8 @@ from hpsearch.spec import load_study
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.tables import leases
+from hpsearch.study.open import open_study
 from hpsearch.trial import Outcome, TrialResult
-from hpsearch.worker.opening import open_study
 from tests.contract.conftest import PostgreSql, postgresql
 from tests.integration.command import TIMEOUT_S, Command, Ended, commands, ended
 from tests.unit.opening_fixtures import inspecting

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hpsearch.protocol import Reported
+from hpsearch.bridge.protocol import Reported
 from hpsearch.train.reporter import Reporter
 from hpsearch.trial import Outcome
 from tests.integration.inside import Answering

@@ -12,9 +12,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hpsearch.bridge.protocol import Command, Event, Phase
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
 from hpsearch.folders import StorageFolder, TrialFolder
 from hpsearch.jobs import ExportResult
-from hpsearch.protocol import Command, Event, Phase
 from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.export import Export, ExportOptions
@@ -26,8 +28,6 @@ from hpsearch.scores import Evaluation
 from hpsearch.spec import load_study
 from hpsearch.train.bases import compute_dtype, find_base
 from hpsearch.trial import TrialConfig
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import Trainer, TrainerProcess
 from tests.unit.answer_fixtures import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.bridge.protocol import Checkpoint, Event, Progress, Reported
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Event, Progress, Reported
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome, TrialResult
 from tests.integration.conftest import Driver, changed, text_config

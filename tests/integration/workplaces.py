@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import Lent, TrainerProcess
 from hpsearch.data.manifest import Manifest
 from hpsearch.folders import StorageFolder
 from hpsearch.results.best import as_yaml, choose
@@ -17,10 +19,8 @@ from hpsearch.spec import load_study
 from hpsearch.spec.load import StudyFile
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
+from hpsearch.study.open import OpenStudy, open_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.opening import OpenStudy, open_study
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import Lent, TrainerProcess
 from hpsearch.worker.worker import Step, Worker
 from tests.conftest import REPOSITORY
 

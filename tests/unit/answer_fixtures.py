@@ -12,12 +12,12 @@ from typing import Any
 import datasets
 from PIL import Image
 
+from hpsearch.bridge.protocol import Done, Event, Phase
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.folders import TrialFolder
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, JobFailure
-from hpsearch.protocol import Done, Event, Phase
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.trial import Outcome
-from hpsearch.worker.stopping import StopFlag
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, plays, steadily
 

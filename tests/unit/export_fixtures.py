@@ -9,13 +9,13 @@ from typing import Any
 
 import datasets
 
+from hpsearch.bridge.protocol import Done, Event
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.folders import TrialFolder
 from hpsearch.jobs import ChatFormat, ExportConfig, ExportResult
-from hpsearch.protocol import Done, Event
 from hpsearch.results.export import Export, ExportOptions
 from hpsearch.results.final import RunFolder
 from hpsearch.search.view import StudyView
-from hpsearch.worker.opening import StartTrainer
 from tests.unit.answer_fixtures import trained
 from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import Play, ScriptedTrainer

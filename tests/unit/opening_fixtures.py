@@ -11,13 +11,14 @@ import datasets
 import pytest
 import yaml
 
+from hpsearch.bridge.protocol import Done, Event, Phase
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import StudyFileErrors
 from hpsearch.folders import StorageFolder, TrialFolder
 from hpsearch.jobs import InspectionConfig, InspectionResult
-from hpsearch.protocol import Done, Event, Phase
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.store import Store
-from hpsearch.worker.opening import OpenStudy, StartTrainer, open_study
+from hpsearch.study.open import OpenStudy, open_study
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, Starter, nobody
 
 FILE: dict[str, Any] = {

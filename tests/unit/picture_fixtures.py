@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from hpsearch.bridge.protocol import Event
 from hpsearch.folders import TrialFolder
 from hpsearch.metrics import class_scores, confusion
-from hpsearch.protocol import Event
 from hpsearch.scores import CellScores, Evaluation, Gap, Score
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, ending, report

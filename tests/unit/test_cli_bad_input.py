@@ -15,7 +15,7 @@ from hpsearch.folders import StorageFolder
 from hpsearch.spec import load_study
 from hpsearch.store import Store, StoredStudy
 from hpsearch.store.engine import parse_url
-from hpsearch.worker.opening import open_study
+from hpsearch.study.open import open_study
 from tests.unit.opening_fixtures import inspecting
 from tests.unit.worker_fixtures import plays
 
@@ -51,7 +51,7 @@ def folder(workplace: Path) -> Path:
 @pytest.fixture
 def hpsearch(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Hpsearch:
     """`hpsearch` without a process of its own: exit code, stdout, stderr. Its trainer finds nothing to complain of."""
-    monkeypatch.setattr("hpsearch.worker.trainer_process.TrainerProcess", lambda _: plays(inspecting())())
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda _: plays(inspecting())())
     assert Path.cwd() == folder
 
     def run(command: str) -> tuple[object, str, str]:

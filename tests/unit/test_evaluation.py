@@ -8,13 +8,13 @@ from typing import Any
 import datasets
 import pytest
 
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, InputError, StudyFileErrors, TrainerDied
 from hpsearch.jobs import Cell, EvaluationConfig
 from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import CLASS_METRICS, TEXT_METRICS
 from hpsearch.scores import Evaluation
-from hpsearch.worker.opening import StartTrainer
 from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.worker_fixtures import nobody, plays

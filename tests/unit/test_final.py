@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from hpsearch.bridge.follow import run_to_end
+from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progress, Reported, Run
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFailed
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Continue, Event, Phase, Progress, Reported, Run
 from hpsearch.results.final import RunFolder, train_final
-from hpsearch.results.job import run_to_end
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.trial import Outcome, TrialResult
-from hpsearch.worker.opening import StartTrainer
-from hpsearch.worker.stopping import StopFlag
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from hpsearch.bridge.protocol import Done, Event, Phase
 from hpsearch.errors import HpsearchError, TrainerDied
 from hpsearch.folders import TrialFolder
 from hpsearch.jobs import InspectionConfig, JobFailure
-from hpsearch.protocol import Done, Event, Phase
-from hpsearch.worker.opening import OpenStudy, prepare_study
+from hpsearch.study.open import OpenStudy
+from hpsearch.study.prepare import prepare_study
 from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, plays
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, InputError, TrainerDied
 from hpsearch.results.final import RunFolder
 from hpsearch.results.predict import FilePrediction, PredictionOptions, predict_file
-from hpsearch.worker.opening import StartTrainer
 from tests.unit.answer_fixtures import (
     SEEN,
     answering,

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from hpsearch.protocol import (
+from hpsearch.bridge.protocol import (
     Checkpoint,
     Command,
     Continue,

@@ -14,12 +14,12 @@ import pytest
 import typer
 from rich.console import Console
 
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.cli import run as run_verb
 from hpsearch.cli import train as train_verb
 from hpsearch.errors import HpsearchError
 from hpsearch.trial import Outcome
 from hpsearch.watch.console import open_console
-from hpsearch.worker.stopping import StopFlag
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.outage_fixtures import Outage, outage
 from tests.unit.picture_fixtures import undrawn

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpsearch.worker.stopping import StopFlag
+from hpsearch.bridge.stopping import StopFlag
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 30.0
@@ -80,7 +80,7 @@ def test_a_stop_just_before_the_waiting_ends_it_too_but_only_once() -> None:
 
 CHILD = """
 import os, sys
-from hpsearch.worker.stopping import StopFlag
+from hpsearch.bridge.stopping import StopFlag
 parent, flag = os.getppid(), StopFlag()
 flag.install(watch_parent=sys.argv[1] == "watches")
 print(os.getpid(), flag.requested, flag.urgent, flush=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Ready, Reported, Run, Stop
+from hpsearch.bridge.trainer_process import TrainerProcess
 from hpsearch.errors import TrainerDied
-from hpsearch.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Ready, Reported, Run, Stop
-from hpsearch.worker.trainer_process import TrainerProcess
 
 PATIENCE_S = 30.0
 PROLOGUE = """\

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from hpsearch.folders import StorageFolder, TrialFolder, write_text
 from hpsearch.jobs import Cell, DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
 from hpsearch.spec.model import ModelSpec
+from hpsearch.study.configs import rows_config
+from hpsearch.study.open import OpenStudy
 from hpsearch.trial import (
     AnswersConfig,
     MemoryLedger,
@@ -24,7 +26,6 @@ from hpsearch.trial import (
     TrialConfig,
     TrialResult,
 )
-from hpsearch.worker.opening import OpenStudy, rows_config
 from tests.unit.worker_fixtures import MANIFEST, study_spec
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.protocol import Phase, Progress
+from hpsearch.bridge.protocol import Phase, Progress
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.study import StudySpec
 from hpsearch.watch.closing import closing_words

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from hpsearch.bridge.fake import FakeTrainer
+from hpsearch.bridge.protocol import Continue, Done, Event, Phase, Progress, Run, Stop
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Continue, Done, Event, Phase, Progress, Run, Stop
 from hpsearch.trial import Outcome, TrialConfig
-from hpsearch.worker.fake import FakeTrainer
 from hpsearch.worker.worker import Step
 from tests.unit.worker_fixtures import (
     Demo,

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from hpsearch.bridge.fake import FakeTrainer
+from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progress, Run
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Continue, Event, Phase, Progress, Run
 from hpsearch.trial import Outcome, TrialResult
-from hpsearch.worker.fake import FakeTrainer
-from hpsearch.worker.stopping import StopFlag
 from hpsearch.worker.worker import Step
 from tests.unit.worker_fixtures import (
     Demo,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from hpsearch.bridge.protocol import Continue, Event, Progress, Run, Stop
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import StoreUnreachable
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Continue, Event, Progress, Run, Stop
 from hpsearch.trial import Outcome
 from hpsearch.worker import worker as worker_module
-from hpsearch.worker.stopping import StopFlag
 from hpsearch.worker.worker import Step
 from tests.unit.outage_fixtures import Outage, outage
 from tests.unit.worker_fixtures import (

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from hpsearch.bridge.protocol import Event
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Event
 from hpsearch.search.view import StudyView
 from hpsearch.store import Activity, Store
 from hpsearch.trial import GIB, Outcome

@@ -13,19 +13,19 @@ import pytest
 from optuna.trial import FrozenTrial
 from sqlalchemy import Row, inspect, select, text, update
 
+from hpsearch.bridge.protocol import Command, Done, Event, Reported, Run
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import Trainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import StorageFolder, TrialFolder
-from hpsearch.protocol import Command, Done, Event, Reported, Run
 from hpsearch.search import Search
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.spec import StudySpec
 from hpsearch.store import Lease, Store
 from hpsearch.store.tables import leases
+from hpsearch.study.open import OpenStudy, num_trials
 from hpsearch.trial import GIB, MIB, MemoryLedger, MemorySnapshot, Outcome, Report, TrialConfig, TrialResult
-from hpsearch.worker.opening import OpenStudy, num_trials
-from hpsearch.worker.stopping import StopFlag
-from hpsearch.worker.trainer_process import Trainer
 from hpsearch.worker.worker import Step, Worker
 
 HERE = "elsewhere:1:1.00"

@@ -18,7 +18,7 @@ import torch
 import transformers
 from filelock import FileLock
 
-from hpsearch.train.channel import Tell
+from hpsearch.jobs import Tell
 from hpsearch.train.encoding import IGNORED, Batch, Encoder, collate
 from hpsearch.train.tiny import architectures
 from hpsearch.train.tiny.lessons import Lesson, LessonRow, compare_wines, read_print

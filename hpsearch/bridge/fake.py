@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from hpsearch.bridge.protocol import Checkpoint, Command, Done, Event, Reported, Run, Stop
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Command, Done, Event, Reported, Run, Stop
 from hpsearch.trial import Outcome, Report, TrialConfig, TrialResult
 
 Script = Callable[[TrialConfig], list[float]]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hpsearch.bridge.protocol import Command, Event, Ready, Run, read_event, to_line
 from hpsearch.errors import TrainerDied
-from hpsearch.protocol import Command, Event, Ready, Run, read_event, to_line
 
 _DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -50,6 +50,9 @@ class Trainer(Protocol):
 
     def end(self) -> None:
         """Ends the process, whatever it does, and returns when all of its memory is free."""
+
+
+StartTrainer = Callable[[], Trainer]
 
 
 class TrainerProcess:
@@ -126,7 +129,7 @@ class TrainerProcess:
 
 
 @contextlib.contextmanager
-def one_trainer(start: Callable[[], Trainer]) -> Iterator[Callable[[], Trainer]]:
+def one_trainer(start: StartTrainer) -> Iterator[StartTrainer]:
     """Lends the same process to one job after the other: starting one takes seconds. It ends with the last of them."""
     started: list[Trainer] = []
 

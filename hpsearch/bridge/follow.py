@@ -1,17 +1,41 @@
-"""Following one training job outside of a study: the final run. Its reports go to a person, not to a pruner."""
+"""Following a trainer through a job outside of a study: an inspection, an evaluation, the final run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from hpsearch.errors import TrainingFailed
+from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Phase, Progress, Reported, Run
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import StartTrainer
+from hpsearch.errors import HpsearchError, TrainingFailed
 from hpsearch.folders import TrialFolder
-from hpsearch.protocol import Checkpoint, Continue, Done, Phase, Progress, Reported, Run
+from hpsearch.jobs import Tell
 from hpsearch.trial import Outcome, TrialResult
-from hpsearch.worker.opening import StartTrainer
-from hpsearch.worker.stopping import StopFlag
 
 Watcher = Callable[[Phase | Progress | Reported], None]
+"""Shows a person how a training goes."""
+
+
+def do_job(folder: TrialFolder, start_trainer: StartTrainer, tell: Tell) -> None:
+    """Has a trainer of its own do the prepared job, one that reports no losses.
+
+    Raises:
+        HpsearchError: the job failed.
+    """
+    tell("starting the trainer", 0, 0)
+    trainer = start_trainer()
+    try:
+        trainer.send(Run(folder=folder.path))
+        while True:
+            event = trainer.next_event(1.0)
+            if isinstance(event, Phase):
+                tell(event.name, event.done, event.total)
+            if isinstance(event, Done):
+                break
+    finally:
+        trainer.end()
+    if failure := folder.failure():
+        raise HpsearchError(f"{failure.reason}\nthe whole story is in {folder.log} and {folder.result}")
 
 
 def run_to_end(folder: TrialFolder, start_trainer: StartTrainer, stop: StopFlag, watch: Watcher) -> TrialResult:

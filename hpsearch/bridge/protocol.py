@@ -8,7 +8,6 @@ Library noise on stdout can't break it, and it carries no secret.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -79,10 +78,6 @@ class Reported(Record):
     @property
     def report(self) -> Report:
         return Report(step=self.step, loss=self.loss, metrics=self.metrics)
-
-
-Tell = Callable[[str, int, int], None]
-"""Progress for a person, as in Phase: what is being done, how many are done, how many there are."""
 
 
 class Done(Record):

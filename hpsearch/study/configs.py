@@ -1,0 +1,53 @@
+"""The one maker of training configs: a trial's and the final run's differ in a name, a budget and their rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpsearch.data.manifest import Manifest
+from hpsearch.spec import StudySpec
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.trial import AnswersConfig, RowsConfig, TrialConfig
+
+
+def training_config(
+    spec: StudySpec,
+    name: str,
+    budget: BudgetSpec,
+    manifest: Manifest,
+    folder: Path,
+    train_rows: Path,
+    validation_rows: Path,
+    *,
+    is_final: bool,
+) -> TrialConfig:
+    """`folder` is the study file's: relative paths count from there."""
+    return TrialConfig(
+        name=name,
+        task=spec.task,
+        model=spec.model.found_from(folder),
+        lora=spec.lora,
+        training=spec.training,
+        budget=budget,
+        rows=rows_config(spec),
+        answers=answers_config(spec, manifest),
+        objectives=spec.objectives,
+        curriculum=spec.curriculum,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        is_final=is_final,
+    )
+
+
+def rows_config(spec: StudySpec) -> RowsConfig:
+    return RowsConfig(
+        row_format=spec.data.columns.row_format,
+        image_size=spec.data.image_size,
+        system_prompt=spec.data.system_prompt,
+        max_tokens=spec.data.max_tokens,
+    )
+
+
+def answers_config(spec: StudySpec, manifest: Manifest) -> AnswersConfig:
+    classes = manifest.classes if spec.data.columns.learns_label else []
+    return AnswersConfig(head=spec.head, classes=classes, max_new_tokens=spec.evaluation.max_new_tokens)

@@ -1,0 +1,131 @@
+"""Opening a study: created from its file, or found in the store and checked against the file and the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpsearch.bridge.trainer_process import StartTrainer
+from hpsearch.data.divide import keep_held_out
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.prepared import DataFolder, ensure_prepared, write_prepared
+from hpsearch.data.split import SplitName
+from hpsearch.errors import FieldError, InputError
+from hpsearch.folders import StorageFolder
+from hpsearch.jobs import Tell
+from hpsearch.search import Search
+from hpsearch.spec import StudyFile, StudySpec
+from hpsearch.spec.study import MAY_CHANGE, flat
+from hpsearch.store import Store, StoredStudy
+from hpsearch.study.configs import training_config
+from hpsearch.study.prepare import prepare_study
+from hpsearch.trial import TrialConfig
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study that is ready to be worked on, on this machine."""
+
+    spec: StudySpec
+    study_id: int
+    manifest: Manifest
+    train_rows: Path
+    validation_rows: Path
+    storage: StorageFolder
+    folder: Path
+    """Where the study file stands: relative paths count from there."""
+
+    def trial_config(self, number: int, values: dict[str, Any]) -> TrialConfig:
+        spec = self.spec.with_values(values)
+        return training_config(
+            spec,
+            f"{spec.study} trial {number}",
+            spec.budget,
+            self.manifest,
+            self.folder,
+            self.train_rows,
+            self.validation_rows,
+            is_final=False,
+        )
+
+
+def open_study(
+    file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell, *, joins: bool
+) -> OpenStudy:
+    """Creates the study or resumes it. A worker that only `joins` leaves the stored budget as it is.
+
+    Raises:
+        StudyFileErrors: the file doesn't fit its data or base.
+        InputError: the stored study says something else than the file.
+    """
+    spec = file.spec
+    if spec.search is None:
+        raise file.mistake("search", "is missing: this file can be trained (hpsearch train), not searched")
+    with store.reaching():
+        stored = store.studies.find(spec.study)
+    if stored is None:
+        _create(file, store, storage, start_trainer, tell)
+        with store.reaching():
+            stored = store.studies.find(spec.study)
+        assert stored is not None
+    _check_unchanged(file, stored)
+    manifest = Manifest.from_bytes(stored.manifest)
+    if not joins:
+        with store.reaching():
+            done = store.leases.slots(stored.study_id).finished
+        if num_trials(spec) < done:
+            message = f"{done} trials are finished already: the budget of a study can grow, not shrink"
+            raise file.mistake("search.trials", message)
+        with store.reaching():
+            store.studies.update(stored.study_id, spec, num_trials(spec), file.path.parent)
+    try:
+        paths = ensure_prepared(
+            manifest, spec.data, file.path.parent, DataFolder(storage.path), wanted_rows(spec), tell
+        )
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
+    train_rows, validation_rows = (paths[wanted] for wanted in wanted_rows(spec))
+    return OpenStudy(spec, stored.study_id, manifest, train_rows, validation_rows, storage, file.path.parent.resolve())
+
+
+def num_trials(spec: StudySpec) -> int:
+    """The budget; a grid has no more points than it has."""
+    trials = spec.searched.trials
+    points = spec.grid_size() if spec.searched.sampler.name == "grid" else None
+    return trials if points is None else min(trials, points)
+
+
+def wanted_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
+    return [("train", spec.budget.train_fraction), ("validation", spec.budget.validation_fraction)]
+
+
+def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> None:
+    prepared = prepare_study(file, storage, start_trainer, tell)
+    write_prepared(prepared.manifest, prepared.splits, prepared.files, DataFolder(storage.path), wanted_rows(file.spec))
+    keep_held_out(prepared.splits, file.spec.data, file.path.parent)
+    with store.reaching():
+        search = Search(store, file.spec)
+        manifest = prepared.manifest.to_bytes()
+        created = store.studies.create(search.study_id, file.spec, num_trials(file.spec), manifest, file.path.parent)
+        if created:
+            search.describe()
+            search.enqueue_defaults()
+
+
+def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
+    """A study is one experiment: what its trials depend on may not change under it."""
+    was, now = flat(stored.spec.model_dump()), flat(file.spec.model_dump())
+    changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key) and not _may_change(key)]
+    if changed:
+        lines = [f"  {key}: {was.get(key)} → {now.get(key)}" for key in changed]
+        raise InputError(
+            f"{file.path} has changed since study {stored.name!r} was created:\n"
+            + "\n".join(lines)
+            + "\nThe trials so far ran with the old values. Either bring the old values back, "
+            f"or start another study: --set study={stored.name}-2"
+        )
+
+
+def _may_change(key: str) -> bool:
+    return any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)

@@ -1,0 +1,121 @@
+"""Preparing a study: its data read, looked at by a trainer, and split; before it is in any store."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpsearch.bridge.follow import do_job
+from hpsearch.bridge.trainer_process import StartTrainer
+from hpsearch.data.divide import divide
+from hpsearch.data.manifest import Manifest, make_manifest
+from hpsearch.data.prepared import DataFolder, read_data, write_rows
+from hpsearch.data.rows import Row
+from hpsearch.data.split import Splits, split_rows
+from hpsearch.errors import FieldError, did_you_mean
+from hpsearch.folders import StorageFolder
+from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
+from hpsearch.spec import StudyFile, StudySpec
+from hpsearch.spec.search import RangeSpec
+from hpsearch.study.configs import rows_config
+
+
+@dataclass(frozen=True)
+class PreparedStudy:
+    """What is known of a study before it is in any store."""
+
+    manifest: Manifest
+    splits: Splits
+    files: list[Path]
+    examples: list[Example]
+
+
+def prepare_study(
+    file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell, num_examples: int = 0
+) -> PreparedStudy:
+    """Reads the data, has a trainer look at rows and base, and splits.
+
+    Raises:
+        StudyFileErrors: with the line of what doesn't fit.
+    """
+    spec = file.spec
+    try:
+        read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell)
+        if not read.rows:
+            split_rows(read, spec.data.split)
+        _check_local_bases(file)
+        inspection = _inspect(file, read.rows, storage, start_trainer, tell, num_examples)
+        _check_target_modules(spec, inspection)
+        fits = [count <= spec.data.max_tokens for count in inspection.num_tokens]
+        for row, fit in zip(read.rows, fits, strict=True):
+            if not fit:
+                read.leave_out(f"longer than {spec.data.max_tokens} tokens", row.id)
+        read.rows = [row for row, fit in zip(read.rows, fits, strict=True) if fit]
+        splits = divide(read, spec.data, spec.curriculum, file.path.parent)
+        manifest = make_manifest(splits, read.left_out)
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
+    return PreparedStudy(manifest, splits, files, inspection.examples)
+
+
+def _check_local_bases(file: StudyFile) -> None:
+    """Raises FieldError where a base is a folder's path and there is no such folder: no trainer needs to tell that."""
+    for base in file.spec.bases():
+        path = (file.path.parent / base).expanduser()
+        if base.startswith(("./", "../", "/", "~")) and not path.is_dir():
+            raise FieldError("model.base", f"{base!r}: there is no folder {path.resolve()}")
+
+
+def _inspect(
+    file: StudyFile,
+    rows: list[Row],
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    num_examples: int,
+) -> InspectionResult:
+    """In a folder of its own, which stays only where the job failed: its log says why."""
+    spec = file.spec
+    folder = storage.new_inspection(spec.study)
+    candidates = folder.path / "candidates"
+    config = InspectionConfig(
+        task=spec.task,
+        models=[spec.model.model_copy(update={"base": base}).found_from(file.path.parent) for base in spec.bases()],
+        rows=rows_config(spec),
+        candidate_rows=candidates,
+        num_examples=min(num_examples, len(rows)),
+    )
+    folder.prepare(config)
+    try:
+        write_rows(rows, candidates)
+        do_job(folder, start_trainer, tell)
+    finally:
+        shutil.rmtree(candidates, ignore_errors=True)
+    result = folder.read(InspectionResult)
+    shutil.rmtree(folder.path)
+    if result.mistake:
+        raise FieldError(*result.mistake)
+    return result
+
+
+def _check_target_modules(spec: StudySpec, inspection: InspectionResult) -> None:
+    for base, known in inspection.linear_layers.items():
+        for key, wanted in _target_modules(spec):
+            unknown = [name for name in wanted if name not in known]
+            if unknown:
+                raise FieldError(
+                    key,
+                    f"{base} has no linear layer {unknown[0]!r}; {did_you_mean(unknown[0], known)} "
+                    f"(it has {', '.join(known)})",
+                )
+
+
+def _target_modules(spec: StudySpec) -> list[tuple[str, list[str]]]:
+    """Every list of target modules that a trial may use, with its key in the file."""
+    lists = [("lora.target_modules", spec.lora.target_modules)]
+    space = spec.search.space if spec.search else {}
+    parameter = space.get("lora.target_modules", [])
+    if not isinstance(parameter, RangeSpec):
+        lists += [("search.space.lora.target_modules", choice) for choice in parameter]  # type: ignore[misc]
+    return [(key, names) for key, names in lists if isinstance(names, list)]
