@@ -17,7 +17,7 @@ _REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
-class TrialFolder:
+class JobFolder:
     """Every path in a trial's folder. Only the trainer writes here, except for `config.json`."""
 
     def __init__(self, path: Path) -> None:
@@ -130,22 +130,22 @@ class StorageFolder:
         self.artifacts = path / "artifacts"
         self.runs = path / "runs"
 
-    def trial(self, study: str, number: int) -> TrialFolder:
-        return TrialFolder(self.path / "trials" / study / f"{number:04d}")
+    def trial(self, study: str, number: int) -> JobFolder:
+        return JobFolder(self.path / "trials" / study / f"{number:04d}")
 
     def plots(self, study: str) -> Path:
         """Of the study as a whole; a run keeps its own."""
         return self.path / "plots" / study
 
     @property
-    def diagnosis(self) -> TrialFolder:
-        return TrialFolder(self.path / "diagnosis")
+    def diagnosis(self) -> JobFolder:
+        return JobFolder(self.path / "diagnosis")
 
-    def new_inspection(self, study: str) -> TrialFolder:
+    def new_inspection(self, study: str) -> JobFolder:
         """A new folder at each call: workers that start together all inspect the same study."""
         folder = self.path / "inspections"
         folder.mkdir(parents=True, exist_ok=True)
-        return TrialFolder(Path(mkdtemp(prefix=f"{study}-", dir=folder)))
+        return JobFolder(Path(mkdtemp(prefix=f"{study}-", dir=folder)))
 
     def trainer_log(self, worker: str) -> Path:
         return self.path / "logs" / f"trainer-{worker}.txt"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from hpsearch.bridge.protocol import Checkpoint, Command, Done, Event, Reported, Run, Stop
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome, Report, TrialConfig, TrialResult
 
 Script = Callable[[TrialConfig], list[float]]
@@ -29,7 +29,7 @@ class FakeTrainer:
         match command:
             case Run(folder=folder):
                 self._outcome = Outcome.COMPLETE
-                self._events = self._play(TrialFolder(folder))
+                self._events = self._play(JobFolder(folder))
             case Stop():
                 self._outcome = Outcome.PRUNED
             case Checkpoint():
@@ -45,7 +45,7 @@ class FakeTrainer:
     def end(self) -> None:
         self.ended = True
 
-    def _play(self, folder: TrialFolder) -> Iterator[Event]:
+    def _play(self, folder: JobFolder) -> Iterator[Event]:
         config = folder.job()
         assert isinstance(config, TrialConfig)
         reports: list[Report] = []

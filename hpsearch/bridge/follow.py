@@ -8,7 +8,7 @@ from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Phase, Progress
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, TrainingFailed
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import Tell
 from hpsearch.trial import Outcome, TrialResult
 
@@ -16,7 +16,7 @@ Watcher = Callable[[Phase | Progress | Reported], None]
 """Shows a person how a training goes."""
 
 
-def do_job(folder: TrialFolder, start_trainer: StartTrainer, tell: Tell) -> None:
+def do_job(folder: JobFolder, start_trainer: StartTrainer, tell: Tell) -> None:
     """Has a trainer of its own do the prepared job, one that reports no losses.
 
     Raises:
@@ -38,7 +38,7 @@ def do_job(folder: TrialFolder, start_trainer: StartTrainer, tell: Tell) -> None
         raise HpsearchError(f"{failure.reason}\nthe whole story is in {folder.log} and {folder.result}")
 
 
-def run_to_end(folder: TrialFolder, start_trainer: StartTrainer, stop: StopFlag, watch: Watcher) -> TrialResult:
+def run_to_end(folder: JobFolder, start_trainer: StartTrainer, stop: StopFlag, watch: Watcher) -> TrialResult:
     """Trains what the folder's config says.
 
     Raises:

@@ -8,13 +8,11 @@ from pydantic import ValidationError
 
 from hpsearch.bridge.follow import do_job
 from hpsearch.bridge.trainer_process import StartTrainer
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job, Tell
 
 
-def answer_rows(
-    folder: TrialFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell
-) -> EvaluationResult:
+def answer_rows(folder: JobFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell) -> EvaluationResult:
     """Leaves a file of answers in `folder` for each cell. Those that other settings gave are thrown away.
 
     Raises:
@@ -30,7 +28,7 @@ def answer_rows(
     return folder.read(EvaluationResult)
 
 
-def _job_before(folder: TrialFolder) -> EvaluationConfig | None:
+def _job_before(folder: JobFolder) -> EvaluationConfig | None:
     try:
         job: Job = folder.job()
     except (FileNotFoundError, ValidationError):  # none yet, or one that another version of hpsearch wrote
@@ -43,7 +41,7 @@ def _settings(job: EvaluationConfig) -> EvaluationConfig:
     return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1})
 
 
-def _is_answered(folder: TrialFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:
+def _is_answered(folder: JobFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:
     """Whether `before`, which has the same settings, asked for all that `job` asks for, and got it."""
     asks_more = any(cell not in before.cells for cell in job.cells)
     if asks_more or job.bertscore_model not in (None, before.bertscore_model):

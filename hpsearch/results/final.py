@@ -14,7 +14,7 @@ from hpsearch.data.prepared import DataFolder, write_prepared
 from hpsearch.data.source import local_source
 from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError, did_you_mean
-from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.study.configs import training_config
@@ -22,7 +22,7 @@ from hpsearch.study.prepare import prepare_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 
 
-class RunFolder(TrialFolder):
+class RunFolder(JobFolder):
     """A final run's folder: a trial's, with the study file and the manifest that it came from.
 
     A run has its folder to itself. The manifest is the first file in it, so a folder that holds other files and
@@ -33,7 +33,7 @@ class RunFolder(TrialFolder):
         super().__init__(path)
         self.study = path / "study.yaml"
         self.manifest = path / "manifest.json.gz"
-        self.evaluation = TrialFolder(path / "evaluation")
+        self.evaluation = JobFolder(path / "evaluation")
         self.scores = path / "scores"
         self.plots = path / "plots"
         self.predictions = path / "predictions"

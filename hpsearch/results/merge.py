@@ -13,7 +13,7 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, ensure_prepared, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, HpsearchError
-from hpsearch.folders import StorageFolder, TrialFolder, write_text
+from hpsearch.folders import JobFolder, StorageFolder, write_text
 from hpsearch.jobs import ExportConfig, ExportResult, Tell
 from hpsearch.results.exports import CARD, Dtype, Made, check_target, export_in, made_of, new_export, write_record
 from hpsearch.results.final import RunFolder
@@ -59,7 +59,7 @@ def merge_run(
         if there.has_own_card(target):
             _write_card(target, made, there.result, card)
         return Merged(target, there.result, is_new=False)
-    job_folder = TrialFolder(folder.exports / "merging")
+    job_folder = JobFolder(folder.exports / "merging")
     with new_export(target) as draft:
         job = ExportConfig(
             task=config.task,
@@ -84,7 +84,7 @@ def _write_card(folder: Path, made: Made, result: ExportResult, card: Callable[[
     write_record(folder, made, result)
 
 
-def _check(result: ExportResult, folder: TrialFolder) -> None:
+def _check(result: ExportResult, folder: JobFolder) -> None:
     """Raises HpsearchError where the merged model is not what base and adapter were."""
     if not result.reads_alike:
         raise HpsearchError(

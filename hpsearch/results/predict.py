@@ -12,7 +12,7 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
-from hpsearch.folders import StorageFolder, TrialFolder, read_json, write_text
+from hpsearch.folders import JobFolder, StorageFolder, read_json, write_text
 from hpsearch.jobs import AnsweredRow, Cell, Tell
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.evaluate import check_prompts, job_of
@@ -200,7 +200,7 @@ def _answered(
     job = job_of(folder, file.spec, config, cells, place / "rows", options.max_new_tokens).model_copy(
         update={"has_references": False, "batch_size": batch_size}
     )
-    answers = TrialFolder(place / "answers")
+    answers = JobFolder(place / "answers")
     answer_rows(answers, job, start_trainer, tell)
     found = {cell.model: read_answers(answers.answers(cell.name)) for cell in cells}
     return found.get("base", []), found["tuned"]

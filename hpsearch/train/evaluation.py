@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
 from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.train.bases import Base, Bases, compute_dtype
@@ -22,7 +22,7 @@ from hpsearch.train.tasks.task import Skill, batches
 from hpsearch.train.trainer import reference
 
 
-def evaluate(config: EvaluationConfig, folder: TrialFolder, bases: Bases, channel: Channel) -> EvaluationResult:
+def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel: Channel) -> EvaluationResult:
     """Writes each cell's answers to `folder`; rows that are answered already are not asked again."""
     task = TASKS[config.task]
     base = bases.get(task, config.model)

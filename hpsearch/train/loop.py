@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import load_peft_weights, set_peft_model_state_dict
 
-from hpsearch.folders import StageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.train.adapters import attach, parameter_counts, to_float32
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
@@ -29,9 +29,7 @@ from hpsearch.train.trainer import Validation, make_trainer, planned_steps
 from hpsearch.trial import GIB, Outcome, TrialConfig, TrialResult
 
 
-def run_trial(
-    config: TrialConfig, folder: TrialFolder, bases: Bases, book: LedgerBook, channel: Channel
-) -> TrialResult:
+def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> TrialResult:
     """Trains as the config says. Whatever happens ends as a result; the ledger is closed on every path."""
     try:
         base = bases.get(TASKS[config.task], config.model)
@@ -48,7 +46,7 @@ def run_trial(
     return result.model_copy(update={"ledger": ledger})
 
 
-def _train(config: TrialConfig, folder: TrialFolder, base: Base, book: LedgerBook, channel: Channel) -> TrialResult:
+def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook, channel: Channel) -> TrialResult:
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
     set_seed(config.training.seed)
     task = TASKS[config.task]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from hpsearch.bridge.protocol import Done, Ready
 from hpsearch.errors import FieldError
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import DiagnosisConfig, ExportConfig, InspectionConfig, JobFailure
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
@@ -37,14 +37,14 @@ def serve(channel: Channel) -> None:
     book = LedgerBook()
     channel.send(Ready(device=_device_name()))
     while True:
-        folder = TrialFolder(channel.next_job().folder)
+        folder = JobFolder(channel.next_job().folder)
         log_to(folder.log)
         result = _do(folder, bases, book, channel)
         folder.write_result(result)
         channel.send(Done(clean=_is_clean(result)))
 
 
-def _do(folder: TrialFolder, bases: Bases, book: LedgerBook, channel: Channel) -> BaseModel:
+def _do(folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> BaseModel:
     """The border of the training plane: whatever is raised in a job ends as a stored result."""
     job = folder.job()
     if isinstance(job, TrialConfig):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
-from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.scores import Evaluation
 from hpsearch.search.importance import importances
@@ -72,14 +72,14 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def draw_run(folder: TrialFolder, plots: Path) -> str:
+def draw_run(folder: JobFolder, plots: Path) -> str:
     """A run's losses and learning rate."""
     album = Album(plots)
     album.add("loss", lambda: _run_figure(folder))
     return album.told()
 
 
-def _run_figure(folder: TrialFolder) -> Figure:
+def _run_figure(folder: JobFolder) -> Figure:
     config = folder.job()
     assert isinstance(config, TrialConfig)
     figure: Figure = _plots().training_figure(config, folder.read_history(), folder.read(TrialResult))

@@ -26,7 +26,7 @@ from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer, Trainer
 from hpsearch.bridge.witness import device_bytes, host_bytes
 from hpsearch.errors import LeaseLost, StoreUnreachable, TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.store import Activity, Lease, Store
 from hpsearch.store.workers import is_dead
@@ -146,7 +146,7 @@ class Worker:
             self._end_trainer()
             return TrialResult(outcome=Outcome.FAILED, reason=str(died))
 
-    def _train(self, trial: ActiveTrial, config: TrialConfig, folder: TrialFolder) -> TrialResult:
+    def _train(self, trial: ActiveTrial, config: TrialConfig, folder: JobFolder) -> TrialResult:
         folder.prepare(config)
         trainer = self._trainer_for(config)
         self._activity = Activity(doing="starting", trial=trial.number)
@@ -279,7 +279,7 @@ class Worker:
         return asked()
 
 
-def _left_behind(folder: TrialFolder, config: TrialConfig, attempt: int) -> TrialResult | None:
+def _left_behind(folder: JobFolder, config: TrialConfig, attempt: int) -> TrialResult | None:
     """The result that an earlier attempt's trainer wrote but nobody told. Another study's folder is cleared away."""
     if not folder.config.exists():
         return None

@@ -15,7 +15,7 @@ from hpsearch.bridge.protocol import Continue, Done, Event, Reported, Run, Stop
 from hpsearch.bridge.trainer_process import TrainerProcess
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
@@ -37,7 +37,7 @@ class Driver:
         goes_on: Callable[[Reported], bool] = lambda _: True,
         each: Callable[[Event], None] = lambda _: None,
     ) -> TrialResult:
-        trial = TrialFolder(folder)
+        trial = JobFolder(folder)
         trial.prepare(config)
         self.process.send(Run(folder=folder))
         while True:

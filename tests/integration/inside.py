@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpsearch.bridge.protocol import Reported
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
 from hpsearch.train.ledger import LedgerBook
@@ -51,7 +51,7 @@ class Inside:
         stops_after: int | None = None,
     ) -> TrialResult:
         """`stops_after`: the number of the report after which the worker asks for a checkpoint."""
-        trial = TrialFolder(folder)
+        trial = JobFolder(folder)
         trial.prepare(config)
         result = run_trial(config, trial, self.bases, self._book, Answering(goes_on, stops_after))
         assert result.traceback is None, result.traceback

@@ -13,7 +13,7 @@ from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.bases import Base
 from hpsearch.train.trainer import Trainer, Validation
@@ -194,7 +194,7 @@ class TestKeeping:
         monkeypatch.setattr(TrainerState, "save_to_json", spy)
         inside.run(tmp_path / "trial", config_of(rows))
         assert there == [True], "one checkpoint, at the first of two reports"
-        assert not TrialFolder(tmp_path / "trial").checkpoints.exists()
+        assert not JobFolder(tmp_path / "trial").checkpoints.exists()
 
 
 def final_config(rows: Rows) -> TrialConfig:

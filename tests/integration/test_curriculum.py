@@ -12,7 +12,7 @@ import torch
 
 from hpsearch.bridge.protocol import Event, Reported
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import StageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.trainer import Trainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
@@ -84,14 +84,14 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_each_stage_is_slower_than_the_one_before_by_the_decay(rows: Rows, inside: Inside, tmp_path: Path) -> None:
     config = config_of(rows, curriculum=curriculum(learning_rate_decay=0.5), training__warmup_ratio=0.0)
     inside.run(tmp_path / "trial", config)
-    history = TrialFolder(tmp_path / "trial").read_history()
+    history = JobFolder(tmp_path / "trial").read_history()
     assert [point.step for point in history] == [1, 2, 3, 4, 5, 6]
     rates = [point.learning_rate for point in history]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
 
 
 def test_reports_are_spread_over_the_whole_run(rows: Rows, inside: Inside, tmp_path: Path) -> None:
-    folder, reported_at = TrialFolder(tmp_path / "trial"), {}
+    folder, reported_at = JobFolder(tmp_path / "trial"), {}
 
     def note(report: Reported) -> bool:
         reported_at[report.step] = len(folder.read_history())
@@ -117,7 +117,7 @@ def test_a_checkpoint_on_request_continues_in_its_stage_as_if_nothing_had_happen
     rows: Rows, inside: Inside, tmp_path: Path, whole: TrialResult, after: int
 ) -> None:
     """It is taken at the step after the report: 6 and 10 are the ends of stages."""
-    folder = TrialFolder(tmp_path / "trial")
+    folder = JobFolder(tmp_path / "trial")
     stopped = inside.run(folder.path, twelve_steps(rows), stops_after=after)
     assert (stopped.outcome, stopped.num_steps) == (Outcome.STOPPED, after + 1)
     continued = inside.run(folder.path, twelve_steps(rows))
@@ -149,7 +149,7 @@ def test_killed_as_a_stage_ends_it_trains_no_step_too_many(
 def test_killed_in_its_second_stage_it_continues_there(
     rows: Rows, inside: Inside, start_driver: Callable[[], Driver], tmp_path: Path, whole: TrialResult
 ) -> None:
-    driver, folder = start_driver(), TrialFolder(tmp_path / "trial")
+    driver, folder = start_driver(), JobFolder(tmp_path / "trial")
 
     def kill(event: Event) -> None:
         if isinstance(event, Reported) and event.step == 8:

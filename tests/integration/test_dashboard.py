@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from hpsearch.bridge.protocol import Event
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.trial import MemoryLedger, Outcome
@@ -68,7 +68,7 @@ def answer(url: str, command: Command | None = None) -> str:
 def trains(outcome: Outcome, losses: list[float], closed: MemoryLedger) -> Play:
     """A training with these losses and this ledger."""
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         del trainer
         yield from (report(step, loss) for step, loss in enumerate(losses, start=1))
         yield from ending(folder, outcome, *losses, ledger=closed)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from sqlalchemy.engine import make_url
 
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.search.view import StudyView, TrialView, read_view
 from hpsearch.spec import load_study
 from hpsearch.store import Store
@@ -106,7 +106,7 @@ def finished() -> TrialView:
 
 def trained_steps(folder: Path) -> int:
     """How many optimizer steps were trained in all attempts together, by the trainer's log."""
-    return TrialFolder(folder).log.read_text().count("'loss'")
+    return JobFolder(folder).log.read_text().count("'loss'")
 
 
 def pid_of_worker(seen: StudyView) -> int:

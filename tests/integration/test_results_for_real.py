@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hpsearch.bridge.protocol import Command, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
-from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import ExportResult
 from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
@@ -286,6 +286,6 @@ def _as_ollama(template: str, system: str, prompt: str, response: str) -> str:
 
 def test_the_jobs_used_the_4_bit_base(run: RunFolder, evaluation: Evaluation) -> None:
     del evaluation
-    config = TrialFolder(run.evaluation.path).job()
+    config = JobFolder(run.evaluation.path).job()
     assert config.model.quantization == "nf4"  # type: ignore[union-attr]
     assert compute_dtype(run.load()[2].model) in (torch.float32, torch.bfloat16, torch.float16)

@@ -11,7 +11,7 @@ import pytest
 
 from hpsearch.bridge.protocol import Checkpoint, Event, Progress, Reported
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome, TrialResult
 from tests.integration.conftest import Driver, changed, text_config
@@ -36,7 +36,7 @@ def test_training_lowers_the_loss_and_tells_everything(driver: Driver, text_rows
     steps = [event.step for event in events if isinstance(event, Progress)]
     assert steps == sorted(steps)
     assert steps[-1] == 16
-    folder = TrialFolder(tmp_path / "trial")
+    folder = JobFolder(tmp_path / "trial")
     assert not folder.checkpoints.exists(), "a finished trial keeps no checkpoints"
     history = folder.read_history()
     assert [point.step for point in history] == list(range(1, 17))
@@ -118,7 +118,7 @@ def test_a_killed_trainer_continues_from_its_last_report(
 
     with pytest.raises(TrainerDied, match="signal 9"):
         victim.run(tmp_path / "trial", config, each=kill)
-    checkpoint = TrialFolder(tmp_path / "trial").last_checkpoint()
+    checkpoint = JobFolder(tmp_path / "trial").last_checkpoint()
     assert checkpoint is not None
     assert checkpoint.name == "checkpoint-3"
     steps: list[int] = []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hpsearch.bridge.protocol import Done, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, JobFailure
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.trial import Outcome
@@ -100,7 +100,7 @@ def knowing(cell: Cell, row: dict[str, Any]) -> str:
 def answering(say: Say = knowing, *, asked: list[tuple[str, str]] | None = None, dies_after: int | None = None) -> Play:
     """Answers the rows that have no answer yet, and dies after so many; `asked`: each cell's name and row's id."""
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         config = folder.job()
         assert isinstance(config, EvaluationConfig)
         rows = list(datasets.load_from_disk(str(config.test_rows)))
@@ -137,7 +137,7 @@ def _answer(cell: Cell, row: dict[str, Any], say: Say, config: EvaluationConfig)
     )
 
 
-def failing(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+def failing(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
     folder.write_result(JobFailure(reason="OutOfMemoryError: 2 GiB", traceback="Traceback …"))
     yield Done(clean=False)
 

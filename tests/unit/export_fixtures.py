@@ -11,7 +11,7 @@ import datasets
 
 from hpsearch.bridge.protocol import Done, Event
 from hpsearch.bridge.trainer_process import StartTrainer
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import ChatFormat, ExportConfig, ExportResult
 from hpsearch.results.export import Export, ExportOptions
 from hpsearch.results.final import RunFolder
@@ -47,7 +47,7 @@ def run_with_adapter(desk: Desk, *overrides: str, name: str = "demo") -> RunFold
 def merging(seen: list[tuple[ExportConfig, int]] | None = None, **changes: Any) -> Play:
     """Writes a model and finds what `FOUND` says but for `changes`; `seen`: each job and its number of check rows."""
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         config = folder.job()
         assert isinstance(config, ExportConfig)
         rows = datasets.load_from_disk(str(config.check_rows))

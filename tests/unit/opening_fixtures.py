@@ -14,7 +14,7 @@ import yaml
 from hpsearch.bridge.protocol import Done, Event, Phase
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import StudyFileErrors
-from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import InspectionConfig, InspectionResult
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.store import Store
@@ -46,7 +46,7 @@ def inspecting(
 ) -> Play:
     """An inspection that finds short rows and three kinds of linear layers, unless told otherwise."""
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         del trainer
         config = folder.job()
         assert isinstance(config, InspectionConfig)

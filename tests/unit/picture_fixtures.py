@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hpsearch.bridge.protocol import Event
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.metrics import class_scores, confusion
 from hpsearch.scores import CellScores, Evaluation, Gap, Score
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
@@ -97,7 +97,7 @@ def _cell(name: str, metrics: tuple[str, ...], has_classes: bool) -> CellScores:
 def training(*losses: float, outcome: Outcome = Outcome.COMPLETE, **more: Any) -> Play:
     """A training that leaves two optimizer steps for each of its reports."""
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         lines = [point.model_dump_json() for point in history(2 * len(losses))]
         folder.history.write_text("".join(f"{line}\n" for line in lines))
         for step, loss in enumerate(losses, start=1):

@@ -13,7 +13,7 @@ from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progres
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFailed
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.trial import Outcome, TrialResult
@@ -56,14 +56,14 @@ def run(desk: Desk) -> FinalRun:
     return FinalRun(desk)
 
 
-def training(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+def training(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
     yield Phase(name="loading")
     yield Progress(step=1, num_steps=9)
     yield report(1, 0.7)
     yield from ending(folder, Outcome.COMPLETE, 0.7)
 
 
-def stopped(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+def stopped(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
     """The training of a run that a person stopped at step 7."""
     checkpoint = folder.checkpoints / "checkpoint-7"
     checkpoint.mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_a_stale_result_is_not_taken_for_the_new_one(run: FinalRun) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED])
 def test_a_failed_training_says_why_and_where_to_look(run: FinalRun, outcome: Outcome) -> None:
-    def fails(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def fails(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         return ending(folder, outcome, reason="tried to allocate 2 GiB", clean=False)
 
     with pytest.raises(TrainingFailed) as raised:
@@ -171,7 +171,7 @@ def test_rows_that_are_not_the_studys_are_refused(run: FinalRun) -> None:
 
 
 def test_a_stop_saves_the_run(run: FinalRun) -> None:
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         run.stop.ask()
         yield None
         yield None
@@ -194,14 +194,14 @@ def test_a_second_stop_does_not_wait(run: FinalRun) -> None:
 
 
 def test_every_report_is_answered(tmp_path: Path) -> None:
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         for step in (1, 2, 3):
             yield report(step, 9.0)
             assert trainer.told[step:] == [Continue()]
         yield from ending(folder, Outcome.COMPLETE, 9.0, 9.0, 9.0)
 
     start = Starter(lambda: ScriptedTrainer(play))
-    assert run_to_end(TrialFolder(tmp_path), start, StopFlag(), lambda _: None).loss == 9.0
+    assert run_to_end(JobFolder(tmp_path), start, StopFlag(), lambda _: None).loss == 9.0
 
 
 @pytest.mark.parametrize("missing", ["config.json", "study.yaml", "manifest.json.gz"])

@@ -8,7 +8,7 @@ import pytest
 
 from hpsearch.bridge.protocol import Done, Event, Phase
 from hpsearch.errors import HpsearchError, TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig, JobFailure
 from hpsearch.study.open import OpenStudy
 from hpsearch.study.prepare import prepare_study
@@ -66,7 +66,7 @@ def test_a_missing_column_is_told_with_its_line_before_a_trainer_starts(desk: De
 
 
 def test_an_inspection_that_fails_says_why_and_where_to_look(desk: Desk) -> None:
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         folder.write_result(JobFailure(reason="RuntimeError: no kernel image", traceback="Traceback …"))
         yield Done(clean=False)
 
@@ -104,7 +104,7 @@ def test_what_a_study_shows_needs_no_store(desk: Desk) -> None:
 def test_two_workers_may_create_a_study_at_once(desk: Desk) -> None:
     faster: list[OpenStudy] = []
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         faster.append(desk.open(start=plays(inspecting())))
         yield from inspecting()(trainer, folder)
 

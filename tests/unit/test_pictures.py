@@ -11,7 +11,7 @@ from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_arti
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna_dashboard.artifact._backend import list_trial_artifacts
 
-from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.trial import Outcome
 from hpsearch.watch import pictures
 from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study
@@ -25,8 +25,8 @@ def silent(_name: str, _done: int, _total: int) -> None:
     """Nobody watches."""
 
 
-def run_folder(path: Path) -> TrialFolder:
-    folder = TrialFolder(path)
+def run_folder(path: Path) -> JobFolder:
+    folder = JobFolder(path)
     folder.prepare(config())
     folder.history.write_text("".join(f"{point.model_dump_json()}\n" for point in history(8)))
     folder.write_result(result(3.0, 2.0, num_steps=8))

@@ -10,7 +10,7 @@ import pytest
 
 from hpsearch.cli import main
 from hpsearch.errors import InputError
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.jobs import Cell, EvaluationConfig
 from hpsearch.results.final import RunFolder
 from hpsearch.results.predict import Prediction, PredictionOptions, ask
@@ -45,7 +45,7 @@ def asked(
 
 def job_of(folder: RunFolder) -> EvaluationConfig:
     (place,) = folder.predictions.iterdir()
-    config = TrialFolder(place / "answers").job()
+    config = JobFolder(place / "answers").job()
     assert isinstance(config, EvaluationConfig)
     return config
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hpsearch.folders import StorageFolder, TrialFolder, write_text
+from hpsearch.folders import JobFolder, StorageFolder, write_text
 from hpsearch.jobs import Cell, DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
 from hpsearch.spec.model import ModelSpec
 from hpsearch.study.configs import rows_config
@@ -70,7 +70,7 @@ def test_paged_optimizers_taint_their_process(optimizer: str, taints: bool) -> N
 
 
 def test_a_result_survives_its_file_with_its_numbers_that_are_none(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path)
+    folder = JobFolder(tmp_path)
     held = MemorySnapshot(
         host_rss_bytes=2**40,
         device_allocated_bytes=0,
@@ -130,13 +130,13 @@ ANSWERS: dict[str, Any] = {
     ids=lambda job: job.job,
 )
 def test_a_folder_gives_its_job_back(tmp_path: Path, job: Any) -> None:
-    folder = TrialFolder(tmp_path / "not" / "there" / "yet")
+    folder = JobFolder(tmp_path / "not" / "there" / "yet")
     folder.prepare(job)
     assert folder.job() == job
 
 
 def test_a_failure_is_told_from_a_result(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path)
+    folder = JobFolder(tmp_path)
     assert folder.failure() is None
     folder.write_result(TrialResult(outcome=Outcome.COMPLETE, reason='"failed": true'))
     assert folder.failure() is None
@@ -146,13 +146,13 @@ def test_a_failure_is_told_from_a_result(tmp_path: Path) -> None:
 
 
 def test_a_new_job_has_no_result_yet(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path)
+    folder = JobFolder(tmp_path)
     folder.write_result(TrialResult(outcome=Outcome.COMPLETE))
     folder.prepare(DiagnosisConfig())
     assert not folder.result.exists()
 
 
-def checkpoint(folder: TrialFolder, name: str, *, whole: bool = True) -> Path:
+def checkpoint(folder: JobFolder, name: str, *, whole: bool = True) -> Path:
     path = folder.checkpoints / name
     path.mkdir(parents=True)
     (path / "adapter_model.safetensors").touch()
@@ -162,7 +162,7 @@ def checkpoint(folder: TrialFolder, name: str, *, whole: bool = True) -> Path:
 
 
 def test_the_last_checkpoint_is_the_newest_whole_one(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path)
+    folder = JobFolder(tmp_path)
     assert folder.last_checkpoint() is None
     checkpoint(folder, "checkpoint-50", whole=False)
     assert folder.last_checkpoint() is None
@@ -214,6 +214,6 @@ def test_nothing_that_crosses_the_border_can_change() -> None:
 
 
 def test_a_trials_config_is_json_that_other_tools_read(tmp_path: Path) -> None:
-    folder = TrialFolder(tmp_path)
+    folder = JobFolder(tmp_path)
     folder.prepare(trial_config(training__learning_rate=3e-5))
     assert json.loads(folder.config.read_text())["training"]["learning_rate"] == 3e-5

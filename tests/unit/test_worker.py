@@ -11,7 +11,7 @@ import pytest
 from hpsearch.bridge.fake import FakeTrainer
 from hpsearch.bridge.protocol import Continue, Done, Event, Phase, Progress, Run, Stop
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome, TrialConfig
 from hpsearch.worker.worker import Step
 from tests.unit.worker_fixtures import (
@@ -76,7 +76,7 @@ def test_a_pruned_trial_is_stopped_and_ends_pruned(make_demo: MakeDemo) -> None:
     demo = make_demo(pruner={"name": "median", "startup_trials": 1, "warmup_reports": 0})
     told: list[type[object]] = []
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         loss = 1.0 + trial_number(folder.job())  # type: ignore[arg-type]
         for step in (1, 2, 3):
             yield report(step, loss)
@@ -136,7 +136,7 @@ def jobs(start: Starter, knob: str) -> list[list[Any]]:
     """The value of a knob in each trial that each trainer served."""
     section, name = knob.split(".")
     return [
-        [getattr(getattr(TrialFolder(run.folder).job(), section), name) for run in trainer.told if isinstance(run, Run)]
+        [getattr(getattr(JobFolder(run.folder).job(), section), name) for run in trainer.told if isinstance(run, Run)]
         for trainer in start.trainers
     ]
 
@@ -180,7 +180,7 @@ def test_a_worker_tells_what_it_does_about_every_second(make_demo: MakeDemo) -> 
         assert worker.activity.host_bytes > 2**20
         seen.append(tuple(worker.activity.model_dump(exclude={"host_bytes", "device_bytes"}).values()))  # type: ignore[arg-type]
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         for seconds, event in [
             (1.0, Phase(name="loading", done=1, total=2)),
             (0.5, Progress(step=1, num_steps=9, loss=2.5)),
@@ -204,7 +204,7 @@ def test_a_worker_tells_what_it_does_about_every_second(make_demo: MakeDemo) -> 
 def test_a_lease_is_renewed_while_its_trial_trains(demo: Demo) -> None:
     left: list[float] = []
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield None
         demo.expire()
         for seconds in (9.0, 1.0):

@@ -10,7 +10,7 @@ from hpsearch.bridge.fake import FakeTrainer
 from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progress, Run
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.worker import Step
 from tests.unit.worker_fixtures import (
@@ -37,7 +37,7 @@ STEP = Progress(step=1, num_steps=9)
 def test_a_stop_saves_the_trial_and_the_next_worker_continues_it(demo: Demo) -> None:
     stop = StopFlag()
 
-    def until_stopped(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def until_stopped(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield report(1, 5.0)
         stop.ask()
         yield STEP
@@ -45,7 +45,7 @@ def test_a_stop_saves_the_trial_and_the_next_worker_continues_it(demo: Demo) -> 
         assert trainer.told == [Run(folder=folder.path), Continue(), Checkpoint()]
         yield from ending(folder, Outcome.STOPPED, 5.0)
 
-    def continued(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def continued(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield report(2, 4.0)
         yield from ending(folder, Outcome.COMPLETE, 5.0, 4.0)
 
@@ -65,7 +65,7 @@ def test_a_stop_saves_the_trial_and_the_next_worker_continues_it(demo: Demo) -> 
 def test_a_trial_that_reaches_its_end_in_spite_of_a_stop_is_told(demo: Demo) -> None:
     stop = StopFlag()
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         stop.ask()
         yield STEP
         yield from ending(folder, Outcome.COMPLETE, 4.0)
@@ -78,7 +78,7 @@ def test_a_second_stop_does_not_wait_for_the_checkpoint(make_demo: MakeDemo) -> 
     demo = make_demo(trials=1)
     stop = StopFlag()
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         stop.ask()
         yield STEP
         stop.ask()
@@ -105,7 +105,7 @@ def test_a_worker_that_was_told_to_stop_takes_no_trial(demo: Demo) -> None:
 def test_nothing_is_told_once_another_worker_has_taken_over(make_demo: MakeDemo, noticed_by: str) -> None:
     demo = make_demo(trials=2)
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield report(1, 5.0)
         demo.expire()
         taken_over = demo.claim(NEXT)
@@ -135,7 +135,7 @@ def test_nothing_is_told_once_another_worker_has_taken_over(make_demo: MakeDemo,
 def killed_after(*losses: float, outcome: Outcome | None = None) -> Play:
     """A worker that is killed after these reports, and after the result was written where there is an outcome."""
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         for step, loss in enumerate(losses, start=1):
             yield report(step, loss)
         if outcome is not None:
@@ -167,9 +167,9 @@ def test_a_result_that_was_stored_but_not_told_is_told_without_its_folder(demo: 
 
 @pytest.mark.parametrize("outcome", [None, Outcome.STOPPED])
 def test_a_killed_workers_trial_is_trained_on_in_its_folder(demo: Demo, outcome: Outcome | None) -> None:
-    found: list[TrialFolder] = []
+    found: list[JobFolder] = []
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         found.append(folder)
         yield report(2, 2.0)
         yield from ending(folder, Outcome.COMPLETE, 3.0, 2.0)
@@ -252,7 +252,7 @@ def test_a_worker_waits_for_the_last_trials_of_others(make_demo: MakeDemo) -> No
 
 
 def test_a_trial_is_not_stopped_by_events_that_ask_nothing(demo: Demo) -> None:
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield from (Phase(name="loading"), STEP, None)
         assert trainer.told == [Run(folder=folder.path)]
         yield from ending(folder, Outcome.COMPLETE, 1.0)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from hpsearch.bridge.protocol import Continue, Event, Progress, Run, Stop
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import StoreUnreachable
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome
 from hpsearch.worker import worker as worker_module
 from hpsearch.worker.worker import Step
@@ -66,7 +66,7 @@ def sent_in_order(demo: Demo) -> list[int]:
 
 def test_reports_are_kept_in_an_outage_and_sent_in_order(demo: Demo, outage: Outage) -> None:
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield report(1, 4.0)
         outage.is_down = True
         demo.clock.now += 10  # a beat and a renewal are due too
@@ -90,7 +90,7 @@ def test_the_pruners_word_is_on_the_last_report_after_an_outage(make_demo: MakeD
     demo = make_demo(pruner={"name": "median", "startup_trials": 1, "warmup_reports": 1})
     told: list[object] = []
 
-    def bad(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def bad(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         outage.is_down = True
         yield report(1, 9.0)
         outage.is_down = False
@@ -108,7 +108,7 @@ def test_the_pruners_word_is_on_the_last_report_after_an_outage(make_demo: MakeD
 def test_the_end_of_a_trial_is_told_after_an_outage(demo: Demo, outage: Outage, between_tries: Sleep) -> None:
     slept = between_tries(lambda: setattr(outage, "is_down", len(slept) < 3))
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         outage.is_down = True
         yield report(1, 4.0)
         yield from ending(folder, Outcome.COMPLETE, 4.0)
@@ -132,7 +132,7 @@ def test_a_worker_waits_for_a_store_out_of_reach(make_demo: MakeDemo, outage: Ou
 
 def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield report(1, 4.0)
         outage.is_down = True
         monkeypatch.setattr(worker_module, "_OUTAGE_S", 0.0)
@@ -150,7 +150,7 @@ def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage, monke
 
 def test_reports_that_were_kept_for_a_lost_trial_do_not_land_in_another_one(demo: Demo, outage: Outage) -> None:
 
-    def finished(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def finished(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield from (None for _ in ending(folder, Outcome.COMPLETE, 2.0))
         raise Killed
 
@@ -192,7 +192,7 @@ def test_a_stop_is_heard_while_the_store_is_out_of_reach(demo: Demo, outage: Out
 def test_a_trial_that_ended_in_an_outage_is_told_by_another_worker_after_a_stop(demo: Demo, outage: Outage) -> None:
     stop = StopFlag()
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         outage.is_down = True
         stop.ask()
         yield from ending(folder, Outcome.COMPLETE, 4.0)
@@ -209,7 +209,7 @@ def test_a_trial_that_ended_in_an_outage_is_told_by_another_worker_after_a_stop(
 def test_reports_that_were_kept_are_sent_when_a_trial_is_given_back(demo: Demo, outage: Outage) -> None:
     stop = StopFlag()
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         outage.is_down = True
         yield report(1, 4.0)
         outage.is_down = False

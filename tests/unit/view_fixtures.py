@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from hpsearch.bridge.protocol import Event
-from hpsearch.folders import TrialFolder
+from hpsearch.folders import JobFolder
 from hpsearch.search.view import StudyView
 from hpsearch.store import Activity, Store
 from hpsearch.trial import GIB, Outcome
@@ -25,7 +25,7 @@ GPU_WORKER = "gpu-box:4242:1.00"
 def reporting(outcome: Outcome | None, *losses: float, **more: Any) -> Play:
     """Reports these losses, then ends so; without an outcome its worker is killed."""
 
-    def play(_: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         for step, loss in enumerate(losses, start=1):
             yield report(step, loss)
         if outcome is None:

@@ -18,7 +18,7 @@ from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import TrainerDied
-from hpsearch.folders import StorageFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.search import Search
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.spec import StudySpec
@@ -65,7 +65,7 @@ class Killed(BaseException):
     """SIGKILL, as far as a worker can tell: nothing of it runs after this."""
 
 
-Play = Callable[["ScriptedTrainer", TrialFolder], Iterator[Event | None]]
+Play = Callable[["ScriptedTrainer", JobFolder], Iterator[Event | None]]
 """The events of one job. The play runs on each time the worker asks for the next one."""
 
 
@@ -84,7 +84,7 @@ class ScriptedTrainer:
     def send(self, command: Command) -> None:
         self.told.append(command)
         if isinstance(command, Run):
-            self._events = self._play(self, TrialFolder(command.folder))
+            self._events = self._play(self, JobFolder(command.folder))
 
     def next_event(self, timeout_s: float) -> Event | None:
         assert timeout_s > 0
@@ -97,7 +97,7 @@ class ScriptedTrainer:
         self.ended = True
 
 
-def ending(folder: TrialFolder, outcome: Outcome = Outcome.COMPLETE, *losses: float, **more: Any) -> Iterator[Event]:
+def ending(folder: JobFolder, outcome: Outcome = Outcome.COMPLETE, *losses: float, **more: Any) -> Iterator[Event]:
     """The end of a training: the result is written, then told. `clean` goes with it, the rest into the result."""
     clean = more.pop("clean", True)
     reports = [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
@@ -112,7 +112,7 @@ def report(step: int, loss: float) -> Reported:
 def steadily(*losses: float) -> Play:
     """A training that reports these losses and ends well."""
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         del trainer
         for step, loss in enumerate(losses, start=1):
             yield report(step, loss)
@@ -137,7 +137,7 @@ class Starter:
 def ends(outcome: Outcome, *losses: float, **more: Any) -> Play:
     """A job that reports nothing and ends like this; takes what `ending` takes."""
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         del trainer
         return ending(folder, outcome, *losses, **more)
 
@@ -161,7 +161,7 @@ def plays(*scripts: Play) -> Starter:
     """The play of each trial in turn, whichever trainer it lands on; the last one is repeated."""
     left = list(scripts)
 
-    def play(trainer: ScriptedTrainer, folder: TrialFolder) -> Iterator[Event | None]:
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield from (left.pop(0) if len(left) > 1 else left[0])(trainer, folder)
 
     return Starter(lambda: ScriptedTrainer(play))
@@ -196,7 +196,7 @@ class Demo:
         self.expire()
 
     @property
-    def folder(self) -> TrialFolder:
+    def folder(self) -> JobFolder:
         """The first trial's."""
         return self.study.storage.trial("demo", 0)
 
