@@ -95,8 +95,8 @@ def ours(store: Store) -> Callable[[], None]:
         lease = store.leases.claim(search.study_id, worker_id, LEASE_S)
         assert lease is not None
         trial = search.start(lease)
-        for report in result.reports:
-            search.report(trial, report)
+        for count in range(1, len(result.reports) + 1):
+            search.bring(trial, result.reports[:count])
         store.leases.store_result(trial.lease, result.model_dump_json())
         search.tell(trial, result)
         store.leases.close(trial.lease)

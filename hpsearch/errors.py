@@ -5,6 +5,8 @@
     ├── TrainingFailed       1  the training process reported a failure, with its traceback in a log
     ├── StoreUnreachable     1  the database did not answer
     ├── LeaseLost            1  another worker owns this trial now; nothing more may be written
+    ├── TrialEnded           1  somebody ended this trial from outside, in the dashboard or with Optuna
+    ├── Interrupted        130  a person or a scheduler asked to stop before there was anything to save
     ├── NothingToDraw        1  there is no such picture yet; the message stands in its place
     └── InputError           2  the person's input; the message says what was found and what to write instead
         ├── FieldError       2  about one field, found after the file was read; becomes a StudyFileErrors
@@ -24,7 +26,15 @@ class HpsearchError(Exception):
 
 
 class TrainerDied(HpsearchError):
-    """The training process ended without a result."""
+    """The training process ended without a result.
+
+    `how` is the same words for the same death. `is_kill`: by a signal that comes from outside.
+    """
+
+    def __init__(self, message: str, how: str = "", *, is_kill: bool = False) -> None:
+        super().__init__(message)
+        self.how = how or message
+        self.is_kill = is_kill
 
 
 class TrainingFailed(HpsearchError):
@@ -37,6 +47,16 @@ class StoreUnreachable(HpsearchError):
 
 class LeaseLost(HpsearchError):
     """Another worker owns this trial now."""
+
+
+class TrialEnded(HpsearchError):
+    """Somebody ended this trial from outside."""
+
+
+class Interrupted(HpsearchError):
+    """A person or a scheduler asked to stop."""
+
+    exit_code = 130
 
 
 class NothingToDraw(HpsearchError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
@@ -11,7 +13,9 @@ from uuid import uuid4
 from pydantic import BaseModel, TypeAdapter
 
 from hpsearch.jobs import JOB, Job, JobFailure
-from hpsearch.trial import HistoryPoint, Report
+from hpsearch.trial import HistoryPoint, Report, TrialResult
+
+log = logging.getLogger("hpsearch.folders")
 
 _REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -29,6 +33,7 @@ class JobFolder:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.history = path / "history.jsonl"
+        self.journal = path / "journal.jsonl"
 
     def read_history(self) -> list[HistoryPoint]:
         """Every optimizer step in order; of a step that was done again after a kill, the last time."""
@@ -36,6 +41,25 @@ class JobFolder:
             return []
         points = [HistoryPoint.model_validate_json(line) for line in self.history.read_text().splitlines()]
         return [point for _, point in sorted({point.step: point for point in points}.items())]
+
+    def last_step(self) -> int:
+        """The optimizer step that was done last, 0 before the first."""
+        history = self.read_history()
+        return history[-1].step if history else 0
+
+    def read_journal(self) -> list[Report]:
+        """Every report of the trial that this attempt knows: made by it, or before the checkpoint that it began at."""
+        if not self.journal.exists():
+            return []
+        return [Report.model_validate_json(line) for line in self.journal.read_text().splitlines()]
+
+    def result_if_whole(self) -> TrialResult | None:
+        """A training's result; None where there is none, or none that this version can read."""
+        try:
+            return self.read(TrialResult) if self.result.exists() else None
+        except ValueError as error:
+            log.warning("%s can't be read and counts as missing: %s", self.result, str(error).splitlines()[0])
+            return None
 
     def answers(self, cell: str) -> Path:
         """An evaluation's answers, one JSON line for each row."""
@@ -45,10 +69,10 @@ class JobFolder:
         """Writes the config. An earlier job's result goes first, so that nobody takes it for this one's."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.result.unlink(missing_ok=True)
-        write_text(self.config, job.model_dump_json(indent=2))
+        write_text(self.config, job.model_dump_json(indent=2, context=self.path))
 
     def job(self) -> Job:
-        return JOB.validate_json(self.config.read_text())
+        return JOB.validate_json(self.config.read_text(), context=self.path)
 
     def read(self, kind: type[RecordT], file: Path | None = None) -> RecordT:
         return kind.model_validate_json((file or self.result).read_text())
@@ -74,6 +98,43 @@ class JobFolder:
         stages = sorted(self.checkpoints.glob("stage-*"), key=_number)
         found = [StageFolder(path, path).last_checkpoint() for path in (self.checkpoints, *stages)]
         return next((path for path in reversed(found) if path), None)
+
+
+class TrialFolder:
+    """A trial's attempts, each in a folder of its own: `attempt-1`, `attempt-2`, …
+
+    An attempt belongs to one lease, and its trainer writes there and nowhere else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def attempt(self, number: int) -> JobFolder:
+        return JobFolder(self.path / f"attempt-{number}")
+
+    def begin(self, number: int) -> JobFolder:
+        """The folder of a new attempt. One that is there already is another store's, of which this one is a copy: it
+        stays, under another name."""
+        folder = self.attempt(number)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if folder.path.exists():
+            folder.path.rename(draft_of(folder.path))
+        return folder
+
+    def drop_checkpoints(self) -> None:
+        """Once the trial's result is told: nobody continues it."""
+        for path in self.path.glob("attempt-*"):
+            shutil.rmtree(JobFolder(path).checkpoints, ignore_errors=True)
+
+    def before(self, number: int) -> list[JobFolder]:
+        """The attempts before this one that there are, the latest first."""
+        found = [path for path in self.path.glob("attempt-*") if _number(path) < number]
+        return [JobFolder(path) for path in sorted(found, key=_number, reverse=True)]
+
+    @property
+    def last(self) -> JobFolder | None:
+        numbers = [_number(path) for path in self.path.glob("attempt-*")]
+        return self.attempt(max(numbers)) if numbers else None
 
 
 class StageFolder:
@@ -130,8 +191,9 @@ class StorageFolder:
         self.artifacts = path / "artifacts"
         self.runs = path / "runs"
 
-    def trial(self, study: str, number: int) -> JobFolder:
-        return JobFolder(self.path / "trials" / study / f"{number:04d}")
+    def trial(self, study: str, number: int) -> TrialFolder:
+        """`study` is its own id, so that no other study of that name, in whatever store, shares the folder."""
+        return TrialFolder(self.path / "trials" / study / f"{number:04d}")
 
     def plots(self, study: str) -> Path:
         """Of the study as a whole; a run keeps its own."""

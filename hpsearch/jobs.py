@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -11,7 +10,7 @@ from pydantic import Field, TypeAdapter
 from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.study import Task
-from hpsearch.trial import AnswersConfig, Record, RowsConfig, TrialConfig
+from hpsearch.trial import AnswersConfig, Place, Record, RowsConfig, TrialConfig
 
 Tell = Callable[[str, int, int], None]
 """Progress for a person: what is being done, how many are done, how many there are."""
@@ -24,7 +23,7 @@ class InspectionConfig(Record):
     task: Task
     models: list[ModelSpec]
     rows: RowsConfig
-    candidate_rows: Path
+    candidate_rows: Place
     num_examples: int = 0
 
 
@@ -49,12 +48,12 @@ class EvaluationConfig(Record):
     job: Literal["evaluate"] = "evaluate"
     task: Task
     model: ModelSpec
-    adapter: Path = Field(description="folder of the adapter, and of the head where the task has one")
+    adapter: Place = Field(description="folder of the adapter, and of the head where the task has one")
     rows: RowsConfig
     answers: AnswersConfig
     cells: list[Cell]
     prompts: PromptsSpec = PromptsSpec()
-    test_rows: Path
+    test_rows: Place
     batch_size: int
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
     bertscore_model: str | None = None
@@ -66,11 +65,11 @@ class ExportConfig(Record):
     job: Literal["export"] = "export"
     task: Task
     model: ModelSpec
-    adapter: Path
+    adapter: Place
     rows: RowsConfig
     dtype: Literal["bfloat16", "float16"]
-    check_rows: Path = Field(description="the few rows on which both are compared")
-    output: Path = Field(description="where the merged model goes")
+    check_rows: Place = Field(description="the few rows on which both are compared")
+    output: Place = Field(description="where the merged model goes")
 
 
 class DiagnosisConfig(Record):

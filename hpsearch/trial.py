@@ -6,11 +6,20 @@ run, an evaluation and an inspection are folders of the same kind with another c
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    PlainSerializer,
+    ValidationInfo,
+)
 
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ImageSize, RowFormat
@@ -27,6 +36,21 @@ class Record(BaseModel):
     """A fact that crosses a border: frozen, and the same for everyone who reads it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+def _found(place: Path, info: ValidationInfo) -> Path:
+    return place if info.context is None else Path(os.path.normpath(info.context / place))
+
+
+def _told(place: Path, info: FieldSerializationInfo) -> str:
+    return str(place) if info.context is None else os.path.relpath(place, info.context)
+
+
+Place = Annotated[Path, AfterValidator(_found), PlainSerializer(_told, return_type=str)]
+"""A path that a job's folder writes down relative to itself: storage that is mounted elsewhere is the same storage.
+
+The folder is pydantic's context; without one, the path stands as it is.
+"""
 
 
 class Outcome(StrEnum):
@@ -76,11 +100,12 @@ class TrialConfig(Record):
     training: TrainingSpec
     budget: BudgetSpec
     rows: RowsConfig
-    train_rows: Path = Field(description="folder of prepared rows")
-    validation_rows: Path
+    train_rows: Place = Field(description="folder of prepared rows")
+    validation_rows: Place
     answers: AnswersConfig = AnswersConfig()
     objectives: list[ObjectiveName] = Field(["loss"], description="computed at each report; the first one rules")
     curriculum: CurriculumSpec = CurriculumSpec()
+    earlier: list[Place] = Field([], description="folders of this trial's earlier attempts, the latest first")
     is_final: bool = Field(False, description="the final run keeps its best adapter and writes TensorBoard logs")
 
     @property

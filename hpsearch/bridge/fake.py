@@ -1,58 +1,92 @@
-"""A trainer without a process, for tests of everything on this side of the bridge. It replays a script."""
+"""A trainer without a process, for tests of everything on this side of the bridge. It follows a script.
+
+What it reports stands in the folder's journal and history first, as a real trainer's does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from hpsearch.bridge.protocol import Checkpoint, Command, Done, Event, Reported, Run, Stop
+from hpsearch.bridge.protocol import Began, Checkpoint, Command, Done, Event, Progress, Reported, Run, Stop
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder
-from hpsearch.trial import Outcome, Report, TrialConfig, TrialResult
+from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 
-Script = Callable[[TrialConfig], list[float]]
-"""A trial's validation losses, one per report."""
+Play = Callable[["ScriptedTrainer", JobFolder], Iterator[Event | None]]
+"""The events of one job. The play runs on each time the worker asks for the next one."""
 
 
-class FakeTrainer:
-    """Answers every trial with the losses that `script` gives for its config; dies where the script raises."""
+class ScriptedTrainer:
+    """Remembers what it was told; dies when its play is at an end."""
 
     pid = 0
     device = "none"
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._events: Iterator[Event] = iter(())
-        self._outcome = Outcome.COMPLETE
+    def __init__(self, play: Play) -> None:
+        self._play = play
+        self._events: Iterator[Event | None] = iter(())
+        self.told: list[Command] = []
         self.ended = False
 
     def send(self, command: Command) -> None:
-        match command:
-            case Run(folder=folder):
-                self._outcome = Outcome.COMPLETE
-                self._events = self._play(JobFolder(folder))
-            case Stop():
-                self._outcome = Outcome.PRUNED
-            case Checkpoint():
-                self._outcome = Outcome.STOPPED
+        self.told.append(command)
+        if isinstance(command, Run):
+            self._events = self._play(self, JobFolder(command.folder))
+            self._folder = JobFolder(command.folder)
 
     def next_event(self, timeout_s: float) -> Event | None:
-        del timeout_s
-        try:
-            return next(self._events)
-        except StopIteration:
-            raise TrainerDied("the script is at its end") from None
+        assert timeout_s > 0
+        assert not self.ended, "a trainer that was ended has no more events"
+        for coming in self._events:
+            self._write(coming)
+            return coming
+        raise TrainerDied("the play is at its end")
 
     def end(self) -> None:
         self.ended = True
 
-    def _play(self, folder: JobFolder) -> Iterator[Event]:
+    def _write(self, coming: Event | None) -> None:
+        match coming:
+            case Began(reports=reports):
+                self._folder.journal.write_text("".join(_line(report) for report in reports))
+            case Reported():
+                _append(self._folder.journal, _line(coming.report))
+            case Progress(step=step, loss=loss):
+                _append(self._folder.history, _line(HistoryPoint(step=step, loss=loss or 0.0, learning_rate=0.0)))
+
+
+def _line(record: Report | HistoryPoint) -> str:
+    return record.model_dump_json() + "\n"
+
+
+def _append(file: Any, line: str) -> None:
+    with file.open("a") as lines:
+        lines.write(line)
+
+
+def ending(folder: JobFolder, outcome: Outcome = Outcome.COMPLETE, *losses: float, **more: Any) -> Iterator[Event]:
+    """The end of a training: the result is written, then told. `clean` goes with it, the rest into the result."""
+    clean = more.pop("clean", True)
+    reports = [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
+    folder.write_result(TrialResult(outcome=outcome, reports=reports, num_steps=len(reports), **more))
+    yield Done(clean=clean)
+
+
+def training(losses: Callable[[TrialConfig], list[float]]) -> Play:
+    """A training that reports the losses that `losses` gives for its config, unless it is stopped before."""
+
+    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         config = folder.job()
         assert isinstance(config, TrialConfig)
-        reports: list[Report] = []
-        for step, loss in enumerate(self._script(config), start=1):
-            reports.append(Report(step=step, loss=loss))
+        yield Began()
+        reported: list[float] = []
+        for step, loss in enumerate(losses(config), start=1):
+            reported.append(loss)
             yield Reported(step=step, num_reports=config.budget.reports, loss=loss)
-            if self._outcome is not Outcome.COMPLETE:
-                break
-        folder.write_result(TrialResult(outcome=self._outcome, reports=reports, num_steps=len(reports)))
-        yield Done(clean=True)
+            if isinstance(trainer.told[-1], Stop | Checkpoint):
+                outcome = Outcome.PRUNED if isinstance(trainer.told[-1], Stop) else Outcome.STOPPED
+                yield from ending(folder, outcome, *reported)
+        yield from ending(folder, Outcome.COMPLETE, *reported)
+
+    return play

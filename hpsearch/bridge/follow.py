@@ -1,19 +1,95 @@
-"""Following a trainer through a job outside of a study: an inspection, an evaluation, the final run."""
+"""Following a trainer through a job: the one loop for trials, final runs, evaluations and inspections.
+
+The trainer is ended by whoever started it: what is raised here says that it can't be used any more.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Phase, Progress, Reported, Run
+from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Reported, Run
+from hpsearch.bridge.protocol import Stop as StopTrial
+from hpsearch.bridge.silence import Silence
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.bridge.trainer_process import StartTrainer
-from hpsearch.errors import HpsearchError, TrainingFailed
+from hpsearch.bridge.trainer_process import STARTING, StartTrainer, Trainer
+from hpsearch.errors import HpsearchError, Interrupted, TrainingFailed
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import Tell
+from hpsearch.spec.limits import SilenceSpec
 from hpsearch.trial import Outcome, TrialResult
+
+TICK_S = 0.5
 
 Watcher = Callable[[Phase | Progress | Reported], None]
 """Shows a person how a training goes."""
+
+
+class Listener:
+    """Who has a job done hears how it goes; what it raises ends the job."""
+
+    def hears(self, event: Event) -> None:
+        """What the trainer does now."""
+
+    def goes_on(self, report: Reported) -> bool:
+        """The answer to a validation loss, for which the trainer waits."""
+        del report
+        return True
+
+    def tick(self) -> None:
+        """At least twice a second, whether there is an event or not."""
+
+
+def follow(
+    trainer: Trainer,
+    folder: JobFolder,
+    stop: StopFlag,
+    listener: Listener,
+    silence: SilenceSpec,
+    clock: Callable[[], float] = time.monotonic,
+) -> Done:
+    """Has the trainer do the prepared job. The first stop asks it for a checkpoint.
+
+    Raises:
+        TrainerDied: it ended, or was silent for too long.
+        Interrupted: the second stop, which waits for nothing.
+    """
+    watch = Silence(silence, clock, is_ready=trainer.device != STARTING)
+    is_stopping = False
+    trainer.send(Run(folder=folder.path))
+    while True:
+        event = trainer.next_event(TICK_S)
+        if event is None:
+            watch.check()
+        else:
+            watch.heard(event)
+            listener.hears(event)
+        listener.tick()
+        if stop.urgent:
+            raise Interrupted("asked twice to stop: what came after the last checkpoint is given up")
+        if stop.requested and not is_stopping:
+            is_stopping = True
+            trainer.send(Checkpoint())
+        match event:
+            case Reported():
+                trainer.send(Continue() if listener.goes_on(event) else StopTrial())
+            case Done():
+                return event
+
+
+class _Teller(Listener):
+    """Tells a person what is done, again at each tick: `tell` may have heard of a stop meanwhile."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._now: tuple[str, int, int] = ("starting the trainer", 0, 0)
+
+    def hears(self, event: Event) -> None:
+        if isinstance(event, Phase):
+            self._now = (event.name, event.done, event.total)
+
+    def tick(self) -> None:
+        self._tell(*self._now)
 
 
 def do_job(folder: JobFolder, start_trainer: StartTrainer, tell: Tell) -> None:
@@ -25,45 +101,36 @@ def do_job(folder: JobFolder, start_trainer: StartTrainer, tell: Tell) -> None:
     tell("starting the trainer", 0, 0)
     trainer = start_trainer()
     try:
-        trainer.send(Run(folder=folder.path))
-        while True:
-            event = trainer.next_event(1.0)
-            if isinstance(event, Phase):
-                tell(event.name, event.done, event.total)
-            if isinstance(event, Done):
-                break
+        follow(trainer, folder, StopFlag(), _Teller(tell), SilenceSpec())
     finally:
         trainer.end()
     if failure := folder.failure():
         raise HpsearchError(f"{failure.reason}\nthe whole story is in {folder.log} and {folder.result}")
 
 
-def run_to_end(folder: JobFolder, start_trainer: StartTrainer, stop: StopFlag, watch: Watcher) -> TrialResult:
-    """Trains what the folder's config says.
+class _Shower(Listener):
+    def __init__(self, watch: Watcher) -> None:
+        self._watch = watch
+
+    def hears(self, event: Event) -> None:
+        if isinstance(event, Phase | Progress | Reported):
+            self._watch(event)
+
+
+def run_to_end(
+    folder: JobFolder, start_trainer: StartTrainer, stop: StopFlag, watch: Watcher, silence: SilenceSpec
+) -> TrialResult:
+    """Trains what the folder's config says, outside of a study: its reports go to a person, not to a pruner.
 
     Raises:
         TrainingFailed: it crashed, ran out of memory or diverged; with the reason and the log.
         TrainerDied: the process ended without a result.
     """
     trainer = start_trainer()
-    is_stopping = False
     try:
-        trainer.send(Run(folder=folder.path))
-        while True:
-            event = trainer.next_event(0.5)
-            if stop.urgent:
-                return TrialResult(outcome=Outcome.STOPPED)
-            if stop.requested and not is_stopping:
-                is_stopping = True
-                trainer.send(Checkpoint())
-            match event:
-                case Reported():
-                    watch(event)
-                    trainer.send(Continue())
-                case Phase() | Progress():
-                    watch(event)
-                case Done():
-                    break
+        follow(trainer, folder, stop, _Shower(watch), silence)
+    except Interrupted:
+        return TrialResult(outcome=Outcome.STOPPED)
     finally:
         trainer.end()
     result = folder.read(TrialResult)

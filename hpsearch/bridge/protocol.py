@@ -1,7 +1,7 @@
 """The bridge: JSON lines between a worker and its trainer, on a pair of file descriptors of their own.
 
     worker → trainer   Run(folder) … then Continue or Stop after each report; Checkpoint at any time
-    trainer → worker   Ready … then Phase and Progress as they come, Report (and waits), Done
+    trainer → worker   Ready … then Phase and Progress as they come, Began, Report (and waits), Done
 
 Library noise on stdout can't break it, and it carries no secret.
 """
@@ -57,6 +57,13 @@ class Phase(Record):
     total: int = 0
 
 
+class Began(Record):
+    """Training begins. `reports` were made before the checkpoint that it continues from; none: from the start."""
+
+    kind: Literal["began"] = "began"
+    reports: list[Report] = Field([])
+
+
 class Progress(Record):
     """A training step. `loss` is the running training loss; None before the first one is known."""
 
@@ -88,7 +95,7 @@ class Done(Record):
 
 
 Command = Annotated[Run | Continue | Stop | Checkpoint, Field(discriminator="kind")]
-Event = Annotated[Ready | Phase | Progress | Reported | Done, Field(discriminator="kind")]
+Event = Annotated[Ready | Phase | Began | Progress | Reported | Done, Field(discriminator="kind")]
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import psutil
 
 from hpsearch.bridge.protocol import Command, Event, Ready, Run, read_event, to_line
 from hpsearch.errors import TrainerDied
@@ -31,12 +34,18 @@ model's training step on two threads 2.6 s instead of 0.2 s. bitsandbytes wraps 
 imported, which loads the whole compiler, some 3 s of each trainer's start, for a few operations of the CPU that run as
 well without it (`bitsandbytes/backends/default/ops.py`, https://github.com/bitsandbytes-foundation/bitsandbytes).
 """
+_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""What people, schedulers and the kernel's memory killer send; no process dies of them by itself."""
+STARTING = "starting"
+"""The device of a trainer that is not ready yet."""
+_ASKED_S = 1.0
+"""How long a trainer that was asked to end may take: it only has to leave."""
 _SECRETS = ("HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD")
 """The training plane knows no database. (It may see HF_TOKEN: gated bases need it.)"""
 
 
 class Trainer(Protocol):
-    """What a worker needs of a trainer. `fake.FakeTrainer` is the other implementation."""
+    """What a worker needs of a trainer. `fake.ScriptedTrainer` is the other implementation."""
 
     pid: int
 
@@ -58,7 +67,9 @@ StartTrainer = Callable[[], Trainer]
 class TrainerProcess:
     """`python -m hpsearch.train`, with a pair of pipes of its own for the protocol."""
 
-    def __init__(self, log: Path, extra_environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, log: Path, extra_environment: dict[str, str] | None = None, module: str = "hpsearch.train"
+    ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._logs = [_Log.from_now_on(log)]
         commands_in, commands_out = os.pipe()
@@ -66,12 +77,13 @@ class TrainerProcess:
         environment = _DEFAULTS | {name: value for name, value in os.environ.items() if name not in _SECRETS}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hpsearch.train", str(commands_in), str(events_out)],
+                [sys.executable, "-m", module, str(commands_in), str(events_out)],
                 pass_fds=(commands_in, events_out),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment | (extra_environment or {}),
+                start_new_session=True,  # a signal to the worker's group is the worker's to handle
             )
         os.close(commands_in)
         os.close(events_out)
@@ -82,7 +94,7 @@ class TrainerProcess:
         self._unread = b""
         self._lines: deque[bytes] = deque()
         self.pid = self._process.pid
-        self.device = "starting"
+        self.device = STARTING
 
     def send(self, command: Command) -> None:
         if isinstance(command, Run):
@@ -99,11 +111,11 @@ class TrainerProcess:
             is_dead = self._process.poll() is not None
             if not self._selector.select(0.0 if is_dead else max(0.0, deadline - time.monotonic())):
                 if is_dead:
-                    raise TrainerDied(self._obituary())
+                    raise self._obituary()
                 return None
             chunk = self._events.read(65536)
             if not chunk:
-                raise TrainerDied(self._obituary())
+                raise self._obituary()
             *whole, self._unread = (self._unread + chunk).split(b"\n")
             self._lines.extend(whole)
         event = read_event(self._lines.popleft())
@@ -112,20 +124,30 @@ class TrainerProcess:
         return event
 
     def end(self) -> None:
+        """Asked first, by closing its pipe, then killed: the process, its session, and whatever left the session."""
+        descendants = _descendants(self._process.pid)
+        with contextlib.suppress(BrokenPipeError):
+            self._commands.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ASKED_S)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for process in descendants:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.kill()
         self._process.wait()
         self._selector.close()
         self._events.close()
-        with contextlib.suppress(BrokenPipeError):
-            self._commands.close()
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> TrainerDied:
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        hint = " (the kernel kills processes when the host's memory is used up)" if code == -9 else ""
+        hint = " (the kernel kills processes when the host's memory is used up)" if code == -signal.SIGKILL else ""
         told = [log for log in self._logs if log.last_line()]
         last = f"last words in {told[-1].file}: {told[-1].last_line()}" if told else "it left no words"
-        return f"the trainer process ended with {how}{hint}; {last}"
+        message = f"the trainer process ended with {how}{hint}; {last}"
+        return TrainerDied(message, how, is_kill=-code in _KILLS)
 
 
 @contextlib.contextmanager
@@ -160,6 +182,13 @@ class Lent:
 
     def end(self) -> None:
         pass
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 @dataclass(frozen=True)

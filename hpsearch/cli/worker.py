@@ -21,7 +21,8 @@ def worker(study_file: StudyFileArgument, store: StoreOption = None, set_: SetOp
     from hpsearch.store.workers import own_worker_id
     from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
-    from hpsearch.worker.worker import Step, Worker
+    from hpsearch.worker.endings import Step
+    from hpsearch.worker.worker import Worker
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logging.getLogger("hpsearch").setLevel(logging.INFO)

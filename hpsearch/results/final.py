@@ -122,7 +122,7 @@ def train_final(
         if not folder.config.exists():
             _prepare(file, folder, storage, lend, tell)
         folder.result.unlink(missing_ok=True)
-        return run_to_end(folder, lend, stop, watch)
+        return run_to_end(folder, lend, stop, watch, file.spec.silence)
 
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:

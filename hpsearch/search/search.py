@@ -8,6 +8,7 @@ next one doesn't find: every step can be done again.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,13 +16,15 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from hpsearch.errors import TrialEnded
+from hpsearch.search.history import bring_attributes, bring_values
 from hpsearch.search.pruners import make_pruner
 from hpsearch.search.samplers import make_sampler
 from hpsearch.search.space import from_optuna, misfit, suggest_all, to_optuna
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.study import StudySpec, Values
 from hpsearch.store import Lease, Store
-from hpsearch.store.leases import fenced
+from hpsearch.store.fence import fenced
 from hpsearch.trial import GIB, MIB, Outcome, Report, TrialResult
 
 _SLOT = "hpsearch:slot"
@@ -36,6 +39,9 @@ class ActiveTrial:
     lease: Lease
     number: int
     values: Values
+    is_ended: bool = False
+    """Whether Optuna knows its end already: told by a worker that was killed then, or by somebody else, who need not
+    have waited for all values."""
 
 
 class Search:
@@ -53,7 +59,6 @@ class Search:
             load_if_exists=True,
         )
         self._live: Trial | None = None
-        self._reported: set[int] = set()
 
     @property
     def study_id(self) -> int:
@@ -72,13 +77,6 @@ class Search:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._study.set_metric_names([objective_title(name) for name in self._spec.objectives])
 
-    def enqueue_defaults(self) -> None:
-        """The study file's own values are the first trial, where they lie in the space: the bar to beat."""
-        spec = self._spec
-        params = to_optuna(spec.searched.space, spec.defaults())
-        if params is not None and spec.searched.sampler.name != "grid":
-            self._study.enqueue_trial(params, user_attrs={"defaults": True}, skip_if_exists=True)
-
     def start(self, lease: Lease) -> ActiveTrial:
         """The slot's trial: found again, taken from the waiting ones, or new. Then every parameter has a value."""
         space = self._spec.searched.space
@@ -93,12 +91,8 @@ class Search:
                 self._live = Trial(self._study, lease.trial_id)
                 suggest_all(self._live, space)
                 frozen = self._frozen(lease)
-            self._reported = set(frozen.intermediate_values)
-        return ActiveTrial(
-            lease=lease,
-            number=frozen.number,
-            values=from_optuna(space, frozen.params),
-        )
+        values = from_optuna(space, frozen.params) if space.keys() <= frozen.params.keys() else {}
+        return ActiveTrial(lease=lease, number=frozen.number, values=values, is_ended=frozen.state.is_finished())
 
     def _study_for(self, lease: Lease) -> optuna.Study:
         """The study as it is now, with the slot's sampler.
@@ -133,10 +127,20 @@ class Search:
                 continue
             if bound := self._store.leases.bind(lease, trial_id):
                 return bound
-        template = create_trial(state=TrialState.RUNNING, system_attrs={_SLOT: lease.slot})
+        template = self._template(lease.slot, trials)
         bound = self._store.leases.bind(lease, self._store.optuna.create_new_trial(self.study_id, template))
         assert bound is not None, "a trial that was just created belongs to nobody else"
         return bound
+
+    def _template(self, slot: int, trials: list[FrozenTrial]) -> FrozenTrial:
+        """A new trial of a slot. The first one has the study file's own values, where they lie in the space: the bar
+        to beat. They are part of the trial from the moment that it exists, so no kill comes between."""
+        search = self._spec.searched
+        own = to_optuna(search.space, self._spec.defaults()) if slot == 0 and search.sampler.name != "grid" else None
+        if own is None or any(trial.user_attrs.get("defaults") for trial in trials):
+            return create_trial(state=TrialState.RUNNING, system_attrs={_SLOT: slot})
+        fixed = {_SLOT: slot, "fixed_params": own}
+        return create_trial(state=TrialState.RUNNING, user_attrs={"defaults": True}, system_attrs=fixed)
 
     def _refuses(self, trial_id: int, waiting: FrozenTrial) -> bool:
         """Ends a trial that someone enqueued and nobody can run. It takes no slot of the budget."""
@@ -153,23 +157,54 @@ class Search:
             self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
         return True
 
-    def report(self, trial: ActiveTrial, report: Report) -> bool:
-        """Stores what a validation found; True: the pruner lets the trial go on.
+    def bring(self, trial: ActiveTrial, reports: Sequence[Report]) -> bool:
+        """Brings the trial's history to `reports`; True: the pruner lets the trial go on.
 
-        Optuna takes no intermediate values of studies with several objectives, and prunes none of their trials
+        What else stands there is taken away: an earlier attempt got further than the checkpoint that the present one
+        continues from, and its later reports would be held against this one (`Trial.should_prune` looks at the last
+        step). Optuna takes no intermediate values of studies with several objectives, and prunes none of their trials
         (`Trial.report`): they are stored as attributes.
+
+        Raises:
+            TrialEnded: somebody ended the trial from outside.
         """
         assert self._live is not None
         objectives = self._spec.objectives
         with fenced(trial.lease):
-            if len(objectives) > 1:
-                values = {name: report.value(name) for name in objectives}
-                self._live.set_user_attr(f"report {report.step}", values)
-                return True
-            if report.step not in self._reported:
-                self._live.report(report.value(objectives[0]), report.step)
-                self._reported.add(report.step)
-            return not self._live.should_prune()
+            frozen = self._frozen(trial.lease)
+            if frozen.state.is_finished():
+                raise TrialEnded(f"trial {trial.number} was ended from outside, as {frozen.state.name}")
+            try:
+                if len(objectives) > 1:
+                    bring_attributes(self._store.optuna, frozen, reports, objectives)
+                    return True
+                bring_values(self._store.optuna, frozen, reports, objectives[0])
+            except UpdateFinishedTrialError as error:
+                raise TrialEnded(f"trial {trial.number} was ended from outside") from error
+            # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
+            return not reports or not self._study.pruner.prune(self._study, self._frozen(trial.lease))
+
+    def failures_so_far(self) -> list[str] | None:
+        """Why each trial failed, in the order in which they ended; None where one ended in another way."""
+        finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        if any(trial.state is not TrialState.FAIL for trial in finished):
+            return None
+        own = [trial for trial in finished if _SLOT in trial.system_attrs or "attempts" in trial.user_attrs]
+        own.sort(key=lambda trial: str(trial.datetime_complete))
+        return [str(trial.user_attrs.get("reason")) for trial in own]
+
+    def put_aside(self, lease: Lease, result: TrialResult) -> None:
+        """Ends a slot's trial at which workers stumble, without looking further into it; there is one afterwards."""
+        with fenced(lease):
+            trial_id = self._store.leases.trial_of(lease)
+            if trial_id is None:
+                template = create_trial(state=TrialState.RUNNING, system_attrs={_SLOT: lease.slot})
+                trial_id = self._store.optuna.create_new_trial(self.study_id, template)
+                self._store.leases.bind(lease, trial_id)
+            with suppress(UpdateFinishedTrialError):  # it has an end already
+                for name, fact in facts(result).items():
+                    self._store.optuna.set_trial_user_attr(trial_id, name, fact)
+                self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
         """Ends the trial in Optuna; again and again without harm."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.search.history import kept_reports
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.leases import Slots
-
-SECONDS_UNTIL_SILENT = 60
+from hpsearch.store.workers import SECONDS_UNTIL_SILENT
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ _OUTCOMES = {
 
 
 def _trial_view(trial: FrozenTrial) -> TrialView:
-    reports = dict(sorted(trial.intermediate_values.items())) or _kept_reports(trial)
+    reports = dict(sorted(trial.intermediate_values.items())) or kept_reports(trial)
     last = list(reports.values())[-1] if reports else None
     values = tuple(trial.values or ()) if trial.state is TrialState.COMPLETE else ()
     outcome = trial.user_attrs.get("outcome") if trial.state.is_finished() else None
@@ -124,14 +124,3 @@ def _trial_view(trial: FrozenTrial) -> TrialView:
         facts=trial.user_attrs,
         is_feasible=all(violation <= 0 for violation in trial.constraints.values()),
     )
-
-
-def _kept_reports(trial: FrozenTrial) -> dict[int, float]:
-    """The first objective at each report of a trial with several: see `Search.report`."""
-    prefix = "report "
-    kept = {
-        int(name.removeprefix(prefix)): next(iter(values.values()))
-        for name, values in trial.user_attrs.items()
-        if name.startswith(prefix)
-    }
-    return dict(sorted(kept.items()))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from hpsearch.spec.base import Spec
+from hpsearch.spec.limits import LimitsSpec
 
 Scalar = bool | int | float | str | None
 
@@ -138,6 +139,7 @@ class SearchSpec(Spec):
         None,
         description="start a new training process after so many trials; default: while its memory is clean",
     )
+    limits: LimitsSpec = Field(LimitsSpec(), description="what the study may use besides trials")
     space: Annotated[dict[str, ParameterSpec], Field(min_length=1)] = Field(
         description="dotted name of a training, lora or model field → a range or a list of choices"
     )

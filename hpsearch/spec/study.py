@@ -12,6 +12,7 @@ from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.evaluation import EvaluationSpec, ObjectiveName
 from hpsearch.spec.knobs import takes_whole_numbers
+from hpsearch.spec.limits import SilenceSpec
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
@@ -20,7 +21,7 @@ Task = Literal["text-sft", "vlm-sft", "vlm-classify", "text-curriculum", "vlm-cu
 Values = dict[str, Any]
 """Dotted knob name → value."""
 
-MAY_CHANGE = ("description", "search.trials", "final", "data.source", "data.images")
+MAY_CHANGE = ("description", "search.trials", "search.limits", "silence", "final", "data.source", "data.images")
 """What may differ from the stored study: it changes no trial (the manifest vouches for the data itself)."""
 
 
@@ -39,6 +40,7 @@ class StudySpec(Spec):
     )
     budget: BudgetSpec = Field(BudgetSpec(), description="what one trial may spend")
     final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="what the final run may spend")
+    silence: SilenceSpec = Field(SilenceSpec(), description="how long a trainer may be silent")
     evaluation: EvaluationSpec = Field(EvaluationSpec(), description="how the final model is judged")
     search: SearchSpec | None = Field(None, description="what to search; absent in the file of a final run")
 

@@ -3,9 +3,9 @@
 Every method is one short transaction. May import `trial`, `spec` and `errors`.
 """
 
-from hpsearch.store.leases import Lease
+from hpsearch.store.fence import Handover, Lease
 from hpsearch.store.store import Store
 from hpsearch.store.studies import StoredStudy
 from hpsearch.store.workers import Activity, StoredWorker
 
-__all__ = ["Activity", "Lease", "Store", "StoredStudy", "StoredWorker"]
+__all__ = ["Activity", "Handover", "Lease", "Store", "StoredStudy", "StoredWorker"]

@@ -14,9 +14,9 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchM
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hpsearch.errors import InputError, StoreUnreachable
+from hpsearch.store.deadlines import connect_arguments, set_deadlines
 
 _BUSY_TIMEOUT_S = 60
-_CONNECT_TIMEOUT_S = 10
 
 
 def parse_url(url: str, *, from_argv: bool) -> URL:
@@ -79,6 +79,7 @@ def open_optuna_storage(url: URL) -> RDBStorage:
             raise InputError(f"--store: {shown(url)} is no database: {error.orig}") from error
     if url.get_backend_name() == "sqlite":
         _make_sqlite_safe(storage.engine)
+    set_deadlines(storage.engine)
     return storage
 
 
@@ -86,10 +87,8 @@ def _engine_options(url: URL) -> dict[str, Any]:
     match url.get_backend_name():
         case "sqlite":
             return {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
-        case "postgresql":
-            return {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_TIMEOUT_S}}
         case _:
-            return {"pool_pre_ping": True, "pool_recycle": 300}
+            return {"pool_pre_ping": True, "pool_recycle": 300, "connect_args": connect_arguments(url)}
 
 
 def _make_sqlite_safe(engine: Engine) -> None:

@@ -1,42 +1,31 @@
 """Leases: who may work on which trial. The budget is reserved here, in one transaction with the claim.
 
 A study of 40 trials has 40 slots. A slot is leased to a worker for a time; the lease is renewed while the worker
-lives and taken over when it expires. `attempt` counts the leases of a slot and is the fencing token: a worker
-whose attempt is no longer the current one gets nothing accepted.
+lives and taken over when it expires.
 
-    (no row) ──claim──► leased ──finish──► result stored ──close──► finished
+    (no row) ──claim──► leased ──finish──► result stored ──close──► finished ──reopen──► given back
                           │ ▲
-                          │ └─ expired or released: claimed again, attempt + 1
-                          └─ release: given back by a worker that was asked to stop
+                          │ └─ given back, or its holder is dead or silent for too long: claimed again, attempt + 1
+                          └─ release: given back by its worker, with what became of the attempt
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, event, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, case, event, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hpsearch.errors import HpsearchError, LeaseLost
+from hpsearch.errors import HpsearchError
+from hpsearch.store import pulse
 from hpsearch.store.engine import database_now
+from hpsearch.store.fence import Handover, Lease, change, check_fence
 from hpsearch.store.tables import is_in_optuna, leases, studies
 
-
-@dataclass(frozen=True)
-class Lease:
-    """A worker's right to work on one slot of a study. `result` is there when an earlier worker had finished."""
-
-    lease_id: int
-    study_id: int
-    slot: int
-    trial_id: int | None
-    attempt: int
-    deaths: int
-    result: str | None
+_KEPT_REASONS = 20
 
 
 @dataclass(frozen=True)
@@ -52,62 +41,95 @@ class Slots:
         return self.finished >= self.wanted
 
 
-_fence: ContextVar[Lease | None] = ContextVar("fence", default=None)
-
-
 class Leases:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        event.listen(engine, "begin", _check_fence)
+        event.listen(engine, "begin", check_fence)
 
     def claim(
         self, study_id: int, worker_id: str, duration_s: float, dead_workers: Collection[str] = ()
     ) -> Lease | None:
-        """A slot that nobody works on: one whose lease ran out, else a new one while the budget has any.
+        """A slot that nobody works on: one that was begun, else a new one while the budget has any.
+
+        None where the study is paused, too.
 
         Raises:
             HpsearchError: the study was deleted.
         """
         with self._engine.begin() as connection:
-            wanted = self._lock_study(connection, study_id)
+            study = self._lock_study(connection, study_id)
             now = database_now(connection)
-            row = connection.execute(_takeable(study_id, now, dead_workers)).first()
-            if row is not None:
-                return self._take_over(connection, row, worker_id, now + duration_s)
-            taken = connection.scalar(select(func.count()).where(leases.c.study_id == study_id)) or 0
-            if taken >= wanted:
+            pulse.beat(connection, study_id, now)
+            if study.paused is not None:
                 return None
-            values = {
-                "study_id": study_id,
-                "slot": taken,
-                "worker_id": worker_id,
-                "attempt": 1,
-                "deaths": 0,
-                "expires_at": now + duration_s,
-                "finished": False,
-            }
-            inserted = connection.execute(insert(leases).values(values)).inserted_primary_key
-            assert inserted is not None
-            return Lease(inserted[0], study_id, taken, None, 1, 0, None)
+            is_in_grace = now < self._grace_until(connection, study_id)
+            row = connection.execute(_takeable(study_id, now, dead_workers, is_in_grace)).first()
+            if row is not None:
+                return self._take_over(connection, row, worker_id, now + duration_s, dead_workers)
+            taken = connection.scalar(select(func.count()).where(leases.c.study_id == study_id)) or 0
+            if taken >= study.trials:
+                return None
+            return self._begin(connection, study_id, taken, worker_id, now + duration_s)
 
     @staticmethod
-    def _lock_study(connection: Connection, study_id: int) -> int:
-        """Holds other claims of the study back until this transaction ends; the number of trials it may have."""
-        study = select(studies.c.trials).where(studies.c.study_id == study_id, is_in_optuna)
-        trials = connection.execute(study.with_for_update()).scalar_one_or_none()
-        if trials is None:
+    def _lock_study(connection: Connection, study_id: int) -> Any:
+        """Holds other claims of the study back until this transaction ends."""
+        study = select(studies.c.trials, studies.c.paused).where(studies.c.study_id == study_id, is_in_optuna)
+        found = connection.execute(study.with_for_update()).first()
+        if found is None:
             raise HpsearchError("the study is no longer in the store: it was deleted while this worker worked on it")
-        return int(trials)
+        return found
 
     @staticmethod
-    def _take_over(connection: Connection, row: Any, worker_id: str, expires_at: float) -> Lease:
-        deaths = row.deaths + (row.worker_id is not None)
+    def _grace_until(connection: Connection, study_id: int) -> float:
+        return float(connection.scalar(select(studies.c.grace_until).where(studies.c.study_id == study_id)) or 0)
+
+    @staticmethod
+    def _begin(connection: Connection, study_id: int, slot: int, worker_id: str, expires_at: float) -> Lease:
+        values = {
+            "study_id": study_id,
+            "slot": slot,
+            "worker_id": worker_id,
+            "attempt": 1,
+            "deaths": 0,
+            "strikes": 0,
+            "progress": 0,
+            "stumbles": 0,
+            "expires_at": expires_at,
+            "finished": False,
+        }
+        inserted = connection.execute(insert(leases).values(values)).inserted_primary_key
+        assert inserted is not None
+        return Lease(inserted[0], study_id, slot, None, 1)
+
+    @staticmethod
+    def _take_over(
+        connection: Connection, row: Any, worker_id: str, expires_at: float, dead_workers: Collection[str]
+    ) -> Lease:
+        handover = Handover.EXPIRED
+        if row.worker_id is None:
+            handover = Handover.GIVEN_BACK
+        elif row.worker_id in dead_workers:
+            handover = Handover.HOLDER_DEAD
+        deaths = row.deaths + (handover is not Handover.GIVEN_BACK)
         connection.execute(
             update(leases)
             .where(leases.c.lease_id == row.lease_id)
             .values(worker_id=worker_id, attempt=row.attempt + 1, deaths=deaths, expires_at=expires_at)
         )
-        return Lease(row.lease_id, row.study_id, row.slot, row.trial_id, row.attempt + 1, deaths, row.result)
+        return Lease(
+            lease_id=row.lease_id,
+            study_id=row.study_id,
+            slot=row.slot,
+            trial_id=row.trial_id,
+            attempt=row.attempt + 1,
+            handover=handover,
+            strikes=row.strikes,
+            progress=row.progress,
+            stumbles=row.stumbles,
+            reasons=tuple(json.loads(row.reasons or "[]")),
+            result=row.result,
+        )
 
     def bind(self, lease: Lease, trial_id: int) -> Lease | None:
         """Ties a trial to the slot for good; None when another slot has it already."""
@@ -117,14 +139,28 @@ class Leases:
             return None
         return replace(lease, trial_id=trial_id)
 
-    def renew(self, lease: Lease, duration_s: float) -> None:
+    def trial_of(self, lease: Lease) -> int | None:
+        """The trial that the slot is bound to by now."""
         with self._engine.begin() as connection:
-            expires_at = database_now(connection) + duration_s
-            _changed(connection, lease, expires_at=expires_at)
+            return connection.scalar(select(leases.c.trial_id).where(leases.c.lease_id == lease.lease_id))
+
+    def renew(self, lease: Lease, duration_s: float, step: int = 0) -> None:
+        """`step`: the optimizer step that the attempt has come to. A step further than any before ends the strikes."""
+        is_further = leases.c.progress < step
+        with self._engine.begin() as connection:
+            now = database_now(connection)
+            pulse.beat(connection, lease.study_id, now)
+            strikes = case((is_further, 0), else_=leases.c.strikes)
+            progress = case((is_further, step), else_=leases.c.progress)
+            change(connection, lease, expires_at=now + duration_s, strikes=strikes, progress=progress)
+
+    def note(self, lease: Lease) -> None:
+        """Writes down the lease's strikes, progress, stumbles and reasons."""
+        self._change(lease, **_account(lease))
 
     def release(self, lease: Lease) -> None:
-        """Gives the slot back at once; the next worker continues it and no death is counted."""
-        self._change(lease, worker_id=None, expires_at=0.0)
+        """Gives the slot back at once, with its strikes, progress, stumbles and reasons: the next worker continues."""
+        self._change(lease, worker_id=None, expires_at=0.0, **_account(lease))
 
     def store_result(self, lease: Lease, result: str) -> None:
         """The trial's end, kept here until the search knows it: a kill in between loses nothing."""
@@ -151,43 +187,22 @@ class Leases:
 
     def _change(self, lease: Lease, **values: Any) -> None:
         with self._engine.begin() as connection:
-            _changed(connection, lease, **values)
+            change(connection, lease, **values)
 
 
-def _takeable(study_id: int, now: float, dead_workers: Collection[str]) -> Any:
-    expired = or_(leases.c.expires_at < now, leases.c.worker_id.in_(list(dead_workers)))
-    open_slot = and_(leases.c.study_id == study_id, leases.c.finished.is_(False), expired)
-    return select(leases).where(open_slot).order_by(leases.c.slot).limit(1).with_for_update()
+def _account(lease: Lease) -> dict[str, Any]:
+    return {
+        "strikes": lease.strikes,
+        "progress": lease.progress,
+        "stumbles": lease.stumbles,
+        "reasons": json.dumps(lease.reasons[-_KEPT_REASONS:]),
+    }
 
 
-def _is_current(lease: Lease) -> Any:
-    return and_(leases.c.lease_id == lease.lease_id, leases.c.attempt == lease.attempt, leases.c.finished.is_(False))
-
-
-def _changed(connection: Connection, lease: Lease, **values: Any) -> None:
-    found = connection.execute(update(leases).where(_is_current(lease)).values(values))
-    if found.rowcount != 1:
-        raise LeaseLost(f"slot {lease.slot}: another worker has taken over attempt {lease.attempt}")
-
-
-@contextmanager
-def fenced(lease: Lease) -> Iterator[None]:
-    """Within this, every transaction of the store, Optuna's too, first checks that the lease is still held.
-
-    The check and the writes are one transaction, so what a worker writes after its lease was taken over is never
-    accepted, however long it was paused.
-    """
-    token = _fence.set(lease)
-    try:
-        yield
-    finally:
-        _fence.reset(token)
-
-
-def _check_fence(connection: Connection) -> None:
-    lease = _fence.get()
-    if lease is None:
-        return
-    held = connection.execute(select(leases.c.lease_id).where(_is_current(lease)).with_for_update()).first()
-    if held is None:
-        raise LeaseLost(f"slot {lease.slot}: another worker has taken over attempt {lease.attempt}")
+def _takeable(study_id: int, now: float, dead_workers: Collection[str], is_in_grace: bool) -> Any:
+    """Slots at which workers stumbled come last: they hold nobody up."""
+    free = leases.c.worker_id.is_(None)
+    dead = leases.c.worker_id.in_(list(dead_workers))
+    silent = [] if is_in_grace else [leases.c.expires_at < now]
+    open_slot = and_(leases.c.study_id == study_id, leases.c.finished.is_(False), or_(free, dead, *silent))
+    return select(leases).where(open_slot).order_by(leases.c.stumbles, leases.c.slot).limit(1).with_for_update()

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL
 
 from hpsearch.errors import InputError
+from hpsearch.store.deadlines import connect_arguments, set_deadlines
 from hpsearch.store.engine import reaching
 
 VERSION_TABLE = "hpsearch_alembic_version"
@@ -81,7 +82,8 @@ def _locked(url: URL) -> AbstractContextManager[object]:
 @contextmanager
 def _connected(url: URL) -> Iterator[Engine]:
     try:
-        engine = create_engine(url, connect_args={"connect_timeout": 10})
+        engine = create_engine(url, connect_args=connect_arguments(url))
+        set_deadlines(engine)
     except ImportError as error:
         extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
         raise InputError(f"no driver for this store: pip install 'hpsearch[{extra}]'") from error

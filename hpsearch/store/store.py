@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 from hpsearch.store.engine import open_optuna_storage, reaching, shown
 from hpsearch.store.leases import Leases
 from hpsearch.store.migrate import exclusively, upgrade
+from hpsearch.store.orders import StudyOrders
 from hpsearch.store.studies import Studies
 from hpsearch.store.workers import Workers
 
@@ -38,6 +39,7 @@ class Store:
                 raise
         self.studies = Studies(self.optuna.engine)
         self.leases = Leases(self.optuna.engine)
+        self.orders = StudyOrders(self.optuna.engine)
         self.workers = Workers(self.optuna.engine)
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hpsearch.spec.study import StudySpec
@@ -15,15 +16,21 @@ from hpsearch.store.tables import is_in_optuna, leases, studies, workers
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """`folder` is where the study file stood: relative paths of its data count from there."""
+    """`folder` is where the study file stood: relative paths of its data count from there.
+
+    `uid` is its own for ever, in whatever store: its trials' folders are named after it. `paused` says why no trial
+    begins, where none does.
+    """
 
     study_id: int
+    uid: str
     name: str
     spec: StudySpec
     manifest: bytes
     trials: int
     folder: Path
     created_at: float
+    paused: str | None = None
 
 
 class Studies:
@@ -36,14 +43,20 @@ class Studies:
         """False when another worker created it first."""
         try:
             with self._engine.begin() as connection:
+                now = database_now(connection)
                 values = {
                     "study_id": study_id,
+                    "uid": f"{spec.study}-{uuid4().hex[:12]}",
                     "name": spec.study,
                     "spec": spec.model_dump_json(),
                     "manifest": manifest,
                     "trials": trials,
                     "folder": str(folder.resolve()),
-                    "created_at": database_now(connection),
+                    "created_at": now,
+                    "seen_at": now,
+                    "grace_until": 0.0,
+                    "failures_forgiven": 0,
+                    "stop_now": False,
                 }
                 connection.execute(insert(studies).values(values))
         except IntegrityError:
@@ -59,24 +72,40 @@ class Studies:
         return [
             StoredStudy(
                 study_id=row.study_id,
+                uid=row.uid,
                 name=row.name,
                 spec=StudySpec.model_validate_json(row.spec),
                 manifest=row.manifest,
                 trials=row.trials,
                 folder=Path(row.folder),
                 created_at=row.created_at,
+                paused=row.paused,
             )
             for row in rows
         ]
 
-    def update(self, study_id: int, spec: StudySpec, trials: int, folder: Path | None = None) -> None:
+    def update(self, study_id: int, spec: StudySpec, trials: int, folder: Path | None = None) -> int | None:
         """Takes over what may change in a spec (see `spec.study.MAY_CHANGE`), the number of trials, and where the
-        study file stands now."""
+        study file stands now.
+
+        Returns the number of trials that have begun where there are more of them than `trials`: then nothing is
+        changed. No trial begins meanwhile, so that the budget is exact.
+        """
         values: dict[str, object] = {"spec": spec.model_dump_json(), "trials": trials}
         if folder is not None:
             values["folder"] = str(folder.resolve())
         with self._engine.begin() as connection:
+            connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+            counted = select(func.count()).where(leases.c.study_id == study_id)
+            begun = connection.scalar(counted) or 0
+            if begun > trials:
+                return int(begun)
             connection.execute(update(studies).where(studies.c.study_id == study_id).values(values))
+        return None
+
+    def why_paused(self, study_id: int) -> str | None:
+        with self._engine.begin() as connection:
+            return connection.scalar(select(studies.c.paused).where(studies.c.study_id == study_id))
 
     def forget_deleted(self) -> None:
         """Removes our rows of studies that were deleted from Optuna."""

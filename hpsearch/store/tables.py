@@ -35,6 +35,13 @@ studies = Table(
     Column("trials", Integer, nullable=False),
     Column("folder", Text, nullable=False),
     Column("created_at", Float(53), nullable=False),
+    Column("uid", String(120), nullable=False, unique=True),
+    Column("paused", Text),
+    Column("failures_forgiven", Integer, nullable=False),
+    Column("stop_asked_at", Float(53)),
+    Column("stop_now", Boolean, nullable=False),
+    Column("seen_at", Float(53), nullable=False),
+    Column("grace_until", Float(53), nullable=False),
 )
 
 _optuna_studies = table("studies", column("study_id"), column("study_name"))
@@ -53,6 +60,10 @@ leases = Table(
     Column("worker_id", String(200)),
     Column("attempt", Integer, nullable=False),
     Column("deaths", Integer, nullable=False),
+    Column("strikes", Integer, nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("stumbles", Integer, nullable=False),
+    Column("reasons", _LONG_TEXT),
     Column("expires_at", Float(53), nullable=False),
     Column("result", _LONG_TEXT),
     Column("finished", Boolean, nullable=False),
@@ -70,4 +81,6 @@ workers = Table(
     Column("beat_at", Float(53), nullable=False),
     Column("activity", Text, nullable=False),
     Column("gone", Boolean, nullable=False),
+    Column("device_uuid", String(200)),
+    Column("aside", Text),
 )

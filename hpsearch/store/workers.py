@@ -10,8 +10,10 @@ from pathlib import Path
 from sqlalchemy import Engine, insert, select, update
 
 from hpsearch.store.engine import database_now
-from hpsearch.store.tables import workers
+from hpsearch.store.tables import studies, workers
 from hpsearch.trial import Record
+
+SECONDS_UNTIL_SILENT = 60
 
 
 class Activity(Record):
@@ -31,22 +33,35 @@ class StoredWorker:
     worker_id: str
     device: str
     started_at: float
+    beat_at: float
     seconds_since_beat: float
     activity: Activity
     gone: bool
+    device_uuid: str | None = None
+    aside: str | None = None
+    """Why its device takes no more trials, where it doesn't."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it was there."""
+        return self.beat_at - self.started_at
 
 
 class Workers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def register(self, worker_id: str, study_id: int, device: str) -> None:
+    def register(self, worker_id: str, study_id: int, device: str, device_uuid: str | None = None) -> None:
+        """Once or again: whether an answer was lost, nobody knows."""
         with self._engine.begin() as connection:
+            if connection.scalar(select(workers.c.worker_id).where(workers.c.worker_id == worker_id)):
+                return
             now = database_now(connection)
             values = {
                 "worker_id": worker_id,
                 "study_id": study_id,
                 "device": device,
+                "device_uuid": device_uuid,
                 "started_at": now,
                 "beat_at": now,
                 "activity": Activity(doing="starting").model_dump_json(),
@@ -63,6 +78,24 @@ class Workers:
             }
             connection.execute(update(workers).where(workers.c.worker_id == worker_id).values(values))
 
+    def set_aside(self, worker_id: str, reason: str) -> bool:
+        """Notes why the worker's device takes no more trials; whether no other worker of the study has one that does.
+
+        A worker that gave no sign of life for a minute counts as none.
+        """
+        with self._engine.begin() as connection:
+            own = workers.c.worker_id == worker_id
+            connection.execute(update(workers).where(own).values(aside=reason))
+            study_id = connection.scalar(select(workers.c.study_id).where(own))
+            connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+            others = select(workers.c.worker_id).where(
+                workers.c.study_id == study_id,
+                workers.c.gone.is_(False),
+                workers.c.aside.is_(None),
+                workers.c.beat_at > database_now(connection) - SECONDS_UNTIL_SILENT,
+            )
+            return connection.execute(others).first() is None
+
     def leave(self, worker_id: str) -> None:
         with self._engine.begin() as connection:
             values = {"beat_at": database_now(connection), "gone": True}
@@ -78,9 +111,12 @@ class Workers:
                 worker_id=row.worker_id,
                 device=row.device,
                 started_at=row.started_at,
+                beat_at=row.beat_at,
                 seconds_since_beat=now - row.beat_at,
                 activity=Activity.model_validate_json(row.activity),
                 gone=row.gone,
+                device_uuid=row.device_uuid,
+                aside=row.aside,
             )
             for row in rows
         ]

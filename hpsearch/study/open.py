@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class OpenStudy:
 
     spec: StudySpec
     study_id: int
+    uid: str
     manifest: Manifest
     train_rows: Path
     validation_rows: Path
@@ -36,9 +38,10 @@ class OpenStudy:
     folder: Path
     """Where the study file stands: relative paths count from there."""
 
-    def trial_config(self, number: int, values: dict[str, Any]) -> TrialConfig:
+    def trial_config(self, number: int, values: dict[str, Any], earlier: Sequence[Path] = ()) -> TrialConfig:
+        """`earlier` are the folders of the trial's attempts so far, the latest first."""
         spec = self.spec.with_values(values)
-        return training_config(
+        config = training_config(
             spec,
             f"{spec.study} trial {number}",
             spec.budget,
@@ -48,6 +51,7 @@ class OpenStudy:
             self.validation_rows,
             is_final=False,
         )
+        return config.model_copy(update={"earlier": list(earlier)})
 
 
 def open_study(
@@ -73,12 +77,10 @@ def open_study(
     manifest = Manifest.from_bytes(stored.manifest)
     if not joins:
         with store.reaching():
-            done = store.leases.slots(stored.study_id).finished
-        if num_trials(spec) < done:
-            message = f"{done} trials are finished already: the budget of a study can grow, not shrink"
+            begun = store.studies.update(stored.study_id, spec, num_trials(spec), file.path.parent)
+        if begun is not None:
+            message = f"{begun} trials have begun already: the budget of a study can grow, and shrink down to these"
             raise file.mistake("search.trials", message)
-        with store.reaching():
-            store.studies.update(stored.study_id, spec, num_trials(spec), file.path.parent)
     try:
         paths = ensure_prepared(
             manifest, spec.data, file.path.parent, DataFolder(storage.path), wanted_rows(spec), tell
@@ -86,7 +88,9 @@ def open_study(
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     train_rows, validation_rows = (paths[wanted] for wanted in wanted_rows(spec))
-    return OpenStudy(spec, stored.study_id, manifest, train_rows, validation_rows, storage, file.path.parent.resolve())
+    return OpenStudy(
+        spec, stored.study_id, stored.uid, manifest, train_rows, validation_rows, storage, file.path.parent.resolve()
+    )
 
 
 def num_trials(spec: StudySpec) -> int:
@@ -107,10 +111,8 @@ def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer
     with store.reaching():
         search = Search(store, file.spec)
         manifest = prepared.manifest.to_bytes()
-        created = store.studies.create(search.study_id, file.spec, num_trials(file.spec), manifest, file.path.parent)
-        if created:
-            search.describe()
-            search.enqueue_defaults()
+        search.describe()
+        store.studies.create(search.study_id, file.spec, num_trials(file.spec), manifest, file.path.parent)
 
 
 def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:

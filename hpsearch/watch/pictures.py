@@ -182,8 +182,8 @@ def _draw_trials(
 
 
 def _trial_picture(view: StudyView, trial: TrialView, storage: StorageFolder, album: Album) -> bytes | None:
-    folder = storage.trial(view.study.name, trial.number)
-    if not folder.result.exists():
+    folder = storage.trial(view.study.uid, trial.number).last
+    if folder is None or not folder.result.exists():
         return None
     try:
         content: bytes = _plots().as_png(_run_figure(folder))

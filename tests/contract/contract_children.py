@@ -17,7 +17,6 @@ from hpsearch.search import Search
 from hpsearch.spec import StudySpec
 from hpsearch.store import Store
 from hpsearch.store.workers import is_dead, own_worker_id
-from hpsearch.trial import Report
 
 
 def die(*_ignored: Any, **_also: Any) -> NoReturn:
@@ -69,10 +68,11 @@ def die_in_trial(url: str, spec: str, moment: str) -> None:
         _prepare_to_die(store, moment)
         trial = search.start(lease)
         losses = toy(trial.values)
-        search.report(trial, Report(step=1, loss=losses[0]))
+        reports = result_of(losses).reports
+        search.bring(trial, reports[:1])
         if moment == "between two reports":
             die()
-        search.report(trial, Report(step=2, loss=losses[1]))
+        search.bring(trial, reports)
         result = result_of(losses, reason="told by the first worker")
         store.leases.store_result(trial.lease, result.model_dump_json())
         if moment == "between result and tell":

@@ -82,10 +82,21 @@ def result_of(losses: Sequence[float], outcome: Outcome = Outcome.COMPLETE, **mo
 def ended(store: Store, search: Search, lease: Lease, result: TrialResult) -> Values:
     """Runs a leased slot to its end as a worker does, whatever the pruner says; its values."""
     trial = search.start(lease)
-    for report in result.reports:
-        search.report(trial, report)
+    told(search, trial, *result.reports)
     store.leases.store_result(trial.lease, result.model_dump_json())
     return closed(store, search, trial, result)
+
+
+def told(search: Search, trial: ActiveTrial, *reports: Report) -> bool:
+    """Tells the reports one after the other, as an attempt does: each time all so far. The pruner's last word."""
+    goes_on = True
+    for count in range(1, len(reports) + 1):
+        goes_on = search.bring(trial, reports[:count])
+    return goes_on
+
+
+def losses_of(*losses: float) -> list[Report]:
+    return [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
 
 
 def closed(store: Store, search: Search, trial: ActiveTrial, result: TrialResult) -> Values:

@@ -18,7 +18,7 @@ import hpsearch.store.engine as engine_module
 from hpsearch.errors import LeaseLost
 from hpsearch.search import Search
 from hpsearch.store import Lease, Store
-from hpsearch.store.leases import fenced
+from hpsearch.store.fence import fenced
 from hpsearch.trial import Report
 
 Write = Callable[[Store, Lease], object]
@@ -129,7 +129,7 @@ class TestSearch:
         finish_as_another(store, paused.lease)
         before = contents(store)
         with pytest.raises(LeaseLost):
-            search.report(paused, Report(step=1, loss=9.0))
+            search.bring(paused, [Report(step=1, loss=9.0)])
         with pytest.raises(LeaseLost):
             search.tell(paused, result_of([9.0]))
         with pytest.raises(LeaseLost):

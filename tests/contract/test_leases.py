@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contract_children import claim_until_finished
 from contract_parts import LEASE_S, claimed, created, exit_codes, spec_of, start, taken_over
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from hpsearch.errors import LeaseLost
-from hpsearch.store import Lease, Store
+from hpsearch.store import Handover, Lease, Store
 from hpsearch.store.engine import database_now
 from hpsearch.store.leases import Slots
-from hpsearch.store.tables import leases
+from hpsearch.store.tables import leases, studies
 
 
 @pytest.fixture
@@ -62,17 +64,19 @@ class TestBudget:
         assert len(taken) >= codes[:4].count(-9)
         assert store.leases.slots(study_id) == Slots(wanted=40, finished=40, leased=0)
 
-    def test_more_trials_make_more_slots_and_fewer_take_none_away(self, store: Store, study_id: int) -> None:
+    def test_a_budget_grows_and_shrinks_down_to_what_has_begun(self, store: Store, study_id: int) -> None:
         held = [claimed(store, study_id) for _ in range(3)]
         assert store.leases.claim(study_id, "host:1:1.00", LEASE_S) is None
         store.studies.update(study_id, spec_of(trials=4), 4)
         assert claimed(store, study_id).slot == 3
         assert store.leases.claim(study_id, "host:1:1.00", LEASE_S) is None
-        store.studies.update(study_id, spec_of(trials=1), 1)
+        assert store.studies.update(study_id, spec_of(trials=3), 3) == 4
         for lease in held:
             store.leases.close(lease)
-        assert store.leases.slots(study_id) == Slots(wanted=1, finished=3, leased=1)
-        assert store.leases.slots(study_id).all_finished
+        assert store.leases.slots(study_id) == Slots(wanted=4, finished=3, leased=1)
+        store.studies.update(study_id, spec_of(trials=9), 9)
+        assert store.studies.update(study_id, spec_of(trials=4), 4) is None
+        assert store.leases.slots(study_id).wanted == 4
 
     def test_the_slots_of_two_studies_are_counted_apart(self, store: Store, study_id: int) -> None:
         other = created(store, spec_of(name="other", trials=1)).study_id
@@ -90,24 +94,26 @@ class TestTakingOver:
 
     def test_an_expired_lease_is_a_death_and_a_new_attempt(self, store: Store, study_id: int) -> None:
         first = claimed(store, study_id, duration_s=-1)
-        assert store.leases.bind(first, 77) == Lease(first.lease_id, study_id, 0, 77, 1, 0, None)
+        assert store.leases.bind(first, 77) == Lease(first.lease_id, study_id, 0, 77, 1)
         second = claimed(store, study_id, "host:2:2.00", duration_s=-1)
-        assert second == Lease(first.lease_id, study_id, 0, 77, attempt=2, deaths=1, result=None)
+        assert second == Lease(first.lease_id, study_id, 0, 77, 2, Handover.EXPIRED)
         store.leases.store_result(second, "the result")
         third = claimed(store, study_id)
-        assert third == Lease(first.lease_id, study_id, 0, 77, attempt=3, deaths=2, result="the result")
+        assert third == Lease(first.lease_id, study_id, 0, 77, 3, Handover.EXPIRED, result="the result")
+        assert self._row(store, first).deaths == 2
 
     def test_a_dead_worker_s_lease_does_not_have_to_expire(self, store: Store, study_id: int) -> None:
         claimed(store, study_id, "host:1:1.00")
         dead = claimed(store, study_id, "host:2:2.00")
         found = store.leases.claim(study_id, "host:3:3.00", LEASE_S, ["host:2:2.00", "host:4:4.00"])
         assert found is not None
-        assert (found.slot, found.attempt, found.deaths) == (dead.slot, 2, 1)
+        assert (found.slot, found.attempt, found.handover) == (dead.slot, 2, Handover.HOLDER_DEAD)
 
     def test_a_lease_that_was_given_back_is_no_death(self, store: Store, study_id: int) -> None:
         store.leases.release(claimed(store, study_id))
         again = claimed(store, study_id)
-        assert (again.slot, again.attempt, again.deaths) == (0, 2, 0)
+        assert (again.slot, again.attempt, again.handover) == (0, 2, Handover.GIVEN_BACK)
+        assert self._row(store, again).deaths == 0
 
     def test_what_was_left_is_taken_before_a_new_slot_and_the_lowest_first(self, store: Store, study_id: int) -> None:
         held = [claimed(store, study_id) for _ in range(2)]
@@ -146,7 +152,7 @@ class TestTakingOver:
         assert self._row(store, old) == before
 
     @staticmethod
-    def _row(store: Store, lease: Lease) -> object:
+    def _row(store: Store, lease: Lease) -> Any:
         with store.optuna.engine.begin() as connection:
             return connection.execute(select(leases).where(leases.c.lease_id == lease.lease_id)).one()
 
@@ -155,6 +161,79 @@ class TestTakingOver:
         assert store.leases.bind(first, 77) is not None
         assert store.leases.bind(second, 77) is None
         assert store.leases.bind(second, 78) is not None
+
+
+class TestAccount:
+    def test_what_became_of_an_attempt_is_handed_on(self, store: Store, study_id: int) -> None:
+        lease = replace(claimed(store, study_id), strikes=2, progress=7, stumbles=1, reasons=("one", "two"))
+        store.leases.release(lease)
+        again = claimed(store, study_id)
+        assert again == replace(lease, attempt=2, handover=Handover.GIVEN_BACK)
+
+    def test_a_step_further_than_any_before_ends_the_strikes(self, store: Store, study_id: int) -> None:
+        lease = replace(claimed(store, study_id), strikes=2, progress=7)
+        store.leases.note(lease)
+        found = []
+        for step in (0, 7, 8, 3):
+            store.leases.renew(lease, LEASE_S, step)
+            row = self._row(store, lease)
+            found.append((row.strikes, row.progress))
+        assert found == [(2, 7), (2, 7), (0, 8), (0, 8)]
+
+    def test_slots_at_which_workers_stumbled_come_last(self, store: Store, study_id: int) -> None:
+        store.leases.release(replace(claimed(store, study_id), stumbles=1))
+        store.leases.release(claimed(store, study_id, "host:2:1.00"))
+        assert [claimed(store, study_id).slot for _ in range(2)] == [0, 1]
+
+    @staticmethod
+    def _row(store: Store, lease: Lease) -> Any:
+        with store.optuna.engine.begin() as connection:
+            return connection.execute(select(leases).where(leases.c.lease_id == lease.lease_id)).one()
+
+
+class TestOutages:
+    @pytest.fixture
+    def holder(self, store: Store, study_id: int) -> Lease:
+        """A living worker whose lease ran out in the outage."""
+        return claimed(store, study_id, "living:1:1.00", duration_s=-1)
+
+    @staticmethod
+    def pass_by(store: Store, study_id: int, seconds: float) -> None:
+        """So long nobody reached the store; or, after that, the grace goes by."""
+        with store.optuna.engine.begin() as connection:
+            earlier = {"seen_at": studies.c.seen_at - seconds, "grace_until": studies.c.grace_until - seconds}
+            connection.execute(update(studies).where(studies.c.study_id == study_id).values(earlier))
+
+    @pytest.mark.parametrize("outage_s", [31, 100, 10_000])
+    def test_nobody_takes_over_before_holders_had_time_to_renew(
+        self, outage_s: float, store: Store, study_id: int, holder: Lease
+    ) -> None:
+        self.pass_by(store, study_id, outage_s)
+        assert claimed(store, study_id, "other:1:1.00").slot == 1
+        store.leases.renew(holder, LEASE_S)
+        assert claimed(store, study_id, "other:1:1.00").slot == 2
+
+    def test_the_first_to_return_may_renew(self, store: Store, study_id: int, holder: Lease) -> None:
+        second = claimed(store, study_id, "living:2:1.00", duration_s=-1)
+        assert second.slot == 0, "without an outage a lease that ran out is taken over"
+        self.pass_by(store, study_id, 1000)
+        store.leases.renew(second, LEASE_S)
+        other = claimed(store, study_id, "living:3:1.00", duration_s=-1)
+        assert (other.slot, claimed(store, study_id).slot) == (1, 2)
+        del holder
+
+    def test_after_the_grace_the_silent_are_taken_over(self, store: Store, study_id: int, holder: Lease) -> None:
+        self.pass_by(store, study_id, 1000)
+        assert claimed(store, study_id, "other:1:1.00").slot == 1
+        with store.optuna.engine.begin() as connection:
+            connection.execute(update(studies).values(grace_until=studies.c.grace_until - 61))
+        assert claimed(store, study_id, "other:1:1.00").slot == holder.slot
+
+    def test_those_that_are_certainly_dead_are_given_no_grace(self, store: Store, study_id: int, holder: Lease) -> None:
+        self.pass_by(store, study_id, 1000)
+        found = store.leases.claim(study_id, "other:1:1.00", LEASE_S, ["living:1:1.00"])
+        assert found is not None
+        assert (found.slot, found.handover) == (holder.slot, Handover.HOLDER_DEAD)
 
 
 class TestTime:

@@ -47,7 +47,7 @@ def run(store: Store, search: Search, scores: Sequence[Scores], **more: Any) -> 
     goes_on = True
     for report in reports_of(scores):
         made.append(report)
-        goes_on = search.report(trial, report)
+        goes_on = search.bring(trial, made)
         if not goes_on:
             break
     outcome = Outcome.COMPLETE if goes_on else Outcome.PRUNED
@@ -139,11 +139,10 @@ class TestSeveral:
         search = created(store, spec)
         first = search.start(claimed(store, search.study_id))
         one, two = reports_of([(1.0, 0.2), (0.8, 0.4)])
-        search.report(first, one)
+        search.bring(first, [one])
         other = Search(store, spec)
         second = other.start(taken_over(store, first.lease))
-        for report in (one, two):
-            assert other.report(second, report)
+        assert other.bring(second, [one, two])
         closed(store, other, second, TrialResult(outcome=Outcome.COMPLETE, reports=[one, two]))
         (trial,) = seen(store).trials
         assert (trial.reports, trial.values) == ({1: 0.2, 2: 0.4}, (0.4, 0.8))

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from contract_parts import RATE, claimed, created, ended, result_of, spec_of
+from contract_parts import RATE, claimed, created, ended, losses_of, result_of, spec_of
 from optuna.trial import TrialState
 
 from hpsearch.search import Search
 from hpsearch.spec import StudySpec
 from hpsearch.store import Store
-from hpsearch.trial import Outcome, Report
+from hpsearch.trial import Outcome
 
 REPORTS = 4
 PRUNERS = ["median", "percentile", "hyperband", "successive-halving", "patient", "none"]
@@ -36,8 +36,9 @@ def searching(store: Store, pruner: Any, num_good: int = 6) -> Search:
 def stopped_at(store: Store, search: Search, losses: Sequence[float]) -> int | None:
     """The report after which the pruner stops a new trial; None when it may run to its end."""
     trial = search.start(claimed(store, search.study_id))
-    for step, loss in enumerate(losses, start=1):
-        if not search.report(trial, Report(step=step, loss=loss)):
+    reports = losses_of(*losses)
+    for step in range(1, len(reports) + 1):
+        if not search.bring(trial, reports[:step]):
             search.tell(trial, result_of(losses[:step], Outcome.PRUNED))
             return step
     search.tell(trial, result_of(losses))

@@ -15,9 +15,11 @@ from contract_parts import (
     elsewhere,
     ended,
     ledger_of,
+    losses_of,
     result_of,
     spec_of,
     taken_over,
+    told,
     toy,
     worked,
 )
@@ -25,11 +27,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 import hpsearch.search.search as search_module
+from hpsearch.errors import TrialEnded
 from hpsearch.search import Search
 from hpsearch.search.search import facts
 from hpsearch.store import Store
 from hpsearch.store.leases import Slots
-from hpsearch.trial import GIB, Outcome, Report, TrialResult
+from hpsearch.trial import GIB, Outcome, TrialResult
 
 DEFAULTS = {"training.learning_rate": 2e-4, "lora.r": 16}
 
@@ -51,8 +54,6 @@ class TestDefaults:
     def test_the_file_s_own_values_are_tried_first_and_once(self, store: Store) -> None:
         spec = spec_of(space={**RATE, "lora.r": MIXED["lora.r"]}, trials=3)
         search = created(store, spec)
-        search.enqueue_defaults()
-        search.enqueue_defaults()
         tried = worked(store, search)
         assert len(tried) == 3
         assert [values == DEFAULTS for values in tried] == [True, False, False]
@@ -68,10 +69,19 @@ class TestDefaults:
         ],
         ids=["outside of a range", "not among the choices", "between two steps", "grid"],
     )
-    def test_values_that_the_space_lacks_are_not_enqueued(self, search: dict[str, Any], store: Store) -> None:
+    def test_values_that_the_space_lacks_are_not_tried(self, search: dict[str, Any], store: Store) -> None:
         made = created(store, spec_of(**search))
-        made.enqueue_defaults()
-        assert trials_of(store, made) == []
+        made.start(claimed(store, made.study_id))
+        (trial,) = trials_of(store, made)
+        assert "defaults" not in trial.user_attrs
+        assert "fixed_params" not in trial.system_attrs
+
+    def test_they_are_not_tried_again_where_an_older_hpsearch_has_enqueued_them(self, store: Store) -> None:
+        search = created(store, spec_of(space=RATE, trials=2))
+        study = optuna.load_study(study_name="demo", storage=store.optuna)
+        study.enqueue_trial({"training.learning_rate": 2e-4}, user_attrs={"defaults": True})
+        tried = worked(store, search)
+        assert [values["training.learning_rate"] == 2e-4 for values in tried] == [True, False]
 
 
 class TestWaitingTrials:
@@ -150,26 +160,33 @@ class TestWaitingTrials:
 
 
 class TestReports:
-    def test_a_loss_that_was_reported_before_a_resume_stays_as_it_was(self, store: Store) -> None:
+    def test_the_history_is_what_the_present_attempt_reported(self, store: Store) -> None:
         search = created(store, spec_of(space=RATE))
         first = search.start(claimed(store, search.study_id))
-        search.report(first, Report(step=1, loss=2.0))
-        search.report(first, Report(step=1, loss=2.5))
+        told(search, first, *losses_of(2.0, 2.5, 9.0))
         other = Search(store, spec_of(space=RATE))
         second = other.start(taken_over(store, first.lease))
         assert (second.number, second.values) == (first.number, first.values)
-        other.report(second, Report(step=1, loss=9.0))
-        other.report(second, Report(step=2, loss=1.0))
-        (trial,) = trials_of(store, search)
-        assert trial.intermediate_values == {1: 2.0, 2: 1.0}
+        other.bring(second, losses_of(2.0))
+        assert trials_of(store, search)[0].intermediate_values == {1: 2.0}
+        other.bring(second, losses_of(2.0, 1.0))
+        assert trials_of(store, search)[0].intermediate_values == {1: 2.0, 2: 1.0}
         with store.optuna.engine.begin() as connection:
             assert connection.execute(text("SELECT count(*) FROM trial_intermediate_values")).scalar_one() == 2
+
+    def test_a_trial_that_was_ended_from_outside_takes_no_report(self, store: Store) -> None:
+        search = created(store, spec_of(space=RATE))
+        trial = search.start(claimed(store, search.study_id))
+        optuna.load_study(study_name="demo", storage=store.optuna).tell(trial.number, 0.5)
+        with pytest.raises(TrialEnded, match="trial 0 was ended from outside, as COMPLETE"):
+            search.bring(trial, losses_of(2.0))
+        again = Search(store, spec_of(space=RATE)).start(taken_over(store, trial.lease))
+        assert again.is_ended
 
     def test_a_loss_that_is_no_number_is_kept_too(self, store: Store) -> None:
         search = created(store, spec_of(space=RATE))
         trial = search.start(claimed(store, search.study_id))
-        for step, loss in ((1, math.inf), (2, math.nan)):
-            search.report(trial, Report(step=step, loss=loss))
+        told(search, trial, *losses_of(math.inf, math.nan))
         (stored,) = trials_of(store, search)
         assert [str(loss) for loss in stored.intermediate_values.values()] == ["inf", "nan"]
 
@@ -191,18 +208,17 @@ class TestTelling:
     ) -> None:
         search = created(store, spec_of(space=RATE))
         trial = search.start(claimed(store, search.study_id))
-        for report in result.reports:
-            search.report(trial, report)
+        told(search, trial, *result.reports)
         search.tell(trial, result)
-        (told,) = trials_of(store, search)
-        assert (told.state, told.value) == (state, value)
-        assert told.user_attrs == {**facts(result), "attempts": 1}
+        (ended_trial,) = trials_of(store, search)
+        assert (ended_trial.state, ended_trial.value) == (state, value)
+        assert ended_trial.user_attrs == {**facts(result), "attempts": 1, "defaults": True}
         search.tell(trial, result_of([9.0]))
         other = Search(store, spec_of(space=RATE))
         again = other.start(taken_over(store, trial.lease))
         assert again.values == trial.values
         other.tell(again, result)
-        assert [repr(trial) for trial in trials_of(store, search)] == [repr(told)]
+        assert [repr(trial) for trial in trials_of(store, search)] == [repr(ended_trial)]
 
     def test_a_memory_budget_becomes_a_constraint_of_every_trial(self, store: Store) -> None:
         search = created(store, spec_of(space=RATE, budget={"memory_gib": 16}))

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hpsearch.bridge.fake import FakeTrainer
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.folders import StorageFolder
 from hpsearch.results.best import Best, as_command, choose
@@ -26,7 +25,7 @@ from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from hpsearch.worker.worker import Worker
 from tests.integration.command import TIMEOUT_S, Start, commands, ended
 from tests.unit.opening_fixtures import inspecting
-from tests.unit.worker_fixtures import HERE, plays
+from tests.unit.worker_fixtures import HERE, by, plays
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +61,7 @@ def search(folder: Path, *overrides: str, file: str = "studies/demo.yaml") -> Be
     with Store(parse_url(f"sqlite:///{storage.database}", from_argv=False)) as store:
         start = plays(inspecting())
         study = open_study(load_study(path, list(overrides)), store, storage, start, lambda *_: None, joins=False)
-        Worker(study, store, HERE, lambda: FakeTrainer(score), StopFlag()).run()
+        Worker(study, store, HERE, by(score), StopFlag()).run()
         stored = store.studies.find("demo")
         assert stored is not None
         best = choose(read_view(store, stored), None)

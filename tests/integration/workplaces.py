@@ -21,7 +21,8 @@ from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.study.open import OpenStudy, open_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from hpsearch.worker.worker import Step, Worker
+from hpsearch.worker.endings import Step
+from hpsearch.worker.worker import Worker
 from tests.conftest import REPOSITORY
 
 

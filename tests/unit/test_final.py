@@ -16,6 +16,7 @@ from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFa
 from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.spec import StudyFile, load_study
+from hpsearch.spec.limits import SilenceSpec
 from hpsearch.trial import Outcome, TrialResult
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
@@ -201,7 +202,7 @@ def test_every_report_is_answered(tmp_path: Path) -> None:
         yield from ending(folder, Outcome.COMPLETE, 9.0, 9.0, 9.0)
 
     start = Starter(lambda: ScriptedTrainer(play))
-    assert run_to_end(JobFolder(tmp_path), start, StopFlag(), lambda _: None).loss == 9.0
+    assert run_to_end(JobFolder(tmp_path), start, StopFlag(), lambda _: None, SilenceSpec()).loss == 9.0
 
 
 @pytest.mark.parametrize("missing", ["config.json", "study.yaml", "manifest.json.gz"])

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from hpsearch.bridge.protocol import (
+    Began,
     Checkpoint,
     Command,
     Continue,
@@ -25,12 +26,14 @@ from hpsearch.bridge.protocol import (
     read_event,
     to_line,
 )
-from hpsearch.trial import Record
+from hpsearch.trial import Record, Report
 
 COMMANDS: list[Record] = [Run(folder=Path("/a b/ü\n/0001")), Continue(), Stop(), Checkpoint()]
 EVENTS: list[Record] = [
     Ready(device="CPU, 2 threads"),
     Phase(name="counting\ntokens", done=1, total=2),
+    Began(),
+    Began(reports=[Report(step=1, loss=math.inf)]),
     Progress(step=1, num_steps=9),
     Progress(step=2, num_steps=9, loss=0.1),
     Reported(step=1, num_reports=3, loss=1e-7),
@@ -47,7 +50,7 @@ def test_every_message_is_tried_here() -> None:
     assert {type(message) for message in COMMANDS} == kinds(Command)
     assert {type(message) for message in EVENTS} == kinds(Event)
     named = {message.kind for message in (*COMMANDS, *EVENTS)}  # type: ignore[attr-defined]
-    assert len(named) == len(kinds(Command)) + len(kinds(Event)) == 9
+    assert len(named) == len(kinds(Command)) + len(kinds(Event)) == 10
 
 
 @pytest.mark.parametrize("message", COMMANDS, ids=repr)

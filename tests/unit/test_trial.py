@@ -31,7 +31,8 @@ from tests.unit.worker_fixtures import MANIFEST, study_spec
 
 def trial_config(**values: Any) -> TrialConfig:
     folder = Path("/rows")
-    study = OpenStudy(study_spec(), 1, MANIFEST, folder / "train", folder / "validation", StorageFolder(folder), folder)
+    paths = (folder / "train", folder / "validation", StorageFolder(folder), folder)
+    study = OpenStudy(study_spec(), 1, "demo-1", MANIFEST, *paths)
     return study.trial_config(7, {name.replace("__", "."): value for name, value in values.items()})
 
 
@@ -112,8 +113,8 @@ def test_a_result_of_a_newer_hpsearch_is_refused() -> None:
 ROWS = RowsConfig(row_format="messages", image_size=(28, 28), system_prompt=None, max_tokens=9)
 MODEL = ModelSpec(base="tiny:qwen2")
 ANSWERS: dict[str, Any] = {
-    "adapter": Path("a"),
-    "test_rows": Path("t"),
+    "adapter": Path("/a"),
+    "test_rows": Path("/t"),
     "answers": AnswersConfig(max_new_tokens=2),
     "cells": [Cell(model="tuned", prompt="static")],
 }
@@ -123,7 +124,7 @@ ANSWERS: dict[str, Any] = {
     "job",
     [
         trial_config(),
-        InspectionConfig(task="vlm-sft", models=[MODEL], rows=ROWS, candidate_rows=Path("c")),
+        InspectionConfig(task="vlm-sft", models=[MODEL], rows=ROWS, candidate_rows=Path("/c")),
         EvaluationConfig(task="vlm-sft", model=MODEL, rows=ROWS, batch_size=1, **ANSWERS),
         DiagnosisConfig(),
     ],

@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from hpsearch.bridge.fake import FakeTrainer
-from hpsearch.bridge.protocol import Continue, Done, Event, Phase, Progress, Run, Stop
-from hpsearch.errors import TrainerDied
+from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Run, Stop
 from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome, TrialConfig
-from hpsearch.worker.worker import Step
+from hpsearch.worker.endings import Step
 from tests.unit.worker_fixtures import (
     Demo,
     MakeDemo,
     ScriptedTrainer,
     Starter,
+    by,
     demo,
     ending,
     ends,
@@ -39,7 +38,7 @@ def falling(config: TrialConfig) -> list[float]:
 
 
 def test_a_study_ends_with_exactly_its_number_of_trials(demo: Demo) -> None:
-    start = Starter(lambda: FakeTrainer(falling))
+    start = by(falling)
     assert demo.run(start) is Step.FINISHED
     assert demo.states == ["COMPLETE"] * 3
     assert [trial.value for trial in demo.trials] == [1.0, 2.0, 3.0]
@@ -49,14 +48,14 @@ def test_a_study_ends_with_exactly_its_number_of_trials(demo: Demo) -> None:
 
 
 def test_a_finished_study_needs_no_trainer(demo: Demo) -> None:
-    demo.run(lambda: FakeTrainer(falling))
+    demo.run(by(falling))
     assert demo.run(nobody, name="later:1:1.00") is Step.FINISHED
     assert len(demo.trials) == 3
 
 
 def test_a_trial_trains_with_the_values_that_the_search_gave_it(demo: Demo) -> None:
     seen: list[TrialConfig] = []
-    demo.run(lambda: FakeTrainer(lambda config: seen.append(config) or [1.0]))  # type: ignore[func-returns-value]
+    demo.run(by(lambda config: seen.append(config) or [1.0]))  # type: ignore[func-returns-value]
     given = [(t.params["training.learning_rate"], t.params["lora.r"]) for t in demo.trials]
     assert [(config.training.learning_rate, config.lora.r) for config in seen] == given
     assert len({learning_rate for learning_rate, _ in given}) == 3
@@ -66,7 +65,7 @@ def test_a_trial_trains_with_the_values_that_the_search_gave_it(demo: Demo) -> N
 
 def test_two_workers_share_the_trials(make_demo: MakeDemo) -> None:
     demo = make_demo(trials=4)
-    first, second = (demo.worker(lambda: FakeTrainer(falling), name=f"host-{i}:1:1.00") for i in range(2))
+    first, second = (demo.worker(by(falling), name=f"host-{i}:1:1.00") for i in range(2))
     assert [worker.step() for worker in (first, second) * 2] == [Step.WORKED] * 4
     assert first.step() is second.step() is Step.FINISHED
     assert [lease.worker_id for lease in demo.leases] == ["host-0:1:1.00", "host-1:1:1.00"] * 2
@@ -83,26 +82,13 @@ def test_a_pruned_trial_is_stopped_and_ends_pruned(make_demo: MakeDemo) -> None:
             if isinstance(trainer.told[-1], Stop):
                 yield from ending(folder, Outcome.PRUNED, loss)
         told.extend(type(command) for command in trainer.told)
-        yield from ending(folder, Outcome.COMPLETE, loss)
+        yield from ending(folder, Outcome.COMPLETE, loss, loss, loss)
 
     assert demo.run(plays(play)) is Step.FINISHED
     assert told == [Run, Continue, Continue, Continue]
     assert demo.states == ["COMPLETE", "PRUNED", "PRUNED"]
     assert [len(trial.intermediate_values) for trial in demo.trials] == [3, 1, 1]
     assert demo.trials[1].user_attrs["outcome"] == "pruned"
-
-
-def test_a_trainer_that_dies_fails_its_trial_and_the_study_goes_on(demo: Demo) -> None:
-    def script(config: TrialConfig) -> list[float]:
-        if trial_number(config) == 1:
-            raise TrainerDied("exit code 7; last words: Bus error")
-        return [1.0]
-
-    start = Starter(lambda: FakeTrainer(script))
-    assert demo.run(start) is Step.FINISHED
-    assert demo.states == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert demo.trials[1].user_attrs["reason"] == "exit code 7; last words: Bus error"
-    assert len(start.trainers) == 2
 
 
 @pytest.mark.parametrize(
@@ -226,19 +212,3 @@ def test_nothing_is_free_while_another_worker_holds_the_last_trial(make_demo: Ma
     assert worker.step() is Step.NOTHING_FREE
     demo.store.leases.close(held)
     assert worker.step() is Step.FINISHED
-
-
-def test_a_mistake_of_ours_gives_the_trial_back_whole(make_demo: MakeDemo) -> None:
-    demo = make_demo(trials=1)
-
-    def play(*_: object) -> Iterator[Event | None]:
-        yield Done(clean=True)  # without a result
-
-    start = plays(play)
-    with pytest.raises(FileNotFoundError):
-        demo.run(start)
-    assert start.trainers[0].ended
-    assert demo.states == ["RUNNING"]
-    assert (demo.leases[0].worker_id, demo.leases[0].expires_at) == (None, 0.0)
-    assert demo.run(plays(steadily(1.0)), name="later:1:1.00") is Step.FINISHED
-    assert [(lease.attempt, lease.deaths) for lease in demo.leases] == [(2, 0)]

@@ -15,12 +15,12 @@ from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import StoreUnreachable
 from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome
-from hpsearch.worker import worker as worker_module
-from hpsearch.worker.worker import Step
+from hpsearch.worker.endings import Step
+from hpsearch.worker.worker import Worker
 from tests.unit.outage_fixtures import Outage, outage
 from tests.unit.worker_fixtures import (
+    HERE,
     Demo,
-    Killed,
     MakeDemo,
     ScriptedTrainer,
     demo,
@@ -81,7 +81,7 @@ def test_reports_are_kept_in_an_outage_and_sent_in_order(demo: Demo, outage: Out
         yield from ending(folder, Outcome.COMPLETE, 4.0, 3.0, 2.0, 1.0)
 
     assert demo.worker(plays(play)).step() is Step.WORKED
-    assert outage.refused >= 4
+    assert outage.refused >= 3
     assert sent_in_order(demo) == [1, 2, 3, 4]
     assert demo.states == ["COMPLETE"]
 
@@ -130,48 +130,36 @@ def test_a_worker_waits_for_a_store_out_of_reach(make_demo: MakeDemo, outage: Ou
     assert demo.states == ["COMPLETE"]
 
 
-def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage) -> None:
 
     def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         yield report(1, 4.0)
         outage.is_down = True
-        monkeypatch.setattr(worker_module, "_OUTAGE_S", 0.0)
         yield from ending(folder, Outcome.COMPLETE, 4.0)
 
     start = plays(play)
     with pytest.raises(StoreUnreachable, match=r"hpsearch\.db can't be reached: the server closed the connection"):
-        demo.run(start)
+        Worker(demo.study, demo.store, HERE, start, StopFlag(), demo.clock, wait_limit_s=0.0).run()
     assert start.trainers[0].ended
     outage.is_down = False
-    demo.expire()
-    assert demo.worker(nobody, name="next:1:1.00").step() is Step.WORKED
-    assert demo.trials[0].value == 4.0
+    assert demo.states == ["RUNNING"]
 
 
 def test_reports_that_were_kept_for_a_lost_trial_do_not_land_in_another_one(demo: Demo, outage: Outage) -> None:
-
-    def finished(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
-        yield from (None for _ in ending(folder, Outcome.COMPLETE, 2.0))
-        raise Killed
 
     def overtaken(*_: object) -> Iterator[Event | None]:
         outage.is_down = True
         yield report(1, 77.0)
         outage.is_down = False
         demo.expire()
-        taken = [demo.claim(f"thief-{number}:1:1.00") for number in range(2)]
-        assert [lease.slot for lease in taken if lease] == [0, 1]
-        demo.expire()
+        assert demo.claim("thief:1:1.00") is not None
         demo.clock.now += 10
         yield None
 
-    with pytest.raises(Killed):
-        demo.worker(plays(finished), name="victim:1:1.00").step()
-    worker = demo.worker(plays(overtaken))
+    worker = demo.worker(plays(overtaken, steadily(2.0)))
     assert [worker.step(), worker.step()] == [Step.WORKED, Step.WORKED]
-    assert demo.states == ["COMPLETE", "RUNNING"]
-    assert demo.trials[0].value == 2.0
-    assert demo.trials[0].intermediate_values == {}
+    assert demo.states == ["RUNNING", "COMPLETE"]
+    assert [trial.intermediate_values for trial in demo.trials] == [{}, {1: 2.0}]
 
 
 def test_a_stop_is_heard_while_the_store_is_out_of_reach(demo: Demo, outage: Outage, between_tries: Sleep) -> None:
@@ -187,23 +175,6 @@ def test_a_stop_is_heard_while_the_store_is_out_of_reach(demo: Demo, outage: Out
     with suppress(StoreUnreachable):
         assert worker.run() is Step.STOPPED
     assert len(slept) <= 2
-
-
-def test_a_trial_that_ended_in_an_outage_is_told_by_another_worker_after_a_stop(demo: Demo, outage: Outage) -> None:
-    stop = StopFlag()
-
-    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
-        outage.is_down = True
-        stop.ask()
-        yield from ending(folder, Outcome.COMPLETE, 4.0)
-
-    start = plays(play)
-    assert demo.run(start, stop) is Step.STOPPED
-    assert start.trainers[0].ended
-    outage.is_down = False
-    demo.expire()
-    assert demo.worker(nobody, name="next:1:1.00").step() is Step.WORKED
-    assert demo.trials[0].value == 4.0
 
 
 def test_reports_that_were_kept_are_sent_when_a_trial_is_given_back(demo: Demo, outage: Outage) -> None:

@@ -13,11 +13,11 @@ import pytest
 from optuna.trial import FrozenTrial
 from sqlalchemy import Row, inspect, select, text, update
 
-from hpsearch.bridge.protocol import Command, Done, Event, Reported, Run
+from hpsearch.bridge.fake import Play, ScriptedTrainer, ending, training
+from hpsearch.bridge.protocol import Began, Event, Reported
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer
 from hpsearch.data.manifest import Manifest
-from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.search import Search
 from hpsearch.search.view import StudyView, read_view
@@ -25,8 +25,9 @@ from hpsearch.spec import StudySpec
 from hpsearch.store import Lease, Store
 from hpsearch.store.tables import leases
 from hpsearch.study.open import OpenStudy, num_trials
-from hpsearch.trial import GIB, MIB, MemoryLedger, MemorySnapshot, Outcome, Report, TrialConfig, TrialResult
-from hpsearch.worker.worker import Step, Worker
+from hpsearch.trial import GIB, MIB, MemoryLedger, MemorySnapshot, Outcome, TrialConfig
+from hpsearch.worker.endings import Step
+from hpsearch.worker.worker import Worker
 
 HERE = "elsewhere:1:1.00"
 """A worker on another host: nobody can tell that it is dead before its lease runs out."""
@@ -65,55 +66,16 @@ class Killed(BaseException):
     """SIGKILL, as far as a worker can tell: nothing of it runs after this."""
 
 
-Play = Callable[["ScriptedTrainer", JobFolder], Iterator[Event | None]]
-"""The events of one job. The play runs on each time the worker asks for the next one."""
-
-
-class ScriptedTrainer:
-    """A trainer without a process that remembers what it was told; dies when its play is at an end."""
-
-    pid = 0
-    device = "none"
-
-    def __init__(self, play: Play) -> None:
-        self._play = play
-        self._events: Iterator[Event | None] = iter(())
-        self.told: list[Command] = []
-        self.ended = False
-
-    def send(self, command: Command) -> None:
-        self.told.append(command)
-        if isinstance(command, Run):
-            self._events = self._play(self, JobFolder(command.folder))
-
-    def next_event(self, timeout_s: float) -> Event | None:
-        assert timeout_s > 0
-        assert not self.ended, "a trainer that was ended has no more events"
-        for coming in self._events:
-            return coming
-        raise TrainerDied("the play is at its end")
-
-    def end(self) -> None:
-        self.ended = True
-
-
-def ending(folder: JobFolder, outcome: Outcome = Outcome.COMPLETE, *losses: float, **more: Any) -> Iterator[Event]:
-    """The end of a training: the result is written, then told. `clean` goes with it, the rest into the result."""
-    clean = more.pop("clean", True)
-    reports = [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
-    folder.write_result(TrialResult(outcome=outcome, reports=reports, num_steps=len(reports), **more))
-    yield Done(clean=clean)
-
-
 def report(step: int, loss: float) -> Reported:
     return Reported(step=step, num_reports=3, loss=loss)
 
 
 def steadily(*losses: float) -> Play:
-    """A training that reports these losses and ends well."""
+    """A training that reports these losses and ends well, whatever the worker says."""
 
     def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         del trainer
+        yield Began()
         for step, loss in enumerate(losses, start=1):
             yield report(step, loss)
         yield from ending(folder, Outcome.COMPLETE, *losses)
@@ -167,6 +129,11 @@ def plays(*scripts: Play) -> Starter:
     return Starter(lambda: ScriptedTrainer(play))
 
 
+def by(losses: Callable[[TrialConfig], list[float]]) -> Starter:
+    """Trainings that report what `losses` gives for their configs."""
+    return plays(training(losses))
+
+
 def nobody() -> Trainer:
     raise AssertionError("no trainer is needed here")
 
@@ -197,8 +164,10 @@ class Demo:
 
     @property
     def folder(self) -> JobFolder:
-        """The first trial's."""
-        return self.study.storage.trial("demo", 0)
+        """Of the first trial's last attempt."""
+        last = self.study.storage.trial(self.study.uid, 0).last
+        assert last is not None
+        return last
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -251,8 +220,11 @@ def new_demo(store: Store, folder: Path, **changes: Any) -> Demo:
     spec = study_spec(**changes)
     study_id = Search(store, spec).study_id
     assert store.studies.create(study_id, spec, num_trials(spec), MANIFEST.to_bytes(), folder)
+    stored = store.studies.find(spec.study)
+    assert stored is not None
     rows, storage = folder / "rows", StorageFolder(folder / "storage")
-    return Demo(store, OpenStudy(spec, study_id, MANIFEST, rows / "train", rows / "validation", storage, rows))
+    paths = (rows / "train", rows / "validation", storage, rows)
+    return Demo(store, OpenStudy(spec, study_id, stored.uid, MANIFEST, *paths))
 
 
 @pytest.fixture

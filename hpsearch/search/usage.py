@@ -1,0 +1,54 @@
+"""What a study has used besides trials, and whether that is all that it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hpsearch.spec.limits import LimitsSpec
+from hpsearch.store import StoredWorker
+
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """`hours` with any worker there, and `device_hours` of all of them: one device each."""
+
+    hours: float
+    device_hours: float
+
+    @classmethod
+    def of(cls, workers: Sequence[StoredWorker]) -> Usage:
+        spans = sorted((worker.started_at, worker.beat_at) for worker in workers)
+        return cls(_covered(spans) / _HOUR_S, sum(end - start for start, end in spans) / _HOUR_S)
+
+    def cost(self, limits: LimitsSpec) -> float | None:
+        """In the currency of the price; None where there is none."""
+        price = limits.price_per_device_hour
+        return None if price is None else price * self.device_hours
+
+
+def reached(limits: LimitsSpec, usage: Usage, now: datetime) -> str | None:
+    """The limit that the study has come to, in words; None: it may go on. `now` has a time zone."""
+    if limits.until is not None and now >= limits.until.astimezone():
+        return f"it is past {limits.until:%Y-%m-%d %H:%M} (search.limits.until)"
+    cost = usage.cost(limits)
+    for name, used, limit in (
+        ("hours", usage.hours, limits.hours),
+        ("device_hours", usage.device_hours, limits.device_hours),
+        ("cost", cost, limits.cost),
+    ):
+        if limit is not None and used is not None and used >= limit:
+            return f"{used:.2f} of {limit:g} are used (search.limits.{name})"
+    return None
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds that at least one of the spans, sorted by their start, covers."""
+    total, until = 0.0, float("-inf")
+    for start, end in spans:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total

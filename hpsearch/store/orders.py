@@ -1,0 +1,81 @@
+"""Orders: what is asked of all workers of a study at once. To pause, to go on, to stop; and to try trials again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, column, delete, select, table, update
+
+from hpsearch.store.engine import database_now
+from hpsearch.store.tables import leases, studies, workers
+
+_trials = table("trials", column("trial_id"), column("state"), column("datetime_complete"))
+_facts = table("trial_user_attributes", column("trial_id"), column("key"))
+_TOLD = ("outcome", "reason", "traceback")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker finds each time that it tells what it does."""
+
+    stop: bool = False
+    stop_now: bool = False
+
+
+class StudyOrders:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def pause(self, study_id: int, reason: str) -> bool:
+        """No trial begins until `resume`; running ones go on. False where it is paused already."""
+        with self._engine.begin() as connection:
+            is_free = (studies.c.study_id == study_id) & studies.c.paused.is_(None)
+            return connection.execute(update(studies).where(is_free).values(paused=reason)).rowcount == 1
+
+    def resume(self, study_id: int, num_failures: int) -> str | None:
+        """Lets trials begin again; why none did, or None. The failures so far don't pause the study once more."""
+        with self._engine.begin() as connection:
+            chosen = studies.c.study_id == study_id
+            reason = connection.scalar(select(studies.c.paused).where(chosen).with_for_update())
+            connection.execute(update(studies).where(chosen).values(paused=None, failures_forgiven=num_failures))
+        return reason
+
+    def failures_forgiven(self, study_id: int) -> int:
+        with self._engine.begin() as connection:
+            return connection.scalar(select(studies.c.failures_forgiven).where(studies.c.study_id == study_id)) or 0
+
+    def stop(self, study_id: int, *, now: bool) -> None:
+        """Asks every worker that is there now to save its trial and leave; `now`: to leave without saving."""
+        with self._engine.begin() as connection:
+            values = {"stop_asked_at": database_now(connection), "stop_now": now}
+            connection.execute(update(studies).where(studies.c.study_id == study_id).values(values))
+
+    def of(self, worker_id: str) -> Orders:
+        """What is asked of a worker. An order that is older than the worker is not for it."""
+        asked = (
+            select(studies.c.stop_now)
+            .join(workers, workers.c.study_id == studies.c.study_id)
+            .where(workers.c.worker_id == worker_id, studies.c.stop_asked_at > workers.c.started_at)
+        )
+        with self._engine.begin() as connection:
+            found = connection.execute(asked).first()
+        return Orders() if found is None else Orders(stop=True, stop_now=bool(found.stop_now))
+
+    def reopen(self, study_id: int, trial_ids: Collection[int]) -> None:
+        """Gives finished trials back to be run again, under their own numbers; what was told of their end is gone.
+
+        Optuna has no way back from a finished trial, so its row is changed here: a trial is one Optuna trial through
+        all of its attempts. Other processes that have seen the trial finished may show it so until they start anew
+        (optuna/storages/_cached_storage.py).
+        """
+        with self._engine.begin() as connection:
+            for trial_id in trial_ids:
+                chosen = leases.c.trial_id == trial_id
+                again = {"finished": False, "worker_id": None, "expires_at": 0.0, "result": None}
+                fresh = {"strikes": 0, "stumbles": 0}
+                connection.execute(update(leases).where(chosen, leases.c.study_id == study_id).values(**again, **fresh))
+                running = {"state": "RUNNING", "datetime_complete": None}
+                connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(running))
+                told = (_facts.c.trial_id == trial_id) & _facts.c.key.in_(_TOLD)
+                connection.execute(delete(_facts).where(told))

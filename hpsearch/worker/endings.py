@@ -1,0 +1,116 @@
+"""How a trial's attempt ends, in the store: told, given back, given back and its device set aside, or put aside.
+
+Every ending can be begun again: a worker that is killed in the middle of one leaves the next what it needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import replace
+from enum import Enum
+
+from hpsearch.errors import TrainerDied
+from hpsearch.search import ActiveTrial, Search
+from hpsearch.store import Lease, Store
+from hpsearch.study.open import OpenStudy
+from hpsearch.trial import Outcome, TrialResult
+from hpsearch.worker.failures import ALIKE, MAX_STUMBLES, Consequence, Doctor, alike, struck
+from hpsearch.worker.relay import Relay
+
+log = logging.getLogger("hpsearch.worker")
+
+
+class Step(Enum):
+    """What one step of a worker came to."""
+
+    WORKED = "a trial was run"
+    NOTHING_FREE = "every remaining trial is another worker's"
+    FINISHED = "the study has all of its trials"
+    STOPPED = "the worker was asked to stop"
+    PAUSED = "the study is paused"
+    LIMIT = "the study has come to its limit"
+    SET_ASIDE = "the device is set aside"
+
+
+class Endings:
+    def __init__(self, study: OpenStudy, store: Store, search: Search, relay: Relay, worker_id: str) -> None:
+        self._study = study
+        self._store = store
+        self._search = search
+        self._relay = relay
+        self._worker_id = worker_id
+        self._doctor = Doctor()
+
+    def tell(self, trial: ActiveTrial, result: TrialResult) -> Step:
+        """The trial's result, unless it is none: stopped, or the machine's fault."""
+        if result.outcome is Outcome.STOPPED:
+            return self.give_back(trial, result)
+        verdict = self._doctor.of_result(trial.number, result)
+        if verdict.consequence is Consequence.SET_ASIDE:
+            return self._set_aside(trial.lease, verdict.reason)
+        if not trial.is_ended:
+            self._relay.ask(lambda: self._search.bring(trial, result.reports))
+        self._relay.ask(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
+        self._relay.ask(lambda: self._search.tell(trial, result))
+        self._relay.ask(lambda: self._store.leases.close(trial.lease))
+        self._study.storage.trial(self._study.uid, trial.number).drop_checkpoints()
+        loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
+        reason = f": {result.reason}" if result.reason else ""
+        log.info("trial %d is %s%s%s", trial.number, result.outcome, loss, reason)
+        if result.outcome is Outcome.FAILED:
+            self._relay.ask(self._pause_where_all_fail)
+        return Step.WORKED
+
+    def give_back(self, trial: ActiveTrial, result: TrialResult | None = None) -> Step:
+        """The worker was asked to stop."""
+        if result is not None:
+            self._relay.ask(lambda: self._search.bring(trial, result.reports))
+        self._relay.ask(lambda: self._store.leases.release(trial.lease))
+        log.info("trial %d is given back; the next worker continues it", trial.number)
+        return Step.STOPPED
+
+    def bury(self, trial: ActiveTrial, died: TrainerDied, *, began: bool, step: int) -> Step:
+        """The trainer died at optimizer step `step`; `began`: it had trained."""
+        verdict = self._doctor.of_death(trial.number, died, began=began)
+        if verdict.consequence is Consequence.SET_ASIDE:
+            return self._set_aside(trial.lease, verdict.reason)
+        log.warning("trial %d: %s; it goes on from its last checkpoint", trial.number, died)
+        lease = struck(trial.lease, f"attempt {trial.lease.attempt}: {died}", step) if began else trial.lease
+        self._relay.ask(lambda: self._store.leases.release(lease))
+        return Step.WORKED
+
+    def _set_aside(self, lease: Lease, reason: str) -> Step:
+        log.error("this device takes no more trials: %s", reason)
+        self._relay.ask(lambda: self._store.leases.release(lease))
+        if self._relay.ask(lambda: self._store.workers.set_aside(self._worker_id, reason)):
+            told = f"every device is set aside, the last one because of this: {reason}"
+            self._relay.ask(lambda: self._store.orders.pause(self._study.study_id, told))
+        return Step.SET_ASIDE
+
+    def _pause_where_all_fail(self) -> None:
+        reasons = self._search.failures_so_far()
+        if reasons is None:
+            return
+        study_id = self._study.study_id
+        new = reasons[self._store.orders.failures_forgiven(study_id) :]
+        if len(new) >= ALIKE and len({alike(reason) for reason in new[-ALIKE:]}) == 1:
+            told = f"the first {len(reasons)} trials all failed, the last {ALIKE} the same way: {new[-1]}"
+            if self._store.orders.pause(study_id, told):
+                log.error("the study pauses: %s", told)
+
+    def stumble(self, lease: Lease) -> None:
+        """A mistake of ours, not of the trial's: another worker may have better luck, twice."""
+        told = traceback.format_exc()
+        log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, told)
+        lease = replace(lease, stumbles=lease.stumbles + 1, reasons=(*lease.reasons, told.splitlines()[-1]))
+        if lease.stumbles < MAX_STUMBLES:
+            self._relay.ask(lambda: self._store.leases.release(lease))
+            return
+        result = TrialResult(
+            outcome=Outcome.FAILED,
+            reason=f"put aside: {lease.stumbles} workers stumbled at it, the last over {told.splitlines()[-1]}",
+            traceback=told,
+        )
+        self._relay.ask(lambda: self._search.put_aside(lease, result))
+        self._relay.ask(lambda: self._store.leases.close(lease))

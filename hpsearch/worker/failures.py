@@ -1,0 +1,109 @@
+"""Failures have causes, and causes have consequences. This is the one table.
+
+| what happened                                             | cause       | consequence                               |
+|-----------------------------------------------------------|-------------|-------------------------------------------|
+| an exception in the training                              | the trial   | FAIL, once                                |
+| a trainer or worker that trained was killed, or hung      | a kill      | again, from the checkpoint; FAIL after    |
+|                                                           |             | three in a row that got no further        |
+| a trainer that trained ended by itself, with an exit code | a kill      | as above                                  |
+| … twice in a row the same way, on different trials        | the machine | the device is set aside with its reason,  |
+|                                                           |             | the trial given back without a strike     |
+| a trainer ended before it trained                         | a kill      | again, without a strike                   |
+| … five times in a row                                     | the machine | as above                                  |
+| no space, no compiler, a device that CUDA can't use       | the machine | as above                                  |
+| a CUDA error, twice in a row, on different trials         | the machine | as above                                  |
+| a mistake of the worker itself                            | a stumble   | given back; the second time FAIL, with    |
+|                                                           |             | its traceback                             |
+
+When every device of every worker is aside, or the first three trials of a study all fail the same way, the study
+pauses. Out of memory and a loss that diverges are no failures but answers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from hpsearch.errors import TrainerDied
+from hpsearch.store import Lease
+from hpsearch.trial import Outcome, TrialResult
+
+MAX_STRIKES = 3
+MAX_STUMBLES = 2
+ALIKE = 3
+_MAX_STARTS = 5
+
+_MACHINE = re.compile(
+    r"No space left on device|Disk quota exceeded|Read-only file system|Stale file handle|Input/output error"
+    r"|Failed to find C compiler|Python\.h: No such file"
+    r"|CUDA driver version is insufficient|no CUDA-capable device|CUDA initialization|Found no NVIDIA driver"
+    r"|uncorrectable ECC error|GPU is lost|fallen off the bus|device(s)? is/are busy or unavailable"
+)
+"""Words of a machine that can't train, whatever the trial: of the kernel, Triton, CUDA and NVML."""
+_CUDA = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL")
+
+
+class Consequence(Enum):
+    TELL = "the result is told"
+    AGAIN = "the trial is given back, with a strike where it trained and got no further"
+    SET_ASIDE = "the trial is given back as it was, and the device set aside"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    consequence: Consequence
+    reason: str = ""
+
+
+class Doctor:
+    """Remembers how the last trials on one device ended, and judges the next."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int] | None = None
+        self._starts = 0
+
+    def of_result(self, trial: int, result: TrialResult) -> Verdict:
+        self._starts = 0
+        if result.outcome is not Outcome.FAILED:
+            self._last = None
+            return Verdict(Consequence.TELL)
+        reason = result.reason or ""
+        if _MACHINE.search(reason):
+            return Verdict(Consequence.SET_ASIDE, reason)
+        if _CUDA.search(reason) and self._is_repeated(alike(reason), trial):
+            return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended with {reason}")
+        return Verdict(Consequence.TELL)
+
+    def of_death(self, trial: int, death: TrainerDied, *, began: bool) -> Verdict:
+        """`began`: whether the trial trained."""
+        if _MACHINE.search(str(death)):
+            return Verdict(Consequence.SET_ASIDE, str(death))
+        self._starts = 0 if began else self._starts + 1
+        if self._starts >= _MAX_STARTS:
+            return Verdict(Consequence.SET_ASIDE, f"{_MAX_STARTS} times in a row no trial began; {death}")
+        if not death.is_kill and self._is_repeated(death.how, trial):
+            return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended like this: {death}")
+        return Verdict(Consequence.AGAIN, str(death))
+
+    def _is_repeated(self, how: str, trial: int) -> bool:
+        last, self._last = self._last, (how, trial)
+        return last is not None and last[0] == how and last[1] != trial
+
+
+def struck(lease: Lease, reason: str, step: int) -> Lease:
+    """The lease after an attempt that trained and was killed; it had come to optimizer step `step`."""
+    strikes = 0 if step > lease.progress else lease.strikes + 1
+    return replace(lease, strikes=strikes, progress=max(step, lease.progress), reasons=(*lease.reasons, reason))
+
+
+def given_up(lease: Lease) -> TrialResult:
+    """The result of a trial that got no further in three attempts, with all of their reasons."""
+    reasons = "; ".join(f"{number}. {reason}" for number, reason in enumerate(lease.reasons[-MAX_STRIKES:], start=1))
+    reason = f"{lease.strikes} attempts in a row got no further than step {lease.progress}: {reasons}"
+    return TrialResult(outcome=Outcome.FAILED, reason=reason, num_steps=lease.progress)
+
+
+def alike(reason: str) -> str:
+    """What two failures have in common that are the same: not their numbers, addresses and paths."""
+    return re.sub(r"0x[0-9a-f]+|\d+|/\S+", "…", reason)

@@ -1,0 +1,110 @@
+"""The relay: the worker's line to the store. A thread of its own waits for the database, so that nothing else does.
+
+While a trial trains, the worker offers what it has to say and goes on; where the store is silent the trainer is
+answered without it. Between trials there is nothing to do without the store: the worker asks until it answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from typing import Any, TypeVar
+
+from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.errors import StoreUnreachable
+from hpsearch.store import Store
+from hpsearch.store.deadlines import Lines
+
+WAIT_LIMIT_S = 3600.0
+"""How long an outage may last before a worker leaves, where a person says nothing else."""
+_ANSWER_S = 5.0
+"""How long a trainer that waits for an answer, or a stop, waits for the store."""
+_HARD_S = 90.0
+"""Longer than the database's own deadlines: whoever is silent for so long gets its connection cut."""
+_TICK_S = 0.2
+
+log = logging.getLogger("hpsearch.worker")
+T = TypeVar("T")
+
+
+class Relay:
+    """One question after the other. `close` leaves a thread behind that waits for ever: it ends with the process."""
+
+    def __init__(self, store: Store, stop: StopFlag, wait_limit_s: float = WAIT_LIMIT_S) -> None:
+        self._store = store
+        self._stop = stop
+        self._wait_limit_s = wait_limit_s
+        self._lines = Lines(store.optuna.engine)
+        self._questions: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._answer_all, name="store", daemon=True)
+        self._thread.start()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Asks until the store answers: an outage is survived.
+
+        Raises StoreUnreachable after the limit, and soon where the worker is asked to stop: nothing is lost then, as
+        the trial's folder holds its journal, its checkpoint and its result.
+        """
+
+        @retry(
+            retry=retry_if_exception_type(StoreUnreachable),
+            wait=wait_random_exponential(multiplier=0.2, max=15),
+            stop=lambda state: self._stop.requested or stop_after_delay(self._wait_limit_s)(state),
+            sleep=self._stop.wait,
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        def asked() -> T:
+            return self._wait(self.offer(question))
+
+        return asked()
+
+    def offer(self, question: Callable[[], T]) -> Future[T]:
+        """Asks once, and waits for nothing."""
+        answer: Future[T] = Future()
+        self._questions.put((question, answer))
+        return answer
+
+    def is_answered(self, answer: Future[T], within_s: float = _ANSWER_S) -> bool:
+        """Whether there is an answer soon enough for someone who waits for it."""
+        try:
+            answer.exception(within_s)
+        except NotYet:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._questions.put(None)
+        self._thread.join(_TICK_S)
+
+    def _wait(self, answer: Future[T]) -> T:
+        asked_at = time.monotonic()
+        while True:
+            try:
+                return answer.result(_TICK_S)
+            except NotYet:
+                waited_s = time.monotonic() - asked_at
+            if self._stop.requested and waited_s > _ANSWER_S:
+                raise StoreUnreachable(
+                    f"the store {self._store.name} does not answer, and the worker was asked to stop"
+                )
+            if waited_s > _HARD_S:
+                asked_at = time.monotonic()
+                self._lines.cut()
+
+    def _answer_all(self) -> None:
+        while (found := self._questions.get()) is not None:
+            question, answer = found
+            try:
+                with self._store.reaching():
+                    answer.set_result(question())
+            except BaseException as error:
+                answer.set_exception(error)
+            del found, question, answer

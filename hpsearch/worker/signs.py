@@ -1,0 +1,79 @@
+"""Signs of life: a worker tells what it does and renews its lease, and hears what is asked of it.
+
+Given when due, from wherever the worker is at the time; the relay's thread writes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.errors import StoreUnreachable
+from hpsearch.store import Activity, Lease, Store
+from hpsearch.store.orders import Orders
+from hpsearch.worker.relay import Relay
+
+LEASE_S = 60.0
+_RENEW_EVERY_S = 10.0
+_BEAT_EVERY_S = 1.0
+_MOMENT_S = 0.5
+
+log = logging.getLogger("hpsearch.worker")
+
+Look = Callable[[Activity], tuple[Activity, str]]
+"""Adds what is seen of the trainer from outside, its memory; and gives its device's name."""
+
+
+class Signs:
+    def __init__(
+        self, store: Store, worker_id: str, relay: Relay, stop: StopFlag, look: Look, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._relay = relay
+        self._stop = stop
+        self._look = look
+        self._clock = clock
+        self._told_at = self._renewed_at = float("-inf")
+        self._given: Future[Orders] | None = None
+
+    def give(self, activity: Activity, lease: Lease | None = None, step: int = 0) -> None:
+        """One at a time. Raises LeaseLost as soon as the store has said so."""
+        self._hear()
+        now = self._clock()
+        if self._given is not None or now - self._told_at < _BEAT_EVERY_S:
+            return
+        self._told_at = now
+        renewed = lease if now - self._renewed_at >= _RENEW_EVERY_S else None
+        if renewed is not None:
+            self._renewed_at = now
+        self._given = self._relay.offer(lambda: self._write(activity, renewed, step))
+        if self._relay.is_answered(self._given, _MOMENT_S):
+            self._hear()
+
+    def renewed(self) -> None:
+        """A lease was just given: it needs no renewal for a while."""
+        self._renewed_at = self._clock()
+
+    def _write(self, activity: Activity, lease: Lease | None, step: int) -> Orders:
+        if lease is not None:
+            self._store.leases.renew(lease, LEASE_S, step)
+        self._store.workers.beat(self._worker_id, *self._look(activity))
+        return self._store.orders.of(self._worker_id)
+
+    def _hear(self) -> None:
+        if self._given is None or not self._given.done():
+            return
+        given, self._given = self._given, None
+        try:
+            orders = given.result()
+        except StoreUnreachable as error:
+            log.warning("%s", error)
+            self._renewed_at = float("-inf")  # the first thing to do once it is back
+            return
+        if orders.stop and not self._stop.requested:
+            self._stop.ask()
+        if orders.stop_now and not self._stop.urgent:
+            self._stop.ask()

@@ -1,0 +1,55 @@
+"""The warm trainer: kept from trial to trial while it is clean, thrown away when it is not."""
+
+from __future__ import annotations
+
+import logging
+
+from hpsearch.bridge.trainer_process import StartTrainer, Trainer
+from hpsearch.bridge.witness import device_bytes
+from hpsearch.trial import TrialConfig, TrialResult
+
+log = logging.getLogger("hpsearch.worker")
+
+
+class WarmTrainer:
+    def __init__(self, start: StartTrainer, trials_per_process: int | None) -> None:
+        self._start = start
+        self._limit = trials_per_process
+        self._trainer: Trainer | None = None
+        self._key = ""
+        self._num_trials = 0
+
+    @property
+    def pid(self) -> int:
+        """0 where there is no process."""
+        return self._trainer.pid if self._trainer else 0
+
+    @property
+    def device(self) -> str:
+        return self._trainer.device if self._trainer else "none"
+
+    def for_(self, config: TrialConfig) -> Trainer:
+        """The trainer, or a new one where there is none or this trial can't share it."""
+        if self._trainer is None or self._key != config.process_key:
+            self.end()
+            self._trainer = self._start()
+            self._key = config.process_key
+            self._num_trials = 0
+        return self._trainer
+
+    def after(self, result: TrialResult, config: TrialConfig, *, is_clean: bool) -> TrialResult:
+        """The result with the device memory as the driver sees it; the trainer goes where it isn't clean."""
+        self._num_trials += 1
+        if result.ledger is not None:
+            ledger = result.ledger.model_copy(update={"witnessed_device_bytes": device_bytes(self.pid)})
+            result = result.model_copy(update={"ledger": ledger})
+            if ledger.not_given_back:
+                log.warning("not given back: %s; a new trainer starts", ", ".join(ledger.not_given_back))
+        if not is_clean or config.taints_process or (self._limit and self._num_trials >= self._limit):
+            self.end()
+        return result
+
+    def end(self) -> None:
+        if self._trainer is not None:
+            self._trainer.end()
+            self._trainer = None
