@@ -2,12 +2,14 @@
 
     HpsearchError            1  something failed; the message says what and where to look
     ├── TrainerDied          1  the training process ended without a result
+    │   └── BrokenMessage    1  it said what is no message; nothing more that it says is believed
     ├── TrainingFailed       1  the training process reported a failure, with its traceback in a log
     ├── StoreUnreachable     1  the database did not answer
     ├── LeaseLost            1  another worker owns this trial now; nothing more may be written
     ├── TrialEnded           1  somebody ended this trial from outside, in the dashboard or with Optuna
     ├── Interrupted        130  a person or a scheduler asked to stop before there was anything to save
     ├── NothingToDraw        1  there is no such picture yet; the message stands in its place
+    ├── UnreadableFile       1  a file in a folder of ours is broken, or of another version
     └── InputError           2  the person's input; the message says what was found and what to write instead
         ├── FieldError       2  about one field, found after the file was read; becomes a StudyFileErrors
         └── StudyFileErrors  2  every mistake of one study file, each with its line
@@ -19,6 +21,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+
+_MOST_TOLD = 50
+"""Mistakes of one file: a file of garbage has thousands, and the first ones say so."""
 
 
 class HpsearchError(Exception):
@@ -35,6 +40,10 @@ class TrainerDied(HpsearchError):
         super().__init__(message)
         self.how = how or message
         self.is_kill = is_kill
+
+
+class BrokenMessage(TrainerDied):
+    """A line on the bridge is no message: whoever wrote it is not to be believed any more."""
 
 
 class TrainingFailed(HpsearchError):
@@ -63,6 +72,13 @@ class NothingToDraw(HpsearchError):
     """There is no such picture yet; the message says why, as a sentence without its full stop."""
 
 
+class UnreadableFile(HpsearchError):
+    """A file that hpsearch wrote can't be read: torn, empty, edited, or of another version."""
+
+    def __init__(self, file: object, reason: str) -> None:
+        super().__init__(f"{file}: can't be read: {cut(reason, 300)}")
+
+
 class InputError(HpsearchError):
     exit_code = 2
 
@@ -86,7 +102,7 @@ class Mistake:
 
     def __str__(self) -> str:
         place = f"line {self.line}" if self.line else "in --set or missing"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        return f"{place}: {cut(self.key)}: {self.message}" if self.key else f"{place}: {self.message}"
 
 
 class StudyFileErrors(InputError):
@@ -95,11 +111,20 @@ class StudyFileErrors(InputError):
     def __init__(self, file: str, mistakes: list[Mistake]) -> None:
         self.file = file
         self.mistakes = sorted(mistakes, key=lambda mistake: mistake.line or 0)
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        super().__init__("\n".join([f"{file}: {count}", *(f"  {mistake}" for mistake in self.mistakes)]))
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes):,} mistakes"
+        told = [f"  {mistake}" for mistake in self.mistakes[:_MOST_TOLD]]
+        if len(mistakes) > _MOST_TOLD:
+            told.append(f"  and {len(mistakes) - _MOST_TOLD:,} more")
+        super().__init__("\n".join([f"{file}: {count}", *told]))
+
+
+def cut(text: str, most: int = 100) -> str:
+    """For a message: at most `most` characters, and nothing that a terminal would obey."""
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in short)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """A clause that names the nearest valid name, or else all of them."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    near = get_close_matches(name[:100], known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"

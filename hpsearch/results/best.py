@@ -7,8 +7,6 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.source import local_source
 from hpsearch.errors import InputError
@@ -18,6 +16,7 @@ from hpsearch.spec import dump_study
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.study import StudySpec, Values, flat
+from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ def _study_file(folder: Path, name: str) -> Path:
     """The file in `folder` that describes the study: the one with its name first, and no file of a final run."""
     for file in sorted(folder.glob("*.y*ml"), key=lambda file: (file.stem != name, file)):
         try:
-            content = yaml.safe_load(file.read_text())
-        except (OSError, yaml.YAMLError):
+            content = read_yaml(read_text(file))
+        except (OSError, NotYaml):
             continue
         if isinstance(content, dict) and content.get("study") == name and "search" in content:
             return file

@@ -11,6 +11,7 @@ from hpsearch.spec.study import StudySpec, Task
 _IMAGE_TASKS: tuple[Task, ...] = ("vlm-sft", "vlm-classify", "vlm-curriculum")
 _CURRICULA: tuple[Task, ...] = ("text-curriculum", "vlm-curriculum")
 _CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+_MOST_POINTS = 10_000
 _NEVER_MISPLACED = {"image", "group", "label", "id", "stage"}
 
 
@@ -150,9 +151,7 @@ def _metric_mistakes(spec: StudySpec) -> list[Mistake]:
 def _search_mistakes(spec: StudySpec) -> list[Mistake]:
     if spec.search is None:
         return []
-    mistakes = []
-    if spec.search.sampler.name == "grid" and spec.grid_size() is None:
-        mistakes.append(Mistake("search.sampler", "a grid needs a step, or a list of choices, for every range"))
+    mistakes = _grid_mistakes(spec)
     is_classified = spec.task == "vlm-classify"
     for knob in spec.search.space:
         if knob.startswith("head.") and not is_classified:
@@ -163,6 +162,20 @@ def _search_mistakes(spec: StudySpec) -> list[Mistake]:
             message = f"means nothing with curriculum.order: {spec.curriculum.order}, which has one schedule"
             mistakes.append(Mistake(f"search.space.{knob}", message))
     return mistakes
+
+
+def _grid_mistakes(spec: StudySpec) -> list[Mistake]:
+    """Optuna builds the whole grid for each trial, and keeps each field's values with each trial."""
+    if spec.searched.sampler.name != "grid":
+        return []
+    points = spec.grid_size()
+    if points is None:
+        return [Mistake("search.sampler", "a grid needs a step, or a list of choices, for every range")]
+    if points > _MOST_POINTS:
+        size = f"{points:,}" if points < 10**15 else "more than 10^15"
+        message = f"the grid has {size} points, at most {_MOST_POINTS:,} are built: take fewer, or sampler: random"
+        return [Mistake("search.sampler", message)]
+    return []
 
 
 def _objectives_mistakes(spec: StudySpec) -> list[Mistake]:

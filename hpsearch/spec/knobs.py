@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from hpsearch.errors import did_you_mean
+from hpsearch.errors import cut, did_you_mean
 from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
@@ -41,15 +42,16 @@ def _takes_floats(knob: str) -> bool:
     return float in (KNOBS[knob].annotation, *get_args(KNOBS[knob].annotation))
 
 
-def _objection(knob: str, value: object) -> str | None:
-    """Why the knob's field can't hold `value`, or None."""
-    field = KNOBS[knob]
-    adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation(), config=Spec.model_config)
-    try:
-        adapter.validate_python(value)
-    except ValidationError as error:
-        return explain(error.errors()[0])
-    return None
+def _objections(knob: str, values: Sequence[object]) -> list[str]:
+    """Why the knob's field can't hold each of the values that it can't hold."""
+    adapter: TypeAdapter[Any] = TypeAdapter(KNOBS[knob].rebuild_annotation(), config=Spec.model_config)
+    objections = []
+    for value in values:
+        try:
+            adapter.validate_python(value)
+        except ValidationError as error:
+            objections.append(explain(error.errors()[0]))
+    return objections
 
 
 _BOUNDS = {
@@ -62,7 +64,8 @@ _BOUNDS = {
 
 def explain(error: Any) -> str:
     """pydantic's message in a person's words."""
-    kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
+    kind, context = error["type"], error.get("ctx", {})
+    found = cut(repr(error.get("input")))
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if kind == "missing":
         return "is missing"
@@ -70,20 +73,22 @@ def explain(error: Any) -> str:
         return message
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"must be {words} {context[bound]:g}, not {found!r}"
+        return f"must be {words} {context[bound]:g}, not {found}"
     if kind == "too_short":
         return "must not be empty"
     if kind == "literal_error":
-        near = get_close_matches(str(found), re.findall(r"'([^']*)'", message), n=1)
-        return f"expected {message}, found {found!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = get_close_matches(cut(str(error.get("input"))), re.findall(r"'([^']*)'", message), n=1)
+        return f"expected {message}, found {found}" + (f"; did you mean {near[0]!r}?" if near else "")
     if kind == "union_tag_invalid":
         known = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
-        return f"there is no {context['tag']!r}; {did_you_mean(str(context['tag']), known)}"
+        return f"there is no {cut(repr(context['tag']))}; {did_you_mean(str(context['tag']), known)}"
     if kind == "string_pattern_mismatch":
-        return f"may hold letters, digits, dots, dashes and underscores only, found {found!r}"
+        return f"may hold letters, digits, dots, dashes and underscores only, found {found}"
+    if kind == "invalid_key":
+        return f"a key must be text, found {found}: put it in quotes"
     if kind in ("dict_type", "model_type", "model_attributes_type"):
-        return f"expected a mapping of keys, found {found!r}"
-    return f"expected {message[0].lower()}{message[1:]}, found {found!r}"
+        return f"expected a mapping of keys, found {found}"
+    return f"expected {message[0].lower()}{message[1:]}, found {found}"
 
 
 def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:
@@ -91,8 +96,7 @@ def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:
     if knob not in KNOBS:
         return [f"there is no such field to search; {did_you_mean(knob, list(KNOBS))}"]
     if not isinstance(parameter, RangeSpec):
-        objections = [_objection(knob, choice) for choice in parameter]
-        return [objection for objection in objections if objection]
+        return _objections(knob, parameter)
     if not (takes_whole_numbers(knob) or _takes_floats(knob)):
         return ["this field takes no numbers: give a list of choices"]
     ends = [parameter.low, parameter.high]
@@ -101,5 +105,4 @@ def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:
         if fractional:
             return [f"this field takes whole numbers, found {fractional[0]:g}"]
         ends = [int(number) for number in ends]
-    objections = [_objection(knob, end) for end in ends]
-    return [objection for objection in objections if objection]
+    return _objections(knob, ends)

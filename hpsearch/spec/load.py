@@ -10,18 +10,25 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from hpsearch.errors import InputError, Mistake, StudyFileErrors, did_you_mean
+from hpsearch.errors import InputError, Mistake, StudyFileErrors, cut, did_you_mean
 from hpsearch.spec.base import Spec
 from hpsearch.spec.cross import cross_mistakes
 from hpsearch.spec.knobs import explain, space_mistakes
 from hpsearch.spec.search import ParameterSpec
 from hpsearch.spec.study import StudySpec
+from hpsearch.spec.yaml_limits import MOST_LEVELS, Loader, NotYaml, compose, construct, read_text, read_yaml
 
 Path_ = tuple[str | int, ...]
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML follows YAML 1.1, where `2e-5` is a string; people write it as a number (YAML 1.2 agrees)."""
+class _Loader(Loader):
+    """PyYAML follows YAML 1.1, where `2e-5` is a string; people write it as a number (YAML 1.2 agrees).
+
+    No field holds a date: a revision 2024-12-05 is the text that it looks like.
+    """
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -54,24 +61,23 @@ def load_study(path: Path, overrides: list[str] | None = None) -> StudyFile:
         StudyFileErrors: with every mistake.
         InputError: the file can't be read.
     """
+    lines: dict[str, int] = {}
+    repeated: list[Mistake] = []
     try:
-        text = path.read_text()
+        node = compose(read_text(path), _Loader)
+        _collect_lines(node, (), lines, repeated)
+        raw = construct(node, _Loader)
     except OSError as error:
         raise InputError(f"{path}: {_why_unreadable(path, error)}") from None
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "is not YAML"
-        raise StudyFileErrors(str(path), [Mistake("", problem, mark.line + 1 if mark else None)]) from None
+    except NotYaml as error:
+        if error.line is None:
+            raise InputError(f"{path}: {error.message}") from None
+        raise StudyFileErrors(str(path), [Mistake("", error.message, error.line)]) from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: a study file is a mapping of keys, found {type(raw).__name__}")
-    lines: dict[str, int] = {}
-    _collect_lines(node, (), lines)
     for override in overrides or []:
         _override(raw, override)
-    return StudyFile(path, _validate(raw, path, lines), lines)
+    return StudyFile(path, _validate(raw, path, lines, repeated), lines)
 
 
 def dump_study(spec: StudySpec) -> str:
@@ -89,17 +95,22 @@ def _why_unreadable(path: Path, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int]) -> None:
+def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int], repeated: list[Mistake]) -> None:
+    """The line of every key. A key that stands twice in one section is a mistake: YAML would take the last one."""
     if isinstance(node, yaml.MappingNode):
+        own: dict[str, int] = {}
         for key, value in node.value:
             here = (*path, str(key.value))
-            lines[".".join(map(str, here))] = key.start_mark.line + 1
-            _collect_lines(value, here, lines)
+            name, line = ".".join(map(str, here)), key.start_mark.line + 1
+            if name in own and key.value != "<<":
+                repeated.append(Mistake(name, f"stands twice; first on line {own[name]}", line))
+            lines[name] = own[name] = line
+            _collect_lines(value, here, lines, repeated)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             here = (*path, index)
             lines[".".join(map(str, here))] = value.start_mark.line + 1
-            _collect_lines(value, here, lines)
+            _collect_lines(value, here, lines, repeated)
 
 
 def _line(lines: dict[str, int], path: Path_) -> int | None:
@@ -114,22 +125,27 @@ def _line(lines: dict[str, int], path: Path_) -> int | None:
 def _override(raw: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key:
-        raise InputError(f"--set {override}: expected KEY=VALUE, such as --set training.learning_rate=1e-4")
+        raise InputError(f"--set {cut(override)}: expected KEY=VALUE, such as --set training.learning_rate=1e-4")
     *sections, name = (
         key.split(".")
         if not key.startswith("search.space.")
         else ["search", "space", key.removeprefix("search.space.")]
     )
+    if len(sections) >= MOST_LEVELS:
+        raise InputError(f"--set {cut(override)}: is nested more than {MOST_LEVELS} levels deep")
     place = raw
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise InputError(f"--set {override}: {section} is no section of the study file")
-    place[name] = yaml.load(value, Loader=_Loader)
+            raise InputError(f"--set {cut(override)}: {section} is no section of the study file")
+    try:
+        place[name] = read_yaml(value, _Loader)
+    except NotYaml as error:
+        raise InputError(f"--set {cut(override)}: {error.message}") from None
 
 
-def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int]) -> StudySpec:
-    mistakes = _space_mistakes(raw)
+def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int], repeated: list[Mistake]) -> StudySpec:
+    mistakes = [*repeated, *_space_mistakes(raw)]
     spec = None
     try:
         spec = StudySpec.model_validate(raw)
@@ -137,7 +153,7 @@ def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int]) -> StudySp
     except ValidationError as error:
         mistakes += _pydantic_mistakes(error, raw)
     if mistakes:
-        placed = [Mistake(m.key, m.message, _line(lines, _split_key(m.key))) for m in mistakes]
+        placed = [Mistake(m.key, m.message, m.line or _line(lines, _split_key(m.key))) for m in mistakes]
         raise StudyFileErrors(str(path), placed)
     assert spec is not None
     return spec

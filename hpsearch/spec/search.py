@@ -9,6 +9,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from hpsearch.spec.base import Spec
 from hpsearch.spec.limits import LimitsSpec
 
+_MOST_STEPS = 2**53
+"""Beyond it a float can't tell one step from the next."""
 Scalar = bool | int | float | str | None
 
 
@@ -32,6 +34,8 @@ class RangeSpec(Spec):
             raise ValueError("log and step exclude each other")
         if self.step is not None and self.step > self.high - self.low:
             raise ValueError(f"step {self.step:g} is larger than the range from {self.low:g} to {self.high:g}")
+        if self.step is not None and (self.high - self.low) / self.step > _MOST_STEPS:
+            raise ValueError(f"step {self.step:g} is too small for the range from {self.low:g} to {self.high:g}")
         return self
 
 

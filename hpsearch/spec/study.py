@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -11,7 +11,7 @@ from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.evaluation import EvaluationSpec, ObjectiveName
-from hpsearch.spec.knobs import takes_whole_numbers
+from hpsearch.spec.knobs import KNOBS, takes_whole_numbers
 from hpsearch.spec.limits import SilenceSpec
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
@@ -77,11 +77,10 @@ class StudySpec(Spec):
         return [str(base) for base in dict.fromkeys([self.model.base, *map(str, choices)])]
 
     def grid_size(self) -> int | None:
-        """How many points a grid over the space has; None where a range has no step."""
+        """How many points a grid over the space has, without building it; None where a range has no step."""
         sizes = [_num_points(knob, parameter) for knob, parameter in self.searched.space.items()]
-        if None in sizes:
-            return None
-        return len(list(product(*(range(size) for size in sizes if size is not None))))
+        counted = [size for size in sizes if size is not None]
+        return prod(counted) if len(counted) == len(sizes) else None
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -97,5 +96,5 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:
     if not isinstance(parameter, RangeSpec):
         return len(parameter)
-    step = parameter.step or (1 if takes_whole_numbers(knob) and not parameter.log else None)
-    return None if step is None else int((parameter.high - parameter.low) / step + 1e-9) + 1
+    step = parameter.step or (1 if knob in KNOBS and takes_whole_numbers(knob) and not parameter.log else None)
+    return None if step is None else int((parameter.high - parameter.low) / step * (1 + 1e-12) + 1e-9) + 1

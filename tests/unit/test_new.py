@@ -227,7 +227,7 @@ def test_what_no_study_fits_is_refused_in_words(workplace: Path, values: Any, ch
     [
         (b"a: [1", "line 1:"),
         (b"- a\n- b", "expected a mapping of keys, found list"),
-        (b"\xff\xfe\x00", "can't be read"),
+        (b"\xff\xfe\x00", "line 1: is no text in UTF-8: byte 0 is 0xff"),
     ],
 )
 def test_a_file_that_is_no_yaml_of_keys_is_told(workplace: Path, content: bytes, words: str) -> None:

@@ -126,7 +126,7 @@ def test_a_written_study_leaves_out_nothing_but_defaults() -> None:
 
 
 def test_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, "study: demo\ntask: [text-sft\n")[""][0] == 3
+    assert mistakes(tmp_path, "study: demo\ntask: [text-sft\n")[""][0] == 2
 
 
 @pytest.mark.parametrize(

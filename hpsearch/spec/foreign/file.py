@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from hpsearch.errors import InputError
+from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
 Reasons = tuple[tuple[tuple[str, ...], str], ...]
 """(patterns of keys, why hpsearch does not keep them), the first match counts."""
@@ -116,13 +115,11 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise InputError(f"{path}: {'is a folder; give the YAML in it' if path.is_dir() else 'there is no such file'}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}:" if mark else ""
-        raise InputError(f"{path}:{place} {getattr(error, 'problem', None) or 'is not YAML'}") from None
+        values = read_yaml(read_text(path))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from None
+    except NotYaml as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
     return values
