@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any, cast
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -16,7 +17,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.space import Space, distributions
@@ -34,12 +35,35 @@ class QuietGridSampler(GridSampler):
         pass
 
 
-class QuietCmaEsSampler(CmaEsSampler):
-    """CMA-ES that takes a trial's constraint without a word.
+class PlainCmaEsSampler(CmaEsSampler):
+    """CMA-ES that keeps no pickle in the store, and takes a trial's constraint without a word.
 
-    Optuna's own warns at the end of every trial that has one (5.0.0, samplers/_cmaes.py, `after_trial`). Ours have one
-    wherever the study has a memory budget, and `best` keeps to it whatever the sampler makes of it.
+    Optuna's own stores its optimizer as a pickle in the attributes of trials and loads it at the next one (5.0.0,
+    `_restore_optimizer` in https://github.com/optuna/optuna/blob/v5.0.0/optuna/samplers/_cmaes.py): whoever can write
+    the store could run code on every worker. What the optimizer knows follows from the finished trials, each of which
+    names its generation: here it is told them again, generation after generation. Attributes that hold a pickle are
+    never read.
+
+    It also warns at the end of every trial that has a constraint (`after_trial`). Ours have one wherever the study has
+    a memory budget, and `best` keeps to it whatever the sampler makes of it.
     """
+
+    _finished: list[FrozenTrial]
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> None:
+        self._finished = completed_trials
+
+    def _init_optimizer(self, trans: Any, direction: StudyDirection) -> Any:
+        """An optimizer that has been told every whole generation: to the caller nothing is left to tell or to store."""
+        optimizer = super()._init_optimizer(trans, direction)
+        sign = 1 if direction is StudyDirection.MINIMIZE else -1
+        generations: dict[int, list[FrozenTrial]] = {}
+        for trial in self._finished:
+            generations.setdefault(trial.system_attrs.get(self._attr_key_generation, -1), []).append(trial)
+        while len(generations.get(optimizer.generation, [])) >= optimizer.population_size:
+            told = generations[optimizer.generation][: optimizer.population_size]
+            optimizer.tell([(trans.transform(trial.params), sign * cast("float", trial.value)) for trial in told])
+        return optimizer
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         with warnings.catch_warnings():
@@ -81,7 +105,7 @@ def make_sampler(spec: Tpe | Gp | CmaEs | OtherSampler, space: Space, seed: int,
             case Gp(startup_trials=startup):
                 return GPSampler(n_startup_trials=startup, seed=seed_of_slot)
             case CmaEs(startup_trials=startup):
-                return QuietCmaEsSampler(n_startup_trials=startup, seed=seed_of_slot, warn_independent_sampling=False)
+                return PlainCmaEsSampler(n_startup_trials=startup, seed=seed_of_slot, warn_independent_sampling=False)
             case OtherSampler(name="random"):
                 return RandomSampler(seed=seed_of_slot)
             case OtherSampler(name="qmc"):

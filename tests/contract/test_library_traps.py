@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import optuna._gp.batched_lbfgsb
 import pytest
 from contract_parts import opened
+from optuna._transform import _SearchSpaceTransform
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import CmaEsSampler, GPSampler, GridSampler, RandomSampler
 from optuna.storages import RDBStorage
@@ -19,6 +22,7 @@ from sqlalchemy import event, make_url
 from sqlalchemy.exc import OperationalError
 
 import hpsearch.store.engine as engine_module
+from hpsearch.search.samplers import PlainCmaEsSampler
 from hpsearch.store import Store
 
 
@@ -115,12 +119,81 @@ def test_the_stock_gp_wants_a_constraint_of_all_trials_or_of_none() -> None:
 
 
 def test_the_stock_cmaes_warns_of_every_constraint() -> None:
-    """When it doesn't, `QuietCmaEsSampler` may go."""
+    """When it doesn't, `PlainCmaEsSampler.after_trial` may go."""
     study = optuna.create_study(sampler=CmaEsSampler())
     trial = study.ask()
     trial.set_constraint("memory", -0.5)
     with pytest.warns(UserWarning, match="Constraints have been set, but CmaEsSampler"):
         study.tell(trial, 1.0)
+
+
+class Planted:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._file,)
+
+
+def with_a_pickle(sampler: CmaEsSampler, file: Path) -> Study:
+    """A study in whose store somebody put a pickle where CMA-ES keeps its own."""
+    study = optuna.create_study(sampler=sampler)
+    for number in range(2):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.suggest_float("y", 0, 1)
+        attributes = {"cma:optimizer:0": pickle.dumps(Planted(file)).hex(), "cma:generation": 0}
+        for name, value in attributes.items() if number == 0 else ():
+            study._storage.set_trial_system_attr(trial._trial_id, name, value)
+        study.tell(trial, 1.0)
+    return study
+
+
+def test_the_stock_cmaes_runs_what_it_finds_in_the_store(tmp_path: Path) -> None:
+    """When it doesn't, `PlainCmaEsSampler` may go."""
+    study = with_a_pickle(CmaEsSampler(n_startup_trials=1), tmp_path / "was here")
+    study.ask().suggest_float("x", 0, 1)
+    assert (tmp_path / "was here").exists()
+
+
+def test_our_cmaes_runs_nothing(tmp_path: Path) -> None:
+    study = with_a_pickle(PlainCmaEsSampler(n_startup_trials=1), tmp_path / "was here")
+    study.ask().suggest_float("x", 0, 1)
+    assert not (tmp_path / "was here").exists()
+
+
+def lowest_after(sampler: CmaEsSampler, trials: int) -> tuple[float, Study]:
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(trials):
+        trial = study.ask()
+        x, y = trial.suggest_float("x", -5, 5), trial.suggest_float("y", -5, 5)
+        study.tell(trial, (x - 1) ** 2 + 3 * (y + 2) ** 2)
+    return study.best_value, study
+
+
+def test_our_cmaes_learns_as_the_stock_one_and_stores_no_pickle() -> None:
+    stock, with_pickles = lowest_after(CmaEsSampler(seed=0), 120)
+    ours, without = lowest_after(PlainCmaEsSampler(seed=0), 120)
+    assert max(stock, ours) < 1e-3
+    keys = [{key for trial in study.trials for key in trial.system_attrs} for study in (with_pickles, without)]
+    assert "cma:optimizer:0" in keys[0]
+    assert keys[1] == {"cma:generation"}
+
+
+def test_our_cmaes_knows_what_the_stock_one_had_pickled() -> None:
+    """Told the same trials again, it is where the stock optimizer stood."""
+    stock, ours = CmaEsSampler(seed=0), PlainCmaEsSampler(seed=1)
+    study = lowest_after(stock, 62)[1]
+    pickled = stock._restore_optimizer(study.trials)
+    ours._restore_optimizer(study.trials)
+    space = _SearchSpaceTransform(study.trials[-1].distributions, transform_0_1=True)
+    replayed = ours._init_optimizer(space, study.direction)
+    assert pickled is not None
+    assert replayed.generation == pickled.generation >= 9
+    for name in ("_mean", "_sigma", "_C"):
+        assert np.allclose(getattr(replayed, name), getattr(pickled, name), rtol=1e-9), name
 
 
 def test_the_gp_finds_what_makes_it_faster() -> None:
