@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
 from uuid import uuid4
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from hpsearch.errors import UnreadableFile
 from hpsearch.jobs import JOB, Job, JobFailure
 from hpsearch.trial import HistoryPoint, Report, TrialResult
 
@@ -19,6 +22,7 @@ log = logging.getLogger("hpsearch.folders")
 
 _REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
+T = TypeVar("T")
 
 
 class JobFolder:
@@ -39,7 +43,7 @@ class JobFolder:
         """Every optimizer step in order; of a step that was done again after a kill, the last time."""
         if not self.history.exists():
             return []
-        points = [HistoryPoint.model_validate_json(line) for line in self.history.read_text().splitlines()]
+        points = read_file(self.history, _points)
         return [point for _, point in sorted({point.step: point for point in points}.items())]
 
     def last_step(self) -> int:
@@ -57,8 +61,8 @@ class JobFolder:
         """A training's result; None where there is none, or none that this version can read."""
         try:
             return self.read(TrialResult) if self.result.exists() else None
-        except ValueError as error:
-            log.warning("%s can't be read and counts as missing: %s", self.result, str(error).splitlines()[0])
+        except UnreadableFile as error:
+            log.warning("%s; it counts as missing", error)
             return None
 
     def answers(self, cell: str) -> Path:
@@ -72,10 +76,10 @@ class JobFolder:
         write_text(self.config, job.model_dump_json(indent=2, context=self.path))
 
     def job(self) -> Job:
-        return JOB.validate_json(self.config.read_text(), context=self.path)
+        return read_file(self.config, partial(JOB.validate_json, context=self.path))
 
     def read(self, kind: type[RecordT], file: Path | None = None) -> RecordT:
-        return kind.model_validate_json((file or self.result).read_text())
+        return read_file(file or self.result, kind.model_validate_json)
 
     def failure(self) -> JobFailure | None:
         """Why the job failed; None where it didn't, or has no result yet."""
@@ -151,12 +155,16 @@ class StageFolder:
 
     def reports(self) -> list[Report]:
         """Of this stage and those before it."""
-        return _REPORTS.validate_json(self.done.read_bytes())
+        return read_file(self.done, _REPORTS.validate_json)
 
     def last_checkpoint(self) -> Path | None:
         """The newest whole checkpoint (transformers writes trainer_state.json last)."""
         found = [path.parent for path in self.path.glob("checkpoint-*/trainer_state.json")]
         return max(found, key=_number, default=None)
+
+
+def _points(content: bytes) -> list[HistoryPoint]:
+    return [HistoryPoint.model_validate_json(line) for line in content.splitlines()]
 
 
 def _number(path: Path) -> int:
@@ -176,10 +184,37 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid4().hex}")
 
 
+def read_file(file: Path, parse: Callable[[bytes], T]) -> T:
+    """What `parse` makes of a file of ours. Raises UnreadableFile, whatever is wrong with it."""
+    try:
+        content = file.read_bytes()
+        return parse(content)
+    except ValidationError as error:
+        raise UnreadableFile(file, _first_mistake(error) if content else "it is empty") from None
+    except OSError as error:
+        raise UnreadableFile(file, error.strerror or str(error)) from None
+    except (ValueError, RecursionError) as error:  # of `json`, which knows no limit of its own
+        raise UnreadableFile(file, str(error)) from None
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """Without the value that was found: a file may hold what a message should not."""
+    first, *more = error.errors(include_url=False, include_input=False, include_context=False)
+    place = ".".join(map(str, first["loc"]))
+    words = f"{place}: {first['msg']}" if place else first["msg"]
+    return f"{words} (and {len(more)} more)" if more else words
+
+
 def read_json(file: Path) -> dict[str, object]:
-    content = json.loads(file.read_text())
-    assert isinstance(content, dict)
-    return content
+    """Raises UnreadableFile."""
+    return read_file(file, _json_object)
+
+
+def _json_object(content: bytes) -> dict[str, object]:
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 class StorageFolder:

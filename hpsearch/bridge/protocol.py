@@ -9,10 +9,11 @@ Library noise on stdout can't break it, and it carries no secret.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
+from hpsearch.errors import BrokenMessage, cut
 from hpsearch.trial import Record, Report
 
 
@@ -99,6 +100,7 @@ Event = Annotated[Ready | Phase | Began | Progress | Reported | Done, Field(disc
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+MessageT = TypeVar("MessageT")
 
 
 def to_line(message: Record) -> bytes:
@@ -106,8 +108,18 @@ def to_line(message: Record) -> bytes:
 
 
 def read_command(line: bytes) -> Command:
-    return _COMMAND.validate_json(line)
+    """Raises BrokenMessage."""
+    return _read(_COMMAND, line)
 
 
 def read_event(line: bytes) -> Event:
-    return _EVENT.validate_json(line)
+    """Raises BrokenMessage."""
+    return _read(_EVENT, line)
+
+
+def _read(kind: TypeAdapter[MessageT], line: bytes) -> MessageT:
+    try:
+        return kind.validate_json(line)
+    except ValidationError as error:
+        what = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise BrokenMessage(f"a line of {len(line)} bytes on the bridge is no message: {cut(what, 200)}") from None

@@ -22,7 +22,10 @@ from hpsearch.cli import (
     train,
     worker,
 )
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, cut
+
+_LONGEST_LINE = 4000
+"""An error may repeat what a file says: nothing in it may move the cursor or fill the screen."""
 
 app = typer.Typer(
     name="hpsearch",
@@ -53,5 +56,6 @@ def main() -> None:
     try:
         app()
     except HpsearchError as error:
-        print(f"hpsearch: {error}", file=sys.stderr)
+        words = "\n".join(cut(line, _LONGEST_LINE) for line in f"hpsearch: {error}".split("\n"))
+        print(words, file=sys.stderr)
         sys.exit(error.exit_code)

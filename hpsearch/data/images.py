@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +38,7 @@ class RowImages:
         self._known: dict[str, CheckedImage | str] = {}
         self._found: list[CheckedImage | str] = []
         only_images = table.select_columns([column])
-        with ThreadPoolExecutor() as pool:
+        with _bombs_refused(), ThreadPoolExecutor() as pool:
             for done, image in enumerate(pool.map(self._check, (row[column] for row in only_images))):
                 self._found.append(image)
                 if done % 200 == 0:
@@ -53,7 +56,7 @@ class RowImages:
         if not name:
             return "no image"
         if str(name) not in self._known:
-            self._known[str(name)] = _checked_file((self._folder / str(name)).resolve())
+            self._known[str(name)] = _checked_file(self._folder / str(name))
         return self._known[str(name)]
 
     def _stored(self, content: bytes) -> CheckedImage | str:
@@ -69,20 +72,40 @@ class RowImages:
         return CheckedImage(path, digest)
 
 
+@contextmanager
+def _bombs_refused() -> Iterator[None]:
+    """Some kilobytes may decode to gigabytes: Pillow only warns of an image up to twice as large as it likes."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _checked_file(path: Path) -> CheckedImage | str:
     try:
-        content = path.read_bytes()
-    except OSError:
+        path = path.resolve()
+        content = path.read_bytes() if path.is_file() else None  # a device or a pipe has no end
+    except (OSError, ValueError):  # a name with a NUL, or of half a character
+        content = None
+    if content is None:
         return "image file is missing"
     return _undecodable(content) or CheckedImage(path, hashlib.sha256(content).hexdigest())
 
 
-def _undecodable(content: bytes) -> str | None:
-    from PIL import Image, UnidentifiedImageError
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Pillow opens more. Some of them start another program: for EPS it runs Ghostscript on what the file says."""
 
+
+def _undecodable(content: bytes) -> str | None:
+    from PIL import Image
+
+    too_large = f"image has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return too_large
+    except Exception:  # Pillow's decoders raise a dozen unrelated types for what is no image of theirs
         return "image can't be decoded"
     return None

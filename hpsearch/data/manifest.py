@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections import Counter
 
 from pydantic import Field
@@ -37,7 +38,11 @@ class Manifest(Record):
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Manifest:
-        return cls.model_validate_json(gzip.decompress(content))
+        """Raises ValueError where that is no manifest."""
+        try:
+            return cls.model_validate_json(gzip.decompress(content))
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"it is no manifest: {error}") from None
 
     def rows_of(self, read: ReadRows) -> Splits:
         """The rows of each split, out of freshly read data.

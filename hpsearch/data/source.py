@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,10 @@ def open_source(data: DataSpec, folder: Path) -> Source:
     Raises:
         FieldError: the source can't be opened.
     """
-    from datasets import disable_progress_bars
+    import datasets
 
-    disable_progress_bars()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it can't read is told here, and once
     if data.source.startswith("sklearn:"):
         name = data.source.removeprefix("sklearn:")
         if name not in BUNDLED:
@@ -45,9 +47,7 @@ def open_source(data: DataSpec, folder: Path) -> Source:
     if path.is_file():
         return Source(_read_file(path), images, [path.resolve()])
     if path.is_dir():
-        from datasets import load_from_disk
-
-        rows = _one_table(_opened(load_from_disk, str(path)))
+        rows = _opened(_load_folder, path)
         return Source(rows, images, _cache_files(rows))
     if path.suffix in _READERS or data.source.startswith((".", "/", "~")):
         raise FieldError("data.source", f"there is no file or folder {path}")
@@ -68,6 +68,18 @@ def _open_hub(data: DataSpec, images: Path) -> Source:
 
     rows = _one_table(_opened(load_dataset, data.source, data.config))
     return Source(rows, images, _cache_files(rows))
+
+
+def _load_folder(path: Path) -> Dataset:
+    """A saved folder, checked: Arrow believes what its files say, and reading beyond their end kills the process.
+
+    See `Table.validate` in https://arrow.apache.org/docs/python/generated/pyarrow.Table.html.
+    """
+    from datasets import load_from_disk
+
+    rows = _one_table(load_from_disk(str(path)))
+    rows.data.validate(full=True)
+    return rows
 
 
 def _opened(load: Any, *args: Any, **kwargs: Any) -> Any:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 
-from pydantic import ValidationError
-
 from hpsearch.bridge.follow import do_job
 from hpsearch.bridge.trainer_process import StartTrainer
+from hpsearch.errors import UnreadableFile
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job, Tell
 
@@ -31,7 +30,7 @@ def answer_rows(folder: JobFolder, job: EvaluationConfig, start_trainer: StartTr
 def _job_before(folder: JobFolder) -> EvaluationConfig | None:
     try:
         job: Job = folder.job()
-    except (FileNotFoundError, ValidationError):  # none yet, or one that another version of hpsearch wrote
+    except UnreadableFile:  # none yet, or one that another version of hpsearch wrote
         return None
     return job if isinstance(job, EvaluationConfig) else None
 

@@ -10,7 +10,7 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
 from hpsearch.errors import FieldError, InputError
-from hpsearch.folders import StorageFolder, write_text
+from hpsearch.folders import StorageFolder, read_file, write_text
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, Tell
 from hpsearch.metrics import most_frequent_answers
 from hpsearch.results.answers import answer_rows
@@ -178,6 +178,6 @@ def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
 
 def _checksum(folder: RunFolder, rows: list[AnsweredRow]) -> str:
     """Of the ids and contents of the rows that were asked: two evaluations with the same one can be compared."""
-    manifest = Manifest.from_bytes(folder.manifest.read_bytes())
+    manifest = read_file(folder.manifest, Manifest.from_bytes)
     known = dict(manifest.splits["test"])
     return hashlib.sha256("\n".join(f"{row.id} {known[row.id]}" for row in rows).encode()).hexdigest()

@@ -13,8 +13,8 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, write_prepared
 from hpsearch.data.source import local_source
 from hpsearch.data.split import SplitName
-from hpsearch.errors import FieldError, InputError, did_you_mean
-from hpsearch.folders import JobFolder, StorageFolder
+from hpsearch.errors import FieldError, InputError, UnreadableFile, did_you_mean
+from hpsearch.folders import JobFolder, StorageFolder, read_file
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.study.configs import training_config
@@ -58,8 +58,9 @@ class RunFolder(JobFolder):
         if not self.is_trained():
             raise InputError(f"{self.path}: its training is not complete; continue it with hpsearch train --resume")
         config = self.job()
-        assert isinstance(config, TrialConfig)
-        return load_study(self.study), Manifest.from_bytes(self.manifest.read_bytes()), config
+        if not isinstance(config, TrialConfig):
+            raise UnreadableFile(self.config, f"it is no training run's, but of a job {config.job!r}")
+        return load_study(self.study), read_file(self.manifest, Manifest.from_bytes), config
 
 
 def find_run(name: str, storage: StorageFolder) -> RunFolder:

@@ -36,7 +36,8 @@ def read_lines(file: Path) -> Lines:
 def _values(line: str) -> Values | str:
     try:
         values = json.loads(line)
-    except ValueError:
+        json.dumps(values, ensure_ascii=False).encode()  # half of a character (\\ud800) is no text
+    except (ValueError, RecursionError):
         return line
     return values if isinstance(values, dict) else line
 

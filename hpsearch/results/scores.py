@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from hpsearch.folders import write_text
+from hpsearch.folders import read_file, write_text
 from hpsearch.jobs import AnsweredRow
 from hpsearch.metrics import (
     class_scores,
@@ -120,5 +120,8 @@ def write_scored_rows(file: Path, rows: list[AnsweredRow], task: Task) -> None:
 
 def read_answers(file: Path) -> list[AnsweredRow]:
     """The answers of a cell, with or without metrics beside them."""
-    lines = file.read_text().split("\n")
-    return [AnsweredRow.model_validate_json(line, extra="ignore") for line in lines if line]
+    return read_file(file, _answers)
+
+
+def _answers(content: bytes) -> list[AnsweredRow]:
+    return [AnsweredRow.model_validate_json(line, extra="ignore") for line in content.split(b"\n") if line]

@@ -52,7 +52,7 @@ def test_a_picture_that_can_not_be_drawn_fails_no_run(workplace: Path) -> None:
     folder = run_folder(workplace / "run")
     folder.history.write_text('{"step": 1, "lo\n')
     told = draw_run(folder, workplace / "plots")
-    assert told.startswith("plots: loss could not be drawn (ValidationError: 1 validation error")
+    assert told.startswith("plots: loss could not be drawn (UnreadableFile: ")
     assert "\n" not in told
     (workplace / "plots").write_text("a file where a folder should be")
     assert "could not be drawn" in draw_run(run_folder(workplace / "run"), workplace / "plots")
@@ -167,7 +167,7 @@ def test_the_final_runs_pictures_are_attached_to_the_study(three: Demo) -> None:
 def test_one_broken_trial_does_not_hide_the_others(three: Demo) -> None:
     three.folder.history.write_text("no JSON\n")
     told = draw_study(three.store, three.view, three.study.storage, silent)
-    assert "; 1 trial in the dashboard; trial 0 could not be drawn (ValidationError: " in told
+    assert "; 1 trial in the dashboard; trial 0 could not be drawn (UnreadableFile: " in told
     assert attached(three) == {"study": ["learning-curves.png"], "0": [], "1": ["loss.png"], "2": []}
 
 

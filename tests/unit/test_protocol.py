@@ -26,6 +26,7 @@ from hpsearch.bridge.protocol import (
     read_event,
     to_line,
 )
+from hpsearch.errors import BrokenMessage
 from hpsearch.trial import Record, Report
 
 COMMANDS: list[Record] = [Run(folder=Path("/a b/ü\n/0001")), Continue(), Stop(), Checkpoint()]
@@ -87,14 +88,14 @@ def test_a_loss_that_is_no_number_survives_its_line() -> None:
     ],
 )
 def test_a_line_that_is_no_command_is_refused(line: bytes) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(BrokenMessage):
         read_command(line)
 
 
 def test_commands_and_events_are_not_taken_for_each_other() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(BrokenMessage):
         read_event(to_line(Stop()))
-    with pytest.raises(ValidationError):
+    with pytest.raises(BrokenMessage):
         read_command(to_line(Done(clean=True)))
 
 

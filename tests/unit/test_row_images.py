@@ -182,3 +182,41 @@ def test_images_that_are_stored_in_the_data_are_no_group(read: Read, tmp_path: P
         read("saved", columns=COLUMNS | {"group": COLUMNS["image"]})
     assert raised.value.key == "data.columns.group"
     assert raised.value.message.startswith(f"column {COLUMNS['image']!r} holds images, not text; rows of one image ")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"])
+def test_images_of_the_usual_formats_are_read(kind: str, read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "image", kind)
+    assert len(read(write_jsonl("rows.jsonl", rows_with("image")), columns=COLUMNS).rows) == 1
+
+
+def test_an_image_that_another_program_would_have_to_read_is_left_out(
+    read: Read, write_jsonl: WriteJsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow starts Ghostscript for EPS: whoever gives us data would choose what it runs."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "image.eps", "EPS")
+    started: list[Any] = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments: started.append(arguments))
+    rows = rows_with("image.eps", "image.png")
+    (tmp_path / "image.png").write_bytes(png(1))
+    assert read(write_jsonl("rows.jsonl", rows), columns=COLUMNS).left_out == {"image can't be decoded": ["0"]}
+    assert started == []
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow warns of the one and refuses the other
+def test_a_small_file_of_a_huge_image_is_left_out(
+    side: int, read: Read, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    Image.new("1", (side, side)).save(tmp_path / "bomb.png", "PNG")
+    (tmp_path / "1.png").write_bytes(png(1))
+    found = read(write_jsonl("rows.jsonl", rows_with("bomb.png", "1.png")), columns=COLUMNS)
+    assert found.left_out == {"image has more than 89 megapixels": ["0"]}
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "a\0b", "x" * 5000, "."])
+def test_a_name_that_is_no_file_s_is_a_missing_image(
+    name: str, read: Read, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    found = read(write_jsonl("rows.jsonl", rows_with(name, "1.png")), columns=COLUMNS)
+    assert found.left_out == {"image file is missing": ["0"]}

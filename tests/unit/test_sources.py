@@ -206,3 +206,15 @@ def test_for_a_file_that_will_stand_elsewhere_paths_become_absolute(tmp_path: Pa
 @pytest.mark.parametrize("source", ["sklearn:digits", "org/name"])
 def test_a_name_that_is_no_path_stays_as_it_is(tmp_path: Path, source: str) -> None:
     assert local_source(DataSpec(source=source), tmp_path) == DataSpec(source=source)
+
+
+def test_a_saved_folder_with_broken_offsets_is_told_and_kills_nobody(tmp_path: Path) -> None:
+    """Arrow reads where a file's offsets point to: beyond the end of the file the process would be killed."""
+    Dataset.from_dict({"question": ["a" * 64] * 50, "answer": ["b"] * 50}).save_to_disk(str(tmp_path / "saved"))
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    content = file.read_bytes()
+    offsets = b"".join((64 * number).to_bytes(4, "little") for number in range(51))
+    assert content.count(offsets) == 1
+    file.write_bytes(content.replace(offsets, offsets[:-4] + (2**30).to_bytes(4, "little")))
+    with pytest.raises(FieldError, match=r"data\.source: can't be read: .*[Oo]ffset"):
+        open_source(DataSpec(source="saved"), tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.manifest import Manifest
+from hpsearch.folders import read_file
 from hpsearch.scores import CellScores, Evaluation, Score
 from hpsearch.trial import GIB, HistoryPoint, TrialConfig, TrialResult
 from hpsearch.watch.report.story import Facts
@@ -58,7 +59,11 @@ class FinalRun:
 
 def _rows(file: Path) -> list[Row]:
     """An answer may hold what Python takes for the end of a line, but no line break."""
-    return [json.loads(line) for line in file.read_text().split("\n") if line] if file.exists() else []
+    return read_file(file, _parsed) if file.exists() else []
+
+
+def _parsed(content: bytes) -> list[Row]:
+    return [json.loads(line) for line in content.split(b"\n") if line]
 
 
 def _score(row: Row, metric: str) -> float:

@@ -1,0 +1,1 @@
+"""Faults provoked on purpose, many times over, with real processes; each file prints its counts."""
