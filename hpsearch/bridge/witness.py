@@ -1,11 +1,12 @@
-"""What the machine says about a process's memory, from outside of it."""
+"""What the machine says about a process's memory, from outside of it. It never raises: silence is a fact, too."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import psutil
+
+from hpsearch.bridge.cards import ask_each, open_nvml, parts_of
 
 
 def host_bytes(pid: int) -> int:
@@ -20,31 +21,34 @@ def host_bytes(pid: int) -> int:
 def device_bytes(pid: int) -> int | None:
     """GPU memory that a process holds, as the driver sees it: CUDA's context and managed memory included.
 
-    None without an NVIDIA driver, or in a container whose driver doesn't tell.
+    None without an NVIDIA driver, where no card tells, or in a container that has process ids of its own.
     """
-    nvml = _nvml()
-    if nvml is None:
-        return None
-    found = [
-        running.usedGpuMemory
-        for index in range(nvml.nvmlDeviceGetCount())
-        for running in nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(index))
-        if running.pid == pid and running.usedGpuMemory is not None
-    ]
+    found = [num_bytes for of_pid, num_bytes in _held()[0] if of_pid == pid]
     return sum(found) if found else None
 
 
-def num_gpus() -> int:
-    nvml = _nvml()
-    return int(nvml.nvmlDeviceGetCount()) if nvml else 0
+def device_errors() -> list[str]:
+    """What NVML refuses to tell now, a line for each card; empty on a machine without an NVIDIA driver."""
+    return _held()[1]
 
 
-@cache
-def _nvml() -> Any | None:
-    import pynvml
-
+def _held() -> tuple[list[tuple[int, int]], list[str]]:
+    """The bytes that processes hold on all cards together, by process id, and the errors of cards that don't tell."""
+    nvml, reason = open_nvml()
+    if nvml is None:
+        return [], [f"NVML: {reason}"] if reason else []
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    return pynvml
+        answers, refused = ask_each(nvml, lambda _, handle: _held_on(nvml, handle))
+    except (nvml.NVMLError, nvml.NVMLLibraryMismatchError) as error:
+        return [], [f"NVML: {error}"]
+    return [held for answer in answers for held in answer], [str(card) for card in refused]
+
+
+def _held_on(nvml: Any, handle: Any) -> list[tuple[int, int]]:
+    """A divided card tells of all its instances to administrators alone, so each instance is asked."""
+    return [
+        (running.pid, running.usedGpuMemory)
+        for part in parts_of(nvml, handle) or [handle]
+        for running in nvml.nvmlDeviceGetComputeRunningProcesses(part)
+        if running.usedGpuMemory is not None
+    ]

@@ -1,4 +1,7 @@
-"""Workers on this machine: one per GPU, or one on the CPU."""
+"""Workers on this machine: one per free device, or one on the CPU.
+
+Which device is a worker's isn't said here: each takes the next free one by itself, as a worker started by hand does.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from hpsearch.bridge.witness import num_gpus
+from hpsearch.errors import HpsearchError
+from hpsearch.worker.devices import find_devices
+from hpsearch.worker.take_device import free_devices, held_devices
 
 PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
 """Set for workers that `hpsearch run` starts: they stop when it is gone."""
@@ -43,8 +49,12 @@ class WorkerJob:
         return lines[-1] if lines else "it wrote nothing"
 
 
-def default_num_workers() -> int:
-    return max(1, num_gpus())
+def default_num_workers(tell: Callable[[str], None] = lambda _: None) -> int:
+    """As many as devices are free; where none is, one, which waits for the first. Says what is taken and left out."""
+    devices = find_devices()
+    for line in (*devices.notes, *(f"left out: {each}" for each in devices.refused), *held_devices(devices)):
+        tell(line)
+    return max(1, len(free_devices(devices)))
 
 
 def start_worker(index: int, num_workers: int, arguments: list[str], store: URL, storage: Path) -> WorkerJob:
@@ -56,9 +66,7 @@ def start_worker(index: int, num_workers: int, arguments: list[str], store: URL,
         "HPSEARCH_STORAGE": str(storage),
         PARENT_VARIABLE: "1",
     }
-    if gpus := num_gpus():
-        environment["CUDA_VISIBLE_DEVICES"] = _nth_device(index % gpus)
-    else:
+    if _works_on_cpu():
         # Two torch processes that each use all cores slow each other down many times over.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
     with log.open("ab") as output:
@@ -73,8 +81,9 @@ def start_worker(index: int, num_workers: int, arguments: list[str], store: URL,
     return WorkerJob(process, log)
 
 
-def _nth_device(index: int) -> str:
-    """Respects a CUDA_VISIBLE_DEVICES that is set already."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else []
-    return names[index] if index < len(names) else str(index)
+def _works_on_cpu() -> bool:
+    """A driver that doesn't answer is the worker's to tell; the others go on."""
+    try:
+        return any(device.is_cpu for device in find_devices().allowed)
+    except HpsearchError:
+        return False

@@ -18,6 +18,8 @@ from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult, Tell
 from hpsearch.store import Store
 from hpsearch.trial import GIB
+from hpsearch.worker.devices import find_devices
+from hpsearch.worker.take_device import held_devices
 
 _LITTLE_DISK_GIB = 20
 _LITTLE_MEMORY_GIB = 8
@@ -33,6 +35,7 @@ def examine(
         _store(open_store),
         _drivers(),
         _hub(),
+        _devices(),
         *_training_plane(storage, start_trainer, tell),
     ]
 
@@ -109,6 +112,20 @@ def _ask_hub(endpoint: str) -> None:
     import urllib.request
 
     urllib.request.urlopen(endpoint, timeout=_HUB_TIMEOUT_S).close()
+
+
+def _devices() -> Check:
+    """Which devices a worker may take, and who holds which. Whether they compute is the trainer's to say."""
+    try:
+        devices = find_devices()
+    except HpsearchError as error:
+        found, _, mend = str(error).partition("\n")
+        return Check(name="devices", verdict="fails", found=found, mend=mend)
+    told = "\n".join([*map(str, devices.allowed), *held_devices(devices), *devices.notes, *devices.refused])
+    if devices.refused:
+        mend = "nvidia-smi says more; a card that is lost comes back with a restart of the machine"
+        return Check(name="devices", verdict="limited" if devices.allowed else "fails", found=told, mend=mend)
+    return Check(name="devices", verdict="works", found=told)
 
 
 def _training_plane(storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> list[Check]:

@@ -1,0 +1,163 @@
+"""The machine's cards as NVML shows them. What NVML refuses to tell of one card is a fact about that card.
+
+Nothing here touches CUDA: a control plane that opened a CUDA context would hold device memory for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+_CONTROL_NODE = Path("/dev/nvidiactl")
+"""There where a process may speak to an NVIDIA driver. (/proc/driver/nvidia shows in containers without any card.)"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What one worker holds: a card, one MIG instance of a divided card, or a place on the CPU."""
+
+    uuid: str
+    """GPU-… or MIG-…, as CUDA_VISIBLE_DEVICES names it, on every machine and in every container the same."""
+    name: str
+    index: int
+    """The card's number, as nvidia-smi and CUDA_VISIBLE_DEVICES count; from 0."""
+    card_uuid: str = ""
+    """The whole card's, where this is a MIG instance."""
+    old_name: str = ""
+    """MIG-GPU-…/3/0: what drivers before R470 call this MIG instance."""
+
+    @property
+    def is_cpu(self) -> bool:
+        return self == CPU
+
+    @property
+    def card(self) -> str:
+        """The UUID of the whole card."""
+        return self.card_uuid or self.uuid
+
+    def __str__(self) -> str:
+        if self.is_cpu:
+            return self.name
+        kind = "a MIG instance of GPU" if self.card_uuid else "GPU"
+        return f"{kind} {self.index} ({self.name}, {self.uuid})"
+
+
+CPU = Device(uuid="cpu", name="the CPU", index=0)
+"""As many workers as wanted share it."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A card of which NVML doesn't speak, and why."""
+
+    index: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"GPU {self.index}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Cards:
+    devices: tuple[Device, ...]
+    refused: tuple[Refused, ...]
+
+    @property
+    def num_cards(self) -> int:
+        return len({found.index for found in (*self.devices, *self.refused)})
+
+
+def open_nvml() -> tuple[Any, str]:
+    """NVML, ready to be asked, or None and the reason. Without an NVIDIA driver there is no reason to give: ''."""
+    import pynvml
+
+    try:
+        return _initialised(), ""
+    except pynvml.NVMLError as error:
+        is_missing = error.value in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        return None, "" if is_missing and not _CONTROL_NODE.exists() else str(error)
+
+
+@cache
+def _initialised() -> Any:
+    """A failure is not kept: a driver may be there at the next call."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return pynvml
+
+
+def read_cards(nvml: Any) -> Cards:
+    """Every device here, in the order of nvidia-smi. Raises NVMLError where not even the number of cards is told."""
+    devices, refused = ask_each(nvml, partial(_devices_of, nvml))
+    empty = [
+        Refused(index, "MIG is on, but it is divided into no instance")
+        for index, found in enumerate(devices)
+        if not found and index not in {card.index for card in refused}
+    ]
+    return Cards(tuple(device for card in devices for device in card), (*refused, *empty))
+
+
+def ask_each(nvml: Any, ask: Callable[[int, Any], list[T]]) -> tuple[list[list[T]], list[Refused]]:
+    """What each card answers to `ask(index, handle)`: nothing where NVML refuses, which is told apart.
+
+    A card that belongs to another job (a cgroup forbids it) counts for nothing, in CUDA's numbers neither: NVML counts
+    it all the same (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, nvmlDeviceGetCount_v2).
+    """
+    answers: list[list[T]] = []
+    refused = []
+    for number in range(nvml.nvmlDeviceGetCount()):
+        index = len(answers)
+        try:
+            handle = nvml.nvmlDeviceGetHandleByIndex(number)
+        except nvml.NVMLError_NoPermission:
+            continue
+        except nvml.NVMLError as error:
+            answers.append([])
+            refused.append(Refused(index, str(error)))
+            continue
+        try:
+            answers.append(ask(index, handle))
+        except (nvml.NVMLError, nvml.NVMLLibraryMismatchError) as error:
+            answers.append([])
+            refused.append(Refused(index, str(error)))
+    return answers, refused
+
+
+def parts_of(nvml: Any, handle: Any) -> list[Any] | None:
+    """The handles of a card's MIG instances; None where the card isn't divided."""
+    try:
+        is_divided = nvml.nvmlDeviceGetMigMode(handle)[0]
+    except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
+        return None
+    if not is_divided:
+        return None
+    parts = []
+    for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            parts.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
+        except nvml.NVMLError_NotFound:  # most places are empty
+            continue
+    return parts
+
+
+def _devices_of(nvml: Any, index: int, handle: Any) -> list[Device]:
+    card, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+    parts = parts_of(nvml, handle)
+    if parts is None:
+        return [Device(card, name, index)]
+    return [
+        Device(
+            uuid=nvml.nvmlDeviceGetUUID(part),
+            name=nvml.nvmlDeviceGetName(part),
+            index=index,
+            card_uuid=card,
+            old_name=f"MIG-{card}/{nvml.nvmlDeviceGetGpuInstanceId(part)}/{nvml.nvmlDeviceGetComputeInstanceId(part)}",
+        )
+        for part in parts
+    ]

@@ -1,0 +1,111 @@
+"""The lock on a device: one worker has it, and the kernel gives it back when the last who holds it is dead.
+
+It is a Unix socket with an abstract name, `hpsearch-device-UUID`. A second bind to the name is refused whoever asks:
+another study, another storage folder, another user. No file lies anywhere, so nothing is left behind, nothing is
+cleaned away while it is held (/tmp is, by time), and no folder has to be writable for all; SLURM may give each job a
+/tmp of its own. What it can't see: containers with networks of their own, which is Docker's default. Give each of
+those a card of its own.
+
+A trainer is handed the socket too (`file_descriptors`): while it still runs, or is being torn down, its device is not
+free, even if its worker was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from pathlib import Path
+
+import psutil
+
+from hpsearch.bridge.cards import Device
+
+_BACKLOG = 4096
+"""Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, the holder has no name."""
+_WORDS = 80
+
+
+class HeldDevice:
+    """A device while it is held; places on the CPU need no lock."""
+
+    def __init__(self, device: Device, lock: socket.socket | None) -> None:
+        self.device = device
+        self._lock = lock
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a trainer must find in its environment, so that it sees this device and no other."""
+        return {} if self.device.is_cpu else {"CUDA_VISIBLE_DEVICES": self.device.uuid}
+
+    @property
+    def file_descriptors(self) -> tuple[int, ...]:
+        """For `pass_fds` of the trainer: it holds the device as long as it lives."""
+        return () if self._lock is None else (self._lock.fileno(),)
+
+    def release(self) -> None:
+        """Trainers that live still hold it."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def hold(device: Device) -> HeldDevice | None:
+    """Holds it for this process, or gives None when somebody else does."""
+    if device.is_cpu:
+        return HeldDevice(device, None)
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        lock.bind(_name(device))
+        lock.listen(_BACKLOG)  # from here on, whoever connects is told this process's id
+    except OSError as error:
+        lock.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    return HeldDevice(device, lock)
+
+
+def holder_of(device: Device) -> str | None:
+    """Who holds it, in words; None when it is free. Takes nothing."""
+    if device.is_cpu:
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(_name(device))
+        except ConnectionRefusedError:
+            return None
+        except BlockingIOError:
+            return "a process that was asked too often"
+        whole = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, user_id, _ = struct.unpack("3i", whole)
+    return _told(pid, user_id)
+
+
+def _name(device: Device) -> str:
+    return f"\0hpsearch-device-{device.uuid}"
+
+
+def _told(pid: int, user_id: int) -> str:
+    if pid == 0:
+        return "a process of another container"
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise psutil.NoSuchProcess(pid)
+        of_whom = "" if user_id == os.getuid() else f" of {process.username()}"
+        return f"process {pid}{of_whom} ({_command(process)})"
+    except psutil.NoSuchProcess:
+        return f"the trainer of process {pid}, which is gone itself"
+    except psutil.AccessDenied:
+        return f"process {pid}"
+
+
+def _command(process: psutil.Process) -> str:
+    """`hpsearch worker study.yaml`, without the interpreter before it."""
+    words = process.cmdline()
+    names = [Path(word).name for word in words]
+    start = names.index("hpsearch") + 1 if "hpsearch" in names else None
+    told = " ".join(["hpsearch", *words[start:]]) if start is not None else process.name()
+    return told if len(told) <= _WORDS else told[: _WORDS - 1] + "…"

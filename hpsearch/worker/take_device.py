@@ -1,0 +1,82 @@
+"""Taking a device: the next free one of those that are allowed; where all are held, waiting, or no in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from hpsearch.bridge.cards import Device
+from hpsearch.errors import HpsearchError
+from hpsearch.worker.device_lock import HeldDevice, hold, holder_of
+from hpsearch.worker.devices import Devices
+
+_LOOK_EVERY_S = 1.0
+
+
+class Stop(Protocol):
+    """`bridge.stopping.StopFlag`, of which only this is needed."""
+
+    @property
+    def requested(self) -> bool: ...
+
+    def wait(self, seconds: float) -> None: ...
+
+
+def take_device(
+    look: Callable[[], Devices],
+    stop: Stop,
+    tell: Callable[[str], None],
+    *,
+    waits: bool = True,
+    is_over: Callable[[], bool] = lambda: False,
+) -> HeldDevice | None:
+    """Holds the next free device that `look` allows, and says which.
+
+    While others hold all of them it says who and waits, until a stop is asked for or there is nothing left to work on
+    (`is_over`): then None. Without `waits`, and where no allowed device can be used at all, it raises HpsearchError.
+    """
+    told: set[str] = set()
+
+    def tell_once(words: str) -> None:
+        if words not in told:
+            told.add(words)
+            tell(words)
+
+    is_waiting = False
+    while not stop.requested:
+        devices = look()
+        for words in (*devices.notes, *(f"left out: {each}" for each in devices.refused)):
+            tell_once(words)
+        if not devices.allowed:
+            raise HpsearchError("\n".join(["no device can be used here", *(f"  {each}" for each in devices.refused)]))
+        if (held := _next_free(devices)) is not None:
+            tell(f"takes {held.device}")
+            return held
+        if not waits:
+            raise HpsearchError(_all_held(devices))
+        if not is_waiting:
+            tell(f"{_all_held(devices)}\nwaits for the first that comes free")
+            is_waiting = True
+        if is_over():
+            return None
+        stop.wait(_LOOK_EVERY_S)
+    return None
+
+
+def _next_free(devices: Devices) -> HeldDevice | None:
+    return next((held for device in devices.allowed if (held := hold(device)) is not None), None)
+
+
+def free_devices(devices: Devices) -> list[Device]:
+    """Those that nobody holds at this moment; the CPU always is among them."""
+    return [device for device in devices.allowed if holder_of(device) is None]
+
+
+def held_devices(devices: Devices) -> list[str]:
+    """A line for each that is held already: which, and by whom."""
+    holders = [(device, holder_of(device)) for device in devices.allowed]
+    return [f"{device} is held by {holder}" for device, holder in holders if holder is not None]
+
+
+def _all_held(devices: Devices) -> str:
+    return "\n".join(["no device is free", *(f"  {line}" for line in held_devices(devices))])
