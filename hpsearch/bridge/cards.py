@@ -69,7 +69,7 @@ class Cards:
 
     @property
     def num_cards(self) -> int:
-        return len({found.index for found in (*self.devices, *self.refused)})
+        return len({device.index for device in self.devices} | {card.index for card in self.refused})
 
 
 def open_nvml() -> tuple[Any, str]:
