@@ -23,7 +23,7 @@ import psutil
 from hpsearch.bridge.cards import Device
 
 _BACKLOG = 4096
-"""Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, the holder has no name."""
+"""Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, it isn't told any more."""
 _WORDS = 80
 
 
@@ -77,7 +77,7 @@ def holder_of(device: Device) -> str | None:
         except ConnectionRefusedError:
             return None
         except BlockingIOError:
-            return "a process that was asked too often"
+            return "a process that does not say who it is"
         whole = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, user_id, _ = struct.unpack("3i", whole)
     return _told(pid, user_id)

@@ -1,0 +1,103 @@
+"""Workers of `hpsearch run`: as many as devices are free, and each takes its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import make_url
+
+from hpsearch.bridge.cards import read_cards
+from hpsearch.launch import local
+from hpsearch.launch.local import default_num_workers, start_worker
+from hpsearch.worker.device_lock import HeldDevice, hold
+from tests.unit.nvml_fixtures import FakeCard, FakeNvml, gpu
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    """Eight cards that no other test knows: the locks are real."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    nvml = FakeNvml(*(FakeCard(f"GPU-{uuid4()}") for _ in range(8)))
+    monkeypatch.setattr("hpsearch.worker.devices.open_nvml", lambda: (nvml, ""))
+    return nvml
+
+
+@pytest.fixture
+def held(machine: FakeNvml) -> Iterator[list[HeldDevice]]:
+    """The cards 2 and 3, by somebody."""
+    devices = [held for device in read_cards(machine).devices[2:4] if (held := hold(device))]
+    assert len(devices) == 2
+    yield devices
+    for device in devices:
+        device.release()
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(("said", "number"), [("2", 1), ("0,3,5", 3), (None, 8), ("", 1)])
+def test_there_are_as_many_workers_as_allowed_cards(
+    said: str | None, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert default_num_workers() == number
+
+
+def test_cards_that_are_held_get_no_worker_and_it_is_said_by_whom(
+    held: list[HeldDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    assert default_num_workers(told.append) == 6
+    assert [line.split(" (python")[0] for line in told] == [
+        f"{each.device} is held by process {os.getpid()}" for each in held
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert default_num_workers() == 1  # it waits
+
+
+def test_a_card_that_is_refused_gets_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    lost = FakeNvml(gpu(0, error=15), FakeCard(f"GPU-{uuid4()}"))
+    monkeypatch.setattr("hpsearch.worker.devices.open_nvml", lambda: (lost, ""))
+    told: list[str] = []
+    assert default_num_workers(told.append) == 1
+    assert told == ["left out: GPU 0: GPU is lost"]
+
+
+def environment_of_a_worker(storage: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    seen: list[Any] = []
+    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
+    start_worker(1, 2, ["study.yaml"], make_url("sqlite:///x.db"), storage)
+    return dict(seen[0])
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("said", ["2", "3,1", "GPU-1", None])
+def test_a_worker_is_given_no_card_but_what_the_person_allows(
+    said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    environment = environment_of_a_worker(tmp_path, monkeypatch)
+    assert environment.get("CUDA_VISIBLE_DEVICES") == said
+    assert "OMP_NUM_THREADS" not in environment
+
+
+def test_workers_on_the_cpu_share_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert environment_of_a_worker(tmp_path, monkeypatch)["OMP_NUM_THREADS"] == "4"
+
+
+def test_a_driver_that_does_not_answer_ends_nobody_who_replaces_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("hpsearch.worker.devices.open_nvml", lambda: (None, "Unknown Error"))
+    assert "HPSEARCH_STORE" in environment_of_a_worker(tmp_path, monkeypatch)
