@@ -45,10 +45,14 @@ def _held() -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def _held_on(nvml: Any, handle: Any) -> list[tuple[int, int]]:
-    """A divided card tells of all its instances to administrators alone, so each instance is asked."""
+    """A divided card tells of its instances together to administrators alone, so each instance is asked.
+
+    https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, nvmlDeviceGetComputeRunningProcesses
+    """
+    parts = parts_of(nvml, handle)
     return [
         (running.pid, running.usedGpuMemory)
-        for part in parts_of(nvml, handle) or [handle]
+        for part in ([handle] if parts is None else parts)
         for running in nvml.nvmlDeviceGetComputeRunningProcesses(part)
         if running.usedGpuMemory is not None
     ]

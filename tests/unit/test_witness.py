@@ -48,6 +48,8 @@ def test_a_divided_card_is_asked_instance_by_instance(machine: Machine) -> None:
     machine.has(gpu(0, parts=[None, part(0, running=[(7, 20)]), part(1, running=[(7, 1)])]))
     assert device_bytes(7) == 21
     assert device_errors() == []
+    machine.has(gpu(0, parts=[]))
+    assert device_errors() == []
 
 
 class OldLibrary(FakeNvml):
