@@ -1,7 +1,8 @@
-"""`hpsearch dashboard`: the stock optuna-dashboard, and TensorBoard for final runs."""
+"""`hpsearch dashboard`: the stock optuna-dashboard, and TensorBoard for final runs, behind a door."""
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,33 +15,93 @@ if TYPE_CHECKING:
 
     from hpsearch.folders import StorageFolder
     from hpsearch.store import Store
+    from hpsearch.watch.door.addresses import Address, Hosts
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")] = 8080,
-    tensorboard_port: Annotated[int, typer.Option(min=1, max=65535, help="port of TensorBoard")] = 6006,
-    host: Annotated[str, typer.Option(help="address to listen on; neither has a login, so mind who can reach it")] = (
-        "127.0.0.1"
-    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; any but this machine's own loopback asks for a token")
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PORT]", help="one more name under which browsers may find it: a proxy's, a tunnel's"
+        ),
+    ] = None,
+    token: Annotated[
+        bool, typer.Option("--token", help="ask for a token on loopback, too; $HPSEARCH_DASHBOARD_TOKEN sets it")
+    ] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="let it rename, tell, note and delete; otherwise it only shows")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """Open optuna-dashboard on the store, and TensorBoard on the final runs."""
+    from hpsearch.store.engine import open_to_look_on
     from hpsearch.watch.console import open_console
-    from hpsearch.watch.dashboard import serve_dashboard, start_tensorboard
+    from hpsearch.watch.dashboard import make_dashboard
+    from hpsearch.watch.door.addresses import Hosts, find_address
+    from hpsearch.watch.door.door import Door
+    from hpsearch.watch.door.login import Login
+    from hpsearch.watch.door.server import Server
 
-    console = open_console()
-    storage = storage_folder()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # what `kill`, systemd and Docker send
-    with open_store(store) as opened:
+    console, storage = open_console(), storage_folder()
+    address = find_address(host, port)
+    hosts = Hosts(address, allow_host or [])
+    secret = _choose_token(console, hosts, token)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill`, systemd and Docker send
+    with open_store(store) as opened, Server(address) as server:
         _draw(console, opened, storage)
-        board = start_tensorboard(storage.runs, host, tensorboard_port)
-        console.print(f"dashboard:   http://{host}:{port}")
-        console.print(f"TensorBoard: http://{host}:{tensorboard_port}   (Ctrl-C ends both)")
-        try:
-            serve_dashboard(opened.optuna, storage.artifacts, host, port)
-        finally:
-            board.terminate()
-            board.wait()
+        optuna = opened.optuna if allow_changes else open_to_look_on(opened.url)
+        inside = make_dashboard(optuna, storage.artifacts, storage.runs)
+        server.set_app(Door(inside, hosts, Login(secret, port) if secret else None, allow_changes))
+        _say_where(console, address, allow_changes)
+        server.serve_forever()
+
+
+def _choose_token(console: Console, hosts: Hosts, asked_for: bool) -> str | None:
+    """None where no token is needed. One that is made here is shown once, and only to a person.
+
+    Raises:
+        InputError: it would be printed into a log.
+    """
+    import secrets
+
+    from hpsearch.errors import InputError
+    from hpsearch.watch.door.login import VARIABLE, check_token
+
+    given = os.environ.get(VARIABLE)
+    if given:
+        return check_token(given)
+    if hosts.only_loopback and not asked_for:
+        return None
+    if not console.is_terminal:
+        raise InputError(
+            f"the dashboard needs a token here, and a new one would be printed into a log: give one in ${VARIABLE}. "
+            f"export {VARIABLE}=$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')"
+        )
+    made = secrets.token_urlsafe(32)
+    console.print(f"token:       {made}   (for the login form; a new one at each start)", soft_wrap=True)
+    return made
+
+
+def _say_where(console: Console, address: Address, allow_changes: bool) -> None:
+    can = "it may change and delete" if allow_changes else "it only shows; --allow-changes lets it change and delete"
+    lines = [f"dashboard:   {address.url}   ({can})", f"TensorBoard: {address.url}/tensorboard/   (Ctrl-C ends both)"]
+    if address.is_everywhere:
+        lines.append(
+            f"{address.given} is every network of this machine: whoever reaches port {address.port} is asked for the "
+            "token."
+        )
+    if not address.is_loopback:
+        lines.append(
+            "Plain HTTP can be read on its way, the token too. Either put a server with TLS in front, or stay on "
+            f"127.0.0.1 and open a tunnel on your own machine: ssh -L {address.port}:127.0.0.1:{address.port} "
+            "THIS-MACHINE"
+        )
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def _draw(console: Console, store: Store, storage: StorageFolder) -> None:

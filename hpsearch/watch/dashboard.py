@@ -1,64 +1,34 @@
-"""Serving optuna-dashboard and TensorBoard, on the loopback address unless told otherwise: neither has a login."""
+"""The dashboard behind its door: optuna-dashboard, and TensorBoard below /tensorboard."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
-from hpsearch.errors import InputError
+from hpsearch.watch.door.answers import TENSORBOARD
+from hpsearch.watch.tensorboard import TensorBoard
+
+_FONTS = "/font-roboto/"
+"""TensorBoard's page asks for them here, wherever it lies itself: https://github.com/tensorflow/tensorboard/issues/1885"""
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Handler(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """A line per request helps nobody."""
-
-
-def serve_dashboard(storage: RDBStorage, artifacts: Path, host: str, port: int) -> None:
-    """Serves until Ctrl-C. The storage carries our SQLite settings, so watching does not block workers.
-
-    Raises:
-        InputError: the port is taken.
-    """
+def make_dashboard(storage: RDBStorage, artifacts: Path, runs: Path) -> WSGIApplication:
+    """Both, without the door. What the dashboard changes goes to `storage`, which may refuse it."""
     from optuna_dashboard import wsgi
 
     artifacts.mkdir(parents=True, exist_ok=True)
-    application = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
-    try:
-        server = make_server(host, port, application, server_class=_Server, handler_class=_Handler)
-    except OSError as error:
-        raise InputError(f"port {port}: {error.strerror}; take another one with --port") from None
-    with server:
-        server.serve_forever()
+    optuna: WSGIApplication = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
+    board = TensorBoard(runs)
 
+    def dashboard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path.startswith(_FONTS):
+            path = environ["PATH_INFO"] = TENSORBOARD + path
+        asked = board if path == TENSORBOARD or path.startswith(f"{TENSORBOARD}/") else optuna
+        return asked(environ, start_response)
 
-def start_tensorboard(runs: Path, host: str, port: int) -> subprocess.Popen[bytes]:
-    """Raises InputError where the port is taken: TensorBoard itself would end without a word."""
-    runs.mkdir(parents=True, exist_ok=True)
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise InputError(f"port {port}: {error.strerror}; take another one with --tensorboard-port") from None
-    command = [
-        sys.executable,
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        str(runs),
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return dashboard

@@ -1,20 +1,20 @@
-"""The dashboard as a person sees it: in a real browser, with TensorBoard beside it, and gone after Ctrl-C."""
+"""The dashboard as a person sees it: in a real browser, with TensorBoard behind its door, and gone after Ctrl-C."""
 
 from __future__ import annotations
 
 import html
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import psutil
 import pytest
@@ -35,30 +35,33 @@ SECONDS_TO_END = 30
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A running `hpsearch dashboard`: its address, TensorBoard's, and the processes of both."""
+    """A running `hpsearch dashboard`: its address without a path, and its process."""
 
-    url: str
-    tensorboard_url: str
+    root: str
     command: Command
-    processes: list[psutil.Process]
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/dashboard"
 
 
-Open = Callable[[], Dashboard]
+Open = Callable[..., Dashboard]
 
 
-def free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [server.getsockname()[1] for server in taken]
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
-def answer(url: str, command: Command | None = None) -> str:
+def answer(url: str | Request, command: Command | None = None) -> str:
     """What a web server says, once it is there; the command that makes it so must not end before."""
     deadline = time.monotonic() + SECONDS_TO_START
     while True:
         try:
             with urlopen(url, timeout=SECONDS_TO_START) as response:
                 return str(response.read(), "utf-8")
+        except HTTPError as error:
+            return str(error.read(), "utf-8")
         except (URLError, ConnectionError):
             if command is None or command.poll() is not None or time.monotonic() > deadline:
                 raise
@@ -84,7 +87,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def open_dashboard(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Open:
-    """Starts `hpsearch dashboard` in a folder with a finished study; gives it when both servers answer."""
+    """Starts `hpsearch dashboard` in a folder with a finished study; gives it when it answers."""
     folder = tmp_path_factory.mktemp("dashboard")
     (folder / "storage").mkdir()
     with Store(parse_url(f"sqlite:///{folder / 'storage' / 'hpsearch.db'}", from_argv=False)) as store:
@@ -92,15 +95,13 @@ def open_dashboard(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Op
         leaky = ledger(7.5, not_given_back=["12 MiB of device memory"])
         demo.run(plays(trains(Outcome.COMPLETE, [2.0, 1.25], ledger(6.5)), trains(Outcome.PRUNED, [3.5], leaky)))
 
-    def open_() -> Dashboard:
-        port, tensorboard_port = free_ports(2)
-        ports = ("--port", str(port), "--tensorboard-port", str(tensorboard_port))
-        command = start("hpsearch", "dashboard", *ports, folder=folder)
-        url, tensorboard_url = f"http://127.0.0.1:{port}/dashboard", f"http://127.0.0.1:{tensorboard_port}"
-        answer(url, command)
-        answer(tensorboard_url, command)
-        process = psutil.Process(command.pid)
-        return Dashboard(url, tensorboard_url, command, [process, *process.children(recursive=True)])
+    def open_(*arguments: str, before: tuple[str, ...] = (), **environment: str) -> Dashboard:
+        port = free_port()
+        words = (*before, "hpsearch", "dashboard", "--port", str(port), *arguments)
+        command = start(*words, folder=folder, **{"HPSEARCH_DASHBOARD_TOKEN": "", **environment})
+        root = f"http://127.0.0.1:{port}"
+        answer(f"{root}/dashboard", command)
+        return Dashboard(root, command)
 
     return open_
 
@@ -111,19 +112,28 @@ def dashboard(open_dashboard: Open) -> Dashboard:
 
 
 @pytest.fixture(scope="module")
-def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Gives the words on a page when its scripts have run."""
+def dom(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Gives the HTML of a page when its scripts have run."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium is installed: apt-get install chromium")
     profile = tmp_path_factory.mktemp("profile")
 
-    def browse(url: str) -> str:
+    def dom(url: str) -> str:
         # Virtual time stands still while a request is under way, and flies otherwise.
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
         command = [browser, *options, "--virtual-time-budget=20000", f"--user-data-dir={profile}", url]
-        dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-        body = re.sub(r"(?s)<(script|style).*?</\1>", "", dom)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return dom
+
+
+@pytest.fixture(scope="module")
+def browse(dom: Callable[[str], str]) -> Callable[[str], str]:
+    """Gives the words on a page when its scripts have run."""
+
+    def browse(url: str) -> str:
+        body = re.sub(r"(?s)<(script|style).*?</\1>", "", dom(url))
         return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
     return browse
@@ -168,37 +178,61 @@ def test_a_trial_is_shown_with_its_losses_parameters_and_memory_ledger(
         assert word in shown
 
 
-def test_tensorboard_serves_the_final_runs(dashboard: Dashboard) -> None:
-    assert "<title>TensorBoard</title>" in answer(dashboard.tensorboard_url)
-    assert "/storage/runs" in answer(f"{dashboard.tensorboard_url}/data/environment")
+def test_the_page_shows_the_pictures(dashboard: Dashboard, dom: Callable[[str], str]) -> None:
+    """They are asked for as images, and their answers let browsers open them as nothing else."""
+    page = dom(f"{dashboard.url}/studies/1/trials?numbers=0")
+    (picture,) = set(re.findall(r'<img[^>]* src="(/artifacts/1/[^"]+)"', page))
+    with urlopen(f"{dashboard.root}{picture}") as response:
+        assert (response.headers["Content-Type"], response.read(4)) == ("image/png", b"\x89PNG")
 
 
-def still_run(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+def test_tensorboard_serves_the_final_runs(dashboard: Dashboard, browse: Callable[[str], str]) -> None:
+    assert "/storage/runs" in answer(f"{dashboard.root}/tensorboard/data/environment")
+    assert "No dashboards are active for the current data set" in browse(f"{dashboard.root}/tensorboard/")
 
 
-def test_ctrl_c_ends_both(open_dashboard: Open) -> None:
-    """A terminal sends the signal to every process of the command."""
-    opened = open_dashboard()
-    assert len(opened.processes) >= 2
+def ports(dashboard: Dashboard) -> list[tuple[str, int]]:
+    connections = psutil.Process(dashboard.command.pid).net_connections()
+    return [(one.laddr.ip, one.laddr.port) for one in connections if one.status == psutil.CONN_LISTEN]
+
+
+def test_one_process_listens_on_one_port(dashboard: Dashboard) -> None:
+    """TensorBoard has neither of its own: everybody on the machine could reach it there."""
+    answer(f"{dashboard.root}/tensorboard/")
+    assert ports(dashboard) == [("127.0.0.1", int(dashboard.root.rpartition(":")[2]))]
+    assert psutil.Process(dashboard.command.pid).children(recursive=True) == []
+
+
+def test_where_others_can_reach_it_the_token_is_asked_for_and_not_told(open_dashboard: Open) -> None:
+    token = secrets.token_urlsafe(32)
+    opened = open_dashboard("--host", "0.0.0.0", HPSEARCH_DASHBOARD_TOKEN=token)
+    assert '<form method="post" action="/login">' in answer(Request(opened.url, headers={"Accept": "text/html"}))
+    assert "the token is asked for" in answer(f"{opened.root}/api/studies")
+    form = Request(f"{opened.root}/login", data=f"token={token}".encode())
+    let_in = build_opener(HTTPCookieProcessor()).open(form, timeout=SECONDS_TO_START)
+    assert "Optuna Dashboard" in str(let_in.read(), "utf-8")
     os.killpg(opened.command.pid, signal.SIGINT)
     said, complained = opened.command.communicate(timeout=SECONDS_TO_END)
-    assert opened.command.returncode == 130
-    assert f"dashboard:   {opened.url.removesuffix('/dashboard')}\n" in said
-    assert f"TensorBoard: {opened.tensorboard_url} " in said
-    assert "Traceback" not in said + complained
-    psutil.wait_procs(still_run(opened.processes), timeout=SECONDS_TO_END)
-    assert still_run(opened.processes) == []
-    for url in (opened.url, opened.tensorboard_url):
-        with pytest.raises(URLError):
-            answer(url)
+    assert "0.0.0.0 is every network of this machine" in said
+    assert "Plain HTTP can be read on its way" in said
+    assert token not in said + complained
 
 
-def test_sigterm_ends_both(open_dashboard: Open) -> None:
-    """The signal of `kill`, of systemd and of Docker: the command gets it alone, and ends TensorBoard first."""
+def test_ctrl_c_ends_it(open_dashboard: Open) -> None:
     opened = open_dashboard()
-    tensorboard = [process for process in opened.processes if process.ppid() == opened.command.pid]
+    answer(f"{opened.root}/tensorboard/")
+    os.killpg(opened.command.pid, signal.SIGINT)
+    said, complained = opened.command.communicate(timeout=SECONDS_TO_END)
+    assert (opened.command.returncode, complained) == (130, "")
+    assert f"dashboard:   {opened.root}   (it only shows; " in said
+    assert f"TensorBoard: {opened.root}/tensorboard/   " in said
+    with pytest.raises(URLError):
+        answer(opened.url)
+
+
+def test_sigterm_ends_it_where_a_script_started_it_with_and(open_dashboard: Open) -> None:
+    """The signal of `kill`, of systemd and of Docker. What a script starts with & ignores Ctrl-C from birth."""
+    opened = open_dashboard(before=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
     opened.command.terminate()
-    opened.command.communicate(timeout=SECONDS_TO_END)
-    assert len(tensorboard) == 1
-    assert still_run(tensorboard) == []
+    _, complained = opened.command.communicate(timeout=SECONDS_TO_END)
+    assert (opened.command.returncode, complained) == (130, "")

@@ -27,7 +27,7 @@ SURFACE: dict[str, set[str]] = {
     "run": {"STUDY_FILE", "--workers", "--trials", "--store", "--set"},
     "worker": {"STUDY_FILE", "--store", "--set"},
     "status": {"STUDY", "--watch", "--store"},
-    "dashboard": {"--port", "--tensorboard-port", "--host", "--store"},
+    "dashboard": {"--port", "--host", "--allow-host", "--token", "--allow-changes", "--store"},
     "best": {"STUDY", "--format", "-o", "--output", "--trial", "--store"},
     "train": {"WHAT", "--trial", "--no-search", "--resume", "--restart", "--out", "--store", "--set"},
     "evaluate": {"RUN_FOLDER", "--prompts", "--metrics", "--max-new-tokens", "--limit"},
