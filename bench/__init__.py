@@ -8,6 +8,7 @@
 | warm_base | a trainer that keeps the 4-bit base | `trials_per_process: 1`: the same base loaded for each trial |
 | memory_growth | hpsearch's trainer, trial after trial | a hand-written Optuna loop, as tutorials have it |
 | store_throughput | claim, report, tell with leases and fencing | plain Optuna: ask, report, tell |
+| store_size | reading a study of 2,000 trials, and starting its next one | plain Optuna: all trials; ask and suggest |
 | cli_start | `hpsearch --help` | `python -c "import torch"` |
 
 A ratio is the other way's number divided by hpsearch's: above 1, hpsearch needs less. Where a benchmark takes a

