@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from sqlalchemy import Connection, Engine, event, func, literal_column, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchModuleError, OperationalError
@@ -15,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hpsearch.errors import InputError, StoreUnreachable
 from hpsearch.store.deadlines import connect_arguments, set_deadlines
+from hpsearch.store.trials import QuickStorage
 
 _BUSY_TIMEOUT_S = 60
 
@@ -60,7 +60,7 @@ def shown(url: URL) -> str:
     return url.set(password="", query={}).render_as_string(hide_password=False).replace(":@", "@")
 
 
-def open_optuna_storage(url: URL) -> RDBStorage:
+def open_optuna_storage(url: URL) -> QuickStorage:
     """Optuna's storage on an engine with our settings; its tables are made where they are missing.
 
     Raises:
@@ -69,7 +69,7 @@ def open_optuna_storage(url: URL) -> RDBStorage:
     """
     with reaching(url):
         try:
-            storage = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine_options(url))
+            storage = QuickStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine_options(url))
         except ImportError as error:
             extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
             raise InputError(f"no driver for {shown(url)}: pip install 'hpsearch[{extra}]'") from error

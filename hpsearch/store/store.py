@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 
 from hpsearch.store.engine import open_optuna_storage, reaching, shown
@@ -15,6 +14,7 @@ from hpsearch.store.leases import Leases
 from hpsearch.store.migrate import exclusively, upgrade
 from hpsearch.store.orders import StudyOrders
 from hpsearch.store.studies import Studies
+from hpsearch.store.trials import QuickStorage
 from hpsearch.store.workers import Workers
 
 
@@ -30,7 +30,7 @@ class Store:
         """
         self.url = url
         with exclusively(url):
-            self.optuna: RDBStorage = open_optuna_storage(url)
+            self.optuna: QuickStorage = open_optuna_storage(url)
             try:
                 with self.reaching():
                     upgrade(self.optuna.engine)
