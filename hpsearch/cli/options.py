@@ -52,12 +52,12 @@ def open_store(url: str | None) -> Store:
 
 
 def find_study(store: Store, name: str) -> StoredStudy:
-    """Raises InputError with the names that there are."""
+    """Raises InputError with the names that there are, or why the study can't be read."""
     from hpsearch.errors import InputError, did_you_mean
 
     with store.reaching():
-        known = store.studies.all()
-    found = next((study for study in known if study.name == name), None)
+        found = store.studies.find(name)
+        known = [] if found else store.studies.all()
     if found is None:
         there = did_you_mean(name, [study.name for study in known]) if known else "it has no studies yet"
         raise InputError(f"{store.name} has no study {name!r}; {there}")

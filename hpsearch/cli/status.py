@@ -46,11 +46,12 @@ def _picture(store: Store, name: str | None) -> RenderableType:
     if name is not None:
         return study_panel(read_view(store, find_study(store, name)))
     with store.reaching():
-        known = store.studies.all()
-    if not known:
+        known, unreadable = store.studies.all(), store.studies.unreadable()
+    if not known and not unreadable:
         return Text(f"{store.name} has no studies yet: hpsearch run STUDY_FILE makes one")
     views = [read_view(store, study) for study in known]
-    workers = [worker for view in views for worker in view.live_workers]
-    if not workers:
-        return studies_table(views)
-    return Group(studies_table(views), Text(), workers_table(workers))
+    parts: list[RenderableType] = [studies_table(views)] if views else []
+    parts += [Text(f"{study.name} {study.reason}", style="red") for study in unreadable]
+    if workers := [worker for view in views for worker in view.live_workers]:
+        parts += [Text(), workers_table(workers)]
+    return Group(*parts)

@@ -5,7 +5,7 @@ Every method is one short transaction. May import `trial`, `spec` and `errors`.
 
 from hpsearch.store.fence import Handover, Lease
 from hpsearch.store.store import Store
-from hpsearch.store.studies import StoredStudy
+from hpsearch.store.studies import StoredStudy, UnreadableStudy
 from hpsearch.store.workers import Activity, StoredWorker
 
-__all__ = ["Activity", "Handover", "Lease", "Store", "StoredStudy", "StoredWorker"]
+__all__ = ["Activity", "Handover", "Lease", "Store", "StoredStudy", "StoredWorker", "UnreadableStudy"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from hpsearch.errors import InputError
 from hpsearch.spec.study import StudySpec
+from hpsearch.store import specs
 from hpsearch.store.engine import database_now
 from hpsearch.store.tables import is_in_optuna, leases, studies, workers
 
@@ -33,6 +36,15 @@ class StoredStudy:
     paused: str | None = None
 
 
+@dataclass(frozen=True)
+class UnreadableStudy:
+    """A study whose spec this hpsearch can't read; `reason` is a clause that follows the name."""
+
+    study_id: int
+    name: str
+    reason: str
+
+
 class Studies:
     """A study that was deleted from Optuna is no study any more, whatever rows of ours are left of it."""
 
@@ -48,7 +60,7 @@ class Studies:
                     "study_id": study_id,
                     "uid": f"{spec.study}-{uuid4().hex[:12]}",
                     "name": spec.study,
-                    "spec": spec.model_dump_json(),
+                    "spec": specs.to_text(spec),
                     "manifest": manifest,
                     "trials": trials,
                     "folder": str(folder.resolve()),
@@ -64,25 +76,25 @@ class Studies:
         return True
 
     def find(self, name: str) -> StoredStudy | None:
-        return next((study for study in self.all() if study.name == name), None)
+        """Raises InputError where its spec can't be read."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(studies).where(is_in_optuna, studies.c.name == name)).first()
+        found = None if row is None else _study(row)
+        if isinstance(found, UnreadableStudy):
+            raise InputError(f"study {name!r} {found.reason}")
+        return found
 
     def all(self) -> list[StoredStudy]:
+        """Those that can be read, the oldest first."""
+        return [study for study in self._every() if isinstance(study, StoredStudy)]
+
+    def unreadable(self) -> list[UnreadableStudy]:
+        return [study for study in self._every() if isinstance(study, UnreadableStudy)]
+
+    def _every(self) -> list[StoredStudy | UnreadableStudy]:
         with self._engine.begin() as connection:
             rows = connection.execute(select(studies).where(is_in_optuna).order_by(studies.c.created_at)).all()
-        return [
-            StoredStudy(
-                study_id=row.study_id,
-                uid=row.uid,
-                name=row.name,
-                spec=StudySpec.model_validate_json(row.spec),
-                manifest=row.manifest,
-                trials=row.trials,
-                folder=Path(row.folder),
-                created_at=row.created_at,
-                paused=row.paused,
-            )
-            for row in rows
-        ]
+        return [_study(row) for row in rows]
 
     def update(self, study_id: int, spec: StudySpec, trials: int, folder: Path | None = None) -> int | None:
         """Takes over what may change in a spec (see `spec.study.MAY_CHANGE`), the number of trials, and where the
@@ -91,7 +103,7 @@ class Studies:
         Returns the number of trials that have begun where there are more of them than `trials`: then nothing is
         changed. No trial begins meanwhile, so that the budget is exact.
         """
-        values: dict[str, object] = {"spec": spec.model_dump_json(), "trials": trials}
+        values: dict[str, object] = {"spec": specs.to_text(spec), "trials": trials}
         if folder is not None:
             values["folder"] = str(folder.resolve())
         with self._engine.begin() as connection:
@@ -113,3 +125,21 @@ class Studies:
             deleted = connection.scalars(select(studies.c.study_id).where(~is_in_optuna)).all()
             for table in (leases, workers, studies) if deleted else ():
                 connection.execute(delete(table).where(table.c.study_id.in_(deleted)))
+
+
+def _study(row: Any) -> StoredStudy | UnreadableStudy:
+    try:
+        spec = specs.from_text(row.spec)
+    except InputError as error:
+        return UnreadableStudy(row.study_id, row.name, str(error))
+    return StoredStudy(
+        study_id=row.study_id,
+        uid=row.uid,
+        name=row.name,
+        spec=spec,
+        manifest=row.manifest,
+        trials=row.trials,
+        folder=Path(row.folder),
+        created_at=row.created_at,
+        paused=row.paused,
+    )

@@ -14,13 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 from contract_parts import claimed, created, ended, opened, result_of, spec_of
+from sqlalchemy import update
 
 import hpsearch.store.studies as studies_module
-from hpsearch.errors import HpsearchError, LeaseLost
+from hpsearch.errors import HpsearchError, InputError, LeaseLost
 from hpsearch.search import Search
 from hpsearch.spec import StudySpec
 from hpsearch.store import Activity, Store
 from hpsearch.store.leases import Slots
+from hpsearch.store.tables import studies
 from hpsearch.store.workers import is_dead, own_worker_id, worker_id_of
 
 FULL = StudySpec.model_validate(
@@ -72,6 +74,21 @@ class TestStudies:
         with opened(store_url) as other:
             assert other.studies.create(study_id, FULL, 6, b"second", Path()) is False
             assert [(study.trials, study.manifest) for study in other.studies.all()] == [(5, b"first")]
+
+    def test_one_study_that_can_t_be_read_hides_no_other(self, store: Store) -> None:
+        for name in ("good", "newer", "broken"):
+            created(store, spec_of(name=name))
+        for name, text in (("newer", '{"version": 99}'), ("broken", '{"version": 1, "spec": {"study": "broken"}}')):
+            with store.optuna.engine.begin() as connection:
+                connection.execute(update(studies).where(studies.c.name == name).values(spec=text))
+        assert [study.name for study in store.studies.all()] == ["good"]
+        assert {study.name: study.reason.partition(":")[0] for study in store.studies.unreadable()} == {
+            "newer": "was made by a newer hpsearch",
+            "broken": "can't be read",
+        }
+        assert store.studies.find("good") is not None
+        with pytest.raises(InputError, match="^study 'newer' was made by a newer hpsearch: "):
+            store.studies.find("newer")
 
     def test_all_studies_are_there_the_oldest_first(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = itertools.count()

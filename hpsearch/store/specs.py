@@ -1,0 +1,76 @@
+"""Specs as the store keeps them: JSON with a version, brought up to date step by step, or refused in words.
+
+    {"version": 1, "spec": {…}}
+
+A change of `StudySpec` after which older texts no longer mean the same needs a new version and one more step here.
+Version 0 is the bare spec, as it was kept before there were versions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from hpsearch.errors import InputError
+from hpsearch.spec.study import StudySpec
+
+Step = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def _from_0(spec: dict[str, Any]) -> dict[str, Any]:
+    """Only the envelope is new."""
+    return spec
+
+
+STEPS: tuple[Step, ...] = (_from_0,)
+"""The n-th makes a spec of version n + 1 out of one of version n."""
+VERSION = len(STEPS)
+
+
+def to_text(spec: StudySpec) -> str:
+    return json.dumps({"version": VERSION, "spec": spec.model_dump(mode="json")})
+
+
+def from_text(text: str) -> StudySpec:
+    """Raises InputError with the reason: a clause that follows a study's name."""
+    try:
+        version, spec = _opened(json.loads(text))
+    except ValueError:
+        raise InputError("can't be read: its stored spec is no JSON of ours") from None
+    if version > VERSION:
+        raise InputError(
+            f"was made by a newer hpsearch: its spec has version {version}, this one reads up to {VERSION}; "
+            "update hpsearch"
+        )
+    try:
+        for step in STEPS[version:]:
+            spec = step(spec)
+        return StudySpec.model_validate(spec)
+    except ValidationError as error:
+        raise InputError(f"can't be read: {_first_mistake(error)}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"can't be read: its spec is not whole ({type(error).__name__}: {error})") from None
+
+
+def _opened(stored: Any) -> tuple[int, dict[str, Any]]:
+    """The version and the bare spec. Raises ValueError when it is neither kind of text."""
+    if not isinstance(stored, dict):
+        raise ValueError
+    if "version" not in stored:
+        return 0, stored
+    version, spec = stored["version"], stored.get("spec")
+    if isinstance(version, int) and version > VERSION:
+        return version, {}
+    if not isinstance(version, int) or version < 1 or not isinstance(spec, dict):
+        raise ValueError
+    return version, spec
+
+
+def _first_mistake(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False, include_input=False)
+    place = ".".join(map(str, first["loc"]))
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}"

@@ -1,0 +1,74 @@
+"""Specs in the store: each version comes back as today's spec, and what can't be read is told in words."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import hpsearch.store.specs as specs
+from hpsearch.errors import InputError
+from hpsearch.spec import StudySpec
+
+VERSION_0 = """{"study":"demo","description":"as it was kept before there were versions","task":"text-sft",
+"model":{"base":"tiny:qwen2","revision":null,"quantization":"nf4"},
+"data":{"source":"rows.jsonl"},"lora":{"r":8,"target_modules":["q_proj","v_proj"]},
+"objective":["loss","exact_match"],"budget":{"reports":3},
+"search":{"trials":7,"sampler":{"name":"tpe","startup_trials":3},
+"space":{"training.learning_rate":{"low":1e-06,"high":0.001,"log":true,"step":null}}}}"""
+
+
+def test_a_text_without_a_version_is_read() -> None:
+    spec = specs.from_text(VERSION_0)
+    assert spec.description == "as it was kept before there were versions"
+    assert (spec.lora.r, spec.searched.trials, spec.objectives) == (8, 7, ["loss", "exact_match"])
+
+
+def test_a_spec_comes_back_as_it_was_written() -> None:
+    spec = specs.from_text(VERSION_0)
+    text = specs.to_text(spec)
+    assert json.loads(text)["version"] == specs.VERSION
+    assert specs.from_text(text) == spec
+
+
+def test_every_step_from_its_version_on_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_1(spec: dict[str, Any]) -> dict[str, Any]:
+        return {**spec, "description": "step 1"}
+
+    def from_2(spec: dict[str, Any]) -> dict[str, Any]:
+        return {**spec, "description": f"{spec['description']}, step 2"}
+
+    kept = specs.to_text(specs.from_text(VERSION_0))
+    monkeypatch.setattr(specs, "STEPS", (*specs.STEPS, from_1, from_2))
+    monkeypatch.setattr(specs, "VERSION", 3)
+    for text in (VERSION_0, kept):
+        assert specs.from_text(text).description == "step 1, step 2"
+    in_2 = json.dumps({"version": 2, "spec": json.loads(VERSION_0)})
+    assert specs.from_text(in_2).description == "as it was kept before there were versions, step 2"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            '{"version": 99, "anything": 1}',
+            r"was made by a newer hpsearch: its spec has version 99, .* update hpsearch",
+        ),
+        (VERSION_0.replace('"r":8', '"r":0'), r"can't be read: lora\.r: Input should be greater"),
+        (VERSION_0.replace('"r":8', '"r":0,"rank":8'), r"can't be read: lora\.r: .* \(and 1 more\)"),
+        ("", "can't be read: its stored spec is no JSON of ours"),
+        ("[]", "can't be read: its stored spec is no JSON of ours"),
+        ('{"version": "one", "spec": {}}', "can't be read: its stored spec is no JSON of ours"),
+        ('{"version": 1}', "can't be read: its stored spec is no JSON of ours"),
+    ],
+)
+def test_what_can_t_be_read_is_told_in_words(text: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"^{reason}") as raised:
+        specs.from_text(text)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_the_fixture_is_a_spec() -> None:
+    """As the version before versions wrote it: a bare dump."""
+    assert specs.from_text(StudySpec.model_validate_json(VERSION_0).model_dump_json()) == specs.from_text(VERSION_0)
