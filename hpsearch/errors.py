@@ -11,6 +11,7 @@
     ├── NothingToDraw        1  there is no such picture yet; the message stands in its place
     ├── UnreadableFile       1  a file in a folder of ours is broken, or of another version
     └── InputError           2  the person's input; the message says what was found and what to write instead
+        ├── NoStoreYet       2  there is no store to look at; the message says how one is made
         ├── FieldError       2  about one field, found after the file was read; becomes a StudyFileErrors
         └── StudyFileErrors  2  every mistake of one study file, each with its line
 
@@ -81,6 +82,10 @@ class UnreadableFile(HpsearchError):
 
 class InputError(HpsearchError):
     exit_code = 2
+
+
+class NoStoreYet(InputError):
+    """There is no store to look at yet."""
 
 
 class FieldError(InputError):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_study, open_store
+from hpsearch.cli.options import StoreOption, find_study, look_at_store
 
 
 def best(
@@ -30,7 +30,7 @@ def best(
     from hpsearch.watch.console import open_console
 
     kind = format_ or _kind_of(output)
-    with open_store(store) as opened:
+    with look_at_store(store) as opened:
         view = read_view(opened, find_study(opened, study))
     chosen = choose(view, trial)
     if kind == "table":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import StoreOption, open_store, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import StoreOption, look_at_store, storage_folder, telling, trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.results.final import RunFolder
@@ -64,15 +64,16 @@ def export(
 
 
 def _study_of(folder: RunFolder, url: str | None) -> StudyView | None:
-    """What the store knows of the run's study: the model card tells it. No store is made for this."""
-    import os
-
+    """What the store knows of the run's study: the model card tells it."""
+    from hpsearch.errors import NoStoreYet
     from hpsearch.search.view import read_view
 
     name = folder.load()[0].spec.study
-    if url is None and "HPSEARCH_STORE" not in os.environ and not storage_folder().database.exists():
+    try:
+        opened = look_at_store(url)
+    except NoStoreYet:
         return None
-    with open_store(url) as opened:
+    with opened:
         with opened.reaching():
             stored = opened.studies.find(name)
         return None if stored is None else read_view(opened, stored)

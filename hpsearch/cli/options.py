@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from sqlalchemy.engine import URL
 
     from hpsearch.bridge.trainer_process import StartTrainer
     from hpsearch.folders import StorageFolder
@@ -42,13 +43,27 @@ def storage_folder() -> StorageFolder:
 
 
 def open_store(url: str | None) -> Store:
+    """To work with: it is made where there is none."""
     from hpsearch.store import Store
+
+    return Store(store_url(url))
+
+
+def look_at_store(url: str | None) -> Store:
+    """Only to read: nothing is made, changed or waited for."""
+    from hpsearch.store import Store
+
+    return Store(store_url(url), only_to_read=True)
+
+
+def store_url(url: str | None) -> URL:
+    """What `--store` says, or `$HPSEARCH_STORE`, or the file in the storage folder."""
     from hpsearch.store.engine import parse_url
 
     if url is not None:
-        return Store(parse_url(url, from_argv=True))
+        return parse_url(url, from_argv=True)
     default = f"sqlite:///{storage_folder().database}"
-    return Store(parse_url(os.environ.get("HPSEARCH_STORE", default), from_argv=False))
+    return parse_url(os.environ.get("HPSEARCH_STORE", default), from_argv=False)
 
 
 def find_study(store: Store, name: str) -> StoredStudy:

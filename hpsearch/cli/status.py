@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_study, open_store
+from hpsearch.cli.options import StoreOption, find_study, look_at_store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,11 +22,20 @@ def status(
 ) -> None:
     """What every study has come to, and what each worker does now."""
     from rich.live import Live
+    from rich.text import Text
 
+    from hpsearch.errors import NoStoreYet
     from hpsearch.watch.console import open_console
 
     console = open_console()
-    with open_store(store) as opened:
+    try:
+        opened = look_at_store(store)
+    except NoStoreYet as nothing:
+        if study is not None or watch:
+            raise
+        console.print(Text(str(nothing)), soft_wrap=True)
+        return
+    with opened:
         if not watch:
             console.print(_picture(opened, study))
             return

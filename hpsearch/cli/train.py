@@ -11,7 +11,7 @@ from hpsearch.cli.options import (
     SetOption,
     StoreOption,
     find_study,
-    open_store,
+    look_at_store,
     short,
     storage_folder,
     trainer_starter,
@@ -102,7 +102,7 @@ def _what_to_train(
         return file, f"{file.spec.study}-defaults" if no_search else file.spec.study
     if overrides:
         raise InputError("--set goes with a file; write one with hpsearch best STUDY -o best.yaml")
-    with open_store(store) as opened:
+    with look_at_store(store) as opened:
         chosen = choose(read_view(opened, find_study(opened, what)), trial)
     name = f"{what}-trial-{chosen.trial.number}"
     return StudyFile(Path(f"trial {chosen.trial.number} of {what}"), chosen.final, {}), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import StorageInternalError
@@ -16,7 +17,7 @@ from hpsearch.errors import InputError, StoreUnreachable
 from hpsearch.store.deadlines import connect_arguments, set_deadlines
 from hpsearch.store.trials import QuickStorage
 
-_BUSY_TIMEOUT_S = 60
+BUSY_TIMEOUT_S = 60
 
 
 def parse_url(url: str, *, from_argv: bool) -> URL:
@@ -60,6 +61,11 @@ def shown(url: URL) -> str:
     return url.set(password="", query={}).render_as_string(hide_password=False).replace(":@", "@")
 
 
+def named(url: URL) -> str:
+    """For people: without secrets, and a file's path from here where that is shorter."""
+    return shown(url).replace(f"sqlite:///{Path.cwd()}/", "sqlite:///")
+
+
 def open_optuna_storage(url: URL) -> QuickStorage:
     """Optuna's storage on an engine with our settings; its tables are made where they are missing.
 
@@ -67,9 +73,31 @@ def open_optuna_storage(url: URL) -> QuickStorage:
         StoreUnreachable: the database did not answer.
         InputError: the database's driver is not installed, or the file is no database.
     """
+    with speaking_to(url):
+        try:
+            storage = QuickStorage(url.render_as_string(hide_password=False), engine_kwargs=engine_options(url))
+        except RuntimeError as error:  # so Optuna calls tables of another version
+            raise InputError(
+                f"the store {named(url)}: Optuna's own tables are of another version than this Optuna's: "
+                "hpsearch store upgrade brings older ones up to date"
+            ) from error
+    if url.get_backend_name() == "sqlite":
+        _make_sqlite_safe(storage.engine)
+    set_deadlines(storage.engine)
+    return storage
+
+
+@contextmanager
+def speaking_to(url: URL) -> Iterator[None]:
+    """The first words with a database: what can be wrong with it, or with this installation, is told.
+
+    Raises:
+        StoreUnreachable: the database did not answer.
+        InputError: the database's driver is not installed, or the file is no database.
+    """
     with reaching(url):
         try:
-            storage = QuickStorage(url.render_as_string(hide_password=False), engine_kwargs=_engine_options(url))
+            yield
         except ImportError as error:
             extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
             raise InputError(f"no driver for {shown(url)}: pip install 'hpsearch[{extra}]'") from error
@@ -77,16 +105,12 @@ def open_optuna_storage(url: URL) -> QuickStorage:
             if type(error) is not DatabaseError:  # its subclasses have a meaning of their own
                 raise
             raise InputError(f"--store: {shown(url)} is no database: {error.orig}") from error
-    if url.get_backend_name() == "sqlite":
-        _make_sqlite_safe(storage.engine)
-    set_deadlines(storage.engine)
-    return storage
 
 
-def _engine_options(url: URL) -> dict[str, Any]:
+def engine_options(url: URL) -> dict[str, Any]:
     match url.get_backend_name():
         case "sqlite":
-            return {"connect_args": {"timeout": _BUSY_TIMEOUT_S}}
+            return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
         case _:
             return {"pool_pre_ping": True, "pool_recycle": 300, "connect_args": connect_arguments(url)}
 
@@ -105,7 +129,7 @@ def _make_sqlite_safe(engine: Engine) -> None:
         connection.isolation_level = None  # we emit BEGIN ourselves
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S * 1000}")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000}")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL
@@ -17,30 +15,33 @@ from sqlalchemy.engine import URL
 from hpsearch.errors import InputError
 from hpsearch.store.deadlines import connect_arguments, set_deadlines
 from hpsearch.store.engine import reaching
+from hpsearch.store.network import refuse_network_file
+from hpsearch.store.versions import OURS, TableVersion, version_of_ours
 
-VERSION_TABLE = "hpsearch_alembic_version"
 _LOCK_NUMBER = 0x68707365  # "hpse"
 
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.set_main_option("script_location", str(OURS))
     return config
 
 
-def upgrade(engine: Engine) -> None:
-    """Raises InputError where the tables were made by a newer hpsearch."""
-    scripts = ScriptDirectory.from_config(_config())
+def upgrade(engine: Engine) -> TableVersion:
+    """Brings our tables up to date; the version that they had.
+
+    Raises InputError where they were made by a newer hpsearch."""
     with engine.connect() as connection:
-        found = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
-    if found == scripts.get_current_head():
-        return
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
-        raise InputError(f"the store was made by a newer hpsearch (its tables are at {found}): update hpsearch")
+        found = version_of_ours(connection)
+    if found.is_newest:
+        return found
+    if found.found is not None and not found.is_known:
+        raise InputError(f"the store {found.mismatch}")
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    return found
 
 
 @contextmanager
@@ -71,6 +72,7 @@ def _locked(url: URL) -> AbstractContextManager[object]:
     """A lock beside the SQLite file; the folder is made where it is missing."""
     if url.database in (None, "", ":memory:"):
         return nullcontext()
+    refuse_network_file(url)
     file = Path(str(url.database))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

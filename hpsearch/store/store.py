@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 
 from sqlalchemy.engine import URL
 
-from hpsearch.store.engine import open_optuna_storage, reaching, shown
+from hpsearch.store.engine import named, open_optuna_storage, reaching
 from hpsearch.store.leases import Leases
 from hpsearch.store.migrate import exclusively, upgrade
 from hpsearch.store.orders import StudyOrders
+from hpsearch.store.reading import open_to_read
 from hpsearch.store.studies import Studies
 from hpsearch.store.trials import QuickStorage
 from hpsearch.store.workers import Workers
@@ -21,32 +21,37 @@ from hpsearch.store.workers import Workers
 class Store:
     """Use as a context manager. `optuna` is the same database as Optuna sees it."""
 
-    def __init__(self, url: URL) -> None:
-        """Opens the database and brings its tables up to date.
+    def __init__(self, url: URL, *, only_to_read: bool = False) -> None:
+        """Opens the database and brings its tables up to date; or only looks, and then makes and locks nothing.
 
         Raises:
             StoreUnreachable: it did not answer.
-            InputError: its driver is missing, it was made by a newer hpsearch, or its file can't be one.
+            InputError: its driver is missing, it was made by a newer hpsearch, or its file can't be one; to read:
+                there is none, or it is of an older hpsearch.
         """
         self.url = url
-        with exclusively(url):
-            self.optuna: QuickStorage = open_optuna_storage(url)
-            try:
-                with self.reaching():
-                    upgrade(self.optuna.engine)
-            except BaseException:
-                self.close()
-                raise
+        self.optuna: QuickStorage = open_to_read(url) if only_to_read else self._open_to_write()
         self.studies = Studies(self.optuna.engine)
         self.leases = Leases(self.optuna.engine)
         self.orders = StudyOrders(self.optuna.engine)
         self.workers = Workers(self.optuna.engine)
 
+    def _open_to_write(self) -> QuickStorage:
+        with exclusively(self.url):
+            storage = open_optuna_storage(self.url)
+            try:
+                with self.reaching():
+                    upgrade(storage.engine)
+            except BaseException:
+                storage.remove_session()
+                storage.engine.dispose()
+                raise
+        return storage
+
     @property
     def name(self) -> str:
-        """For people: the URL without secrets, and a file's path from here where that is shorter."""
-        name = shown(self.url)
-        return name.replace(f"sqlite:///{Path.cwd()}/", "sqlite:///")
+        """For people: the URL without secrets."""
+        return named(self.url)
 
     @contextmanager
     def reaching(self) -> Iterator[None]:

@@ -112,7 +112,7 @@ class TestTakingOver:
         self, store: Store, store_url: str, lease: Lease, backend: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The check and the write are one transaction: another worker's claim has to wait for its end."""
-        monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_S", 0)
+        monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_S", 0)
         impatient_url = store_url if backend == "sqlite" else f"{store_url}&options=-clock_timeout%3D50ms"
         with opened(impatient_url) as impatient, store.optuna.engine.connect() as connection:
             with fenced(lease):

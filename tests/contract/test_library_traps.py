@@ -46,7 +46,7 @@ def two_stock(file: str) -> Iterator[list[RDBStorage]]:
 
 @pytest.fixture
 def two_ours(file: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Store]]:
-    monkeypatch.setattr(engine_module, "_BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_S", 0)
     with opened(file) as one, opened(file) as two:
         yield [one, two]
 

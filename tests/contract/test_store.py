@@ -21,8 +21,8 @@ import hpsearch.store.engine as engine_module
 from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url, shown
-from hpsearch.store.migrate import VERSION_TABLE
 from hpsearch.store.tables import metadata
+from hpsearch.store.versions import VERSION_TABLE
 
 MIGRATIONS = Path(hpsearch.store.__file__).parent / "migrations"
 OURS = {"hpsearch_studies", "hpsearch_leases", "hpsearch_workers"}
@@ -100,7 +100,7 @@ class TestOpening:
 class TestOutOfReach:
     def test_an_outage_is_one_error_with_words_and_passes(self, backend: str, request: pytest.FixtureRequest) -> None:
         if backend == "sqlite":
-            request.getfixturevalue("monkeypatch").setattr(engine_module, "_BUSY_TIMEOUT_S", 0)
+            request.getfixturevalue("monkeypatch").setattr(engine_module, "BUSY_TIMEOUT_S", 0)
         url, store = request.getfixturevalue("store_url"), request.getfixturevalue("store")
         end = self._begin_outage(backend, request, store)
         for use in (store.studies.all, store.optuna.get_all_studies, lambda: opened(url)):

@@ -170,7 +170,7 @@ def test_an_empty_store_ends_with_0_and_what_to_do(workplace: Path, monkeypatch:
     code, said, complained = really_ended("status")
     assert (code, complained) == (0, "")
     assert said.strip().endswith("has no studies yet: hpsearch run STUDY_FILE makes one")
-    assert (workplace / "here" / "hpsearch.db").exists()
+    assert not (workplace / "here").exists()
 
 
 Main = Callable[..., tuple[object, str]]
@@ -187,9 +187,9 @@ def main(ended: Run) -> Main:
     [
         ("show .", "is a folder; give the study file in it"),
         ("evaluate .", "is no run folder: it has no config.json"),
-        ("status demo", "has no study 'demo'; it has no studies yet"),
-        ("best demo -o best.yaml", "has no study 'demo'"),
-        ("train demo", "has no study 'demo'"),
+        ("status demo", "has no studies yet: hpsearch run STUDY_FILE makes one"),
+        ("best demo -o best.yaml", "has no studies yet"),
+        ("train demo", "has no studies yet"),
         ("train demo --set lora.r=1", "--set goes with a file"),
         ("status --store nonsense", "expected sqlite:///FILE"),
         ("--frobnicate", "No such option: --frobnicate"),

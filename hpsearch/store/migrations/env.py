@@ -2,8 +2,8 @@
 
 from alembic import context
 
-from hpsearch.store.migrate import VERSION_TABLE
 from hpsearch.store.tables import metadata
+from hpsearch.store.versions import VERSION_TABLE
 
 context.configure(
     connection=context.config.attributes["connection"],

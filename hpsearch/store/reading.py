@@ -1,0 +1,102 @@
+"""Opening a store only to look: nothing is made, changed or waited for, not the lock of those who change tables either.
+
+SQLite is opened with `mode=ro` and plain transactions, so a look goes on beside a writer. In WAL mode SQLite still
+needs the `-wal` and `-shm` files: it makes them in a folder that it may write to, and where it may not and nobody has
+the store open, there are none to need (https://www.sqlite.org/wal.html#read_only_databases).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import URL
+
+from hpsearch.errors import InputError, NoStoreYet
+from hpsearch.store.engine import BUSY_TIMEOUT_S, engine_options, named, speaking_to
+from hpsearch.store.network import refuse_network_file
+from hpsearch.store.trials import QuickStorage
+from hpsearch.store.versions import VERSION_TABLE, version_of_optuna, version_of_ours
+
+
+def open_to_read(url: URL) -> QuickStorage:
+    """Optuna's storage on an engine that can't write.
+
+    Raises:
+        StoreUnreachable: it did not answer.
+        NoStoreYet: there is none, or no table of ours in it.
+        InputError: its tables are older or newer than this hpsearch, or its driver is missing.
+    """
+    options = engine_options(url)
+    if url.get_backend_name() == "sqlite":
+        refuse_network_file(url)
+        options = {"creator": _opener(url)}
+    with speaking_to(url):
+        engine = create_engine(url, **options)
+        try:
+            _only_read(engine)
+            _check(engine, url)
+        finally:
+            engine.dispose()
+        storage = QuickStorage(
+            url.render_as_string(hide_password=False),
+            engine_kwargs=options,
+            skip_table_creation=True,
+            skip_compatibility_check=True,
+        )
+    storage.engine.dispose()
+    _only_read(storage.engine)
+    return storage
+
+
+def _opener(url: URL) -> Callable[[], sqlite3.Connection]:
+    file = Path(str(url.database)).absolute()
+    if not file.exists():
+        nearest = next(parent for parent in file.parents if parent.exists())
+        if not nearest.is_dir():
+            raise InputError(f"--store: {file} can't be there: {nearest} is no folder")
+        raise nothing_yet(url)
+
+    def is_nobody_s() -> bool:
+        return not _may_write(file.parent) and not file.with_name(f"{file.name}-wal").exists()
+
+    def connect() -> sqlite3.Connection:
+        how = "immutable=1" if is_nobody_s() else "mode=ro"
+        connection = sqlite3.connect(
+            f"{file.as_uri()}?{how}", uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False, isolation_level=None
+        )
+        connection.execute("PRAGMA query_only=ON")
+        return connection
+
+    return connect
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
+
+
+def _only_read(engine: Engine) -> None:
+    """A transaction is one moment of the database, and can't write."""
+    begin = "BEGIN" if engine.dialect.name == "sqlite" else "SET TRANSACTION READ ONLY"
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _check(engine: Engine, url: URL) -> None:
+    """Before Optuna's storage looks: it would write what it does not find."""
+    with engine.connect() as connection:
+        there = set(inspect(connection).get_table_names())
+        if not {VERSION_TABLE, "hpsearch_studies", "version_info", "alembic_version"} <= there:
+            raise nothing_yet(url)
+        for version in (version_of_ours(connection), version_of_optuna(connection)):
+            if version.mismatch:
+                raise InputError(f"the store {named(url)}: {version.mismatch}")
+
+
+def nothing_yet(url: URL) -> NoStoreYet:
+    return NoStoreYet(f"{named(url)} has no studies yet: hpsearch run STUDY_FILE makes one")

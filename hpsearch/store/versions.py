@@ -1,0 +1,59 @@
+"""Which version the tables have, Optuna's and ours, and which one this installation reads. Only looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna.storages._rdb.models
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+VERSION_TABLE = "hpsearch_alembic_version"
+OURS = Path(__file__).with_name("migrations")
+OPTUNA_S = Path(optuna.storages._rdb.models.__file__).with_name("alembic")
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """`found` is None where there is no such table yet."""
+
+    whose: str
+    found: str | None
+    newest: str
+    is_known: bool
+
+    @property
+    def is_newest(self) -> bool:
+        return self.found == self.newest
+
+    @property
+    def is_older(self) -> bool:
+        return self.is_known and not self.is_newest
+
+    @property
+    def mismatch(self) -> str | None:
+        """Why this installation can't read the tables, and what to do; a clause."""
+        if self.is_newest:
+            return None
+        if self.is_known:
+            return f"{self.whose}'s tables are at {self.found}, older than {self.newest}: hpsearch store upgrade"
+        return f"was made by a newer {self.whose} (its tables are at {self.found}): update {self.whose}"
+
+
+def version_of_ours(connection: Connection) -> TableVersion:
+    return _version(connection, "hpsearch", OURS, VERSION_TABLE)
+
+
+def version_of_optuna(connection: Connection) -> TableVersion:
+    return _version(connection, "optuna", OPTUNA_S, "alembic_version")
+
+
+def _version(connection: Connection, whose: str, scripts_in: Path, table: str) -> TableVersion:
+    found = MigrationContext.configure(connection, opts={"version_table": table}).get_current_revision()
+    scripts = ScriptDirectory(str(scripts_in))
+    newest = scripts.get_current_head()
+    assert newest is not None
+    known = found is not None and found in {script.revision for script in scripts.walk_revisions()}
+    return TableVersion(whose, found, newest, known)
