@@ -19,6 +19,7 @@ from hpsearch.cli import (
     run,
     show,
     status,
+    store,
     train,
     worker,
 )
@@ -49,6 +50,7 @@ app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("report")(report.report)
+app.add_typer(store.store, name="store")
 
 
 def main() -> None:

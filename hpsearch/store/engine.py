@@ -69,18 +69,16 @@ def named(url: URL) -> str:
 def open_optuna_storage(url: URL) -> QuickStorage:
     """Optuna's storage on an engine with our settings; its tables are made where they are missing.
 
+    Of whatever version they are: Optuna's own check leaves its connection open when it raises.
+
     Raises:
         StoreUnreachable: the database did not answer.
         InputError: the database's driver is not installed, or the file is no database.
     """
     with speaking_to(url):
-        try:
-            storage = QuickStorage(url.render_as_string(hide_password=False), engine_kwargs=engine_options(url))
-        except RuntimeError as error:  # so Optuna calls tables of another version
-            raise InputError(
-                f"the store {named(url)}: Optuna's own tables are of another version than this Optuna's: "
-                "hpsearch store upgrade brings older ones up to date"
-            ) from error
+        storage = QuickStorage(
+            url.render_as_string(hide_password=False), engine_kwargs=engine_options(url), skip_compatibility_check=True
+        )
     if url.get_backend_name() == "sqlite":
         _make_sqlite_safe(storage.engine)
     set_deadlines(storage.engine)

@@ -16,7 +16,7 @@ from hpsearch.errors import InputError
 from hpsearch.store.deadlines import connect_arguments, set_deadlines
 from hpsearch.store.engine import reaching
 from hpsearch.store.network import refuse_network_file
-from hpsearch.store.versions import OURS, TableVersion, version_of_ours
+from hpsearch.store.versions import OURS, TableVersion, version_of_optuna, version_of_ours
 
 _LOCK_NUMBER = 0x68707365  # "hpse"
 
@@ -36,12 +36,20 @@ def upgrade(engine: Engine) -> TableVersion:
     if found.is_newest:
         return found
     if found.found is not None and not found.is_known:
-        raise InputError(f"the store {found.mismatch}")
+        raise InputError(f"the store {found.mismatch}: {found.mend}")
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return found
+
+
+def refuse_another_optuna(engine: Engine) -> None:
+    """Raises InputError where Optuna's own tables are not of this Optuna's version."""
+    with engine.connect() as connection:
+        found = version_of_optuna(connection)
+    if found.mismatch:
+        raise InputError(f"the store {found.mismatch}: {found.mend}")
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL
@@ -30,17 +32,12 @@ def open_to_read(url: URL) -> QuickStorage:
         NoStoreYet: there is none, or no table of ours in it.
         InputError: its tables are older or newer than this hpsearch, or its driver is missing.
     """
-    options = engine_options(url)
-    if url.get_backend_name() == "sqlite":
-        refuse_network_file(url)
-        options = {"creator": _opener(url)}
+    options = _options(url)
+    with reading(url) as engine, engine.connect() as connection:
+        for version in (version_of_ours(connection), version_of_optuna(connection)):
+            if version.mismatch:
+                raise InputError(f"the store {named(url)} {version.mismatch}: {version.mend}")
     with speaking_to(url):
-        engine = create_engine(url, **options)
-        try:
-            _only_read(engine)
-            _check(engine, url)
-        finally:
-            engine.dispose()
         storage = QuickStorage(
             url.render_as_string(hide_password=False),
             engine_kwargs=options,
@@ -50,6 +47,36 @@ def open_to_read(url: URL) -> QuickStorage:
     storage.engine.dispose()
     _only_read(storage.engine)
     return storage
+
+
+@contextmanager
+def reading(url: URL) -> Iterator[Engine]:
+    """An engine that can't write, on a store that has all tables, of whatever version.
+
+    Raises as `open_to_read` does.
+    """
+    options = _options(url)
+    with speaking_to(url):
+        engine = create_engine(url, **options)
+        _only_read(engine)
+        try:
+            with engine.connect() as connection:
+                if not set(inspect(connection).get_table_names()) >= _TABLES:
+                    raise nothing_yet(url)
+            yield engine
+        finally:
+            engine.dispose()
+
+
+_TABLES = {VERSION_TABLE, "hpsearch_studies", "version_info", "alembic_version"}
+"""Without them Optuna's storage would write when it is opened."""
+
+
+def _options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() != "sqlite":
+        return engine_options(url)
+    refuse_network_file(url)
+    return {"creator": _opener(url)}
 
 
 def _opener(url: URL) -> Callable[[], sqlite3.Connection]:
@@ -85,17 +112,6 @@ def _only_read(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
-
-
-def _check(engine: Engine, url: URL) -> None:
-    """Before Optuna's storage looks: it would write what it does not find."""
-    with engine.connect() as connection:
-        there = set(inspect(connection).get_table_names())
-        if not {VERSION_TABLE, "hpsearch_studies", "version_info", "alembic_version"} <= there:
-            raise nothing_yet(url)
-        for version in (version_of_ours(connection), version_of_optuna(connection)):
-            if version.mismatch:
-                raise InputError(f"the store {named(url)}: {version.mismatch}")
 
 
 def nothing_yet(url: URL) -> NoStoreYet:

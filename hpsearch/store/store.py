@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.store.engine import named, open_optuna_storage, reaching
 from hpsearch.store.leases import Leases
-from hpsearch.store.migrate import exclusively, upgrade
+from hpsearch.store.migrate import exclusively, refuse_another_optuna, upgrade
 from hpsearch.store.orders import StudyOrders
 from hpsearch.store.reading import open_to_read
 from hpsearch.store.studies import Studies
@@ -41,6 +41,7 @@ class Store:
             storage = open_optuna_storage(self.url)
             try:
                 with self.reaching():
+                    refuse_another_optuna(storage.engine)
                     upgrade(storage.engine)
             except BaseException:
                 storage.remove_session()

@@ -29,17 +29,17 @@ class TableVersion:
         return self.found == self.newest
 
     @property
-    def is_older(self) -> bool:
-        return self.is_known and not self.is_newest
-
-    @property
     def mismatch(self) -> str | None:
-        """Why this installation can't read the tables, and what to do; a clause."""
+        """Why this installation can't read the tables; a clause that follows the store's name."""
         if self.is_newest:
             return None
         if self.is_known:
-            return f"{self.whose}'s tables are at {self.found}, older than {self.newest}: hpsearch store upgrade"
-        return f"was made by a newer {self.whose} (its tables are at {self.found}): update {self.whose}"
+            return f"has tables of an older {self.whose} ({self.found}, not {self.newest})"
+        return f"was made by a newer {self.whose} (its tables are at {self.found})"
+
+    @property
+    def mend(self) -> str:
+        return "hpsearch store upgrade" if self.is_known else f"update {self.whose}"
 
 
 def version_of_ours(connection: Connection) -> TableVersion:

@@ -58,6 +58,7 @@ SURFACE: dict[str, set[str]] = {
         "--force",
         "--store",
     },
+    "store": set(),
     "report": {"STUDY", "--run", "-o", "--output", "--store"},
 }
 """Every verb with its arguments and flags. A change here is a change for everyone who has a script."""
