@@ -38,7 +38,7 @@ def dashboard(
     store: StoreOption = None,
 ) -> None:
     """Open optuna-dashboard on the store, and TensorBoard on the final runs."""
-    from hpsearch.store.engine import open_to_look_on
+    from hpsearch.store.reading import open_to_read
     from hpsearch.watch.console import open_console
     from hpsearch.watch.dashboard import make_dashboard
     from hpsearch.watch.door.addresses import Hosts, find_address
@@ -53,7 +53,7 @@ def dashboard(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill`, systemd and Docker send
     with open_store(store) as opened, Server(address) as server:
         _draw(console, opened, storage)
-        optuna = opened.optuna if allow_changes else open_to_look_on(opened.url)
+        optuna = opened.optuna if allow_changes else open_to_read(opened.url)
         inside = make_dashboard(optuna, storage.artifacts, storage.runs)
         server.set_app(Door(inside, hosts, Login(secret, port) if secret else None, allow_changes))
         _say_where(console, address, allow_changes)

@@ -162,38 +162,3 @@ def database_now(connection: Connection) -> float:
         "mysql": lambda: literal_column("UNIX_TIMESTAMP(NOW(6))"),
     }
     return float(connection.execute(select(expressions[connection.dialect.name]())).scalar_one())
-
-
-_READ_ONLY = {
-    "sqlite": "PRAGMA query_only = 1",
-    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-    "mysql": "SET SESSION TRANSACTION READ ONLY",
-}
-
-
-def open_to_look_on(url: URL) -> RDBStorage:
-    """Optuna's storage of a store that is open already, on connections whose writes the database refuses.
-
-    Looking on takes no lock on SQLite: a transaction begins plainly and sees the database as it is then.
-    """
-    with reaching(url):
-        plain_url = url.render_as_string(hide_password=False)
-        storage = RDBStorage(plain_url, engine_kwargs=_engine_options(url), skip_table_creation=True)
-    engine = storage.engine
-    engine.dispose()
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute(_READ_ONLY[engine.dialect.name])
-        cursor.close()
-        connection.commit()  # PostgreSQL forgets a setting whose transaction does not end well
-        if engine.dialect.name == "sqlite":
-            connection.isolation_level = None  # as in _make_sqlite_safe
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN")
-
-    return storage

@@ -71,6 +71,7 @@ def exclusively(url: URL) -> Iterator[None]:
         "mysql": (f"SELECT GET_LOCK('{_LOCK_NUMBER}', 60)", f"SELECT RELEASE_LOCK('{_LOCK_NUMBER}')"),
     }[url.get_backend_name()]
     with _connected(url) as engine, engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # an idle transaction is ended
         connection.execute(text(take))
         yield
         connection.execute(text(give))

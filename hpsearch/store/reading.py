@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL
 
 from hpsearch.errors import InputError, NoStoreYet
+from hpsearch.store.deadlines import set_deadlines
 from hpsearch.store.engine import BUSY_TIMEOUT_S, engine_options, named, speaking_to
 from hpsearch.store.network import refuse_network_file
 from hpsearch.store.trials import QuickStorage
@@ -45,6 +46,7 @@ def open_to_read(url: URL) -> QuickStorage:
             skip_compatibility_check=True,
         )
     storage.engine.dispose()
+    set_deadlines(storage.engine)
     _only_read(storage.engine)
     return storage
 

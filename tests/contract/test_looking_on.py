@@ -13,7 +13,8 @@ from optuna.study import StudyDirection
 
 from hpsearch.search import Search
 from hpsearch.store import Store
-from hpsearch.store.engine import open_to_look_on, parse_url
+from hpsearch.store.engine import parse_url
+from hpsearch.store.reading import open_to_read
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def search(store: Store) -> Search:
 @pytest.fixture
 def looking_on(search: Search, store_url: str) -> Iterator[RDBStorage]:
     del search
-    storage = open_to_look_on(parse_url(store_url, from_argv=False))
+    storage = open_to_read(parse_url(store_url, from_argv=False))
     yield storage
     storage.remove_session()
     storage.engine.dispose()

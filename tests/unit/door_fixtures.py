@@ -17,7 +17,8 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from hpsearch.store import Store
-from hpsearch.store.engine import open_to_look_on, parse_url
+from hpsearch.store.engine import parse_url
+from hpsearch.store.reading import open_to_read
 from hpsearch.watch.dashboard import make_dashboard
 from hpsearch.watch.door.addresses import Hosts, find_address
 from hpsearch.watch.door.door import Door
@@ -96,7 +97,7 @@ def serving(
 ) -> Iterator[Served]:
     """The parts that `hpsearch dashboard` puts together, on a free port."""
     address = find_address("127.0.0.1", 0)
-    read_only = open_to_look_on(store.url)
+    read_only = open_to_read(store.url)
     with Server(address) as server:
         port = server.server_port
         inside = make_dashboard(store.optuna if allow_changes else read_only, folder / "artifacts", folder / "runs")
