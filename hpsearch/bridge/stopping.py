@@ -1,18 +1,24 @@
-"""Being asked to stop. Signal handlers set a flag and nothing else: they run between any two instructions."""
+"""Being asked to stop. Signal handlers set a flag and little else: they run between any two instructions."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+_SHOW_CURSOR = "\x1b[?25h"
 
 
 class StopFlag:
-    """Once asked, a worker saves a checkpoint and leaves; asked again, it leaves at once."""
+    """Once asked, a worker saves a checkpoint and leaves; asked again, it leaves without; a third time, at once."""
 
     def __init__(self) -> None:
         self._count = 0
+        self._patience = 2
         self._event = threading.Event()
         self._parent = os.getppid()
         self._watches_parent = False
@@ -26,6 +32,24 @@ class StopFlag:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.ask()
+        if self._count > self._patience:
+            self._leave()
+
+    @staticmethod
+    def _leave() -> None:
+        """Trainers notice that their worker is gone; leases are taken over."""
+        if sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
+        os._exit(130)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Within this there is nothing to save: the second time is the last."""
+        self._patience = 1
+        try:
+            yield
+        finally:
+            self._patience = 2
 
     def ask(self) -> None:
         self._count += 1

@@ -68,8 +68,13 @@ class TrainerProcess:
     """`python -m hpsearch.train`, with a pair of pipes of its own for the protocol."""
 
     def __init__(
-        self, log: Path, extra_environment: dict[str, str] | None = None, module: str = "hpsearch.train"
+        self,
+        log: Path,
+        extra_environment: dict[str, str] | None = None,
+        keeps_open: tuple[int, ...] = (),
+        module: str = "hpsearch.train",
     ) -> None:
+        """`keeps_open` are file descriptors that it inherits: what they lock stays locked until it is dead, too."""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._logs = [_Log.from_now_on(log)]
         commands_in, commands_out = os.pipe()
@@ -78,7 +83,7 @@ class TrainerProcess:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, str(commands_in), str(events_out)],
-                pass_fds=(commands_in, events_out),
+                pass_fds=(commands_in, events_out, *keeps_open),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -10,15 +10,20 @@ from hpsearch.cli import (
     best,
     compare,
     dashboard,
+    delete,
     doctor,
     evaluate,
     export,
     new,
+    pause,
     predict,
     report,
+    resume,
+    retry,
     run,
     show,
     status,
+    stop,
     store,
     train,
     worker,
@@ -42,6 +47,11 @@ app.command("show")(show.show)
 app.command("run")(run.run)
 app.command("worker")(worker.worker)
 app.command("status")(status.status)
+app.command("stop")(stop.stop)
+app.command("pause")(pause.pause)
+app.command("resume")(resume.resume)
+app.command("retry")(retry.retry)
+app.command("delete")(delete.delete)
 app.command("dashboard")(dashboard.dashboard)
 app.command("best")(best.best)
 app.command("train")(train.train)

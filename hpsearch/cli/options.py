@@ -15,18 +15,26 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy.engine import URL
 
+    from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import StartTrainer
     from hpsearch.folders import StorageFolder
     from hpsearch.jobs import Tell
     from hpsearch.store import Store, StoredStudy
 
 StudyFileArgument = Annotated[Path, typer.Argument(help="a study file", show_default=False)]
+StudyArgument = Annotated[str, typer.Argument(help="a study's name", show_default=False)]
 StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
         help="database URL, without a password; default: $HPSEARCH_STORE, or SQLite in ./storage",
         show_default=False,
+    ),
+]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--wait-for-store", metavar="MINUTES", min=0, help="how long an outage of the store may last before it gives up"
     ),
 ]
 SetOption = Annotated[
@@ -97,12 +105,29 @@ def names_of(option: str, value: str | None, known: Sequence[str]) -> Any:
     return names
 
 
-def trainer_starter(name: str) -> StartTrainer:
+def trainer_starter(name: str, environment: dict[str, str] | None = None) -> StartTrainer:
     """Starts trainer processes whose own words go to a log of that name."""
     from hpsearch.bridge.trainer_process import TrainerProcess
 
     log = storage_folder().trainer_log(name)
-    return lambda: TrainerProcess(log)
+    return lambda: TrainerProcess(log, environment)
+
+
+def inspector() -> StartTrainer:
+    """Starts the trainers that look at rows and bases, on the CPU: devices belong to workers."""
+    return trainer_starter("inspection", {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def stoppable(tell: Tell, stop: StopFlag) -> Tell:
+    """Raises Interrupted as soon as a stop is asked for: preparation has nothing to save."""
+    from hpsearch.errors import Interrupted
+
+    def tell_or_stop(name: str, done: int, total: int) -> None:
+        if stop.requested:
+            raise Interrupted("stopped while the study was prepared; the same command begins again")
+        tell(name, done, total)
+
+    return tell_or_stop
 
 
 _SECONDS_BETWEEN_LINES = 10.0

@@ -10,36 +10,38 @@ from hpsearch.cli.options import (
     SetOption,
     StoreOption,
     StudyFileArgument,
+    WaitOption,
     find_study,
+    inspector,
     open_store,
+    stoppable,
     storage_folder,
     telling,
-    trainer_starter,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hpsearch.bridge.stopping import StopFlag
-    from hpsearch.launch.local import WorkerJob
+    from hpsearch.launch.crew import Crew
     from hpsearch.search.view import StudyView
     from hpsearch.store import Store, StoredStudy
 
 _LOOK_EVERY_S = 0.5
-_MAX_RESTARTS = 3
 
 
 def run(
     study_file: StudyFileArgument,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="workers on this machine; default: one per GPU", show_default=False),
+        typer.Option(min=1, help="workers on this machine; default: one per free GPU", show_default=False),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="trials in all, instead of the file's", show_default=False)
     ] = None,
     store: StoreOption = None,
     set_: SetOption = None,
+    wait_for_store: WaitOption = 60.0,
 ) -> None:
     """Search: create the study or resume it, and work until all of its trials are done."""
     from hpsearch.spec import load_study
@@ -48,22 +50,45 @@ def run(
     file = load_study(study_file, overrides)  # a mistake in it is told before the libraries are loaded
 
     from hpsearch.bridge.stopping import StopFlag
-    from hpsearch.launch.local import default_num_workers
     from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
+    from hpsearch.worker.patience import patiently
 
     console = open_console()
-    storage = storage_folder()
-    with open_store(store) as opened:
-        with telling(console) as tell:
-            study = open_study(file, opened, storage, trainer_starter("inspection"), tell, joins=False)
-        stored = find_study(opened, study.spec.study)
+    storage, limit_s = storage_folder(), 60 * wait_for_store
+    stop = StopFlag()
+    stop.install(watch_parent=False)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    with stop.preparing(), telling(console) as tell:
+        opened = patiently(lambda: open_store(store), limit_s, stop, say)
+        study = patiently(
+            lambda: open_study(file, opened, storage, inspector(), stoppable(tell, stop), joins=False),
+            limit_s,
+            stop,
+            say,
+        )
+    with opened:
+        stored = patiently(lambda: find_study(opened, study.spec.study), limit_s, stop, say)
         _introduce(console, opened, stored)
+        _refuse_paused(stored)
         arguments = [str(study_file), *(part for override in overrides for part in ("--set", override))]
-        stop = StopFlag()
-        stop.install(watch_parent=False)
-        _work(console, opened, stored, arguments, workers or default_num_workers(), stop)
-        _conclude(console, opened, stored, stop)
+        arguments += ["--wait-for-store", str(wait_for_store)]
+        view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
+        if not view.is_finished:
+            crew = _start_crew(console, opened, arguments, workers)
+            _work(console, opened, stored, crew, stop)
+            view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
+            _refuse_failures(view, crew, stop)
+        _conclude(console, opened, view, stop)
+
+
+def _read(store: Store, stored: StoredStudy) -> StudyView:
+    from hpsearch.search.view import read_view
+
+    return read_view(store, stored)
 
 
 def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
@@ -82,69 +107,70 @@ def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
         console.print(f"  {line}", soft_wrap=True)
 
 
-def _work(
-    console: Console,
-    store: Store,
-    stored: StoredStudy,
-    arguments: list[str],
-    num_workers: int,
-    stop: StopFlag,
-) -> None:
-    """Keeps workers running until the study is finished; a worker that dies is replaced.
-
-    An outage of the store is theirs to survive: nobody stops them for it.
-    """
+def _refuse_paused(stored: StoredStudy) -> None:
     from hpsearch.errors import HpsearchError
-    from hpsearch.launch.local import start_worker
-    from hpsearch.search.view import read_view
-    from hpsearch.watch.live import Follower
 
-    def read() -> StudyView:
-        return read_view(store, stored)
+    if stored.paused is not None:
+        raise HpsearchError(
+            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
+        )
 
-    if read().is_finished:
-        return
+
+def _start_crew(console: Console, store: Store, arguments: list[str], num_workers: int | None) -> Crew:
+    from hpsearch.launch.crew import Crew
+    from hpsearch.launch.local import WorkerJob, default_num_workers, start_worker
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    number = num_workers or default_num_workers(lambda line: say(f"  {line}"))
     folder = storage_folder().path
 
     def start(index: int) -> WorkerJob:
-        return start_worker(index, num_workers, arguments, store.url, folder)
+        return start_worker(index, number, arguments, store.url, folder)
 
-    jobs = [start(index) for index in range(num_workers)]
-    restarts_left = _MAX_RESTARTS * num_workers
+    return Crew(start, number, say)
+
+
+def _work(console: Console, store: Store, stored: StoredStudy, crew: Crew, stop: StopFlag) -> None:
+    """Until no worker is left. An outage of the store is theirs to survive: nobody stops them for it."""
+    from hpsearch.watch.live import Follower
+
     asked = 0
     try:
         with Follower(console) as follower:
-            while any(job.is_running or (job.has_failed and not stop.requested) for job in jobs):
-                follower.look(read)
+            while crew.works:
+                follower.look(lambda: _read(store, stored))
                 if stop.requested and asked < 1 + stop.urgent:
                     asked += 1
-                    _ask_to_stop(console, jobs)
-                for index, job in enumerate(jobs):
-                    if job.has_failed and not stop.requested:
-                        if not restarts_left:
-                            raise HpsearchError(f"workers keep failing: {job.last_line()}\nthe log is {job.log}")
-                        restarts_left -= 1
-                        console.print(f"worker {index} ended ({job.last_line()}); another one starts")
-                        jobs[index] = start(index)
+                    crew.stop()
+                    console.print("stopping: running trials are saved … (Ctrl-C again to stop at once)")
+                crew.look(stopping=stop.requested)
                 stop.wait(_LOOK_EVERY_S)
-            follower.look(read)
+            follower.look(lambda: _read(store, stored))
     finally:
-        for job in jobs:
-            job.stop()
+        crew.stop()
 
 
-def _ask_to_stop(console: Console, jobs: list[WorkerJob]) -> None:
-    for job in jobs:
-        job.stop()
-    console.print("stopping: running trials are saved … (Ctrl-C again to stop at once)")
+def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
+    """Raises HpsearchError where the workers ended before their time: with the reason and what to do."""
+    from hpsearch.errors import HpsearchError
+
+    _refuse_paused(view.study)
+    if view.is_finished or stop.requested or not crew.failures:
+        return
+    aside = [f"  {worker.device}: {worker.aside}" for worker in view.workers if worker.aside]
+    if aside:
+        told = "\n".join(["the devices here are set aside:", *dict.fromkeys(aside)])
+        raise HpsearchError(f"{told}\nmend them and give the same command again; no trial is lost")
+    job = crew.failures[-1]
+    raise HpsearchError(f"workers keep failing: {job.last_line()}\nthe log is {job.log}")
 
 
-def _conclude(console: Console, store: Store, stored: StoredStudy, stop: StopFlag) -> None:
-    from hpsearch.search.view import read_view
+def _conclude(console: Console, store: Store, view: StudyView, stop: StopFlag) -> None:
     from hpsearch.watch.closing import closing_words
     from hpsearch.watch.pictures import draw_study
 
-    view = read_view(store, stored)
     if not stop.requested:
         with telling(console) as tell:
             told = draw_study(store, view, storage_folder(), tell, lambda: stop.requested)

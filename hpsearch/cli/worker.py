@@ -3,39 +3,90 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import typer
 
-from hpsearch.cli.options import SetOption, StoreOption, StudyFileArgument, open_store, storage_folder
+from hpsearch.cli.options import (
+    SetOption,
+    StoreOption,
+    StudyFileArgument,
+    WaitOption,
+    inspector,
+    open_store,
+    stoppable,
+    storage_folder,
+    telling,
+)
+
+if TYPE_CHECKING:
+    from hpsearch.store import Store
 
 
-def worker(study_file: StudyFileArgument, store: StoreOption = None, set_: SetOption = None) -> None:
+def worker(
+    study_file: StudyFileArgument,
+    store: StoreOption = None,
+    set_: SetOption = None,
+    wait_for_store: WaitOption = 60.0,
+) -> None:
     """Join a study: run trials until it is finished, or until Ctrl-C or SIGTERM."""
     import logging
 
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import TrainerProcess
-    from hpsearch.cli.options import telling
     from hpsearch.launch.local import PARENT_VARIABLE
     from hpsearch.spec import load_study
     from hpsearch.store.workers import own_worker_id
     from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
-    from hpsearch.worker.endings import Step
+    from hpsearch.worker.devices import find_devices
+    from hpsearch.worker.endings import EXIT_CODES, Step
+    from hpsearch.worker.patience import patiently
+    from hpsearch.worker.take_device import take_device
     from hpsearch.worker.worker import Worker
 
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logging.getLogger("hpsearch").setLevel(logging.INFO)
+    log = logging.getLogger("hpsearch")
+    log.setLevel(logging.INFO)
     stop = StopFlag()
     stop.install(watch_parent=PARENT_VARIABLE in os.environ)
     file = load_study(study_file, set_)
-    storage = storage_folder()
-    worker_id = own_worker_id()
-    log = storage.trainer_log(worker_id.replace(":", "-"))
-    with open_store(store) as opened:
-        with telling(open_console()) as tell:
-            study = open_study(file, opened, storage, lambda: TrainerProcess(log), tell, joins=True)
-        step = Worker(study, opened, worker_id, lambda: TrainerProcess(log), stop).run()
-    logging.getLogger("hpsearch").info("%s", step.value)
-    if step is Step.STOPPED and PARENT_VARIABLE not in os.environ:
-        raise typer.Exit(130)
+    storage, worker_id, limit_s = storage_folder(), own_worker_id(), 60 * wait_for_store
+    trainer_log = storage.trainer_log(worker_id.replace(":", "-"))
+    with stop.preparing(), telling(open_console()) as tell:
+        opened = patiently(lambda: open_store(store), limit_s, stop, log.warning)
+        study = patiently(
+            lambda: open_study(file, opened, storage, inspector(), stoppable(tell, stop), joins=True),
+            limit_s,
+            stop,
+            log.warning,
+        )
+    with opened:
+        device = take_device(find_devices, stop, log.info, is_over=lambda: _is_over(opened, study.study_id))
+        if device is None:
+            raise typer.Exit(130 if stop.requested and PARENT_VARIABLE not in os.environ else 0)
+        step = Worker(
+            study,
+            opened,
+            worker_id,
+            lambda: TrainerProcess(trainer_log, device.environment, device.file_descriptors),
+            stop,
+            wait_limit_s=limit_s,
+            device_uuid=device.device.uuid,
+        ).run()
+    log.info("%s", step.value)
+    is_asked_by_run = step is Step.STOPPED and PARENT_VARIABLE in os.environ
+    code = 0 if is_asked_by_run else EXIT_CODES[step]
+    if code:
+        raise typer.Exit(code)
+
+
+def _is_over(store: Store, study_id: int) -> bool:
+    """Whether nothing is left to wait for a device for. An outage is none of it."""
+    from hpsearch.errors import StoreUnreachable
+
+    try:
+        with store.reaching():
+            return store.leases.slots(study_id).all_finished or store.studies.why_paused(study_id) is not None
+    except StoreUnreachable:
+        return False

@@ -36,8 +36,12 @@ class WorkerJob:
         return self.process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        return self.process.poll()
+
+    @property
     def has_failed(self) -> bool:
-        return self.process.poll() not in (None, 0)
+        return self.exit_code not in (None, 0)
 
     def stop(self) -> None:
         """Asks it to save a checkpoint and leave."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.history import kept_reports
+from hpsearch.search.usage import Usage, reached
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.leases import Slots
 from hpsearch.store.workers import SECONDS_UNTIL_SILENT
@@ -77,6 +79,16 @@ class StudyView:
     @property
     def is_finished(self) -> bool:
         return self.slots.all_finished
+
+    @property
+    def usage(self) -> Usage:
+        return Usage.of(self.workers)
+
+    @property
+    def reached_limit(self) -> str | None:
+        """Why no more trials begin, though there are more to come; None: they do."""
+        limits = self.study.spec.searched.limits
+        return None if self.is_finished else reached(limits, self.usage, datetime.now(UTC))
 
     def seconds_left(self) -> float | None:
         """An estimate from the trials so far; None before the first one has ended."""

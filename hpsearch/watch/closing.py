@@ -18,6 +18,11 @@ def closing_words(view: StudyView) -> str:
     tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
     if not view.is_finished:
         done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
+        if limit := view.reached_limit:
+            used = told_usage(view)
+            return (
+                f"{name} has come to its limit: {limit}. {done}{f', {used}' if used else ''}. A higher one continues."
+            )
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
     if view.best is None and "complete" in counts:
         return (
@@ -31,6 +36,22 @@ def closing_words(view: StudyView) -> str:
             f"hpsearch status shows why each one ended; the traces are in the dashboard."
         )
     return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view)])
+
+
+def told_usage(view: StudyView) -> str:
+    """What the study has used besides trials and what is left of it; nothing where it has no limits."""
+    limits, usage = view.study.spec.searched.limits, view.usage
+    told = []
+    for used, limit, unit in (
+        (usage.hours, limits.hours, "hours"),
+        (usage.device_hours, limits.device_hours, "device-hours"),
+        (usage.cost(limits), limits.cost, "of its price"),
+    ):
+        if used is not None and limit is not None:
+            told.append(f"{used:.2f} of {limit:g} {unit} used, {max(0.0, limit - used):.2f} left")
+    if limits.until is not None:
+        told.append(f"until {limits.until:%Y-%m-%d %H:%M}")
+    return "; ".join(told)
 
 
 def _found(view: StudyView, tally: str) -> str:

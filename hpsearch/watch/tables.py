@@ -14,6 +14,7 @@ from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
+from hpsearch.watch.closing import told_usage
 from hpsearch.watch.words import told_loss, told_objective, told_params, told_time, told_value
 
 _COLOURS = {
@@ -31,10 +32,23 @@ _SHOWN_TRIALS = 24
 
 def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
     """One study: a bar, its trials (the latest, the best one always), and its workers."""
-    parts: list[RenderableType] = [headline(view), trials_table(view, rows)]
+    parts: list[RenderableType] = [headline(view), *_standing(view), trials_table(view, rows)]
     if view.live_workers:
         parts += [Text(), workers_table(view.live_workers)]
     return Group(*parts)
+
+
+def _standing(view: StudyView) -> list[RenderableType]:
+    """Whatever a person should know before they look at trials."""
+    lines: list[RenderableType] = []
+    if view.study.paused is not None:
+        lines.append(Text(f"paused: {view.study.paused}; hpsearch resume {view.study.name} goes on", style="yellow"))
+    if view.reached_limit:
+        lines.append(Text(f"no more trials begin: {view.reached_limit}", style="yellow"))
+    elif used := told_usage(view):
+        lines.append(Text(used))
+    aside = {f"{worker.device} is set aside: {worker.aside}" for worker in view.workers if worker.aside}
+    return [*lines, *(Text(line, style="red") for line in sorted(aside))]
 
 
 def headline(view: StudyView) -> RenderableType:

@@ -33,6 +33,17 @@ class Step(Enum):
     SET_ASIDE = "the device is set aside"
 
 
+NO_MORE_TRIALS = 3
+EXIT_CODES = {
+    Step.FINISHED: 0,
+    Step.LIMIT: 0,
+    Step.STOPPED: 130,
+    Step.PAUSED: NO_MORE_TRIALS,
+    Step.SET_ASIDE: NO_MORE_TRIALS,
+}
+"""Of a worker's process. NO_MORE_TRIALS: nobody need take its place before a person has looked."""
+
+
 class Endings:
     def __init__(self, study: OpenStudy, store: Store, search: Search, relay: Relay, worker_id: str) -> None:
         self._study = study
@@ -54,7 +65,8 @@ class Endings:
         self._relay.ask(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
         self._relay.ask(lambda: self._search.tell(trial, result))
         self._relay.ask(lambda: self._store.leases.close(trial.lease))
-        self._study.storage.trial(self._study.uid, trial.number).drop_checkpoints()
+        if result.outcome is not Outcome.FAILED:  # `hpsearch retry` goes on from there
+            self._study.storage.trial(self._study.uid, trial.number).drop_checkpoints()
         loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
         reason = f": {result.reason}" if result.reason else ""
         log.info("trial %d is %s%s%s", trial.number, result.outcome, loss, reason)

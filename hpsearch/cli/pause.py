@@ -1,0 +1,21 @@
+"""`hpsearch pause`: no trial of a study begins until `hpsearch resume`."""
+
+from __future__ import annotations
+
+from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+
+
+def pause(study: StudyArgument, store: StoreOption = None) -> None:
+    """Let running trials end, and begin no other until resume; the workers leave."""
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    with open_store(store) as opened:
+        found = find_study(opened, study)
+        with opened.reaching():
+            is_new = opened.orders.pause(found.study_id, "a person said so, with hpsearch pause")
+    if not is_new:
+        console.print(f"{study} is paused already: {found.paused}", soft_wrap=True)
+        return
+    console.print(f"{study} is paused: workers end the trials that they run, then they leave", soft_wrap=True)
+    console.print(f"hpsearch resume {study} lets trials begin again", soft_wrap=True)

@@ -1,0 +1,23 @@
+"""`hpsearch resume`: trials of a paused study begin again."""
+
+from __future__ import annotations
+
+from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+
+
+def resume(study: StudyArgument, store: StoreOption = None) -> None:
+    """Let trials of a paused study begin again."""
+    from hpsearch.search.view import read_view
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    with open_store(store) as opened:
+        found = find_study(opened, study)
+        num_failures = sum(trial.outcome == "failed" for trial in read_view(opened, found).trials)
+        with opened.reaching():
+            reason = opened.orders.resume(found.study_id, num_failures)
+    if reason is None:
+        console.print(f"{study} is not paused", soft_wrap=True)
+        return
+    console.print(f"{study} was paused: {reason}", soft_wrap=True)
+    console.print("trials may begin again; start workers with hpsearch run or hpsearch worker", soft_wrap=True)

@@ -1,0 +1,59 @@
+"""`hpsearch retry`: trials that failed are run again, under their own numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+
+if TYPE_CHECKING:
+    from hpsearch.search.view import StudyView, TrialView
+
+
+def retry(
+    study: StudyArgument,
+    trials: Annotated[
+        list[int] | None, typer.Argument(metavar="[TRIAL]...", help="their numbers; default: all that failed")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Give failed trials back to be run again, from their last checkpoint; a paused study goes on."""
+    from hpsearch.search.view import read_view
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    with open_store(store) as opened:
+        found = find_study(opened, study)
+        view = read_view(opened, found)
+        chosen = _chosen(view, trials)
+        with opened.reaching():
+            ids = [opened.optuna.get_trial_id_from_study_id_trial_number(found.study_id, t.number) for t in chosen]
+            opened.orders.reopen(found.study_id, ids)
+            left = sum(trial.outcome == "failed" for trial in view.trials) - len(chosen)
+            paused = opened.orders.resume(found.study_id, left)
+    if not chosen:
+        console.print(f"{study} has no trial that failed", soft_wrap=True)
+        return
+    numbers = ", ".join(str(trial.number) for trial in chosen)
+    console.print(f"given back to be run again: trial{'' if len(chosen) == 1 else 's'} {numbers}", soft_wrap=True)
+    if paused:
+        console.print(f"{study} was paused ({paused}); its trials may begin again", soft_wrap=True)
+    console.print("start workers with hpsearch run or hpsearch worker", soft_wrap=True)
+
+
+def _chosen(view: StudyView, numbers: list[int] | None) -> list[TrialView]:
+    """Raises InputError for a trial that there isn't, or that did not fail."""
+    from hpsearch.errors import InputError
+
+    failed = {trial.number: trial for trial in view.trials if trial.outcome == "failed" and "attempts" in trial.facts}
+    if not numbers:
+        return list(failed.values())
+    outcomes = {trial.number: trial.outcome for trial in view.trials}
+    for number in numbers:
+        if number not in failed:
+            what = f"is {outcomes[number]}" if number in outcomes else "does not exist"
+            known = f"those that failed: {', '.join(map(str, failed))}" if failed else "none failed"
+            raise InputError(f"trial {number} of {view.study.name} {what}; {known}")
+    return [failed[number] for number in dict.fromkeys(numbers)]

@@ -1,0 +1,32 @@
+"""`hpsearch stop`: every worker of a study, on whatever machine, saves its trial and leaves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+
+
+def stop(
+    study: StudyArgument,
+    now: Annotated[bool, typer.Option("--now", help="leave without saving: from the last checkpoint on")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Ask every worker of a study, here and elsewhere, to save its trial and leave."""
+    from hpsearch.search.view import read_view
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    with open_store(store) as opened:
+        found = find_study(opened, study)
+        num_workers = len(read_view(opened, found).live_workers)
+        with opened.reaching():
+            opened.orders.stop(found.study_id, now=now)
+    if not num_workers:
+        console.print(f"{study} has no worker now", soft_wrap=True)
+        return
+    workers = "1 worker is" if num_workers == 1 else f"{num_workers} workers are"
+    console.print(f"{workers} asked to {'leave at once' if now else 'save and leave'}", soft_wrap=True)
+    console.print(f"hpsearch status {study} shows who is still there; no trial is lost", soft_wrap=True)

@@ -1,0 +1,82 @@
+"""The crew: the workers of one `hpsearch run`, kept at their number. One that fails is replaced, later each time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpsearch.launch.local import WorkerJob
+from hpsearch.worker.endings import NO_MORE_TRIALS
+
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 120.0
+_QUIET_S = 600.0
+"""A worker that lived for so long is forgiven what came before."""
+MAX_FAILURES = 8
+"""In a row without such a time: then its place stays empty, and the others go on."""
+
+
+@dataclass
+class _Place:
+    """One worker's place: who has it now, and since when or until when nobody."""
+
+    job: WorkerJob
+    started_at: float
+    failures: int = 0
+    starts_at: float | None = None
+    is_left: bool = False
+
+
+class Crew:
+    """`start` starts the worker of a place; `say` tells a person what happens."""
+
+    def __init__(
+        self,
+        start: Callable[[int], WorkerJob],
+        num_workers: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._start = start
+        self._say = say
+        self._clock = clock
+        self._places = [_Place(start(index), clock()) for index in range(num_workers)]
+
+    @property
+    def works(self) -> bool:
+        """Whether anyone works or is about to."""
+        return any(not place.is_left for place in self._places)
+
+    @property
+    def failures(self) -> list[WorkerJob]:
+        """The last workers of the places that were left because of failures."""
+        return [place.job for place in self._places if place.is_left and place.job.has_failed]
+
+    def look(self, *, stopping: bool) -> None:
+        """Replaces who failed, when it is time; `stopping`: nobody is replaced any more."""
+        for index, place in enumerate(self._places):
+            if place.is_left or place.job.is_running:
+                continue
+            if stopping or not place.job.has_failed or place.job.exit_code == NO_MORE_TRIALS:
+                place.is_left = True
+            elif place.starts_at is None:
+                self._note_failure(index, place)
+            elif self._clock() >= place.starts_at:
+                place.job, place.started_at, place.starts_at = self._start(index), self._clock(), None
+
+    def _note_failure(self, index: int, place: _Place) -> None:
+        is_quiet = self._clock() - place.started_at >= _QUIET_S
+        place.failures = 1 if is_quiet else place.failures + 1
+        told = f"worker {index} ended ({place.job.last_line()})"
+        if place.failures >= MAX_FAILURES:
+            place.is_left = True
+            self._say(f"{told}, {place.failures} times in a row: nobody takes its place. The log is {place.job.log}")
+            return
+        wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (place.failures - 1))
+        place.starts_at = self._clock() + wait_s
+        self._say(f"{told}; another one starts in {wait_s:g} s")
+
+    def stop(self) -> None:
+        for place in self._places:
+            place.job.stop()
