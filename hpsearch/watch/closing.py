@@ -20,9 +20,8 @@ def closing_words(view: StudyView) -> str:
         done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
         if limit := view.reached_limit:
             used = told_usage(view)
-            return (
-                f"{name} has come to its limit: {limit}. {done}{f', {used}' if used else ''}. A higher one continues."
-            )
+            told = f"{done}, {used}" if used else done
+            return f"{name} has come to its limit: {limit}. {told}. The same command continues it with a higher one."
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
     if view.best is None and "complete" in counts:
         return (

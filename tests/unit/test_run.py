@@ -18,8 +18,10 @@ from hpsearch.bridge.stopping import StopFlag
 from hpsearch.cli import run as run_verb
 from hpsearch.cli import train as train_verb
 from hpsearch.errors import HpsearchError
+from hpsearch.launch.crew import MAX_FAILURES, Crew
 from hpsearch.trial import Outcome
 from hpsearch.watch.console import open_console
+from hpsearch.worker.endings import NO_MORE_TRIALS
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.outage_fixtures import Outage, outage
 from tests.unit.picture_fixtures import undrawn
@@ -53,6 +55,10 @@ class Job:
         return self._look() is None
 
     @property
+    def exit_code(self) -> int | None:
+        return self._look()
+
+    @property
     def has_failed(self) -> bool:
         return self._look() not in (None, 0)
 
@@ -84,9 +90,9 @@ class Running:
     """`hpsearch run` at work on the demo, with jobs in place of worker processes."""
 
     demo: Demo
-    monkeypatch: pytest.MonkeyPatch
     console: Console = field(default_factory=lambda: open_console(file=io.StringIO(), width=200))
     stop: Watch = field(default_factory=Watch)
+    now: float = 0.0
 
     def work(self, *jobs: list[int | None], num_workers: int = 1) -> list[Job]:
         """Gives the jobs that were started; each takes the next list of exit codes."""
@@ -96,10 +102,16 @@ class Running:
             self.stop.jobs.append(Job(scripts.pop(0)))
             return self.stop.jobs[-1]
 
-        self.monkeypatch.setattr("hpsearch.launch.local.start_worker", start)
+        def clock() -> float:
+            """A minute goes by from look to look."""
+            self.now += 60
+            return self.now
+
         stored = self.demo.store.studies.find("demo")
         assert stored is not None
-        run_verb._work(self.console, self.demo.store, stored, ["study.yaml"], num_workers, self.stop)
+        crew = Crew(start, num_workers, self.console.print, clock)
+        run_verb._work(self.console, self.demo.store, stored, crew, self.stop)
+        run_verb._refuse_failures(self.demo.view, crew, self.stop)
         return self.stop.jobs
 
     @property
@@ -109,18 +121,13 @@ class Running:
 
 
 @pytest.fixture
-def running(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> Running:
-    return Running(demo, monkeypatch)
+def running(demo: Demo) -> Running:
+    return Running(demo)
 
 
 def test_run_waits_until_every_worker_has_ended(running: Running) -> None:
     jobs = running.work([None, 0], [None, None, None, 0], num_workers=2)
     assert [job.exit_codes for job in jobs] == [[0], [0]]
-
-
-def test_a_finished_study_starts_no_worker(running: Running) -> None:
-    running.demo.run(plays(steadily(1.0)))
-    assert running.work() == []
 
 
 def test_a_worker_that_dies_is_replaced_and_it_is_said_why(running: Running) -> None:
@@ -129,11 +136,28 @@ def test_a_worker_that_dies_is_replaced_and_it_is_said_why(running: Running) -> 
     assert "worker 0 ended (Bus error); another one starts" in running.said
 
 
-def test_workers_that_keep_dying_end_the_run_and_stop_the_others(running: Running) -> None:
+def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(running: Running) -> None:
     with pytest.raises(HpsearchError, match=r"workers keep failing: Bus error\nthe log is worker.txt"):
-        running.work([None], *[[1]] * 7, num_workers=2)
-    assert len(running.stop.jobs) == 2 + 6
-    assert running.stop.jobs[0].stops == 1
+        running.work([*[None] * 60, 0], *[[1]] * MAX_FAILURES, num_workers=2)
+    assert len(running.stop.jobs) == 1 + MAX_FAILURES
+    assert running.stop.jobs[0].exit_codes == [0]
+    assert "8 times in a row: nobody takes its place" in running.said
+
+
+def test_a_worker_whose_device_is_set_aside_is_not_replaced(running: Running) -> None:
+    store, study_id = running.demo.store, running.demo.study.study_id
+    for name in ("host:1:1.00", "host:2:1.00"):
+        store.workers.register(name, study_id, "a GPU")
+    assert not store.workers.set_aside("host:1:1.00", "no space left")
+    with pytest.raises(HpsearchError, match=r"the devices here are set aside:\n  a GPU: no space left\nmend them"):
+        running.work([None, NO_MORE_TRIALS])
+    assert len(running.stop.jobs) == 1
+
+
+def test_a_paused_study_ends_the_run_with_the_reason_and_what_to_do(running: Running) -> None:
+    running.demo.store.orders.pause(running.demo.study.study_id, "every device is set aside")
+    with pytest.raises(HpsearchError, match=r"study demo is paused: every device is set aside\nhpsearch resume demo"):
+        running.work([None, NO_MORE_TRIALS])
 
 
 def test_a_stop_is_passed_on_once_and_an_urgent_one_twice(running: Running) -> None:
