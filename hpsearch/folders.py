@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
-from uuid import uuid4
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from hpsearch.errors import UnreadableFile
+from hpsearch.files import draft_of, read_file, read_json, read_lines, write_text
 from hpsearch.jobs import JOB, Job, JobFailure
 from hpsearch.trial import HistoryPoint, Report, TrialResult
 
@@ -22,7 +20,8 @@ log = logging.getLogger("hpsearch.folders")
 
 _REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
-T = TypeVar("T")
+_TAIL_BYTES = 4096
+"""Holds the last line of a history and the one before it."""
 
 
 class JobFolder:
@@ -41,21 +40,17 @@ class JobFolder:
 
     def read_history(self) -> list[HistoryPoint]:
         """Every optimizer step in order; of a step that was done again after a kill, the last time."""
-        if not self.history.exists():
-            return []
-        points = read_file(self.history, _points)
+        points = read_lines(self.history, HistoryPoint)
         return [point for _, point in sorted({point.step: point for point in points}.items())]
 
     def last_step(self) -> int:
-        """The optimizer step that was done last, 0 before the first."""
-        history = self.read_history()
-        return history[-1].step if history else 0
+        """The optimizer step that was done last, 0 before the first; from the end of the history alone."""
+        points = read_lines(self.history, HistoryPoint, of_last_bytes=_TAIL_BYTES)
+        return points[-1].step if points else 0
 
     def read_journal(self) -> list[Report]:
         """Every report of the trial that this attempt knows: made by it, or before the checkpoint that it began at."""
-        if not self.journal.exists():
-            return []
-        return [Report.model_validate_json(line) for line in self.journal.read_text().splitlines()]
+        return read_lines(self.journal, Report)
 
     def result_if_whole(self) -> TrialResult | None:
         """A training's result; None where there is none, or none that this version can read."""
@@ -97,12 +92,6 @@ class JobFolder:
         name = f"stage-{position + 1}"
         return StageFolder(self.checkpoints / name, self.tensorboard / name)
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint, of the last stage that has one."""
-        stages = sorted(self.checkpoints.glob("stage-*"), key=_number)
-        found = [StageFolder(path, path).last_checkpoint() for path in (self.checkpoints, *stages)]
-        return next((path for path in reversed(found) if path), None)
-
 
 class TrialFolder:
     """A trial's attempts, each in a folder of its own: `attempt-1`, `attempt-2`, …
@@ -132,12 +121,12 @@ class TrialFolder:
 
     def before(self, number: int) -> list[JobFolder]:
         """The attempts before this one that there are, the latest first."""
-        found = [path for path in self.path.glob("attempt-*") if _number(path) < number]
-        return [JobFolder(path) for path in sorted(found, key=_number, reverse=True)]
+        found = [path for path in self.path.glob("attempt-*") if number_of(path) < number]
+        return [JobFolder(path) for path in sorted(found, key=number_of, reverse=True)]
 
     @property
     def last(self) -> JobFolder | None:
-        numbers = [_number(path) for path in self.path.glob("attempt-*")]
+        numbers = [number_of(path) for path in self.path.glob("attempt-*")]
         return self.attempt(max(numbers)) if numbers else None
 
 
@@ -153,68 +142,14 @@ class StageFolder:
     def finish(self, reports: list[Report]) -> None:
         write_text(self.done, _REPORTS.dump_json(reports).decode())
 
-    def reports(self) -> list[Report]:
-        """Of this stage and those before it."""
-        return read_file(self.done, _REPORTS.validate_json)
-
-    def last_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint (transformers writes trainer_state.json last)."""
-        found = [path.parent for path in self.path.glob("checkpoint-*/trainer_state.json")]
-        return max(found, key=_number, default=None)
+    def checkpoints(self) -> list[Path]:
+        """The newest first, whole or torn."""
+        found = [path for path in self.path.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+        return sorted(found, key=number_of, reverse=True)
 
 
-def _points(content: bytes) -> list[HistoryPoint]:
-    return [HistoryPoint.model_validate_json(line) for line in content.splitlines()]
-
-
-def _number(path: Path) -> int:
+def number_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replaces `file` at once: a reader sees the old text or the new, never half of it."""
-    draft = draft_of(file)
-    draft.write_text(text)
-    draft.replace(file)
-
-
-def draft_of(path: Path) -> Path:
-    """A name beside `path` that is nobody else's, also where machines or containers share a folder: their process
-    ids repeat."""
-    return path.with_name(f".{path.name}.{uuid4().hex}")
-
-
-def read_file(file: Path, parse: Callable[[bytes], T]) -> T:
-    """What `parse` makes of a file of ours. Raises UnreadableFile, whatever is wrong with it."""
-    try:
-        content = file.read_bytes()
-        return parse(content)
-    except ValidationError as error:
-        raise UnreadableFile(file, _first_mistake(error) if content else "it is empty") from None
-    except OSError as error:
-        raise UnreadableFile(file, error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:  # of `json`, which knows no limit of its own
-        raise UnreadableFile(file, str(error)) from None
-
-
-def _first_mistake(error: ValidationError) -> str:
-    """Without the value that was found: a file may hold what a message should not."""
-    first, *more = error.errors(include_url=False, include_input=False, include_context=False)
-    place = ".".join(map(str, first["loc"]))
-    words = f"{place}: {first['msg']}" if place else first["msg"]
-    return f"{words} (and {len(more)} more)" if more else words
-
-
-def read_json(file: Path) -> dict[str, object]:
-    """Raises UnreadableFile."""
-    return read_file(file, _json_object)
-
-
-def _json_object(content: bytes) -> dict[str, object]:
-    found = json.loads(content)
-    if not isinstance(found, dict):
-        raise ValueError(f"expected a JSON object, found {type(found).__name__}")
-    return found
 
 
 class StorageFolder:

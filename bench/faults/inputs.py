@@ -104,7 +104,6 @@ def folders(folder: Path) -> Case:
         (trial.config, trial.job),
         (trial.result, lambda: (trial.failure(), trial.read(TrialResult))),
         (trial.history, trial.read_history),
-        (stage.done, stage.reports),
     ]
     whole = [file.read_bytes() for file, _ in readers]
 

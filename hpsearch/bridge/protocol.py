@@ -59,7 +59,10 @@ class Phase(Record):
 
 
 class Began(Record):
-    """Training begins. `reports` were made before the checkpoint that it continues from; none: from the start."""
+    """Training begins, once in a job. `reports` were made before the checkpoint that it goes on from.
+
+    One that was made at the checkpoint's very step comes again, as Reported: its answer may never have been heard.
+    """
 
     kind: Literal["began"] = "began"
     reports: list[Report] = Field([])

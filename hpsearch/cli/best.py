@@ -24,7 +24,7 @@ def best(
 ) -> None:
     """The best parameters: a table, a complete file for the final training, or its shell command."""
     from hpsearch.errors import InputError
-    from hpsearch.folders import write_text
+    from hpsearch.files import write_text
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console

@@ -26,7 +26,7 @@ def new(
 ) -> None:
     """A study file out of a LLaMA-Factory or Axolotl YAML, with a search space around its values."""
     from hpsearch.errors import InputError
-    from hpsearch.folders import write_text
+    from hpsearch.files import write_text
     from hpsearch.spec.foreign import new_study
     from hpsearch.watch.console import open_console
 

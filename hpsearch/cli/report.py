@@ -29,7 +29,7 @@ def report(
 ) -> None:
     """The whole story in one HTML file: data, space, trials, final training, evaluation, answers right and wrong."""
     from hpsearch.errors import InputError
-    from hpsearch.folders import write_text
+    from hpsearch.files import write_text
     from hpsearch.results.best import as_yaml, choose
     from hpsearch.search.importance import importances
     from hpsearch.search.view import read_view

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.errors import FieldError
-from hpsearch.folders import draft_of
+from hpsearch.files import draft_of
 
 _KEY = "data.held_out"
 

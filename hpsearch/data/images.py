@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.folders import draft_of
+from hpsearch.files import draft_of
 from hpsearch.jobs import Tell
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source, open_source
 from hpsearch.data.split import SplitName, Splits, subset
-from hpsearch.folders import draft_of, read_json, write_text
+from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec, SplitByColumn
 

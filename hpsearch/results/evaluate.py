@@ -10,7 +10,8 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
 from hpsearch.errors import FieldError, InputError
-from hpsearch.folders import StorageFolder, read_file, write_text
+from hpsearch.files import read_file, write_text
+from hpsearch.folders import StorageFolder
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, Tell
 from hpsearch.metrics import most_frequent_answers
 from hpsearch.results.answers import answer_rows

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from hpsearch.errors import InputError
-from hpsearch.folders import draft_of, write_text
+from hpsearch.files import draft_of, write_text
 from hpsearch.jobs import ExportResult
 from hpsearch.results.final import RunFolder
 from hpsearch.trial import Record

@@ -8,13 +8,15 @@ from pathlib import Path
 from hpsearch.bridge.follow import Watcher, run_to_end
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer, one_trainer
+from hpsearch.checkpoints import last_checkpoint
 from hpsearch.data.divide import keep_held_out
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, write_prepared
 from hpsearch.data.source import local_source
 from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError, UnreadableFile, did_you_mean
-from hpsearch.folders import JobFolder, StorageFolder, read_file
+from hpsearch.files import read_file
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.study.configs import training_config
@@ -115,7 +117,7 @@ def train_final(
     if folder.config.exists():
         if not _same_run(folder, file):
             raise InputError(f"{folder.path} holds another run: choose another folder with --out, or --restart")
-        checkpoint = folder.last_checkpoint()
+        checkpoint = last_checkpoint(folder)
         if checkpoint and not resume:
             at = checkpoint.name.replace("checkpoint-", "step ")
             raise InputError(f"{folder.path} was interrupted at {at}: continue with --resume, or --restart")

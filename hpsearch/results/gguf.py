@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpsearch.errors import HpsearchError, InputError
-from hpsearch.folders import write_text
+from hpsearch.files import write_text
 from hpsearch.jobs import ExportResult, Tell
 from hpsearch.results.exports import Dtype, check_target, made_of, new_export, write_record
 from hpsearch.results.final import RunFolder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpsearch.errors import HpsearchError, InputError
-from hpsearch.folders import read_json, write_text
+from hpsearch.files import read_json, write_text
 from hpsearch.results.card import without_folders
 from hpsearch.results.exports import CARD, RECORD
 from hpsearch.results.final import RunFolder

@@ -13,7 +13,8 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, ensure_prepared, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, HpsearchError
-from hpsearch.folders import JobFolder, StorageFolder, write_text
+from hpsearch.files import write_text
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import ExportConfig, ExportResult, Tell
 from hpsearch.results.exports import CARD, Dtype, Made, check_target, export_in, made_of, new_export, write_record
 from hpsearch.results.final import RunFolder

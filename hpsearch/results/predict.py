@@ -12,7 +12,8 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
-from hpsearch.folders import JobFolder, StorageFolder, read_json, write_text
+from hpsearch.files import read_json, write_text
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import AnsweredRow, Cell, Tell
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.evaluate import check_prompts, job_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from hpsearch.folders import read_file, write_text
+from hpsearch.files import read_file, write_text
 from hpsearch.jobs import AnsweredRow
 from hpsearch.metrics import (
     class_scores,

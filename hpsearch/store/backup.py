@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from hpsearch.errors import HpsearchError, InputError
-from hpsearch.folders import draft_of
+from hpsearch.files import draft_of
 from hpsearch.store.engine import reaching, shown
 from hpsearch.store.network import refuse_network_file
 from hpsearch.store.reading import nothing_yet

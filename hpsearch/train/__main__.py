@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
 import sys
 import warnings
 
+_PR_SET_PDEATHSIG = 1
+
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle; it will ask for a checkpoint
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A terminal and a scheduler signal whole groups. They are the worker's to handle; it will ask for a checkpoint.
+        signal.signal(number, signal.SIG_IGN)
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own business with each other
     commands, events = (int(number) for number in sys.argv[1:3])
     gc.disable()  # a fifth of the time that the libraries take to load, and none of their objects are garbage
@@ -19,6 +25,18 @@ def main() -> None:
 
     gc.enable()
     serve(Channel(os.fdopen(commands, "rb"), os.fdopen(events, "wb")))
+
+
+def _die_with_parent() -> None:
+    """The kernel kills this process when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG).
+
+    A closed pipe says so too, but only to a process that still runs Python: one that hangs in a kernel or a library
+    would keep its device.
+    """
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -129,8 +129,8 @@ def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
     Raises:
         FieldError: no such base, or not one of this task.
     """
-    processor = load_processor(task, spec, tell)
     tell(f"loading {spec.base}", 0, 0)
+    processor = load_processor(task, spec, tell)
     dtype = compute_dtype(spec)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": spec.attention}
     if torch.cuda.is_available():

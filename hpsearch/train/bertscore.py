@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.errors import FieldError
-from hpsearch.folders import write_text
+from hpsearch.files import write_text
 from hpsearch.jobs import AnsweredRow
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 
-from hpsearch.folders import write_text
+from hpsearch.files import draft_of, sync, write_text
 from hpsearch.jobs import Tell
 from hpsearch.spec.model import ModelSpec
 from hpsearch.train.bases import find_base
@@ -28,6 +31,8 @@ _OWN_FILES = (
     "NOTICE*",
 )
 
+_PROBE_BYTES = 2**20
+
 
 def save_like_base(model: Any, processor: Any, spec: ModelSpec, folder: Path, tell: Tell) -> None:
     """Writes weights, config, and the base's own tokenizer, processor and generation files.
@@ -40,6 +45,26 @@ def save_like_base(model: Any, processor: Any, spec: ModelSpec, folder: Path, te
     for file in _own_files(spec, tell):
         shutil.copyfile(file, folder / file.name)
     _name_special_tokens(folder / "tokenizer_config.json")
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Lets a full disk, or one that is read-only, be the OSError that it is, whatever a library makes of it.
+
+    torch 2.15 says "unexpected pos 64 vs 0" (caffe2/serialize/inline_container.cc, https://github.com/pytorch/pytorch),
+    safetensors 0.8 raises an error of its own.
+    """
+    try:
+        yield
+    except (RuntimeError, SafetensorError):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = draft_of(folder / "probe")
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+            sync(probe)
+        finally:
+            probe.unlink(missing_ok=True)
+        raise
 
 
 def _own_files(spec: ModelSpec, tell: Tell) -> list[Path]:

@@ -33,6 +33,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
         cells = [cell for cell in config.cells if cell.model == kind]
         if not cells:
             continue
+        channel.tell(f"preparing the {kind} model", 0, 0)
         model = _tuned(base, skill, config.adapter) if kind == "tuned" else base.fresh_model()
         model.eval()
         for cell in cells:
@@ -45,6 +46,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
         for cell in config.cells:
             channel.tell(f"BERTScore of {cell.name}", 0, 0)
             add_bertscore(folder.answers(cell.name), config.bertscore_model)
+    channel.tell("measuring the references", 0, 0)
     return EvaluationResult(num_rows=len(rows), longer_than_limit=_num_too_long(encoder, rows, config))
 
 

@@ -30,6 +30,7 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
     try:
         for model in config.models:
             task = TASKS[config.task]
+            channel.tell(f"loading the processor of {model.base}", 0, 0)
             processor = load_processor(task, model, channel.tell)
             encoder = Encoder(processor, config.rows, has_images=task.has_images)
             for position, row in enumerate(rows):

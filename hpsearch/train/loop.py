@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +15,69 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import load_peft_weights, set_peft_model_state_dict
 
+from hpsearch.checkpoints import replace_folder, written_whole
+from hpsearch.files import draft_of
 from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.train.adapters import attach, parameter_counts, to_float32
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
+from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.memory import clear_traceback, give_back, host_rss_bytes
-from hpsearch.train.reporter import Reporter
+from hpsearch.train.reporter import Reporter, report_steps
+from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
 from hpsearch.train.trainer import Validation, make_trainer, planned_steps
-from hpsearch.trial import GIB, Outcome, TrialConfig, TrialResult
+from hpsearch.trial import GIB, Outcome, Report, TrialConfig, TrialResult
+
+
+class _Stopped(Exception):
+    """The worker asked to stop before the first step."""
 
 
 def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> TrialResult:
     """Trains as the config says. Whatever happens ends as a result; the ledger is closed on every path."""
     try:
+        _begin_phase(channel, f"preparing {config.model.base}")
         base = bases.get(TASKS[config.task], config.model)
         book.open(base)
         result = _train(config, folder, base, book, channel)
+    except _Stopped as stopped:
+        result = TrialResult(outcome=Outcome.STOPPED)
+        clear_traceback(stopped)
     except Exception as error:
         result = _failure(error)
         clear_traceback(error)
-        if not book.is_open:
-            return result
-    ledger = book.close()
-    if result.outcome is not Outcome.STOPPED and not config.is_final:
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return result.model_copy(update={"ledger": ledger})
+    result = result.model_copy(update={"reports": folder.read_journal()})
+    if not book.is_open:
+        return result
+    channel.tell("giving memory back", 0, 0)
+    return result.model_copy(update={"ledger": book.close()})
+
+
+def _begin_phase(channel: Channel, name: str) -> None:
+    channel.tell(name, 0, 0)
+    if channel.checkpoint_wanted:
+        raise _Stopped
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the stages of one run share."""
+
+    config: TrialConfig
+    folder: JobFolder
+    plan: Plan
+    model: Any
+    encoder: Encoder
+    validation: Validation
+    reporter: Reporter
 
 
 def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook, channel: Channel) -> TrialResult:
+    _begin_phase(channel, "attaching the adapter")
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
     set_seed(config.training.seed)
     task = TASKS[config.task]
@@ -55,22 +86,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     skill = task.skill(encoder, config.answers, train_rows)
     model = attach(base.fresh_model(), config.lora)
     skill.extend(model)
-
-    def save(to: Path) -> None:
-        model.save_pretrained(str(to))
-        skill.save(model, to)
-
     stages = task.stages(config, train_rows)
-    steps = planned_steps(stages, config)
-    reporter = Reporter(
-        channel,
-        config.objectives[0],
-        config.budget.reports,
-        sum(steps),
-        book.note_host,
-        (lambda: save(folder.adapter)) if config.is_final else None,
-        folder.history,
-    )
     validation = Validation(
         Dataset.load_from_disk(str(config.validation_rows)),
         config.training.evaluation_batch_size,
@@ -78,29 +94,19 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
         compute_dtype(config.model),
         [name for name in config.objectives if name != "loss"],
     )
+    steps, num_reports = planned_steps(stages, config), config.budget.reports
+    plan = Plan(steps, {number: step for step, number in report_steps(sum(steps), num_reports).items()})
+    save_best = (lambda: _save_best(model, skill, base.processor, folder.adapter)) if config.is_final else None
+    reporter = Reporter(channel, folder, config.objectives[0], num_reports, sum(steps), book.note_host, save_best)
+    _begin_phase(channel, "looking for a checkpoint")
+    start = find_start(folder, config.earlier, plan)
+    _begin_phase(channel, "training")
+    reporter.begin(list(start.reports))
     started = time.monotonic()
-    for position, stage in enumerate(stages):
-        place = folder.stage(position, len(stages))
-        end = sum(steps[: position + 1])
-        if place.done.exists():
-            reporter.begin_stage(end, place.reports())
-            continue
-        reporter.begin_stage(end - steps[position], reporter.reports)
-        before = folder.stage(position - 1, len(stages)) if position else None
-        _train_stage(config, stage, steps[position], model, encoder, place, before, validation, reporter)
-        may_go_on = reporter.outcome in (Outcome.COMPLETE, Outcome.STOPPED)
-        if len(stages) > 1 and reporter.step == end and may_go_on:
-            save(place.adapter)
-            place.finish(reporter.reports)
-        if reporter.outcome is not Outcome.COMPLETE:
-            break
-        give_back()  # trl leaves the trainer, and with it the optimizer's state, in a cycle
+    _train_stages(_Run(config, folder, plan, model, encoder, validation, reporter), stages, start)
     trainable, total = parameter_counts(model)
-    if config.is_final:
-        base.processor.save_pretrained(str(folder.adapter))
     return TrialResult(
         outcome=reporter.outcome,
-        reports=reporter.reports,
         train_seconds=time.monotonic() - started,
         num_steps=reporter.step,
         trainable_parameters=trainable,
@@ -109,29 +115,67 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     )
 
 
+def _train_stages(run: _Run, stages: list[Stage], start: Start) -> None:
+    reporter, steps = run.reporter, run.plan.stage_steps
+    reporter.begin_stage(start.step)
+    for position in range(start.stage, len(stages)):
+        place = run.plan.stage(run.folder, position)
+        reporter.begin_stage(sum(steps[:position]))
+        before = run.plan.stage(run.folder, position - 1) if position else None
+        checkpoint = start.checkpoint if position == start.stage else None
+        open_report = start.open_report if checkpoint else None
+        _train_stage(run, stages[position], steps[position], place, before, checkpoint, open_report)
+        if reporter.outcome is not Outcome.COMPLETE:
+            return
+        if len(stages) > 1:
+            with written_whole(place.adapter) as draft, disk_errors(draft):
+                run.model.save_pretrained(str(draft))
+                run.validation.skill.save(run.model, draft)
+            place.finish(reporter.reports)
+        give_back()  # trl leaves the trainer, and with it the optimizer's state, in a cycle
+
+
 def _train_stage(
-    config: TrialConfig,
+    run: _Run,
     stage: Stage,
     num_steps: int,
-    model: Any,
-    encoder: Encoder,
     place: StageFolder,
     before: StageFolder | None,
-    validation: Validation,
-    reporter: Reporter,
+    checkpoint: Path | None,
+    open_report: Report | None,
 ) -> None:
-    """Trains from the stage's last checkpoint, or else from where the stage `before` it ended."""
+    """Trains from the checkpoint, or else from where the stage `before` it ended."""
+    config, reporter = run.config, run.reporter
     if config.is_final:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.tensorboard)
-    trainer = make_trainer(model, encoder.processor, stage, num_steps, config, place.path, validation, reporter)
-    to_float32(model)  # making a trainer rounds the weights that it finds, so learned ones are loaded after it
+    processor = run.encoder.processor
+    trainer = make_trainer(run.model, processor, stage, num_steps, config, place.path, run.validation, reporter)
+    to_float32(run.model)  # making a trainer rounds the weights that it finds, so learned ones are loaded after it
     if before:
-        _take_over(model, validation.skill, before)
+        _take_over(run.model, run.validation.skill, before)
         set_seed(config.training.seed + reporter.step)  # or each stage would draw the same dropout masks
-    checkpoint = place.last_checkpoint()
-    if checkpoint:
-        validation.skill.load(model, checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None:
+        trainer.train()
+        return
+    trainer.resume(checkpoint)
+    is_due = reporter.resume(trainer.state.global_step)
+    if open_report:
+        reporter.ask_again(open_report, trainer.control)
+    elif is_due:
+        trainer.evaluate()
+    # Behind a checkpoint of the last step transformers (5.23) trains on to the epoch's next step.
+    if reporter.outcome is Outcome.COMPLETE and trainer.state.global_step < num_steps:
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def _save_best(model: Any, skill: Skill, processor: Any, adapter: Path) -> None:
+    """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
+    draft = draft_of(adapter)
+    with disk_errors(draft):
+        model.save_pretrained(str(draft))
+        skill.save(model, draft)
+        processor.save_pretrained(str(draft))
+    replace_folder(draft, adapter)
 
 
 def _take_over(model: Any, skill: Skill, before: StageFolder) -> None:

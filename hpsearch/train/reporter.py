@@ -1,20 +1,26 @@
-"""The callback that validates at the report steps and asks the worker whether to go on."""
+"""The callback that reports at the report steps, asks the worker whether to go on, and says when to save.
+
+a report    checkpoint ─► validation ─► journal ─► the worker is asked ─► on, or out
+a stop      looked at after each step, between validation batches and after each answer: out with a checkpoint
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hpsearch.bridge.protocol import Progress, Reported
+from hpsearch.bridge.protocol import Began, Progress, Reported
+from hpsearch.files import append_line, write_lines
+from hpsearch.folders import JobFolder
 from hpsearch.spec.evaluation import is_better
 from hpsearch.train.channel import Channel
 from hpsearch.trial import HistoryPoint, Outcome, Report
 
+SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _SECONDS_BETWEEN_PROGRESS = 0.3
 
 
@@ -27,57 +33,57 @@ def report_steps(num_steps: int, num_reports: int) -> dict[int, int]:
 
 
 class Reporter(TrainerCallback):
-    """Validates at the report steps, asks the worker whether to go on, and saves what must survive a kill.
-
-    It holds no trainer: a callback that did would keep the model alive in a cycle.
-    """
+    """It holds no trainer: a callback that did would keep the model alive in a cycle."""
 
     def __init__(
         self,
         channel: Channel,
+        folder: JobFolder,
         objective: str,
         num_reports: int,
         num_steps: int,
         note_host: Callable[[], None],
         save_best: Callable[[], None] | None,
-        history: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = channel
+        self._folder = folder
         self._objective = objective
         self._num_reports = num_reports
         self._num_steps = num_steps
-        self._steps = report_steps(self._num_steps, num_reports)
+        self._steps = report_steps(num_steps, num_reports)
         self._note_host = note_host
         self._save_best = save_best
-        self._history = history
+        self._clock = clock
+        self._saved_at = clock()
         self._steps_before = 0
-        self._reports_before: list[Report] = []
-        self._last_progress = 0.0
+        self._last_told = -math.inf
         self._loss: float | None = None
         self.reports: list[Report] = []
         self.outcome = Outcome.COMPLETE
         self.step = 0
 
-    def begin_stage(self, steps_before: int, reports_before: list[Report]) -> None:
-        self._steps_before = self.step = steps_before
-        self.reports = self._reports_before = reports_before
+    def begin(self, reports: list[Report]) -> None:
+        """`reports` were made before the checkpoint that is continued. Once, before any stage."""
+        self.reports = reports
+        write_lines(self._folder.journal, reports)
+        self._channel.send(Began(reports=reports))
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Finds the reports again that were made before a checkpoint."""
-        del args, control
-        self.reports = [
-            *self._reports_before,
-            *(
-                _report(self._steps[self._whole(entry["step"])], entry)
-                for entry in state.log_history
-                if "eval_loss" in entry and self._whole(entry["step"]) in self._steps
-            ),
-        ]
-        self._send_progress(state)
+    def begin_stage(self, steps_before: int) -> None:
+        self._steps_before = self.step = steps_before
+
+    def resume(self, step: int) -> bool:
+        """At a checkpoint of the stage; whether a report falls due there."""
+        self.step = self._whole(step)
+        return self.step in self._steps
 
     def _whole(self, step: int) -> int:
         """A stage's step, counted from the start of the whole run."""
         return self._steps_before + step
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        del args, control
+        self._send_progress(state)
 
     def on_log(
         self,
@@ -90,26 +96,45 @@ class Reporter(TrainerCallback):
         del args
         if logs and "loss" in logs:
             self._loss = float(logs["loss"])
-            point = HistoryPoint(
-                step=self._whole(state.global_step), loss=self._loss, learning_rate=float(logs["learning_rate"])
-            )
-            with self._history.open("a") as history:
-                history.write(point.model_dump_json() + "\n")
+            at = self._whole(state.global_step)
+            point = HistoryPoint(step=at, loss=self._loss, learning_rate=float(logs["learning_rate"]))
+            with self._folder.history.open("ab") as history:
+                history.write(point.model_dump_json().encode() + b"\n")
             if not math.isfinite(self._loss):
-                upcoming = min((step for step in self._steps if step >= self._whole(state.global_step)), default=0)
+                upcoming = min((step for step in self._steps if step >= at), default=0)
+                control.should_evaluate = control.should_save = False
+                self._note(Report(step=self._steps.get(upcoming, self._num_reports), loss=math.nan))
                 self._end(Outcome.DIVERGED, control)
-                self.reports.append(Report(step=self._steps.get(upcoming, self._num_reports), loss=math.nan))
+
+    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A sign of life: a step over many batches may last minutes."""
+        del args, control
+        self._send_progress(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args
         self.step = self._whole(state.global_step)
         self._note_host()
         self._send_progress(state)
-        control.should_evaluate = self._whole(state.global_step) in self._steps
-        if self._channel.checkpoint_wanted and self._whole(state.global_step) < self._num_steps:
-            # Behind a checkpoint of the last step transformers (5.23) trains on to the epoch's next step.
-            control.should_save = state.global_step < state.max_steps
+        control.should_evaluate = self.step in self._steps
+        control.should_save = self._clock() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS
+        if self._channel.checkpoint_wanted:
+            control.should_evaluate, control.should_save = False, True
             self._end(Outcome.STOPPED, control)
+
+    def saving(self) -> None:
+        """A checkpoint is about to be written."""
+        self._channel.tell("saving a checkpoint", 0, 0)
+        self._saved_at = self._clock()
+
+    def validating(self, done: int, total: int) -> bool:
+        """Between validation batches; whether to go on."""
+        if self._channel.checkpoint_wanted:
+            self.outcome = Outcome.STOPPED
+            return False
+        if self._is_time_to_tell() or done == 0:
+            self._channel.tell("validating", done, total)
+        return True
 
     def on_evaluate(
         self,
@@ -122,37 +147,57 @@ class Reporter(TrainerCallback):
         del args
         assert metrics is not None
         at = self._whole(state.global_step)
-        report = _report(self._steps[at], metrics)
-        value = report.value(self._objective) if math.isfinite(report.loss) else None
-        is_best = value is not None and not any(
-            not is_better(self._objective, value, earlier.value(self._objective)) for earlier in self.reports
-        )
-        self.reports.append(report)
-        if not math.isfinite(report.loss):
-            self._end(Outcome.DIVERGED, control)
-            return
-        if is_best and self._save_best:
+        # transformers' `log` has added the epoch to them
+        values = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+        report = Report(step=self._steps[at], loss=values.pop("loss"), metrics=values)
+        if self._save_best and self._is_best(report):
             self._save_best()
-        control.should_save = state.global_step < state.max_steps
+        self._note(report)
+        if math.isfinite(report.loss):
+            self._ask(report, at, control)
+        else:
+            self._end(Outcome.DIVERGED, control)
+
+    def ask_again(self, report: Report, control: TrainerControl) -> None:
+        """A report that was made at the checkpoint's very step, before a kill: it is as good as a new one."""
+        self._note(report)
+        self._ask(report, self.step, control)
+
+    def _is_best(self, report: Report) -> bool:
+        if not math.isfinite(report.loss):
+            return False
+        value = report.value(self._objective)
+        earlier = (other.value(self._objective) for other in self.reports)
+        return all(is_better(self._objective, value, other) for other in earlier)
+
+    def _note(self, report: Report) -> None:
+        self.reports.append(report)
+        append_line(self._folder.journal, report)
+
+    def _ask(self, report: Report, at: int, control: TrainerControl) -> None:
         goes_on = self._channel.report(
             Reported(step=report.step, num_reports=self._num_reports, loss=report.loss, metrics=report.metrics)
         )
-        if not goes_on and at < self._num_steps:
+        if at == self._num_steps:
+            return
+        if not goes_on:
             self._end(Outcome.PRUNED, control)
+        elif self._channel.checkpoint_wanted:
+            self._end(Outcome.STOPPED, control)
 
     def _end(self, outcome: Outcome, control: TrainerControl) -> None:
         self.outcome = outcome
         control.should_training_stop = True
 
-    def _send_progress(self, state: TrainerState) -> None:
+    def _is_time_to_tell(self) -> bool:
         now = time.monotonic()
+        is_time = now - self._last_told >= _SECONDS_BETWEEN_PROGRESS
+        if is_time:
+            self._last_told = now
+        return is_time
+
+    def _send_progress(self, state: TrainerState) -> None:
         at = self._whole(state.global_step)
-        if now - self._last_progress >= _SECONDS_BETWEEN_PROGRESS or at == self._num_steps:
-            self._last_progress = now
+        if self._is_time_to_tell() or at == self._num_steps:
             loss = self._loss if self._loss is not None and math.isfinite(self._loss) else None
             self._channel.send(Progress(step=at, num_steps=self._num_steps, loss=loss))
-
-
-def _report(number: int, logged: dict[str, float]) -> Report:
-    values = {name.removeprefix("eval_"): value for name, value in logged.items() if name.startswith("eval_")}
-    return Report(step=number, loss=values.pop("loss"), metrics=values)

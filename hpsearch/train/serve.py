@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import datasets
 import torch
@@ -12,9 +15,9 @@ import transformers
 from pydantic import BaseModel
 
 from hpsearch.bridge.protocol import Done, Ready
-from hpsearch.errors import FieldError
+from hpsearch.errors import FieldError, UnreadableFile
 from hpsearch.folders import JobFolder
-from hpsearch.jobs import DiagnosisConfig, ExportConfig, InspectionConfig, JobFailure
+from hpsearch.jobs import DiagnosisConfig, ExportConfig, InspectionConfig, Job, JobFailure
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
 from hpsearch.train.diagnosis import diagnose
@@ -29,30 +32,47 @@ _REUSABLE = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.STOPPED
 
 
 def serve(channel: Channel) -> None:
-    """Jobs, one after the other, until the worker goes."""
+    """Jobs, one after the other, until the worker goes.
+
+    A job whose folder can't be used leaves no result: the process ends, and its last line says why.
+    """
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_warning()
+    own_log = os.dup(sys.stdout.fileno())
     bases = Bases(channel.tell)
     book = LedgerBook()
     channel.send(Ready(device=_device_name()))
     while True:
         folder = JobFolder(channel.next_job().folder)
-        log_to(folder.log)
-        result = _do(folder, bases, book, channel)
-        folder.write_result(result)
+        try:
+            log_to(folder.log)
+            result = _do(folder.job(), folder, bases, book, channel)
+            folder.write_result(result)
+        except OSError as error:
+            _give_up(f"{folder.path} can't be written to: {error.strerror or error}", own_log)
+        except UnreadableFile as error:
+            _give_up(str(error), own_log)
         channel.send(Done(clean=_is_clean(result)))
 
 
-def _do(folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> BaseModel:
+def _give_up(why: str, own_log: int) -> NoReturn:
+    """Says it in the job's log and in the trainer's own: one of them may be what can't be written."""
+    for descriptor in (sys.stdout.fileno(), own_log):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, f"{why}\n".encode())
+    os._exit(1)
+
+
+def _do(job: Job, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> BaseModel:
     """The border of the training plane: whatever is raised in a job ends as a stored result."""
-    job = folder.job()
     if isinstance(job, TrialConfig):
         return run_trial(job, folder, bases, book, channel)
     try:
         if isinstance(job, InspectionConfig):
             return inspect(job, channel)
         if isinstance(job, DiagnosisConfig):
+            channel.tell("trying out the machine", 0, 0)
             return diagnose()
         if isinstance(job, ExportConfig):
             return export(job, bases, channel)

@@ -1,21 +1,30 @@
-"""trl's SFTTrainer with hpsearch's validation and a task's skill."""
+"""trl's SFTTrainer with hpsearch's validation and checkpoints, and a task's skill."""
 
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import TrainerState
 from trl import SFTConfig, SFTTrainer
 
+from hpsearch.checkpoints import drop, written_whole
+from hpsearch.files import draft_of
 from hpsearch.metrics import scores
+from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.loss import mixed_precision
-from hpsearch.train.tasks.task import Skill, Stage, batches, mean_loss
+from hpsearch.train.reporter import Reporter
+from hpsearch.train.tasks.task import Answer, RowLoss, Skill, Stage, batches, mean_loss
 from hpsearch.trial import TrialConfig
+
+NUM_KEPT = 2
+"""Checkpoints: should the newest be torn, there is the one before."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +37,26 @@ class Validation:
     dtype: torch.dtype
     metrics: list[str]
 
-    def of(self, model: Any) -> dict[str, float]:
-        """Objective → value. Token-weighted over the whole set."""
+    def of(self, model: Any, goes_on: Callable[[int, int], bool] = lambda *_: True) -> dict[str, float] | None:
+        """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no."""
         model.eval()
-        losses = [
-            loss for part in batches(self.rows, self.batch_size) for loss in self.skill.losses(model, part, self.dtype)
-        ]
+        parts = list(batches(self.rows, self.batch_size))
+        total = len(parts) * (2 if self.metrics else 1)
+        losses: list[RowLoss] = []
+        for done, part in enumerate(parts):
+            if not goes_on(done, total):
+                return None
+            losses += self.skill.losses(model, part, self.dtype)
         values = {"loss": mean_loss(losses)}
-        if self.metrics and math.isfinite(values["loss"]):
-            said = [
-                answer.text
-                for part in batches(self.rows, self.batch_size)
-                for answer in self.skill.answers(model, part, self.dtype, is_tuned=True)
-            ]
-            values |= scores([reference(row) for row in self.rows], said, self.metrics)
-        return values
+        if not self.metrics or not math.isfinite(values["loss"]):
+            return values
+        said: list[Answer] = []
+        for done, part in enumerate(parts, start=len(parts)):
+            if not goes_on(done, total):
+                return None
+            said += self.skill.answers(model, part, self.dtype, is_tuned=True)
+        answers = [answer.text for answer in said]
+        return values | scores([reference(row) for row in self.rows], answers, self.metrics)
 
 
 def reference(row: Any) -> str:
@@ -51,15 +65,63 @@ def reference(row: Any) -> str:
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer that validates and learns as the task's skill says."""
+    """SFTTrainer that validates and learns as the task's skill says, and whose checkpoints are whole."""
 
     validation: Validation
+    reporter: Reporter
+    _whole: list[Path]
+    """Checkpoints that this process saved or began at, the newest last."""
+    _draft: Path | None = None
+
+    def resume(self, checkpoint: Path) -> None:
+        """Brings weights and step back, so that it can be validated before it trains on."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.validation.skill.load(self.model, checkpoint)
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self._whole.append(checkpoint)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        metrics = {f"eval_{name}": value for name, value in self.validation.of(self.model).items()}
+        """Saves first: a validation may last longer than all that was trained since the last one."""
+        self._save_checkpoint(self.model, None)
+        with torch.random.fork_rng():  # training goes on from the state that is in the checkpoint
+            values = self.validation.of(self.model, self.reporter.validating)
+        if values is None:
+            self.control.should_training_stop = True
+            return {}
+        metrics = {f"eval_{name}": value for name, value in values.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Has transformers write it elsewhere, so that its name is only ever that of a whole one.
+
+        transformers (5.23, trainer.py, `_save_checkpoint`) writes into `checkpoint-N` under `_get_output_dir`, file by
+        file, and removes older ones itself where `save_total_limit` says so.
+        """
+        target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self._whole and self._whole[-1] == target:
+            return
+        self.reporter.saving()
+        self._draft = draft_of(target)
+        try:
+            with disk_errors(self._draft):
+                super()._save_checkpoint(model, trial)
+            with written_whole(target) as folder:
+                (self._draft / target.name).rename(folder)
+        finally:
+            shutil.rmtree(self._draft, ignore_errors=True)
+            self._draft = None
+        self._whole = [*self._whole, target][-NUM_KEPT:]
+        for other in target.parent.glob("checkpoint-*"):
+            if other not in self._whole:
+                drop(other)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """trl writes one beside the checkpoints at each save. The card of a run is made once, in `results`."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._draft or super()._get_output_dir(trial))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -79,7 +141,6 @@ class Trainer(SFTTrainer):
         return found, sum(len(batch["labels"]) for batch in found)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """A checkpoint is whole once it has its trainer_state.json, which is written after this."""
         super().save_model(output_dir, _internal_call)
         self.validation.skill.save(self.model, Path(output_dir or self.args.output_dir))
 
@@ -92,7 +153,7 @@ def make_trainer(
     config: TrialConfig,
     checkpoints: Path,
     validation: Validation,
-    callback: TrainerCallback,
+    reporter: Reporter,
 ) -> Trainer:
     trainer = Trainer(
         model=model,
@@ -100,9 +161,11 @@ def make_trainer(
         train_dataset=stage.rows,
         processing_class=processor,
         data_collator=validation.skill.collate,
-        callbacks=[callback],
+        callbacks=[reporter],
     )
     trainer.validation = validation
+    trainer.reporter = reporter
+    trainer._whole = []
     if validation.skill.has_own_loss:
         # transformers then doesn't divide by the accumulation steps: the loss is divided by the step's rows already.
         trainer.model_accepts_loss_kwargs = True
@@ -165,7 +228,6 @@ def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: P
         loss_type="nll",
         eval_strategy="no",
         save_strategy="no",
-        save_total_limit=1,
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=["tensorboard"] if config.is_final else [],

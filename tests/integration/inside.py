@@ -15,20 +15,22 @@ from hpsearch.trial import Record, TrialConfig, TrialResult
 
 
 class Answering(Channel):
-    """A worker who answers reports, and may ask for a checkpoint after one."""
+    """A worker who answers reports, and may ask for a checkpoint when it hears something."""
 
-    def __init__(self, goes_on: Callable[[Reported], bool], stops_after: int | None) -> None:
+    def __init__(
+        self, goes_on: Callable[[Reported], bool] = lambda _: True, stops_at: Callable[[Record], bool] = lambda _: False
+    ) -> None:
         self._goes_on = goes_on
-        self._stops_after = stops_after
+        self._stops_at = stops_at
         self._asked = False
         self.sent: list[Record] = []
 
     def send(self, event: Record) -> None:
         self.sent.append(event)
+        self._asked = self._asked or self._stops_at(event)
 
     def report(self, event: Reported) -> bool:
-        self.sent.append(event)
-        self._asked = self._asked or event.step == self._stops_after
+        self.send(event)
         return self._goes_on(event)
 
     @property
@@ -51,9 +53,20 @@ class Inside:
         stops_after: int | None = None,
     ) -> TrialResult:
         """`stops_after`: the number of the report after which the worker asks for a checkpoint."""
+
+        def stops_at(event: Record) -> bool:
+            return isinstance(event, Reported) and event.step == stops_after
+
+        return self.run_for(Answering(goes_on, stops_at), folder, config)
+
+    def run_for(self, worker: Answering, folder: Path, config: TrialConfig) -> TrialResult:
         trial = JobFolder(folder)
         trial.prepare(config)
-        result = run_trial(config, trial, self.bases, self._book, Answering(goes_on, stops_after))
+        result = self.attempt(worker, trial, config)
         assert result.traceback is None, result.traceback
         trial.write_result(result)
         return result
+
+    def attempt(self, worker: Answering, folder: JobFolder, config: TrialConfig) -> TrialResult:
+        """In a prepared folder; it may fail."""
+        return run_trial(config, folder, self.bases, self._book, worker)

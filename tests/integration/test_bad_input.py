@@ -70,7 +70,7 @@ def complaint(
     for name in ("HPSEARCH_STORE", "HPSEARCH_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(desk.folder)
-    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda _: Lent(driver.process))
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: Lent(driver.process))
     monkeypatch.setattr(sys, "argv", ["hpsearch", "run", "wrong.yaml"])
 
     def complain(*, asks_trainer: bool = True, **wrong: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from hpsearch.bridge.protocol import Event, Reported
+from hpsearch.bridge.protocol import Began, Event, Reported
+from hpsearch.checkpoints import last_checkpoint
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.trainer import Trainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import Driver
-from tests.integration.inside import Inside
+from tests.integration.inside import Answering, Inside
 from tests.integration.stage_fixtures import Rows, config_of, counted, curriculum, inside, levels, met, rows
 
 __all__ = ["inside", "met", "rows"]
@@ -112,15 +114,22 @@ def test_it_is_pruned_within_and_between_stages(
     assert len(met) <= last + 1, "the next batch may be prepared already, no more"
 
 
-@pytest.mark.parametrize("after", [2, 4, 5, 8, 9])
+@pytest.mark.parametrize("after", [3, 5, 6, 9, 10])
 def test_a_checkpoint_on_request_continues_in_its_stage_as_if_nothing_had_happened(
     rows: Rows, inside: Inside, tmp_path: Path, whole: TrialResult, after: int
 ) -> None:
-    """It is taken at the step after the report: 6 and 10 are the ends of stages."""
+    """6 and 10 are the ends of stages. That the worker goes on was answered, but nobody knows: it is asked again."""
     folder = JobFolder(tmp_path / "trial")
     stopped = inside.run(folder.path, twelve_steps(rows), stops_after=after)
-    assert (stopped.outcome, stopped.num_steps) == (Outcome.STOPPED, after + 1)
-    continued = inside.run(folder.path, twelve_steps(rows))
+    assert (stopped.outcome, stopped.num_steps) == (Outcome.STOPPED, after)
+    asked: list[int] = []
+
+    def note(report: Reported) -> bool:
+        asked.append(report.step)
+        return True
+
+    continued = inside.run(folder.path, twelve_steps(rows), goes_on=note)
+    assert asked == list(range(after, 13))
     assert continued.outcome is Outcome.COMPLETE
     assert losses(continued) == losses(whole), "not bit for bit the same"
     assert len(folder.history.read_text().splitlines()) == 12, "a step was trained twice, or left out"
@@ -140,9 +149,42 @@ def test_killed_as_a_stage_ends_it_trains_no_step_too_many(
     with monkeypatch.context() as patched:
         patched.setattr(StageFolder, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            inside.run(tmp_path / "trial", config, stops_after=1)
+            inside.run(tmp_path / "trial", config)
     continued = inside.run(tmp_path / "trial", config)
     assert continued.num_steps == 6
+    assert losses(continued) == losses(whole)
+
+
+@pytest.mark.parametrize("after", [6, 8])
+def test_the_next_attempt_continues_in_its_stage_without_the_folder_of_the_one_before(
+    rows: Rows, inside: Inside, tmp_path: Path, whole: TrialResult, after: int
+) -> None:
+    """6 is the end of the first stage: the report that nobody answered is made, and the stage isn't finished."""
+    first, second, third = (JobFolder(tmp_path / f"attempt-{number}") for number in (1, 2, 3))
+    inside.run(first.path, twelve_steps(rows), stops_after=after)
+    worker = Answering(stops_at=lambda event: isinstance(event, Reported) and event.step == 9)
+    inside.run_for(worker, second.path, twelve_steps(rows).model_copy(update={"earlier": [first.path]}))
+    shutil.rmtree(first.path)
+    inside.run(third.path, twelve_steps(rows).model_copy(update={"earlier": [second.path, first.path]}))
+    (began,) = (event for event in worker.sent if isinstance(event, Began))
+    assert [report.step for report in began.reports] == list(range(1, after))
+    assert [event.step for event in worker.sent if isinstance(event, Reported)] == list(range(after, 10))
+    assert [report.loss for report in third.read_journal()] == losses(whole), "not bit for bit the same"
+    assert len(third.history.read_text().splitlines()) == 12
+    assert third.stage(0, 3).done.exists()
+
+
+def test_a_torn_adapter_of_a_stage_is_passed_over_for_the_stages_last_checkpoint(
+    rows: Rows, inside: Inside, tmp_path: Path, whole: TrialResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = JobFolder(tmp_path / "attempt-1")
+    inside.run(folder.path, twelve_steps(rows), stops_after=8)
+    (folder.stage(0, 3).adapter / "adapter_model.safetensors").unlink()
+    capsys.readouterr()
+    continued = inside.run(folder.path, twelve_steps(rows))
+    said = capsys.readouterr().out
+    assert "the adapter of the stage before: adapter_model.safetensors is missing" in said
+    assert "training goes on from step 6" in said
     assert losses(continued) == losses(whole)
 
 
@@ -158,8 +200,7 @@ def test_killed_in_its_second_stage_it_continues_there(
     with pytest.raises(TrainerDied, match="signal 9"):
         driver.run(folder.path, twelve_steps(rows), each=kill)
     assert folder.stage(0, 3).done.exists()
-    checkpoint = folder.last_checkpoint()
-    assert checkpoint == folder.checkpoints / "stage-2" / "checkpoint-1"
+    assert last_checkpoint(folder) == folder.checkpoints / "stage-2" / "checkpoint-2"
     seen: list[int] = []
 
     def note(report: Reported) -> bool:

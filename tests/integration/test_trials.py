@@ -7,9 +7,11 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpsearch.bridge.protocol import Checkpoint, Event, Progress, Reported
+from hpsearch.checkpoints import last_checkpoint
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
@@ -37,7 +39,8 @@ def test_training_lowers_the_loss_and_tells_everything(driver: Driver, text_rows
     assert steps == sorted(steps)
     assert steps[-1] == 16
     folder = JobFolder(tmp_path / "trial")
-    assert not folder.checkpoints.exists(), "a finished trial keeps no checkpoints"
+    assert sorted(path.name for path in folder.checkpoints.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-16"]
+    assert folder.read_journal() == result.reports
     history = folder.read_history()
     assert [point.step for point in history] == list(range(1, 17))
     assert max(point.learning_rate for point in history) == pytest.approx(5e-3, rel=0.02)
@@ -118,9 +121,9 @@ def test_a_killed_trainer_continues_from_its_last_report(
 
     with pytest.raises(TrainerDied, match="signal 9"):
         victim.run(tmp_path / "trial", config, each=kill)
-    checkpoint = JobFolder(tmp_path / "trial").last_checkpoint()
+    checkpoint = last_checkpoint(JobFolder(tmp_path / "trial"))
     assert checkpoint is not None
-    assert checkpoint.name == "checkpoint-3"
+    assert checkpoint.name == "checkpoint-6"
     steps: list[int] = []
 
     def note(event: Event) -> None:
@@ -128,7 +131,7 @@ def test_a_killed_trainer_continues_from_its_last_report(
             steps.append(event.step)
 
     continued = driver.run(tmp_path / "trial", config, each=note)
-    assert steps[0] == 3, "it starts over"
+    assert steps[0] == 6, "it starts over"
     assert losses(continued) == losses(whole), "not bit for bit the same"
 
 
@@ -142,6 +145,21 @@ def test_loading_the_libraries_loads_no_compiler() -> None:
     assert "torch._inductor.compile_fx" not in sys.modules
     assert find_spec("torch._inductor.compile_fx"), "it has moved"
     assert "torch.compile(" in Path(str(ops.__file__)).read_text(), "the setting in trainer_process.py can go"
+
+
+def test_signals_to_its_group_are_the_workers_to_handle(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
+    """A terminal that closes, Ctrl-C and a scheduler reach the whole group."""
+    children: list[int] = []
+
+    def signalled(event: Event) -> None:
+        if isinstance(event, Reported):
+            children.append(len(psutil.Process(driver.process.pid).children(recursive=True)))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                driver.process._process.send_signal(number)
+
+    result = driver.run(tmp_path / "trial", text_config(text_rows), each=signalled)
+    assert result.outcome is Outcome.COMPLETE, result.reason
+    assert children == [0, 0], "a process of its own may outlive it"
 
 
 def test_a_trainer_ends_with_its_worker(start_driver: StartDriver) -> None:

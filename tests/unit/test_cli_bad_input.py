@@ -51,7 +51,7 @@ def folder(workplace: Path) -> Path:
 @pytest.fixture
 def hpsearch(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Hpsearch:
     """`hpsearch` without a process of its own: exit code, stdout, stderr. Its trainer finds nothing to complain of."""
-    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda _: plays(inspecting())())
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: plays(inspecting())())
     assert Path.cwd() == folder
 
     def run(command: str) -> tuple[object, str, str]:
@@ -165,7 +165,7 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
     assert not (folder / "storage").exists()
 
 
-@pytest.mark.parametrize("command", ["run study.yaml", "best demo", "train demo", "dashboard"])
+@pytest.mark.parametrize("command", ["run study.yaml --wait-for-store 0", "best demo", "train demo", "dashboard"])
 def test_a_store_out_of_reach_is_told_and_nothing_begins(hpsearch: Hpsearch, folder: Path, command: str) -> None:
     url = "postgresql+psycopg://me@127.0.0.1:1/db"
     code, said, complained = hpsearch(f"{command} --store {url}")

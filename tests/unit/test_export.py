@@ -13,7 +13,7 @@ import pytest
 
 from hpsearch.cli import main
 from hpsearch.errors import HpsearchError, InputError
-from hpsearch.folders import write_text
+from hpsearch.files import write_text
 from hpsearch.jobs import ExportConfig
 from hpsearch.results.exports import RECORD
 from hpsearch.results.final import RunFolder
@@ -188,7 +188,7 @@ def test_the_command_exports_and_makes_no_store(
     monkeypatch.chdir(desk.folder)
     monkeypatch.delenv("HPSEARCH_STORE", raising=False)
     monkeypatch.setenv("HPSEARCH_STORAGE", str(desk.storage.path))
-    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda _: plays(merging())())
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: plays(merging())())
     monkeypatch.setattr(sys, "argv", ["hpsearch", "export", str(folder.path), "--to", "merged"])
     with pytest.raises(SystemExit) as exited:
         main()

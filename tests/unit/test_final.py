@@ -12,6 +12,7 @@ from hpsearch.bridge.follow import run_to_end
 from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progress, Reported, Run
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
+from hpsearch.checkpoints import last_checkpoint, written_whole
 from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFailed
 from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
@@ -66,9 +67,8 @@ def training(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
 
 def stopped(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
     """The training of a run that a person stopped at step 7."""
-    checkpoint = folder.checkpoints / "checkpoint-7"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "trainer_state.json").touch()
+    with written_whole(folder.checkpoints / "checkpoint-7") as checkpoint:
+        (checkpoint / "trainer_state.json").touch()
     yield from ending(folder, Outcome.STOPPED)
 
 
@@ -122,13 +122,13 @@ def test_resume_continues_from_the_checkpoint(run: FinalRun) -> None:
     start = plays(training)
     assert run.train(start, resume=True).outcome is Outcome.COMPLETE
     assert start.trainers[0].told[0] == Run(folder=run.folder.path)
-    assert run.folder.last_checkpoint() is not None
+    assert last_checkpoint(run.folder) is not None
 
 
 def test_restart_throws_the_old_run_away(run: FinalRun) -> None:
     run.train(plays(inspecting(), stopped))
     assert run.train(plays(inspecting(), training), "training.seed=7", restart=True).outcome is Outcome.COMPLETE
-    assert run.folder.last_checkpoint() is None
+    assert last_checkpoint(run.folder) is None
     assert run.folder.load()[2].training.seed == 7
 
 

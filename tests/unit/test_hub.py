@@ -199,7 +199,7 @@ def test_the_command_tells_the_search_where_the_store_knows_it(
     make_demo().worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
     monkeypatch.setenv("HPSEARCH_STORAGE", str(desk.storage.path))
     monkeypatch.setenv("HPSEARCH_STORE", empty_store.url.render_as_string())
-    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda _: plays(merging())())
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: plays(merging())())
     monkeypatch.setattr(sys, "argv", ["hpsearch", "export", str(folder.path), "--to", "merged"])
     with pytest.raises(SystemExit) as exited:
         main()

@@ -50,7 +50,7 @@ def test_an_evaluation_has_its_pictures_and_an_older_ones_go(workplace: Path) ->
 
 def test_a_picture_that_can_not_be_drawn_fails_no_run(workplace: Path) -> None:
     folder = run_folder(workplace / "run")
-    folder.history.write_text('{"step": 1, "lo\n')
+    folder.config.write_text('{"job": "train", "na')
     told = draw_run(folder, workplace / "plots")
     assert told.startswith("plots: loss could not be drawn (UnreadableFile: ")
     assert "\n" not in told
@@ -165,7 +165,7 @@ def test_the_final_runs_pictures_are_attached_to_the_study(three: Demo) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_broken_trial_does_not_hide_the_others(three: Demo) -> None:
-    three.folder.history.write_text("no JSON\n")
+    three.folder.config.write_text("no JSON\n")
     told = draw_study(three.store, three.view, three.study.storage, silent)
     assert "; 1 trial in the dashboard; trial 0 could not be drawn (UnreadableFile: " in told
     assert attached(three) == {"study": ["learning-curves.png"], "0": [], "1": ["loss.png"], "2": []}

@@ -125,7 +125,7 @@ def hpsearch(desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     """The command with a trainer that echoes: exit code, stdout and stderr."""
     monkeypatch.chdir(desk.folder)
     monkeypatch.setenv("HPSEARCH_STORAGE", str(desk.storage.path))
-    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda _: plays(answering(echo))())
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: plays(answering(echo))())
 
     def run(*arguments: str) -> tuple[object, str, str]:
         monkeypatch.setattr(sys, "argv", ["hpsearch", "predict", *arguments])

@@ -34,7 +34,7 @@ EVENTS: list[Record] = [
     Ready(device="CPU, 2 threads"),
     Phase(name="counting\ntokens", done=1, total=2),
     Began(),
-    Began(reports=[Report(step=1, loss=math.inf)]),
+    Began(reports=[Report(step=1, loss=0.5), Report(step=2, loss=math.inf, metrics={"rougeL": 0.1})]),
     Progress(step=1, num_steps=9),
     Progress(step=2, num_steps=9, loss=0.1),
     Reported(step=1, num_reports=3, loss=1e-7),

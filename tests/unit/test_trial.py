@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hpsearch.folders import JobFolder, StorageFolder, write_text
+from hpsearch.files import write_text
+from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Cell, DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
 from hpsearch.spec.model import ModelSpec
 from hpsearch.study.configs import rows_config
@@ -153,23 +154,20 @@ def test_a_new_job_has_no_result_yet(tmp_path: Path) -> None:
     assert not folder.result.exists()
 
 
-def checkpoint(folder: JobFolder, name: str, *, whole: bool = True) -> Path:
-    path = folder.checkpoints / name
-    path.mkdir(parents=True)
-    (path / "adapter_model.safetensors").touch()
-    if whole:
-        (path / "trainer_state.json").touch()
-    return path
-
-
-def test_the_last_checkpoint_is_the_newest_whole_one(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path)
-    assert folder.last_checkpoint() is None
-    checkpoint(folder, "checkpoint-50", whole=False)
-    assert folder.last_checkpoint() is None
-    checkpoint(folder, "checkpoint-9")
-    newest = checkpoint(folder, "checkpoint-10")
-    assert folder.last_checkpoint() == newest
+def test_a_folder_names_its_places_relative_to_itself(tmp_path: Path) -> None:
+    """Storage that is mounted elsewhere, or moved, is the same storage."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    rows = {"train_rows": here / "data" / "train", "validation_rows": here / "data" / "validation"}
+    earlier = here / "trials" / "7" / "0000" / "attempt-1"
+    config = trial_config().model_copy(update={**rows, "earlier": [earlier]})
+    folder = JobFolder(earlier.with_name("attempt-2"))
+    folder.prepare(config)
+    assert str(here) not in folder.config.read_text()
+    here.rename(there)
+    read = JobFolder(there / "trials" / "7" / "0000" / "attempt-2").job()
+    assert isinstance(read, TrialConfig)
+    assert read.train_rows == there / "data" / "train"
+    assert read.earlier == [there / "trials" / "7" / "0000" / "attempt-1"]
 
 
 def test_trials_of_a_study_have_folders_that_sort(tmp_path: Path) -> None:

@@ -10,15 +10,14 @@ import pytest
 
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import UnreadableFile
-from hpsearch.folders import JobFolder, StageFolder, read_file, read_json
+from hpsearch.files import read_file, read_json
+from hpsearch.folders import JobFolder
 from hpsearch.results.scores import read_answers
 from hpsearch.trial import TrialResult
 
 READERS: dict[str, Callable[[Path], object]] = {
     "config.json": lambda folder: JobFolder(folder).job(),
     "result.json": lambda folder: JobFolder(folder).read(TrialResult),
-    "history.jsonl": lambda folder: JobFolder(folder).read_history(),
-    "reports.json": lambda folder: StageFolder(folder, folder).reports(),
     "files.json": lambda folder: read_json(folder / "files.json"),
     "manifest.json.gz": lambda folder: read_file(folder / "manifest.json.gz", Manifest.from_bytes),
     "base.jsonl": lambda folder: read_answers(folder / "base.jsonl"),
@@ -31,7 +30,7 @@ CONTENTS = {
     "deep": b'{"a":' * 5000,
     "zeros": bytes(4096),
 }
-WELCOME = {("history.jsonl", "empty"), ("base.jsonl", "empty"), ("files.json", "another version")}
+WELCOME = {("base.jsonl", "empty"), ("files.json", "another version")}
 
 
 BROKEN = [(name, what) for name in READERS for what in ("empty", *CONTENTS) if (name, what) not in WELCOME]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
-from hpsearch.folders import draft_of
+from hpsearch.files import draft_of
 from hpsearch.spec.evaluation import objective_title
 
 if TYPE_CHECKING:

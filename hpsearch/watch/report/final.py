@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.manifest import Manifest
-from hpsearch.folders import read_file
+from hpsearch.files import read_file
 from hpsearch.scores import CellScores, Evaluation, Score
 from hpsearch.trial import GIB, HistoryPoint, TrialConfig, TrialResult
 from hpsearch.watch.report.story import Facts
