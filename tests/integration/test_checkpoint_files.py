@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from hpsearch.checkpoints import MARKER, last_checkpoint, written_whole
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.ledger import LedgerBook
@@ -56,16 +57,18 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
 ) -> None:
     folder, was_here = JobFolder(tmp_path / "trial"), tmp_path / "was here"
     shutil.copytree(stopped, folder.path)
-    checkpoint = folder.last_checkpoint()
+    checkpoint = last_checkpoint(folder)
     assert checkpoint is not None
-    if name == "adapter_model.bin":
-        (checkpoint / "adapter_model.safetensors").unlink()
-    else:
-        assert (checkpoint / name).is_file(), "transformers names it otherwise by now"
-    if as_torch_file:
-        torch.save(Planted(was_here), checkpoint / name)
-    else:
-        (checkpoint / name).write_bytes(pickle.dumps(Planted(was_here)))
+    with written_whole(checkpoint) as draft:  # who can write a checkpoint can seal one, too
+        shutil.copytree(checkpoint, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MARKER))
+        if name == "adapter_model.bin":
+            (draft / "adapter_model.safetensors").unlink()
+        else:
+            assert (draft / name).is_file(), "transformers names it otherwise by now"
+        if as_torch_file:
+            torch.save(Planted(was_here), draft / name)
+        else:
+            (draft / name).write_bytes(pickle.dumps(Planted(was_here)))
     planted = (checkpoint / name).read_bytes()
     result = run_trial(config, folder, inside.bases, LedgerBook(), Answering(lambda _: True, None))
     assert not was_here.exists()
