@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -254,8 +255,9 @@ class Storm:
 
         status = in_child(killed, folder.log, None if spare else moment)
         self.counts.kills += status == -signal.SIGKILL
-        if earlier and folder.journal.exists():
-            repeated = max(other.last_step() for other in earlier) - _began_at(folder.log.read_text())
+        began = _began_at(folder.log.read_text())
+        if earlier and began is not None:
+            repeated = max(other.last_step() for other in earlier) - began
             self.counts.repeated_steps = max(self.counts.repeated_steps, repeated)
         return status == -signal.SIGKILL
 
@@ -266,9 +268,12 @@ class Storm:
             self.counts.not_bitwise += 1
 
 
-def _began_at(log: str) -> int:
-    said = [line for line in log.splitlines() if line.startswith("training goes on from step ")]
-    return int(said[-1].split()[5].rstrip(",")) if said else 0
+def _began_at(log: str) -> int | None:
+    """By the trainer's words; None: it was killed before it said so."""
+    if "training begins at the first step" in log:
+        return 0
+    said = re.findall(r"^training goes on from step (\d+),", log, re.MULTILINE)
+    return int(said[-1]) if said else None
 
 
 def main() -> int:

@@ -76,7 +76,7 @@ class Endings:
 
     def give_back(self, trial: ActiveTrial, result: TrialResult | None = None) -> Step:
         """The worker was asked to stop."""
-        if result is not None:
+        if result is not None and result.reports:  # none: it had not begun, and what the store has is older
             self._relay.ask(lambda: self._search.bring(trial, result.reports))
         self._relay.ask(lambda: self._store.leases.release(trial.lease))
         log.info("trial %d is given back; the next worker continues it", trial.number)

@@ -83,7 +83,7 @@ def complaint(
         assert "Traceback" not in said + complained
         assert [study.name for study in desk.demo.store.studies.all()] == ["demo"]
         assert desk.demo.trials == desk.trials
-        assert [path.name for path in Path("storage/trials").iterdir()] == ["demo"]
+        assert [path.name[:5] for path in Path("storage/trials").iterdir()] == ["demo-"], "another study's trials began"
         return complained
 
     return complain

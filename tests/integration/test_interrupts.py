@@ -104,9 +104,13 @@ def finished() -> TrialView:
     return seen.trials[0]
 
 
-def trained_steps(folder: Path) -> int:
-    """How many optimizer steps were trained in all attempts together, by the trainer's log."""
-    return JobFolder(folder).log.read_text().count("'loss'")
+def trained_steps(*folders: Path) -> int:
+    """How many optimizer steps were trained in all attempts together, by the trainers' logs."""
+    return sum(JobFolder(folder).log.read_text().count("'loss'") for folder in folders)
+
+
+def attempts(trial: int) -> list[Path]:
+    return sorted(Path("storage/trials").glob(f"demo-*/{trial:04d}/attempt-*"))
 
 
 def pid_of_worker(seen: StudyView) -> int:
@@ -129,10 +133,11 @@ def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> No
     code, said = hpsearch("run", str(study))
     assert code == 0, said
     assert finished().facts["attempts"] == 2
-    assert trained_steps(Path("storage/trials/demo/0000")) == 60, "a step was trained twice, or left out"
+    assert len(attempts(0)) == 2
+    assert trained_steps(*attempts(0)) == 60, "a step was trained twice, or left out"
 
 
-def test_a_killed_trainer_fails_its_trial_alone_and_a_killed_worker_none(study: Path) -> None:
+def test_a_killed_trainer_and_a_killed_worker_cost_nothing(study: Path) -> None:
     run = start("run", str(study), "--trials", "2")
     seen = until(has_reported(0), run)
     trainer = next(iter(psutil.Process(pid_of_worker(seen)).children()))
@@ -144,11 +149,9 @@ def test_a_killed_trainer_fails_its_trial_alone_and_a_killed_worker_none(study: 
     assert "another one starts" in said
     after = view()
     assert after is not None
-    failed, continued = after.trials
-    assert (failed.outcome, continued.outcome) == ("failed", "complete")
-    assert "signal 9" in failed.facts["reason"]
-    assert continued.facts["attempts"] == 2
-    assert len(continued.reports) == 6
+    assert [trial.outcome for trial in after.trials] == ["complete"] * 2
+    assert [trial.facts["attempts"] for trial in after.trials] == [2, 2]
+    assert [len(trial.reports) for trial in after.trials] == [6, 6]
 
 
 def test_workers_leave_when_the_run_that_started_them_is_killed(study: Path) -> None:

@@ -115,7 +115,7 @@ def test_the_budget_is_exact_and_each_trial_ran_once(searched: Searched) -> None
     assert [trial.facts["attempts"] for trial in searched.view.trials] == [1] * NUM_TRIALS
     assert searched.view.slots.finished == searched.view.slots.wanted == NUM_TRIALS
     assert len({lease.trial_id for lease in searched.leases}) == len(searched.leases) == NUM_TRIALS
-    folders = [JobFolder(path) for path in sorted(searched.folder.glob("storage/trials/demo/*"))]
+    folders = [JobFolder(path) for path in sorted(searched.folder.glob("storage/trials/demo-*/*/attempt-1"))]
     results = [folder.read(TrialResult) for folder in folders]
     assert [result.outcome for result in results] == [Outcome.COMPLETE] * NUM_TRIALS
     for trial, result in zip(searched.view.trials, results, strict=True):

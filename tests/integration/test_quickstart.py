@@ -53,7 +53,7 @@ def test_make_run_finds_trains_and_tests_a_better_model(workplace: Path) -> None
 
 def _the_test_rows_were_nowhere_before(run_folder: Path) -> None:
     """No trial's config, nor the final run's, names the folder of test rows."""
-    configs = [*Path("storage/trials/quickstart").glob("*/config.json"), run_folder / "config.json"]
+    configs = [*Path("storage/trials").glob("quickstart-*/*/attempt-1/config.json"), run_folder / "config.json"]
     assert len(configs) == NUM_TRIALS + 1
     for file in configs:
         config = json.loads(file.read_text())

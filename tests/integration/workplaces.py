@@ -49,7 +49,10 @@ class Workplace:
         copied = shutil.copy(REPOSITORY / "studies" / f"{name}.yaml", self.folder)
         file = load_study(Path(copied), [f"model.base={base}", f"search.trials={trials}", *overrides])
         self.run(file)
-        folder = self.storage.trial(name, 0)
+        stored = self.store.studies.find(name)
+        assert stored is not None
+        folder = self.storage.trial(stored.uid, 0).last
+        assert folder is not None
         config, result = folder.job(), folder.read(TrialResult)
         assert isinstance(config, TrialConfig)
         assert result.outcome is Outcome.COMPLETE, result.traceback or result.reason
