@@ -13,7 +13,7 @@ def resume(study: StudyArgument, store: StoreOption = None) -> None:
     console = open_console()
     with open_store(store) as opened:
         found = find_study(opened, study)
-        num_failures = sum(trial.outcome == "failed" for trial in read_view(opened, found).trials)
+        num_failures = len(read_view(opened, found).failed)
         with opened.reaching():
             reason = opened.orders.resume(found.study_id, num_failures)
     if reason is None:

@@ -31,7 +31,7 @@ def retry(
         with opened.reaching():
             ids = [opened.optuna.get_trial_id_from_study_id_trial_number(found.study_id, t.number) for t in chosen]
             opened.orders.reopen(found.study_id, ids)
-            left = sum(trial.outcome == "failed" for trial in view.trials) - len(chosen)
+            left = len(view.failed) - len(chosen)
             paused = opened.orders.resume(found.study_id, left)
     if not chosen:
         console.print(f"{study} has no trial that failed", soft_wrap=True)
@@ -47,7 +47,7 @@ def _chosen(view: StudyView, numbers: list[int] | None) -> list[TrialView]:
     """Raises InputError for a trial that there isn't, or that did not fail."""
     from hpsearch.errors import InputError
 
-    failed = {trial.number: trial for trial in view.trials if trial.outcome == "failed" and "attempts" in trial.facts}
+    failed = {trial.number: trial for trial in view.failed}
     if not numbers:
         return list(failed.values())
     outcomes = {trial.number: trial.outcome for trial in view.trials}

@@ -189,7 +189,7 @@ class Search:
         finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
         if any(trial.state is not TrialState.FAIL for trial in finished):
             return None
-        own = [trial for trial in finished if _SLOT in trial.system_attrs or "attempts" in trial.user_attrs]
+        own = [trial for trial in finished if "attempts" in trial.user_attrs]
         own.sort(key=lambda trial: str(trial.datetime_complete))
         return [str(trial.user_attrs.get("reason")) for trial in own]
 
@@ -202,7 +202,7 @@ class Search:
                 trial_id = self._store.optuna.create_new_trial(self.study_id, template)
                 self._store.leases.bind(lease, trial_id)
             with suppress(UpdateFinishedTrialError):  # it has an end already
-                for name, fact in facts(result).items():
+                for name, fact in (facts(result) | {"attempts": lease.attempt}).items():
                     self._store.optuna.set_trial_user_attr(trial_id, name, fact)
                 self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
 

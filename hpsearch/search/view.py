@@ -73,6 +73,11 @@ class StudyView:
         return tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
 
     @property
+    def failed(self) -> list[TrialView]:
+        """Those that a worker ran; not what nobody could run or somebody else ended."""
+        return [trial for trial in self.trials if trial.outcome == "failed" and "attempts" in trial.facts]
+
+    @property
     def live_workers(self) -> list[StoredWorker]:
         return [w for w in self.workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]
 

@@ -53,13 +53,17 @@ class Endings:
         self._worker_id = worker_id
         self._doctor = Doctor()
 
-    def tell(self, trial: ActiveTrial, result: TrialResult) -> Step:
-        """The trial's result, unless it is none: stopped, or the machine's fault."""
+    def judge(self, trial: ActiveTrial, result: TrialResult) -> Step:
+        """What this worker's own trainer came to: told, unless it is no result: stopped, or the machine's fault."""
         if result.outcome is Outcome.STOPPED:
             return self.give_back(trial, result)
         verdict = self._doctor.of_result(trial.number, result)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(trial.lease, verdict.reason)
+        return self.tell(trial, result)
+
+    def tell(self, trial: ActiveTrial, result: TrialResult) -> Step:
+        """The trial's result, whoever's trainer came to it: it says nothing of this worker's device."""
         if not trial.is_ended:
             self._relay.ask(lambda: self._search.bring(trial, result.reports))
         self._relay.ask(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
@@ -111,18 +115,21 @@ class Endings:
             if self._store.orders.pause(study_id, told):
                 log.error("the study pauses: %s", told)
 
-    def stumble(self, lease: Lease) -> None:
+    def stumble(self, lease: Lease) -> Step:
         """A mistake of ours, not of the trial's: another worker may have better luck, twice."""
         told = traceback.format_exc()
+        mistake = told.splitlines()[-1]
         log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, told)
-        lease = replace(lease, stumbles=lease.stumbles + 1, reasons=(*lease.reasons, told.splitlines()[-1]))
+        verdict = self._doctor.of_stumble(lease.slot, mistake)
+        if verdict.consequence is Consequence.SET_ASIDE:
+            return self._set_aside(lease, verdict.reason)
+        lease = replace(lease, stumbles=lease.stumbles + 1, reasons=(*lease.reasons, mistake))
         if lease.stumbles < MAX_STUMBLES:
             self._relay.ask(lambda: self._store.leases.release(lease))
-            return
-        result = TrialResult(
-            outcome=Outcome.FAILED,
-            reason=f"put aside: {lease.stumbles} workers stumbled at it, the last over {told.splitlines()[-1]}",
-            traceback=told,
-        )
+            return Step.WORKED
+        reason = f"put aside: {lease.stumbles} workers stumbled at it, the last over {mistake}"
+        result = TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=told)
         self._relay.ask(lambda: self._search.put_aside(lease, result))
         self._relay.ask(lambda: self._store.leases.close(lease))
+        self._relay.ask(self._pause_where_all_fail)
+        return Step.WORKED

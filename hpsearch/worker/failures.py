@@ -14,6 +14,7 @@
 | a CUDA error, twice in a row, on different trials         | the machine | as above                                  |
 | a mistake of the worker itself                            | a stumble   | given back; the second time FAIL, with    |
 |                                                           |             | its traceback                             |
+| … twice in a row the same way, on different trials        | the machine | as above                                  |
 
 When every device of every worker is aside, or the first three trials of a study all fail the same way, the study
 pauses. Out of memory and a loss that diverges are no failures but answers.
@@ -65,13 +66,13 @@ class Doctor:
 
     def of_result(self, trial: int, result: TrialResult) -> Verdict:
         self._starts = 0
-        if result.outcome is not Outcome.FAILED:
+        reason = result.reason or ""
+        if is_machines(result):
+            return Verdict(Consequence.SET_ASIDE, reason)
+        if result.outcome is not Outcome.FAILED or not _CUDA.search(reason):
             self._last = None
             return Verdict(Consequence.TELL)
-        reason = result.reason or ""
-        if _MACHINE.search(reason):
-            return Verdict(Consequence.SET_ASIDE, reason)
-        if _CUDA.search(reason) and self._is_repeated(alike(reason), trial):
+        if self._is_repeated(alike(reason), trial):
             return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended with {reason}")
         return Verdict(Consequence.TELL)
 
@@ -86,9 +87,22 @@ class Doctor:
             return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended like this: {death}")
         return Verdict(Consequence.AGAIN, str(death))
 
+    def of_stumble(self, slot: int, mistake: str) -> Verdict:
+        """`mistake`: the last line of its traceback."""
+        if _MACHINE.search(mistake):
+            return Verdict(Consequence.SET_ASIDE, mistake)
+        if self._is_repeated(alike(mistake), slot):
+            return Verdict(Consequence.SET_ASIDE, f"the worker stumbled twice in a row over {mistake}")
+        return Verdict(Consequence.AGAIN, mistake)
+
     def _is_repeated(self, how: str, trial: int) -> bool:
         last, self._last = self._last, (how, trial)
         return last is not None and last[0] == how and last[1] != trial
+
+
+def is_machines(result: TrialResult) -> bool:
+    """Whether a machine that can't train made the trial fail."""
+    return result.outcome is Outcome.FAILED and _MACHINE.search(result.reason or "") is not None
 
 
 def struck(lease: Lease, reason: str, step: int) -> Lease:

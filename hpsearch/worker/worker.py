@@ -22,7 +22,7 @@ from hpsearch.study.open import OpenStudy
 from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.attempt import Attempt
 from hpsearch.worker.endings import Endings, Step
-from hpsearch.worker.failures import MAX_STRIKES, given_up, struck
+from hpsearch.worker.failures import MAX_STRIKES, given_up, is_machines, struck
 from hpsearch.worker.relay import WAIT_LIMIT_S, Relay
 from hpsearch.worker.signs import LEASE_S, Signs
 from hpsearch.worker.warm import WarmTrainer
@@ -92,18 +92,26 @@ class Worker:
             return self._relay.ask(self._why_none)
         self._signs.renewed()
         try:
-            return self._run(lease)
+            return self._settle(lease)
         except LeaseLost as lost:
             log.warning("%s: its work is dropped here", lost)
-        except TrialEnded as ended:
-            log.warning("%s; its slot is closed", ended)
-            self._relay.ask(lambda: self._store.leases.close(lease))
-        except StoreUnreachable:
-            raise
-        except Exception:
-            self._endings.stumble(lease)
         self._warm.end()
         return Step.WORKED
+
+    def _settle(self, lease: Lease) -> Step:
+        """Runs the lease's trial, and whatever happens, leaves its slot in order. Raises LeaseLost at any time."""
+        try:
+            return self._run(lease)
+        except TrialEnded as ended:
+            self._warm.end()
+            log.warning("%s; its slot is closed", ended)
+            self._relay.ask(lambda: self._store.leases.close(lease))
+            return Step.WORKED
+        except (LeaseLost, StoreUnreachable):
+            raise
+        except Exception:
+            self._warm.end()
+            return self._endings.stumble(lease)
 
     def _limit(self) -> str | None:
         limits = self.study.spec.searched.limits
@@ -139,7 +147,7 @@ class Worker:
             return self._endings.tell(trial, self._given_up(trial))
         attempt = Attempt(trial, self._search, self._relay, self._signs)
         try:
-            return self._endings.tell(trial, self._train(attempt))
+            return self._endings.judge(trial, self._train(attempt))
         except Interrupted:
             self._warm.end()
             return self._endings.give_back(trial)
@@ -148,12 +156,17 @@ class Worker:
             return self._bury(attempt, died)
 
     def _after_the_last(self, trial: ActiveTrial) -> ActiveTrial:
-        """The trial with a strike where its last worker was killed while it trained and got no further."""
+        """The trial with a strike where its last worker was killed while it trained and got no further.
+
+        A dead worker of this machine that has left no folder had not trained; of a silent one elsewhere, whose folder
+        may be elsewhere too, nobody knows.
+        """
         lease = trial.lease
         if lease.handover not in (Handover.HOLDER_DEAD, Handover.EXPIRED):
             return trial
-        last = self._folder(trial).last
-        if last is not None and not last.journal.exists():
+        last = self._folder(trial).attempt(lease.attempt - 1)
+        is_known = last.path.exists() or lease.handover is Handover.HOLDER_DEAD
+        if is_known and not last.journal.exists():
             return trial
         step = max((folder.last_step() for folder in self._folder(trial).before(lease.attempt)), default=0)
         lease = struck(lease, f"attempt {lease.attempt - 1}: {lease.handover}", step)
@@ -162,12 +175,14 @@ class Worker:
 
     def _left_behind(self, trial: ActiveTrial) -> TrialResult | None:
         """The result that the last attempt's trainer wrote but nobody told. Only of a holder that is certainly dead:
-        a paused one's trainer may still be writing."""
+        a paused one's trainer may still be writing. Where the machine was at fault, the trial trains again."""
         last = self._folder(trial).last
         if trial.lease.handover is not Handover.HOLDER_DEAD or last is None:
             return None
         result = last.result_if_whole()
-        return None if result is None or result.outcome is Outcome.STOPPED else _whole(last, result)
+        if result is None or result.outcome is Outcome.STOPPED or is_machines(result):
+            return None
+        return _whole(last, result)
 
     def _given_up(self, trial: ActiveTrial) -> TrialResult:
         result = given_up(trial.lease)
@@ -192,7 +207,7 @@ class Worker:
         """A trainer that ended without a word. Its result may be there all the same."""
         folder = self._folder(attempt.trial).attempt(attempt.trial.lease.attempt)
         if (result := folder.result_if_whole()) is not None:
-            return self._endings.tell(attempt.trial, _whole(folder, result))
+            return self._endings.judge(attempt.trial, _whole(folder, result))
         step = max(folder.last_step(), attempt.step)
         return self._endings.bury(attempt.trial, died, began=attempt.began, step=step)
 
