@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.errors import StoreUnreachable
+from hpsearch.errors import LeaseLost, StoreUnreachable
 from hpsearch.store import Activity, Lease, Store
 from hpsearch.store.orders import Orders
 from hpsearch.worker.relay import Relay
@@ -38,10 +38,12 @@ class Signs:
         self._clock = clock
         self._told_at = self._renewed_at = float("-inf")
         self._given: Future[Orders] | None = None
+        self._renewing: Lease | None = None
+        """What the sign that was given last renews."""
 
     def give(self, activity: Activity, lease: Lease | None = None, step: int = 0) -> None:
-        """One at a time. Raises LeaseLost as soon as the store has said so."""
-        self._hear()
+        """One at a time. Raises LeaseLost as soon as the store has said that this lease is lost."""
+        self._hear(lease)
         now = self._clock()
         if self._given is not None or now - self._told_at < _BEAT_EVERY_S:
             return
@@ -49,9 +51,10 @@ class Signs:
         renewed = lease if now - self._renewed_at >= _RENEW_EVERY_S else None
         if renewed is not None:
             self._renewed_at = now
+        self._renewing = renewed
         self._given = self._relay.offer(lambda: self._write(activity, renewed, step))
         if self._relay.is_answered(self._given, _MOMENT_S):
-            self._hear()
+            self._hear(lease)
 
     def renewed(self) -> None:
         """A lease was just given: it needs no renewal for a while."""
@@ -63,7 +66,7 @@ class Signs:
         self._store.workers.beat(self._worker_id, *self._look(activity))
         return self._store.orders.of(self._worker_id)
 
-    def _hear(self) -> None:
+    def _hear(self, lease: Lease | None) -> None:
         if self._given is None or not self._given.done():
             return
         given, self._given = self._given, None
@@ -73,6 +76,10 @@ class Signs:
             log.warning("%s", error)
             self._renewed_at = float("-inf")  # the first thing to do once it is back
             return
+        except LeaseLost:
+            if self._renewing == lease:
+                raise
+            return  # of a trial that this worker has dropped by now
         if orders.stop and not self._stop.requested:
             self._stop.ask()
         if orders.stop_now and not self._stop.urgent:
