@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL
@@ -60,26 +61,27 @@ def set_deadlines(engine: Engine) -> None:
 
 
 class Lines:
-    """The connections that are in use, so that another thread can cut them."""
+    """The engine's connections, so that another thread can cut them.
+
+    Those in the pool, too: the pool tries one before it lends it (`pool_pre_ping`), and no event tells of that
+    (SQLAlchemy 2.1, pool/base.py, `_ConnectionFairy._checkout`). One that is cut while nobody uses it is made anew.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._lock = threading.Lock()
-        self._in_use: dict[int, Any] = {}
-        event.listen(engine, "checkout", self._out)
-        event.listen(engine, "checkin", self._in)
+        self._known: WeakSet[Any] = WeakSet()
+        if engine.dialect.name != "sqlite":
+            event.listen(engine, "connect", self._made)
+            engine.dispose()  # what was made before is not known here
 
-    def _out(self, connection: Any, _record: Any, _proxy: Any) -> None:
+    def _made(self, connection: Any, _record: Any) -> None:
         with self._lock:
-            self._in_use[id(connection)] = connection
-
-    def _in(self, connection: Any, _record: Any) -> None:
-        with self._lock:
-            self._in_use.pop(id(connection), None)
+            self._known.add(connection)
 
     def cut(self) -> None:
         """Whoever waits for an answer on one of them is told that the connection is lost."""
         with self._lock:
-            connections = list(self._in_use.values())
+            connections = list(self._known)
         for connection in connections:
             with contextlib.suppress(Exception):  # it may be closed this very moment
                 _shut(connection)

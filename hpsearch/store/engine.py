@@ -10,7 +10,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import Connection, Engine, event, func, literal_column, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hpsearch.errors import InputError, StoreUnreachable
@@ -139,9 +139,11 @@ def reaching(url: URL) -> Iterator[None]:
     """Turns the many ways in which a database is out of reach into one error that has words."""
     try:
         yield
-    except (StorageInternalError, OperationalError, InterfaceError, PoolTimeout) as error:
+    except (StorageInternalError, DBAPIError, PoolTimeout) as error:
         cause = _root(error)
-        if not isinstance(cause, OperationalError | InterfaceError | PoolTimeout):
+        # An InternalError that ends the connection: PostgreSQL gave up a transaction in which this process was paused.
+        is_lost = isinstance(cause, DBAPIError) and cause.connection_invalidated
+        if not is_lost and not isinstance(cause, OperationalError | InterfaceError | PoolTimeout):
             raise
         words = str(getattr(cause, "orig", None) or cause).strip().splitlines()
         raise StoreUnreachable(f"the store {shown(url)} can't be reached: {words[0] if words else cause}") from error

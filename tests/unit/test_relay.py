@@ -21,7 +21,18 @@ from hpsearch.store import Store
 from hpsearch.trial import Outcome
 from hpsearch.worker.endings import Step
 from hpsearch.worker.relay import Relay
-from tests.unit.worker_fixtures import Demo, ScriptedTrainer, demo, ending, make_demo, nobody, plays, report, steadily
+from tests.unit.worker_fixtures import (
+    Demo,
+    MakeDemo,
+    ScriptedTrainer,
+    demo,
+    ending,
+    make_demo,
+    nobody,
+    plays,
+    report,
+    steadily,
+)
 
 __all__ = ["demo", "make_demo"]
 
@@ -63,7 +74,11 @@ def silence(empty_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sil
 
 
 class TestSilentStore:
-    def test_the_trainer_is_answered_and_what_was_not_told_is_told_later(self, demo: Demo, silence: Silence) -> None:
+    def test_the_trainer_is_answered_and_what_was_not_told_is_told_later(
+        self, make_demo: MakeDemo, silence: Silence
+    ) -> None:
+        demo = make_demo(trials=1)
+
         def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
             yield Began()
             yield report(1, 4.0)
@@ -77,7 +92,7 @@ class TestSilentStore:
             yield report(4, 0.5)
             yield from ending(folder, Outcome.COMPLETE, 4.0, 2.0, 1.0, 0.5)
 
-        assert demo.worker(plays(play)).step() is Step.WORKED
+        assert demo.run(plays(play)) is Step.FINISHED
         assert demo.trials[0].intermediate_values == {1: 4.0, 2: 2.0, 3: 1.0, 4: 0.5}
         assert demo.states == ["COMPLETE"]
 
