@@ -28,7 +28,8 @@ def delete(
         found = find_study(opened, study)
         view = read_view(opened, found)
         if view.live_workers:
-            raise InputError(f"{study} has {len(view.live_workers)} workers now: hpsearch stop {study} ends them")
+            workers = "1 worker" if len(view.live_workers) == 1 else f"{len(view.live_workers)} workers"
+            raise InputError(f"{study} has {workers} now: hpsearch stop {study} ends them")
         folder = storage.path / "trials" / found.uid
         if not yes:
             typer.confirm(f"delete {study} with its {len(view.trials)} trials and {folder}?", abort=True)

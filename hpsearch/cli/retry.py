@@ -10,6 +10,7 @@ from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_st
 
 if TYPE_CHECKING:
     from hpsearch.search.view import StudyView, TrialView
+    from hpsearch.store import Store
 
 
 def retry(
@@ -27,20 +28,29 @@ def retry(
     with open_store(store) as opened:
         found = find_study(opened, study)
         view = read_view(opened, found)
-        chosen = _chosen(view, trials)
+        chosen = {_id(opened, found.study_id, trial.number): trial.number for trial in _chosen(view, trials)}
+        if not chosen:
+            console.print(f"{study} has no trial that failed", soft_wrap=True)
+            return
         with opened.reaching():
-            ids = [opened.optuna.get_trial_id_from_study_id_trial_number(found.study_id, t.number) for t in chosen]
-            opened.orders.reopen(found.study_id, ids)
-            left = len(view.failed) - len(chosen)
-            paused = opened.orders.resume(found.study_id, left)
-    if not chosen:
-        console.print(f"{study} has no trial that failed", soft_wrap=True)
-        return
-    numbers = ", ".join(str(trial.number) for trial in chosen)
-    console.print(f"given back to be run again: trial{'' if len(chosen) == 1 else 's'} {numbers}", soft_wrap=True)
+            given_back = opened.orders.reopen(found.study_id, list(chosen))
+            paused = opened.orders.resume(found.study_id, len(view.failed) - len(given_back))
+    for trial_id, number in chosen.items():
+        if trial_id not in given_back:
+            console.print(f"trial {number} is with a worker at this moment: try again", soft_wrap=True)
+    if given_back:
+        numbers = ", ".join(str(chosen[trial_id]) for trial_id in given_back)
+        console.print(
+            f"given back to be run again: trial{'' if len(given_back) == 1 else 's'} {numbers}", soft_wrap=True
+        )
     if paused:
         console.print(f"{study} was paused ({paused}); its trials may begin again", soft_wrap=True)
     console.print("start workers with hpsearch run or hpsearch worker", soft_wrap=True)
+
+
+def _id(store: Store, study_id: int, number: int) -> int:
+    with store.reaching():
+        return store.optuna.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
 def _chosen(view: StudyView, numbers: list[int] | None) -> list[TrialView]:

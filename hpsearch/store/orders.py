@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, column, delete, select, table, update
+from sqlalchemy import Connection, Engine, column, delete, select, table, update
 
 from hpsearch.store.engine import database_now
 from hpsearch.store.tables import leases, studies, workers
 
 _trials = table("trials", column("trial_id"), column("state"), column("datetime_complete"))
 _facts = table("trial_user_attributes", column("trial_id"), column("key"))
+_marks = table("trial_system_attributes", column("trial_id"), column("key"))
+_CONSTRAINT = "constraints:"
+"""How Optuna names them (5.0.0, study/_constrained_optimization.py). The memory that a trial needs comes with its end."""
 _TOLD = ("outcome", "reason", "traceback")
 
 
@@ -62,20 +65,25 @@ class StudyOrders:
             found = connection.execute(asked).first()
         return Orders() if found is None else Orders(stop=True, stop_now=bool(found.stop_now))
 
-    def reopen(self, study_id: int, trial_ids: Collection[int]) -> None:
+    def reopen(self, study_id: int, trial_ids: Collection[int]) -> list[int]:
         """Gives finished trials back to be run again, under their own numbers; what was told of their end is gone.
 
-        Optuna has no way back from a finished trial, so its row is changed here: a trial is one Optuna trial through
-        all of its attempts. Other processes that have seen the trial finished may show it so until they start anew
+        Returns those that were given back: not those that a worker has at this moment. Optuna has no way back from a
+        finished trial, so its row is changed here: a trial is one Optuna trial through all of its attempts. Other
+        processes that have seen the trial finished may show it so until they start anew
         (optuna/storages/_cached_storage.py).
         """
         with self._engine.begin() as connection:
-            for trial_id in trial_ids:
-                chosen = leases.c.trial_id == trial_id
-                again = {"finished": False, "worker_id": None, "expires_at": 0.0, "result": None}
-                fresh = {"strikes": 0, "stumbles": 0}
-                connection.execute(update(leases).where(chosen, leases.c.study_id == study_id).values(**again, **fresh))
-                running = {"state": "RUNNING", "datetime_complete": None}
-                connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(running))
-                told = (_facts.c.trial_id == trial_id) & _facts.c.key.in_(_TOLD)
-                connection.execute(delete(_facts).where(told))
+            return [trial_id for trial_id in trial_ids if _reopen(connection, study_id, trial_id)]
+
+
+def _reopen(connection: Connection, study_id: int, trial_id: int) -> bool:
+    chosen = (leases.c.trial_id == trial_id) & (leases.c.study_id == study_id) & leases.c.finished.is_(True)
+    again = {"finished": False, "worker_id": None, "expires_at": 0.0, "result": None, "strikes": 0, "stumbles": 0}
+    if connection.execute(update(leases).where(chosen).values(again)).rowcount != 1:
+        return False
+    running = {"state": "RUNNING", "datetime_complete": None}
+    connection.execute(update(_trials).where(_trials.c.trial_id == trial_id).values(running))
+    connection.execute(delete(_facts).where(_facts.c.trial_id == trial_id, _facts.c.key.in_(_TOLD)))
+    connection.execute(delete(_marks).where(_marks.c.trial_id == trial_id, _marks.c.key.startswith(_CONSTRAINT)))
+    return True
