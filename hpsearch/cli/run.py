@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,12 +21,15 @@ from hpsearch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.launch.crew import Crew
     from hpsearch.search.view import StudyView
     from hpsearch.store import Store, StoredStudy
+    from hpsearch.worker.relay import Relay
 
 _LOOK_EVERY_S = 0.5
 
@@ -53,6 +57,7 @@ def run(
     from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
     from hpsearch.worker.patience import patiently
+    from hpsearch.worker.relay import Relay
 
     console = open_console()
     storage, limit_s = storage_folder(), 60 * wait_for_store
@@ -79,16 +84,18 @@ def run(
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
             crew = _start_crew(console, opened, arguments, workers)
-            _work(console, opened, stored, crew, stop)
-            view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
+            with closing(Relay(opened, stop, limit_s)) as relay:
+                _work(console, relay, lambda: _read(opened, stored), crew, stop)
+                view = relay.ask(lambda: _read(opened, stored))
             _refuse_failures(view, crew, stop)
         _conclude(console, opened, view, stop)
 
 
 def _read(store: Store, stored: StoredStudy) -> StudyView:
+    """As it is now: somebody may have paused the study, or changed its budget."""
     from hpsearch.search.view import read_view
 
-    return read_view(store, stored)
+    return read_view(store, find_study(store, stored.name))
 
 
 def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
@@ -132,22 +139,27 @@ def _start_crew(console: Console, store: Store, arguments: list[str], num_worker
     return Crew(start, number, say)
 
 
-def _work(console: Console, store: Store, stored: StoredStudy, crew: Crew, stop: StopFlag) -> None:
-    """Until no worker is left. An outage of the store is theirs to survive: nobody stops them for it."""
+def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: Crew, stop: StopFlag) -> None:
+    """Until no worker is left. An outage of the store is theirs to survive: nobody stops them for it, and a store that
+    does not answer holds up no stop."""
     from hpsearch.watch.live import Follower
 
-    asked = 0
+    asked, seen = 0, relay.offer(read)
     try:
         with Follower(console) as follower:
             while crew.works:
-                follower.look(lambda: _read(store, stored))
+                if relay.is_answered(seen, _LOOK_EVERY_S):
+                    follower.look(seen.result)
+                    seen = relay.offer(read)
                 if stop.requested and asked < 1 + stop.urgent:
                     asked += 1
                     crew.stop()
                     console.print("stopping: running trials are saved … (Ctrl-C again to stop at once)")
                 crew.look(stopping=stop.requested)
                 stop.wait(_LOOK_EVERY_S)
-            follower.look(lambda: _read(store, stored))
+            last = relay.offer(read)
+            if relay.is_answered(last):
+                follower.look(last.result)
     finally:
         crew.stop()
 
@@ -178,5 +190,5 @@ def _conclude(console: Console, store: Store, view: StudyView, stop: StopFlag) -
             console.print(told, soft_wrap=True)
     console.print()
     console.print(closing_words(view), soft_wrap=True)
-    if stop.requested and not view.is_finished:
+    if not view.is_finished and not view.reached_limit:  # by Ctrl-C, or by hpsearch stop
         raise typer.Exit(130)

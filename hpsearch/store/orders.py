@@ -14,7 +14,7 @@ _trials = table("trials", column("trial_id"), column("state"), column("datetime_
 _facts = table("trial_user_attributes", column("trial_id"), column("key"))
 _marks = table("trial_system_attributes", column("trial_id"), column("key"))
 _CONSTRAINT = "constraints:"
-"""How Optuna names them (5.0.0, study/_constrained_optimization.py). The memory that a trial needs comes with its end."""
+"""How Optuna names them (5.0.0, study/_constrained_optimization.py): the memory that a trial needs, told at its end."""
 _TOLD = ("outcome", "reason", "traceback")
 
 

@@ -8,13 +8,18 @@ from typing import TypeVar
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.errors import StoreUnreachable
+from hpsearch.errors import Interrupted, StoreUnreachable
 
 T = TypeVar("T")
 
 
 def patiently(do: Callable[[], T], limit_s: float, stop: StopFlag, say: Callable[[str], None]) -> T:
-    """Raises StoreUnreachable after the limit, or when a stop is asked for. The outage is said once."""
+    """The outage is said once.
+
+    Raises:
+        StoreUnreachable: after the limit.
+        Interrupted: a stop was asked for meanwhile.
+    """
 
     def said(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
@@ -31,4 +36,9 @@ def patiently(do: Callable[[], T], limit_s: float, stop: StopFlag, say: Callable
     def done() -> T:
         return do()
 
-    return done()
+    try:
+        return done()
+    except StoreUnreachable as error:
+        if stop.requested:
+            raise Interrupted(f"stopped while the store was away: {error}") from error
+        raise

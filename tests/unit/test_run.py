@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from hpsearch.launch.crew import MAX_FAILURES, Crew
 from hpsearch.trial import Outcome
 from hpsearch.watch.console import open_console
 from hpsearch.worker.endings import NO_MORE_TRIALS
+from hpsearch.worker.relay import Relay
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.outage_fixtures import Outage, outage
 from tests.unit.picture_fixtures import undrawn
@@ -94,8 +97,12 @@ class Running:
     stop: Watch = field(default_factory=Watch)
     now: float = 0.0
 
-    def work(self, *jobs: list[int | None], num_workers: int = 1) -> list[Job]:
-        """Gives the jobs that were started; each takes the next list of exit codes."""
+    @cached_property
+    def relay(self) -> Relay:
+        return Relay(self.demo.store, self.stop)
+
+    def start(self, *jobs: list[int | None], num_workers: int = 1) -> Crew:
+        """Each job that is started takes the next list of exit codes."""
         scripts = list(jobs)
 
         def start(*_: object) -> Job:
@@ -107,11 +114,15 @@ class Running:
             self.now += 60
             return self.now
 
+        return Crew(start, num_workers, self.console.print, clock)
+
+    def work(self, *jobs: list[int | None], num_workers: int = 1) -> list[Job]:
+        """Gives the jobs that were started."""
         stored = self.demo.store.studies.find("demo")
         assert stored is not None
-        crew = Crew(start, num_workers, self.console.print, clock)
-        run_verb._work(self.console, self.demo.store, stored, crew, self.stop)
-        run_verb._refuse_failures(self.demo.view, crew, self.stop)
+        crew = self.start(*jobs, num_workers=num_workers)
+        run_verb._work(self.console, self.relay, lambda: run_verb._read(self.demo.store, stored), crew, self.stop)
+        run_verb._refuse_failures(run_verb._read(self.demo.store, stored), crew, self.stop)
         return self.stop.jobs
 
     @property
@@ -121,8 +132,10 @@ class Running:
 
 
 @pytest.fixture
-def running(demo: Demo) -> Running:
-    return Running(demo)
+def running(demo: Demo) -> Iterator[Running]:
+    running = Running(demo)
+    yield running
+    running.relay.close()
 
 
 def test_run_waits_until_every_worker_has_ended(running: Running) -> None:
@@ -155,7 +168,8 @@ def test_a_worker_whose_device_is_set_aside_is_not_replaced(running: Running) ->
 
 
 def test_a_paused_study_ends_the_run_with_the_reason_and_what_to_do(running: Running) -> None:
-    running.demo.store.orders.pause(running.demo.study.study_id, "every device is set aside")
+    pause = running.demo.store.orders.pause
+    running.stop.happens = [lambda: pause(running.demo.study.study_id, "every device is set aside")]
     with pytest.raises(HpsearchError, match=r"study demo is paused: every device is set aside\nhpsearch resume demo"):
         running.work([None, NO_MORE_TRIALS])
 
@@ -173,6 +187,18 @@ def test_an_outage_does_not_end_a_run(running: Running, outage: Outage) -> None:
     (job,) = running.work([*[None] * 6, 0])
     assert job.exit_codes == [0]
     assert running.said.count("can't be reached: the server closed the connection; the workers go on") == 1
+
+
+def test_a_store_that_never_answers_holds_up_no_stop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = threading.Event()
+    monkeypatch.setattr(run_verb, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(Relay.is_answered, "__defaults__", (0.01,))
+    monkeypatch.setattr(run_verb, "_read", lambda *_: silent.wait())
+    running.stop.happens = [lambda: None, running.stop.ask]
+    start, stop = running.start([None] * 6 + [0]), running.stop
+    run_verb._work(running.console, running.relay, lambda: run_verb._read(None, None), start, stop)  # type: ignore[arg-type]
+    assert [job.stops for job in stop.jobs] == [2]
+    silent.set()
 
 
 @pytest.fixture
