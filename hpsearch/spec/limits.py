@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpsearch.spec.base import Spec
 
@@ -20,6 +20,14 @@ class LimitsSpec(Spec):
     device_hours: Positive | None = Field(None, description="the hours of all workers together, one device each")
     cost: Positive | None = Field(None, description="at the price below, in its currency")
     price_per_device_hour: Positive | None = Field(None, description="what one device costs in an hour")
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _is_no_number(cls, until: object) -> object:
+        """pydantic takes one for seconds since 1970, so that `until: 2026` would be long past."""
+        if str(until).replace(".", "").isdigit():
+            raise ValueError("expected a date and a time, as 2026-12-24 08:00")
+        return until
 
     @model_validator(mode="after")
     def _has_a_price(self) -> LimitsSpec:

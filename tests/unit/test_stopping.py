@@ -119,3 +119,50 @@ def test_the_death_of_the_parent_is_a_stop_for_who_watches_it(watches: str, told
         finally:
             if not select.select([stream], [], [], 0)[0]:  # a child that said everything closes the pipe
                 os.kill(int(child), signal.SIGKILL)
+
+
+COUNTED = """
+import contextlib, sys
+from hpsearch.bridge.stopping import StopFlag
+flag = StopFlag()
+flag.install(watch_parent=False)
+with flag.preparing() if sys.argv[1] == "preparing" else contextlib.nullcontext():
+    told = False, False
+    print("ready", flush=True)
+    while True:
+        flag.wait(30)
+        if (flag.requested, flag.urgent) != told:
+            told = flag.requested, flag.urgent
+            print(*told, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("does", "heard"), [("preparing", ["True False"]), ("working", ["True False", "True True"])])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_last_signal_ends_the_process_at_once(does: str, heard: list[str], number: signal.Signals) -> None:
+    """The second while there is nothing to save, else the third, whatever the process waits for."""
+    with subprocess.Popen([sys.executable, "-c", COUNTED, does], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert line(child.stdout.fileno()) == "ready"
+        try:
+            for told in heard:
+                child.send_signal(number)
+                assert line(child.stdout.fileno()) == told
+            child.send_signal(number)
+            assert child.wait(PATIENCE_S) == 130
+        finally:
+            child.kill()
+
+
+def test_after_the_preparation_a_second_signal_leaves_time_to_leave(
+    flag: StopFlag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(StopFlag, "_leave", staticmethod(lambda: left.append(1)))
+    with pytest.raises(KeyError), flag.preparing():
+        raise KeyError
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    assert left == []
+    signal.raise_signal(signal.SIGTERM)
+    assert left == [1]
