@@ -158,6 +158,10 @@ class Leases:
         """Writes down the lease's strikes, progress, stumbles and reasons."""
         self._change(lease, **_account(lease))
 
+    def give_back(self, lease: Lease) -> None:
+        """At once, as it is: with what was renewed meanwhile."""
+        self._change(lease, worker_id=None, expires_at=0.0)
+
     def release(self, lease: Lease) -> None:
         """Gives the slot back at once, with its strikes, progress, stumbles and reasons: the next worker continues."""
         self._change(lease, worker_id=None, expires_at=0.0, **_account(lease))

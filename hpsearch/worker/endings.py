@@ -82,7 +82,7 @@ class Endings:
         """The worker was asked to stop."""
         if result is not None and result.reports:  # none: it had not begun, and what the store has is older
             self._relay.ask(lambda: self._search.bring(trial, result.reports))
-        self._relay.ask(lambda: self._store.leases.release(trial.lease))
+        self._relay.ask(lambda: self._store.leases.give_back(trial.lease))
         log.info("trial %d is given back; the next worker continues it", trial.number)
         return Step.STOPPED
 
@@ -98,7 +98,7 @@ class Endings:
 
     def _set_aside(self, lease: Lease, reason: str) -> Step:
         log.error("this device takes no more trials: %s", reason)
-        self._relay.ask(lambda: self._store.leases.release(lease))
+        self._relay.ask(lambda: self._store.leases.give_back(lease))
         if self._relay.ask(lambda: self._store.workers.set_aside(self._worker_id, reason)):
             told = f"every device is set aside, the last one because of this: {reason}"
             self._relay.ask(lambda: self._store.orders.pause(self._study.study_id, told))

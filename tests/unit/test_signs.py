@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +63,23 @@ def test_a_stop_order_is_heard_in_the_middle_of_a_trial(make_demo: MakeDemo, now
     assert start.trainers[0].ended
     assert (demo.states, demo.leases[0].worker_id) == (["RUNNING"], None)
     assert demo.run(plays(steadily(1.0)), name=NEXT) is Step.FINISHED, "the order was not for a later worker"
+
+
+@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.FAILED])
+def test_a_trial_that_is_given_back_keeps_the_progress_that_was_renewed(demo: Demo, outcome: Outcome) -> None:
+    """By a stop, or because the device is set aside."""
+
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
+        yield STEP
+        demo.clock.now += 10
+        yield Progress(step=7, num_steps=9)
+        yield from ending(folder, outcome, reason="No space left on device")
+
+    lease = demo.claim("struck:1:1.00")
+    assert lease is not None
+    demo.store.leases.release(replace(lease, strikes=2, progress=3))
+    assert demo.run(plays(play)) in (Step.STOPPED, Step.SET_ASIDE)
+    assert (demo.leases[0].worker_id, demo.leases[0].progress, demo.leases[0].strikes) == (None, 7, 0)
 
 
 def test_a_stop_order_is_heard_while_nothing_is_free(make_demo: MakeDemo) -> None:
