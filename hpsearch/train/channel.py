@@ -38,7 +38,6 @@ class Channel:
         while True:
             command = self._received.get()
             if isinstance(command, Run):
-                self._checkpoint_wanted.clear()
                 return command
 
     def report(self, event: Reported) -> bool:
@@ -57,6 +56,8 @@ class Channel:
     def _listen(self) -> None:
         for line in self._commands:
             command = read_command(line)
+            if isinstance(command, Run):  # here, in the order in which it was said: a stop may follow at once
+                self._checkpoint_wanted.clear()
             if isinstance(command, Checkpoint):
                 self._checkpoint_wanted.set()
             self._received.put(command)
