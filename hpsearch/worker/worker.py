@@ -164,11 +164,11 @@ class Worker:
         lease = trial.lease
         if lease.handover not in (Handover.HOLDER_DEAD, Handover.EXPIRED):
             return trial
-        last = self._folder(trial).attempt(lease.attempt - 1)
-        is_known = last.path.exists() or lease.handover is Handover.HOLDER_DEAD
-        if is_known and not last.journal.exists():
+        folders = self._folder(trial)
+        is_elsewhere = folders.last is None and lease.progress > 0  # no shared storage
+        if not is_elsewhere and not folders.attempt(lease.attempt - 1).journal.exists():
             return trial
-        step = max((folder.last_step() for folder in self._folder(trial).before(lease.attempt)), default=0)
+        step = max((folder.last_step() for folder in folders.before(lease.attempt)), default=0)
         lease = struck(lease, f"attempt {lease.attempt - 1}: {lease.handover}", step)
         self._relay.ask(lambda: self._store.leases.note(lease))
         return replace(trial, lease=lease)
@@ -176,9 +176,9 @@ class Worker:
     def _left_behind(self, trial: ActiveTrial) -> TrialResult | None:
         """The result that the last attempt's trainer wrote but nobody told. Only of a holder that is certainly dead:
         a paused one's trainer may still be writing. Where the machine was at fault, the trial trains again."""
-        last = self._folder(trial).last
-        if trial.lease.handover is not Handover.HOLDER_DEAD or last is None:
+        if trial.lease.handover is not Handover.HOLDER_DEAD:
             return None
+        last = self._folder(trial).attempt(trial.lease.attempt - 1)
         result = last.result_if_whole()
         if result is None or result.outcome is Outcome.STOPPED or is_machines(result):
             return None
