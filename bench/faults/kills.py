@@ -9,15 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from bench.faults.scene import Scene, Stuck, noted_stuck, scene
+from bench.faults.scene import Scene, Stuck, noted_stuck, scene, until
 from bench.faults.tally import Tally
+from hpsearch.folders import JobFolder
 
 NUM_WORKERS = 3
 _TRIALS = 24
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def kills(url: str, store: str, folder: Path, count: int, seed: int, *, mean_s: float = 0.5) -> Tally:
+def kills(url: str, store: str, folder: Path, count: int, seed: int, *, mean_s: float = 0.6) -> Tally:
     """`count` kills, in as many studies as it takes; who is killed is replaced at once."""
     tally, random = Tally("SIGKILL of a worker or trainer", store, seed), Random(seed)
     while tally.times < count:
@@ -57,3 +58,62 @@ def _kill_one(play: Scene, random: Random) -> bool:
         return False
     member.kill()
     return True
+
+
+def signals(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
+    """`count` stops: SIGTERM, SIGHUP or SIGINT to a worker's group, and half of the time to its trainer's as well, as
+    a control group is signalled. One in five is sent twice: that one gives up what came after its last checkpoint."""
+    tally, random = Tally("SIGTERM, SIGHUP, SIGINT to groups", store, seed), Random(seed)
+    tally.other = {"not given back": 0, "steps done again": 0, "stops not heard": 0}
+    budget = {"max_steps": 150, "reports": 5}
+    while tally.times < count:
+        with scene(
+            url, folder / f"{tally.times:04d}", max(2, min(12, (count - tally.times) // 3)), budget=budget
+        ) as play:
+            for _ in range(NUM_WORKERS):
+                play.start()
+            twice: set[int] = set()
+            with noted_stuck(tally, play):
+                while tally.times < count and not play.is_finished:
+                    time.sleep(random.uniform(0.1, 1.2))
+                    if play.alive:
+                        _stop_one(play, random, tally, twice)
+                play.wait_for_all()
+            tally.dead += sum(each.process.exitcode not in (0, 130) for each in play.everyone)
+            tally.other["not given back"] += sum(slot.deaths + slot.strikes for slot in play.slots)
+            tally.other["steps done again"] += _done_again(play, twice)
+            play.verdict(tally)
+    return tally
+
+
+def _stop_one(play: Scene, random: Random, tally: Tally, twice: set[int]) -> None:
+    member = random.choice(play.alive)
+    number = random.choice((signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
+    trainers = member.trainers()
+    before = play.last_steps(trainers)
+    member.signal_group(number)
+    for pid in trainers if random.random() < 0.5 else []:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, number)
+    if random.random() < 0.2:
+        twice.update(trainers)
+        time.sleep(0.02)
+        member.signal_group(number)
+    until(lambda: not member.is_alive, what="a worker that was asked to stop never leaves")
+    after = play.last_steps(trainers)
+    tally.other["stops not heard"] += sum(after[pid] - before.get(pid, after[pid]) > 100 for pid in after)
+    tally.times += 1
+    play.members.remove(member)
+    play.start()
+
+
+def _done_again(play: Scene, twice: set[int]) -> int:
+    """Optimizer steps that were done more than once, where no second signal asked for it."""
+    done: dict[Path, set[int]] = {}
+    again = 0
+    for pid, path in play.attempts_begun():
+        steps = {point.step for point in JobFolder(path).read_history()}
+        known = done.setdefault(path.parent, set())
+        again += len(known & steps)
+        known |= set() if pid in twice else steps
+    return again

@@ -39,3 +39,7 @@ def hurry() -> None:
         "idle_in_transaction_session_timeout": f"{statement_ms}ms",
     }
     deadlines.CONNECT_S = 2  # libpq knows no less
+    between_tries = relay.wait_random_exponential
+    relay.wait_random_exponential = lambda multiplier, max: between_tries(  # noqa: A006
+        multiplier=multiplier / factor, max=max / factor
+    )

@@ -177,6 +177,11 @@ class Scene:
         lines = self.diary.read_text().splitlines()
         return [(int(pid), Path(folder)) for pid, _, folder in (line.partition(" ") for line in lines)]
 
+    def last_steps(self, pids: list[int]) -> dict[int, int]:
+        """Trainer → the optimizer step that it has come to in its present attempt."""
+        now = {pid: path for pid, path in self.attempts_begun() if pid in pids}
+        return {pid: JobFolder(path).last_step() for pid, path in now.items()}
+
     # What must be true
 
     def verdict(self, tally: Tally) -> None:
