@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -18,46 +19,66 @@ _TRIALS = 24
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-def kills(url: str, store: str, folder: Path, count: int, seed: int, *, mean_s: float = 0.6) -> Tally:
-    """`count` kills, in as many studies as it takes; who is killed is replaced at once."""
+def kills(url: str, store: str, folder: Path, count: int, seed: int, *, mean_s: float = 0.3) -> Tally:
+    """`count` kills, in as many studies as it takes; who is killed is replaced at once.
+
+    Most hit where something can be lost, a worker whose trainer trains or the trainer itself; the others a worker that
+    starts, is between two trials, or whose trainer starts.
+    """
     tally, random = Tally("SIGKILL of a worker or trainer", store, seed), Random(seed)
+    hit: Counter[str] = Counter()
     while tally.times < count:
         num_trials = min(_TRIALS, 2 + (count - tally.times) // 3)
         with scene(url, folder / f"{tally.times:04d}", num_trials) as play:
             for _ in range(NUM_WORKERS):
                 play.start()
             with noted_stuck(tally, play):
-                _storm(play, tally, random, count, mean_s)
+                _storm(play, tally, random, count, mean_s, hit)
                 play.wait_for_all()
             tally.dead += sum(not each.is_killed and each.process.exitcode != 0 for each in play.everyone)
             play.verdict(tally)
+    tally.notes.append(", ".join(f"{who} {times}" for who, times in sorted(hit.items())))
     return tally
 
 
-def _storm(play: Scene, tally: Tally, random: Random, count: int, mean_s: float) -> None:
+def _storm(play: Scene, tally: Tally, random: Random, count: int, mean_s: float, hit: Counter[str]) -> None:
     started = time.monotonic()
     while not play.is_finished or any(member.is_killed for member in play.members):
         if time.monotonic() - started > 600:
             raise Stuck("the study never ends")
         time.sleep(min(3 * mean_s, random.expovariate(1 / mean_s)))
         play.replace_the_killed()
-        if tally.times < count and _kill_one(play, random):
+        if tally.times < count and (who := _kill_one(play, random)):
             tally.times += 1
+            hit[who] += 1
 
 
-def _kill_one(play: Scene, random: Random) -> bool:
-    """A worker, or its trainer where it has one."""
-    if not play.alive:
-        return False
-    member = random.choice(play.alive)
-    trainers = member.trainers()
-    if trainers and random.random() < 0.5:
-        with suppress(ProcessLookupError):
-            os.kill(random.choice(trainers), signal.SIGKILL)
-            return True
-        return False
-    member.kill()
-    return True
+def _kill_one(play: Scene, random: Random) -> str | None:
+    """Who was hit; None where nobody was there to be."""
+    when = random.choices(*zip(*_MOMENTS.items(), strict=True))[0]
+    began = {pid for pid, _ in play.attempts_begun()}
+    there = [(member, trainer) for member in play.alive for trainer in (member.trainers() or [None])[:1]]
+    chosen = [each for each in there if _moment(each[1], began) == when]
+    if not chosen:
+        return None
+    member, trainer = random.choice(chosen)
+    if trainer is None or random.random() < 0.5:
+        member.kill()
+        return f"workers {when}"
+    try:
+        os.kill(trainer, signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return f"trainers {when}"
+
+
+_MOMENTS = {"in training": 0.8, "before it began": 0.1, "without a trainer": 0.1}
+
+
+def _moment(trainer: int | None, began: set[int]) -> str:
+    if trainer is None:
+        return "without a trainer"
+    return "in training" if trainer in began else "before it began"
 
 
 def signals(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:

@@ -47,7 +47,7 @@ def until(condition: Callable[[], object], limit_s: float = STUCK_S, what: str =
         time.sleep(0.02)
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A worker's process and its log."""
 

@@ -4,7 +4,7 @@ It speaks the trainer's protocol, keeps the trainer's files in the attempt's fol
 a function of the trial, its learning rate and the report, so that each report can be checked. Who wrote what can be
 checked, too: its pid stands in the diary when an attempt begins, and in all that it writes.
 
-The environment says how it fails: STANDIN_FAULT is one of `FAULTS`, STANDIN_FAULT_AT the optimizer step.
+The environment says how it fails: STANDIN_FAULT is one of `FAULTS`, STANDIN_FAULT_AT the first optimizer step of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResu
 DIARY = "STANDIN_DIARY"
 """Names the file of all attempts that stand-ins began: `pid folder` on each line."""
 FAULT, FAULT_AT = "STANDIN_FAULT", "STANDIN_FAULT_AT"
+FAULT_WHILE = "STANDIN_FAULT_WHILE"
+"""Names a file; where it is given the fault lasts while that file is there."""
 FAULTS = ("exits before it is ready", "is killed before it is ready", "exits", "is killed", "hangs")
 """`hangs` only in a trial's first attempt; the others always."""
 STEP_S = "STANDIN_STEP_S"
@@ -47,7 +49,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the worker's to handle
     commands, events = (int(number) for number in sys.argv[1:3])
-    _fail_where_asked("exits before it is ready", "is killed before it is ready", step=0)
+    _fail_where_asked("exits before it is ready", "is killed before it is ready")
     channel = Channel(os.fdopen(commands, "rb"), os.fdopen(events, "wb"))
     channel.send(Ready(device="stand-in"))
     while True:
@@ -160,9 +162,11 @@ def _append(file: Path, line: str, *, is_synced: bool = False) -> None:
         os.close(descriptor)
 
 
-def _fail_where_asked(*ways: str, step: int) -> None:
+def _fail_where_asked(*ways: str, step: int | None = None) -> None:
     fault = os.environ.get(FAULT)
-    if fault not in ways or step < int(os.environ.get(FAULT_AT, "0")):
+    if fault not in ways or (step is not None and step < int(os.environ.get(FAULT_AT, "0"))):
+        return
+    if FAULT_WHILE in os.environ and not Path(os.environ[FAULT_WHILE]).exists():
         return
     match fault:
         case "hangs":
