@@ -34,13 +34,15 @@ class HpsearchError(Exception):
 class TrainerDied(HpsearchError):
     """The training process ended without a result.
 
-    `how` is the same words for the same death. `is_kill`: by a signal that comes from outside.
+    `how` is the same words for the same death. `is_kill`: by a signal that comes from outside. `is_hang`: it lived, and
+    was silent for too long.
     """
 
-    def __init__(self, message: str, how: str = "", *, is_kill: bool = False) -> None:
+    def __init__(self, message: str, how: str = "", *, is_kill: bool = False, is_hang: bool = False) -> None:
         super().__init__(message)
         self.how = how or message
         self.is_kill = is_kill
+        self.is_hang = is_hang
 
 
 class BrokenMessage(TrainerDied):

@@ -95,7 +95,7 @@ def full_disks(url: str, store: str, folder: Path, count: int, seed: int) -> Tal
                     play.start()
                 until(play.attempts_begun, what="nobody begins")
                 disk.fill() if number % 2 == 0 else disk.make_read_only()
-                until(lambda: not play.alive, what="workers on a full disk never give up")  # noqa: B023
+                until(lambda: not play.alive, what="workers on a full disk never give up")
                 codes = [member.process.exitcode for member in play.everyone]
                 tally.other["went on"] += any(code != NO_MORE_TRIALS for code in codes)
                 tally.other["spent"] += sum(trial.state is TrialState.FAIL for trial in play.trials)

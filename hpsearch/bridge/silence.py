@@ -43,4 +43,4 @@ class Silence:
         """
         if self._clock() - self._heard_at > self._limit_s:
             how = f"silent for {self._limit_s / 60:g} minutes while {self._doing}"
-            raise TrainerDied(f"the trainer process hangs: {how} (silence: in the study file)", how)
+            raise TrainerDied(f"the trainer process hangs: {how} (silence: in the study file)", how, is_hang=True)

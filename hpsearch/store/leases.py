@@ -47,9 +47,15 @@ class Leases:
         event.listen(engine, "begin", check_fence)
 
     def claim(
-        self, study_id: int, worker_id: str, duration_s: float, dead_workers: Collection[str] = ()
+        self,
+        study_id: int,
+        worker_id: str,
+        duration_s: float,
+        dead_workers: Collection[str] = (),
+        last_slots: Collection[int] = (),
     ) -> Lease | None:
-        """A slot that nobody works on: one that was begun, else a new one while the budget has any.
+        """A slot that nobody works on: one that was begun, else a new one while the budget has any; one of
+        `last_slots` only where there is no other.
 
         None where the study is paused, too.
 
@@ -63,13 +69,14 @@ class Leases:
             if study.paused is not None:
                 return None
             is_in_grace = now < self._grace_until(connection, study_id)
-            row = connection.execute(_takeable(study_id, now, dead_workers, is_in_grace)).first()
-            if row is not None:
-                return self._take_over(connection, row, worker_id, now + duration_s, dead_workers)
-            taken = connection.scalar(select(func.count()).where(leases.c.study_id == study_id)) or 0
-            if taken >= study.trials:
+            row = connection.execute(_takeable(study_id, now, dead_workers, is_in_grace, last_slots)).first()
+            if row is None or row.slot in last_slots:
+                taken = connection.scalar(select(func.count()).where(leases.c.study_id == study_id)) or 0
+                if taken < study.trials:
+                    return self._begin(connection, study_id, taken, worker_id, now + duration_s)
+            if row is None:
                 return None
-            return self._begin(connection, study_id, taken, worker_id, now + duration_s)
+            return self._take_over(connection, row, worker_id, now + duration_s, dead_workers)
 
     @staticmethod
     def _lock_study(connection: Connection, study_id: int) -> Any:
@@ -203,10 +210,14 @@ def _account(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _takeable(study_id: int, now: float, dead_workers: Collection[str], is_in_grace: bool) -> Any:
+def _takeable(
+    study_id: int, now: float, dead_workers: Collection[str], is_in_grace: bool, last_slots: Collection[int]
+) -> Any:
     """Slots at which workers stumbled come last: they hold nobody up."""
     free = leases.c.worker_id.is_(None)
     dead = leases.c.worker_id.in_(list(dead_workers))
     silent = [] if is_in_grace else [leases.c.expires_at < now]
     open_slot = and_(leases.c.study_id == study_id, leases.c.finished.is_(False), or_(free, dead, *silent))
-    return select(leases).where(open_slot).order_by(leases.c.stumbles, leases.c.slot).limit(1).with_for_update()
+    is_last = case((leases.c.slot.in_(list(last_slots)), 1), else_=0)
+    order = (is_last, leases.c.stumbles, leases.c.slot)
+    return select(leases).where(open_slot).order_by(*order).limit(1).with_for_update()

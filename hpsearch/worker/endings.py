@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum
 
@@ -53,11 +54,16 @@ class Endings:
         self._worker_id = worker_id
         self._doctor = Doctor()
 
+    @property
+    def suspects(self) -> Collection[int]:
+        """Slots that this device should try after all others."""
+        return self._doctor.suspects
+
     def judge(self, trial: ActiveTrial, result: TrialResult) -> Step:
         """What this worker's own trainer came to: told, unless it is no result: stopped, or the machine's fault."""
         if result.outcome is Outcome.STOPPED:
             return self.give_back(trial, result)
-        verdict = self._doctor.of_result(trial.number, result)
+        verdict = self._doctor.of_result(trial.lease.slot, result)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(trial.lease, verdict.reason)
         return self.tell(trial, result)
@@ -88,7 +94,8 @@ class Endings:
 
     def bury(self, trial: ActiveTrial, died: TrainerDied, *, began: bool, step: int) -> Step:
         """The trainer died at optimizer step `step`; `began`: it had trained."""
-        verdict = self._doctor.of_death(trial.number, died, began=began)
+        got_further = step > trial.lease.progress
+        verdict = self._doctor.of_death(trial.lease.slot, died, began=began, got_further=got_further)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(trial.lease, verdict.reason)
         log.warning("trial %d: %s; it goes on from its last checkpoint", trial.number, died)

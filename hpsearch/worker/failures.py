@@ -8,6 +8,8 @@
 | a trainer that trained ended by itself, with an exit code | a kill      | as above                                  |
 | … twice in a row the same way, on different trials        | the machine | the device is set aside with its reason,  |
 |                                                           |             | the trial given back without a strike     |
+| three trials that got no further here, and none that      | the machine | as above                                  |
+| ended in between, whatever killed them                    |             |                                           |
 | a trainer ended before it trained                         | a kill      | again, without a strike                   |
 | … five times in a row                                     | the machine | as above                                  |
 | no space, no compiler, a device that CUDA can't use       | the machine | as above                                  |
@@ -18,6 +20,8 @@
 
 When every device of every worker is aside, or the first three trials of a study all fail the same way, the study
 pauses. Out of memory and a loss that diverges are no failures but answers.
+
+A trial that died on a device is tried there again after all others: the next trial's fate tells whose fault it was.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ MAX_STRIKES = 3
 MAX_STUMBLES = 2
 ALIKE = 3
 _MAX_STARTS = 5
+_MAX_BARREN = 3
 
 _MACHINE = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Stale file handle|Input/output error"
@@ -63,28 +68,39 @@ class Doctor:
     def __init__(self) -> None:
         self._last: tuple[str, int] | None = None
         self._starts = 0
+        self._barren: set[int] = set()
+        self.suspects: set[int] = set()
+        """Slots whose trials died here since the last trial that ended."""
 
-    def of_result(self, trial: int, result: TrialResult) -> Verdict:
+    def of_result(self, slot: int, result: TrialResult) -> Verdict:
         self._starts = 0
         reason = result.reason or ""
         if is_machines(result):
             return Verdict(Consequence.SET_ASIDE, reason)
         if result.outcome is not Outcome.FAILED or not _CUDA.search(reason):
             self._last = None
+            self._barren.clear()
+            self.suspects.clear()
             return Verdict(Consequence.TELL)
-        if self._is_repeated(alike(reason), trial):
+        if self._is_repeated(alike(reason), slot):
             return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended with {reason}")
         return Verdict(Consequence.TELL)
 
-    def of_death(self, trial: int, death: TrainerDied, *, began: bool) -> Verdict:
-        """`began`: whether the trial trained."""
+    def of_death(self, slot: int, death: TrainerDied, *, began: bool, got_further: bool = False) -> Verdict:
+        """`began`: whether the trial trained; `got_further`: than any attempt at it before."""
         if _MACHINE.search(str(death)):
             return Verdict(Consequence.SET_ASIDE, str(death))
         self._starts = 0 if began else self._starts + 1
         if self._starts >= _MAX_STARTS:
             return Verdict(Consequence.SET_ASIDE, f"{_MAX_STARTS} times in a row no trial began; {death}")
-        if not death.is_kill and self._is_repeated(death.how, trial):
+        if not death.is_kill and self._is_repeated(death.how, slot):
             return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended like this: {death}")
+        if began and not got_further:
+            self._barren.add(slot)
+        if len(self._barren) >= _MAX_BARREN:
+            return Verdict(Consequence.SET_ASIDE, f"{_MAX_BARREN} trials in a row got no further; {death}")
+        if began and not (got_further and (death.is_kill or death.is_hang)):
+            self.suspects.add(slot)
         return Verdict(Consequence.AGAIN, str(death))
 
     def of_stumble(self, slot: int, mistake: str) -> Verdict:
@@ -95,9 +111,9 @@ class Doctor:
             return Verdict(Consequence.SET_ASIDE, f"the worker stumbled twice in a row over {mistake}")
         return Verdict(Consequence.AGAIN, mistake)
 
-    def _is_repeated(self, how: str, trial: int) -> bool:
-        last, self._last = self._last, (how, trial)
-        return last is not None and last[0] == how and last[1] != trial
+    def _is_repeated(self, how: str, slot: int) -> bool:
+        last, self._last = self._last, (how, slot)
+        return last is not None and last[0] == how and last[1] != slot
 
 
 def is_machines(result: TrialResult) -> bool:

@@ -123,7 +123,7 @@ class Worker:
         study_id = self.study.study_id
         holders = self._store.leases.seconds_left(study_id)
         dead = [worker_id for worker_id in holders if is_dead(worker_id)]
-        return self._store.leases.claim(study_id, self.worker_id, LEASE_S, dead)
+        return self._store.leases.claim(study_id, self.worker_id, LEASE_S, dead, self._endings.suspects)
 
     def _why_none(self) -> Step:
         if self._store.leases.slots(self.study.study_id).all_finished:
@@ -175,7 +175,7 @@ class Worker:
 
     def _left_behind(self, trial: ActiveTrial) -> TrialResult | None:
         """The result that the last attempt's trainer wrote but nobody told. Only of a holder that is certainly dead:
-        a paused one's trainer may still be writing. Where the machine was at fault, the trial trains again."""
+        a paused one's trainer may still be writing. What it says of its own device is no result on this one."""
         if trial.lease.handover is not Handover.HOLDER_DEAD:
             return None
         last = self._folder(trial).attempt(trial.lease.attempt - 1)

@@ -121,6 +121,13 @@ class TestTakingOver:
             store.leases.release(lease)
         assert [claimed(store, study_id).slot for _ in range(3)] == [0, 1, 2]
 
+    def test_the_last_slots_are_taken_where_there_is_no_other(self, store: Store, study_id: int) -> None:
+        held = [claimed(store, study_id) for _ in range(2)]
+        for lease in held:
+            store.leases.release(lease)
+        taken = [store.leases.claim(study_id, "host:2:2.00", LEASE_S, [], {0, 1}) for _ in range(4)]
+        assert [lease and lease.slot for lease in taken] == [2, 0, 1, None]
+
     def test_a_finished_slot_is_never_leased_again(self, store: Store, study_id: int) -> None:
         for _ in range(3):
             store.leases.close(claimed(store, study_id, duration_s=-1))
