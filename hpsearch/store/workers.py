@@ -85,9 +85,10 @@ class Workers:
         """
         with self._engine.begin() as connection:
             own = workers.c.worker_id == worker_id
+            of_worker = studies.c.study_id == select(workers.c.study_id).where(own).scalar_subquery()
+            # First of all: what MySQL reads afterwards is from the moment of the first plain read.
+            study_id = connection.scalar(select(studies.c.study_id).where(of_worker).with_for_update())
             connection.execute(update(workers).where(own).values(aside=reason))
-            study_id = connection.scalar(select(workers.c.study_id).where(own))
-            connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
             others = select(workers.c.worker_id).where(
                 workers.c.study_id == study_id,
                 workers.c.gone.is_(False),

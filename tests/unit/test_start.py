@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpsearch.checkpoints import flaw, written_whole
-from hpsearch.folders import JobFolder, StageFolder, append_line
+from hpsearch.files import append_line
+from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.trial import HistoryPoint, Report
 
