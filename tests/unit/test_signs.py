@@ -120,10 +120,10 @@ def test_an_order_is_a_single_one_however_often_it_is_heard(demo: Demo) -> None:
         for _ in range(4):
             demo.clock.now += 1
             yield STEP
-        assert (stop.requested, stop.urgent) == (True, False)
         yield from ending(folder, Outcome.STOPPED)
 
     assert demo.run(plays(play), stop) is Step.STOPPED
+    assert (stop.requested, stop.urgent) == (True, False)
 
 
 def test_an_order_of_another_study_is_not_heard(demo: Demo) -> None:

@@ -165,6 +165,8 @@ class TestEndedFromOutside:
         )
         assert [lease.finished for lease in demo.leases] == [True] * 3
         assert all(trainer.ended for trainer in start.trainers)
+        attempts = demo.study.storage.trial(demo.study.uid, 0).before(99)
+        assert [attempt.path.name for attempt in attempts] == ["attempt-1"]
 
     def test_between_the_last_report_and_the_tell(self, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
         worker = demo.worker(plays(GOOD))
