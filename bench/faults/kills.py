@@ -13,6 +13,7 @@ from random import Random
 from bench.faults.scene import Scene, Stuck, noted_stuck, scene, until
 from bench.faults.tally import Tally
 from hpsearch.folders import JobFolder
+from hpsearch.worker.failures import MAX_STRIKES
 
 NUM_WORKERS = 3
 _TRIALS = 24
@@ -23,7 +24,8 @@ def kills(url: str, store: str, folder: Path, count: int, seed: int, *, mean_s: 
     """`count` kills, in as many studies as it takes; who is killed is replaced at once.
 
     Most hit where something can be lost, a worker whose trainer trains or the trainer itself; the others a worker that
-    starts, is between two trials, or whose trainer starts.
+    starts, is between two trials, or whose trainer starts. No trial is killed three times in a row before it got
+    further: that is the one case in which it must FAIL.
     """
     tally, random = Tally("SIGKILL of a worker or trainer", store, seed), Random(seed)
     hit: Counter[str] = Counter()
@@ -56,9 +58,8 @@ def _storm(play: Scene, tally: Tally, random: Random, count: int, mean_s: float,
 def _kill_one(play: Scene, random: Random) -> str | None:
     """Who was hit; None where nobody was there to be."""
     when = random.choices(*zip(*_MOMENTS.items(), strict=True))[0]
-    began = {pid for pid, _ in play.attempts_begun()}
     there = [(member, trainer) for member in play.alive for trainer in (member.trainers() or [None])[:1]]
-    chosen = [each for each in there if _moment(each[1], began) == when]
+    chosen = [each for each in there if _moment(play, each[1]) == when]
     if not chosen:
         return None
     member, trainer = random.choice(chosen)
@@ -75,10 +76,23 @@ def _kill_one(play: Scene, random: Random) -> str | None:
 _MOMENTS = {"in training": 0.8, "before it began": 0.1, "without a trainer": 0.1}
 
 
-def _moment(trainer: int | None, began: set[int]) -> str:
+def _moment(play: Scene, trainer: int | None) -> str:
     if trainer is None:
         return "without a trainer"
-    return "in training" if trainer in began else "before it began"
+    attempts = [folder for pid, folder in play.attempts_begun() if pid == trainer]
+    if not attempts:
+        return "before it began"
+    return "in training" if _strikes_by_now(play, attempts[-1]) < MAX_STRIKES else "spared"
+
+
+def _strikes_by_now(play: Scene, attempt: Path) -> int:
+    """How many of the trial's attempts in a row got no further, were this one killed now."""
+    strikes = progress = 0
+    for _, folder in play.attempts_begun():
+        if folder.parent == attempt.parent:
+            step = JobFolder(folder).last_step()
+            strikes, progress = (0, step) if step > progress else (strikes + 1, progress)
+    return strikes
 
 
 def signals(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:

@@ -82,8 +82,10 @@ def hung(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
 
 
 def full_disks(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
-    """`count` times the disk of the trials is full, or by turns can only be read: the device is set aside, the study
-    pauses, and no trial is spent. The disk is a file system of its own, for which one must be root."""
+    """`count` times the disk of the trials is full, or by turns can only be read, from the start or from some moment.
+
+    The devices are set aside, the study pauses, and no trial is spent. The disk is a file system of its own: for root.
+    """
     tally = Tally("disk full, or only to be read", store, seed)
     tally.other = {"spent": 0, "went on": 0}
     for number in range(count):
@@ -91,11 +93,7 @@ def full_disks(url: str, store: str, folder: Path, count: int, seed: int) -> Tal
             trials = play.storage.path / "trials"
             trials.mkdir(parents=True)
             with small_disk(trials) as disk:
-                for _ in range(2):
-                    play.start()
-                until(play.attempts_begun, what="nobody begins")
-                disk.fill() if number % 2 == 0 else disk.make_read_only()
-                until(lambda: not play.alive, what="workers on a full disk never give up")
+                _write_no_more(play, disk, is_full=number % 2 == 0, from_the_start=number % 4 >= 2)
                 codes = [member.process.exitcode for member in play.everyone]
                 tally.other["went on"] += any(code != NO_MORE_TRIALS for code in codes)
                 tally.other["spent"] += sum(trial.state is TrialState.FAIL for trial in play.trials)
@@ -103,6 +101,19 @@ def full_disks(url: str, store: str, folder: Path, count: int, seed: int) -> Tal
                 tally.times += 1
                 _mended(play, tally)
     return tally
+
+
+def _write_no_more(play: Scene, disk: SmallDisk, *, is_full: bool, from_the_start: bool) -> None:
+    """Before any worker is there, or while two of them train; returns when both have given up."""
+    change = disk.fill if is_full else disk.make_read_only
+    if from_the_start:
+        change()
+    for _ in range(2):
+        play.start()
+    if not from_the_start:
+        until(play.attempts_begun, what="nobody begins")
+        change()
+    until(lambda: not play.alive, what="workers that can't write never give up")
 
 
 class SmallDisk:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -184,10 +184,11 @@ class Scene:
 
     # What must be true
 
-    def verdict(self, tally: Tally) -> None:
-        """Adds what came of the study."""
-        trials, slots = self.trials, self.slots
-        wanted = self.study.spec.searched.trials
+    def verdict(self, tally: Tally, ended: Collection[int] = ()) -> None:
+        """Adds what came of the study, without the trials that somebody `ended` from outside."""
+        slots = self.slots
+        trials = [trial for trial in self.trials if trial.number not in ended]
+        wanted = self.study.spec.searched.trials - len(ended)
         begun = self.attempts_begun()
         tally.trials += wanted
         whole = [trial for trial in trials if self._is_whole(trial)]
@@ -195,8 +196,13 @@ class Scene:
         tally.whole += len(whole)
         tally.failed += len(failed)
         tally.wrong += sum(trial.state is TrialState.COMPLETE for trial in trials) - len(whole)
-        tally.lost += wanted - sum(slot.finished for slot in slots)
-        tally.twice += max(0, len(trials) - wanted) + max(0, len(slots) - wanted) + len(begun) - len({*_folders(begun)})
+        tally.lost += wanted + len(ended) - sum(slot.finished for slot in slots)
+        tally.twice += (
+            max(0, len(trials) - wanted)
+            + max(0, len(slots) - wanted - len(ended))
+            + len(begun)
+            - len({*_folders(begun)})
+        )
         tally.foreign += sum(not writers <= {pid} for pid, writers in self._writers(begun))
         tally.mistakes += sum("Traceback" in member.log.read_text() for member in self.everyone)
         tally.left += sum(_is_alive(pid) for pid, _ in begun)
@@ -223,10 +229,6 @@ class Scene:
                     os.kill(pid, signal.SIGKILL)
             member.process.join(10)
         self.store.close()
-
-
-def _folders(begun: list[tuple[int, Path]]) -> list[Path]:
-    return [folder for _, folder in begun]
 
 
 def _is_alive(pid: int) -> bool:

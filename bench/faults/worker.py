@@ -12,19 +12,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.faults.pace import hurry
+from bench.faults.standin import expected_reports
+from hpsearch.bridge.fake import ScriptedTrainer, training
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.bridge.trainer_process import TrainerProcess
+from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
 from hpsearch.data.manifest import Manifest
 from hpsearch.folders import StorageFolder
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.workers import own_worker_id
 from hpsearch.study.open import OpenStudy
+from hpsearch.trial import TrialConfig
 from hpsearch.worker.endings import EXIT_CODES
 from hpsearch.worker.patience import patiently
 from hpsearch.worker.worker import Worker
 
 WAIT_LIMIT_S = 900.0
+WITHOUT_PROCESS = "FAULTS_WITHOUT_PROCESS"
+"""Named in a worker's environment: its trainer is the scripted fake, where a crowd is the point."""
 
 
 def begin(study: str, log: Path, environment: Mapping[str, str]) -> None:
@@ -58,12 +63,23 @@ def work(name: str) -> int:
             study,
             store,
             worker_id,
-            lambda: TrainerProcess(trainer_log, module="bench.faults.standin"),
+            lambda: _trainer(trainer_log),
             stop,
             wait_limit_s=WAIT_LIMIT_S,
         ).run()
     log.info("%s", step.value)
     return EXIT_CODES[step]
+
+
+def _trainer(log: Path) -> Trainer:
+    if WITHOUT_PROCESS in os.environ:
+        return ScriptedTrainer(training(_losses))
+    return TrainerProcess(log, module="bench.faults.standin")
+
+
+def _losses(config: TrialConfig) -> list[float]:
+    number = int(config.name.rpartition(" ")[2])
+    return list(expected_reports(number, config.training.learning_rate, config.budget.reports).values())
 
 
 def open_stored(store: Store, name: str, storage: StorageFolder) -> OpenStudy:
