@@ -201,7 +201,7 @@ class Scene:
             max(0, len(trials) - wanted)
             + max(0, len(slots) - wanted - len(ended))
             + len(begun)
-            - len({*_folders(begun)})
+            - len({folder for _, folder in begun})
         )
         tally.foreign += sum(not writers <= {pid} for pid, writers in self._writers(begun))
         tally.mistakes += sum("Traceback" in member.log.read_text() for member in self.everyone)
