@@ -1,4 +1,7 @@
-"""The crew: the workers of one `hpsearch run`, kept at their number. One that fails is replaced, later each time."""
+"""The crew: the workers of one `hpsearch run`, kept at their number. One that fails is replaced, later each time.
+
+A worker that was killed did not fail: whoever preempts does so as often as it pleases, and the place is kept.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ _QUIET_S = 600.0
 """A worker that lived for so long is forgiven what came before."""
 MAX_FAILURES = 8
 """In a row without such a time: then its place stays empty, and the others go on."""
+_BRIEF_S = 30.0
+"""A worker that is killed sooner than this is replaced later each time: it may be killed for what it does."""
 
 
 @dataclass
@@ -24,6 +29,8 @@ class _Place:
     job: WorkerJob
     started_at: float
     failures: int = 0
+    kills: int = 0
+    """In a row, of workers that had lived briefly."""
     starts_at: float | None = None
     is_left: bool = False
 
@@ -61,19 +68,25 @@ class Crew:
             if stopping or not place.job.has_failed or place.job.exit_code == NO_MORE_TRIALS:
                 place.is_left = True
             elif place.starts_at is None:
-                self._note_failure(index, place)
+                self._note_end(index, place)
             elif self._clock() >= place.starts_at:
                 place.job, place.started_at, place.starts_at = self._start(index), self._clock(), None
 
-    def _note_failure(self, index: int, place: _Place) -> None:
-        is_quiet = self._clock() - place.started_at >= _QUIET_S
-        place.failures = 1 if is_quiet else place.failures + 1
+    def _note_end(self, index: int, place: _Place) -> None:
+        lived_s = self._clock() - place.started_at
         told = f"worker {index} ended ({place.job.last_line()})"
+        if place.job.was_killed:
+            place.kills = 1 if lived_s >= _BRIEF_S else place.kills + 1
+            return self._wait(place, place.kills, told)
+        place.failures = 1 if lived_s >= _QUIET_S else place.failures + 1
         if place.failures >= MAX_FAILURES:
             place.is_left = True
             self._say(f"{told}, {place.failures} times in a row: nobody takes its place. The log is {place.job.log}")
-            return
-        wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (place.failures - 1))
+            return None
+        return self._wait(place, place.failures, told)
+
+    def _wait(self, place: _Place, times: int, told: str) -> None:
+        wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (min(times, MAX_FAILURES) - 1))
         place.starts_at = self._clock() + wait_s
         self._say(f"{told}; another one starts in {wait_s:g} s")
 

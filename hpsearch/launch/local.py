@@ -43,6 +43,11 @@ class WorkerJob:
     def has_failed(self) -> bool:
         return self.exit_code not in (None, 0)
 
+    @property
+    def was_killed(self) -> bool:
+        """By a signal: a scheduler's, the kernel's, a person's."""
+        return self.exit_code is not None and self.exit_code < 0
+
     def stop(self) -> None:
         """Asks it to save a checkpoint and leave."""
         with contextlib.suppress(ProcessLookupError):

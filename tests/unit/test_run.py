@@ -65,6 +65,10 @@ class Job:
     def has_failed(self) -> bool:
         return self._look() not in (None, 0)
 
+    @property
+    def was_killed(self) -> bool:
+        return (self._look() or 0) < 0
+
     def stop(self) -> None:
         self.stops += 1
 
@@ -155,6 +159,32 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(running: Run
     assert len(running.stop.jobs) == 1 + MAX_FAILURES
     assert running.stop.jobs[0].exit_codes == [0]
     assert "8 times in a row: nobody takes its place" in running.said
+
+
+@pytest.mark.parametrize("pause_s", [1.0, 60.0])
+def test_a_worker_that_is_killed_again_and_again_is_replaced_each_time(pause_s: float) -> None:
+    """A night of preemptions; sooner and sooner after its start, it is replaced later and later."""
+    now = 0.0
+    jobs: list[Job] = []
+    said: list[str] = []
+
+    def start(_: int) -> Any:
+        jobs.append(Job([None]))
+        return jobs[-1]
+
+    crew = Crew(start, 1, said.append, lambda: now)
+    for _ in range(500):
+        now += pause_s
+        jobs[-1].exit_codes = [-9]
+        started = len(jobs)
+        while len(jobs) == started:
+            assert crew.works
+            crew.look(stopping=False)
+            now += 1
+    waits = [line.rpartition("starts in ")[2] for line in said]
+    assert len(jobs) == 501
+    assert set(waits[:1]) == {"1 s"}
+    assert waits[-1] == ("120 s" if pause_s < 30 else "1 s")
 
 
 def test_a_worker_whose_device_is_set_aside_is_not_replaced(running: Running) -> None:
