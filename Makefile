@@ -2,13 +2,14 @@
 # make test   all tests
 # make check  ruff, mypy, import-linter
 # make bench  side-by-side benchmarks
+# make faults kills, signals, outages and the like, provoked for an hour; writes bench/faults/RESULTS.md
 # Each makes its own .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -27,6 +28,9 @@ check: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python -m bench
+
+faults: .venv/dev
+	$(BIN)/python -m bench.faults --results bench/faults/RESULTS.md
 
 clean:
 	rm -rf .venv storage/data storage/trials storage/runs storage/logs storage/inspections storage/plots storage/artifacts storage/*.db*

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from bench.faults import worker
-from bench.faults.scene import Scene, noted_stuck, scene, until
+from bench.faults.scene import noted_stuck, scene, until
 from bench.faults.tally import Tally
 
 NUM_RESTARTS = 5
@@ -27,7 +27,7 @@ def many(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
             if restart == NUM_RESTARTS:
                 break
             goal = (restart + 1) * target // (NUM_RESTARTS + 2)
-            until(lambda: _finished(play) >= goal, 600, "the crowd stands still")  # noqa: B023
+            until(lambda: play.slots_finished >= goal, 600, "the crowd stands still")  # noqa: B023
             for member in play.alive:
                 member.kill()
             play.wait_for_all()
@@ -37,10 +37,6 @@ def many(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
         tally.dead += sum(not each.is_killed and each.process.exitcode != 0 for each in play.everyone)
         play.verdict(tally)
     return tally
-
-
-def _finished(play: Scene) -> int:
-    return play.store.leases.slots(play.study.study_id).finished
 
 
 def ended_outside(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:

@@ -25,6 +25,7 @@ def bad_machines(url: str, store: str, folder: Path, count: int, seed: int) -> T
     and by SIGKILL; every other one has done two trials before it goes bad."""
     tally = Tally("machine that kills every trainer", store, seed)
     tally.other = {"spent beyond 3": 0, "went on": 0}
+    spent = 0
     for number in range(count):
         fault, turns_bad = DEATHS[number % len(DEATHS)], number % (2 * len(DEATHS)) >= len(DEATHS)
         with scene(url, folder / f"{number:03d}", 8) as play, noted_stuck(tally, play):
@@ -32,27 +33,30 @@ def bad_machines(url: str, store: str, folder: Path, count: int, seed: int) -> T
                 _good_for_a_while(play)
             bad = play.start(**{standin.FAULT: fault, standin.FAULT_AT: str(seed + number % 7)})
             until(lambda: not bad.is_alive, what=f"the worker whose trainer {fault} never gives up")  # noqa: B023
-            _has_stopped(play, tally, fault, bad.process.exitcode)
+            spent += _spent(play, tally, fault, bad.process.exitcode)
             tally.times += 1
             _mended(play, tally)
+    tally.notes.append(f"{spent} trials spent by {count} machines")
     return tally
 
 
 def _good_for_a_while(play: Scene) -> None:
     good = play.start()
-    until(lambda: play.store.leases.slots(play.study.study_id).finished >= 2)
+    until(lambda: play.slots_finished >= 2)
     good.signal_group(15)
     until(lambda: not good.is_alive)
     play.members.remove(good)
 
 
-def _has_stopped(play: Scene, tally: Tally, fault: str, code: int | None) -> None:
+def _spent(play: Scene, tally: Tally, fault: str, code: int | None) -> int:
+    """How many trials; the worker must have stopped, and the study be paused."""
     failed = [trial for trial in play.trials if trial.state is TrialState.FAIL]
     if len(failed) > MOST_SPENT:
         tally.other["spent beyond 3"] += len(failed) - MOST_SPENT
     if code != NO_MORE_TRIALS or play.store.studies.why_paused(play.study.study_id) is None:
         tally.other["went on"] += 1
         tally.notes.append(f"its trainer {fault}: exit code {code}, {len(failed)} trials failed")
+    return len(failed)
 
 
 def _mended(play: Scene, tally: Tally) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
@@ -12,7 +12,7 @@ from random import Random
 from sqlalchemy import create_engine, make_url, text
 
 from bench.faults.pace import PACE
-from bench.faults.scene import Scene, noted_stuck, scene, until
+from bench.faults.scene import Scene, comes, noted_stuck, scene, until
 from bench.faults.servers import Server
 from bench.faults.tally import Tally
 
@@ -83,19 +83,10 @@ def _is_silent(play: Scene, tally: Tally) -> None:
     def go_on() -> bool:
         return all(step >= before[pid] + 60 for pid, step in play.last_steps(pids).items())
 
-    tally.other["training stood still"] += not _comes(go_on, 60)
+    tally.other["training stood still"] += not comes(go_on, 60)
     asked = play.alive[0]
     asked.signal(signal.SIGTERM)
-    tally.other["stops not heard"] += not _comes(lambda: not asked.is_alive, 30)
-
-
-def _comes(condition: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    tally.other["stops not heard"] += not comes(lambda: not asked.is_alive, 30)
 
 
 @contextmanager

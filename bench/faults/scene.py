@@ -39,12 +39,18 @@ class Stuck(Exception):
     """It never came to that."""
 
 
-def until(condition: Callable[[], object], limit_s: float = STUCK_S, what: str = "") -> None:
+def comes(condition: Callable[[], object], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
-            raise Stuck(what or "it never came to that")
+            return False
         time.sleep(0.02)
+    return True
+
+
+def until(condition: Callable[[], object], limit_s: float = STUCK_S, what: str = "it never came to that") -> None:
+    if not comes(condition, limit_s):
+        raise Stuck(what)
 
 
 @dataclass(eq=False)
@@ -95,6 +101,7 @@ class Scene:
         self.environment = environment
         self.store = Store(parse_url(url, from_argv=False))
         self.study = self._created(num_trials, spec)
+        self._look = Store(self.store.url, only_to_read=True)  # waits for no lock of SQLite's
         self.members: list[Member] = []
         self.everyone: list[Member] = []
 
@@ -158,17 +165,21 @@ class Scene:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        return self.store.optuna.get_all_trials(self.study.study_id)
+        return self._look.optuna.get_all_trials(self.study.study_id)
 
     @property
     def slots(self) -> list[Any]:
         chosen = select(leases).where(leases.c.study_id == self.study.study_id).order_by(leases.c.slot)
-        with self.store.optuna.engine.begin() as connection:
+        with self._look.optuna.engine.begin() as connection:
             return list(connection.execute(chosen).all())
 
     @property
     def is_finished(self) -> bool:
-        return self.store.leases.slots(self.study.study_id).all_finished
+        return self.slots_finished >= self.study.spec.searched.trials
+
+    @property
+    def slots_finished(self) -> int:
+        return self._look.leases.slots(self.study.study_id).finished
 
     # What the folders say
 
@@ -228,6 +239,7 @@ class Scene:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             member.process.join(10)
+        self._look.close()
         self.store.close()
 
 
