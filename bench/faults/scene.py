@@ -165,6 +165,7 @@ class Scene:
 
     @property
     def trials(self) -> list[FrozenTrial]:
+        self._look.optuna._finished.clear()  # it remembers those that ended, and nobody may have changed one since
         return self._look.optuna.get_all_trials(self.study.study_id)
 
     @property
@@ -221,7 +222,7 @@ class Scene:
             tally.notes.append(f"trial {trial.number} failed: {trial.user_attrs.get('reason')}")
 
     def _is_whole(self, trial: FrozenTrial) -> bool:
-        if trial.state is not TrialState.COMPLETE:
+        if trial.state is not TrialState.COMPLETE or RATE not in trial.params:
             return False
         budget = self.study.spec.budget
         expected = standin.expected_reports(trial.number, trial.params[RATE], budget.reports)
