@@ -83,16 +83,20 @@ class Search:
         with fenced(lease):
             lease = self._with_trial(lease)
             assert lease.trial_id is not None
-            if self._frozen(lease).state is TrialState.WAITING:
-                self._store.optuna.set_trial_state_values(lease.trial_id, TrialState.RUNNING)
-            self._study = self._study_for(lease)
+            with suppress(UpdateFinishedTrialError):  # somebody ends it this very moment
+                self._begin(lease.trial_id, lease)
             frozen = self._frozen(lease)
-            if not frozen.state.is_finished():
-                self._live = Trial(self._study, lease.trial_id)
-                suggest_all(self._live, space)
-                frozen = self._frozen(lease)
         values = from_optuna(space, frozen.params) if space.keys() <= frozen.params.keys() else {}
         return ActiveTrial(lease=lease, number=frozen.number, values=values, is_ended=frozen.state.is_finished())
+
+    def _begin(self, trial_id: int, lease: Lease) -> None:
+        """Every parameter has a value afterwards, unless the trial was ended."""
+        if self._frozen(lease).state is TrialState.WAITING:
+            self._store.optuna.set_trial_state_values(trial_id, TrialState.RUNNING)
+        self._study = self._study_for(lease)
+        if not self._frozen(lease).state.is_finished():
+            self._live = Trial(self._study, trial_id)
+            suggest_all(self._live, self._spec.searched.space)
 
     def _study_for(self, lease: Lease) -> optuna.Study:
         """The study as it is now, with the slot's sampler.
@@ -179,10 +183,10 @@ class Search:
                     bring_attributes(self._store.optuna, frozen, reports, objectives)
                     return True
                 bring_values(self._store.optuna, frozen, reports, objectives[0])
+                # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
+                return not reports or not self._study.pruner.prune(self._study, self._frozen(trial.lease))
             except UpdateFinishedTrialError as error:
                 raise TrialEnded(f"trial {trial.number} was ended from outside") from error
-            # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
-            return not reports or not self._study.pruner.prune(self._study, self._frozen(trial.lease))
 
     def failures_so_far(self) -> list[str] | None:
         """Why each trial failed, in the order in which they ended; None where one ended in another way."""
@@ -207,8 +211,8 @@ class Search:
                 self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
-        """Ends the trial in Optuna; again and again without harm."""
-        with fenced(trial.lease):
+        """Ends the trial in Optuna; again and again without harm, also where somebody ends it this very moment."""
+        with fenced(trial.lease), suppress(UpdateFinishedTrialError):
             if self._frozen(trial.lease).state.is_finished():
                 return
             self._tell_facts(trial, result)

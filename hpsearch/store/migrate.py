@@ -57,6 +57,7 @@ def exclusively(url: URL) -> Iterator[None]:
     """Only one process at a time makes or changes tables: workers of a new study start together.
 
     Raises:
+        StoreUnreachable: another one took too long, or the database did not answer.
         InputError: an SQLite file can't be where it was said.
     """
     if url.get_backend_name() == "sqlite":
@@ -72,9 +73,11 @@ def exclusively(url: URL) -> Iterator[None]:
     }[url.get_backend_name()]
     with _connected(url) as engine, engine.connect() as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # an idle transaction is ended
-        connection.execute(text(take))
+        with reaching(url):  # a wait that lasts too long is ended, too
+            connection.execute(text(take))
         yield
-        connection.execute(text(give))
+        with reaching(url):
+            connection.execute(text(give))
 
 
 def _locked(url: URL) -> AbstractContextManager[object]:

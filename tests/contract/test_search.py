@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import optuna
@@ -173,6 +174,27 @@ class TestReports:
         assert trials_of(store, search)[0].intermediate_values == {1: 2.0, 2: 1.0}
         with store.optuna.engine.begin() as connection:
             assert connection.execute(text("SELECT count(*) FROM trial_intermediate_values")).scalar_one() == 2
+
+    @pytest.mark.parametrize("moment", ["suggest_all", "bring_values", "facts"])
+    def test_a_trial_may_be_ended_from_outside_at_any_moment(
+        self, store: Store, moment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        search = created(store, spec_of())
+        as_it_is = getattr(search_module, moment)
+
+        def ended_before(*arguments: Any) -> Any:
+            study = optuna.load_study(study_name="demo", storage=store.optuna)
+            elsewhere(lambda: study.tell(0, state=TrialState.FAIL, skip_if_finished=True))
+            return as_it_is(*arguments)
+
+        monkeypatch.setattr(search_module, moment, ended_before)
+        trial = search.start(claimed(store, search.study_id))
+        assert trial.is_ended == (moment == "suggest_all")
+        if not trial.is_ended:
+            with pytest.raises(TrialEnded) if moment == "bring_values" else nullcontext():
+                search.bring(trial, losses_of(1.0))
+            search.tell(trial, result_of([1.0]))
+        assert store.optuna.get_trial(1).state is TrialState.FAIL
 
     def test_a_trial_that_was_ended_from_outside_takes_no_report(self, store: Store) -> None:
         search = created(store, spec_of(space=RATE))
