@@ -131,7 +131,7 @@ def _stop_one(play: Scene, random: Random, tally: Tally, twice: set[int]) -> Non
         with suppress(ProcessLookupError):
             os.killpg(pid, number)
     if random.random() < 0.2:
-        twice.update(trainers)
+        twice.add(member.pid)
         time.sleep(0.02)
         member.signal_group(number)
     until(lambda: not member.is_alive, what="a worker that was asked to stop never leaves")
@@ -146,9 +146,9 @@ def _done_again(play: Scene, twice: set[int]) -> int:
     """Optimizer steps that were done more than once, where no second signal asked for it."""
     done: dict[Path, set[int]] = {}
     again = 0
-    for pid, path in play.attempts_begun():
+    for _, worker_pid, path in play.diary_lines():
         steps = {point.step for point in JobFolder(path).read_history()}
         known = done.setdefault(path.parent, set())
         again += len(known & steps)
-        known |= set() if pid in twice else steps
+        known |= set() if worker_pid in twice else steps
     return again

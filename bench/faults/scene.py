@@ -186,8 +186,12 @@ class Scene:
 
     def attempts_begun(self) -> list[tuple[int, Path]]:
         """(pid, folder) of every attempt that a stand-in began."""
-        lines = self.diary.read_text().splitlines()
-        return [(int(pid), Path(folder)) for pid, _, folder in (line.partition(" ") for line in lines)]
+        return [(pid, folder) for pid, _, folder in self.diary_lines()]
+
+    def diary_lines(self) -> list[tuple[int, int, Path]]:
+        """(pid, pid of its worker, folder) of each."""
+        lines = [line.split(" ", 2) for line in self.diary.read_text().splitlines()]
+        return [(int(pid), int(worker_pid), Path(folder)) for pid, worker_pid, folder in lines]
 
     def last_steps(self, pids: list[int]) -> dict[int, int]:
         """Trainer → the optimizer step that it has come to in its present attempt."""

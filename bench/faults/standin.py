@@ -25,7 +25,7 @@ from hpsearch.train.channel import Channel
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 
 DIARY = "STANDIN_DIARY"
-"""Names the file of all attempts that stand-ins began: `pid folder` on each line."""
+"""Names the file of all attempts that stand-ins began: `pid pid-of-worker folder` on each line."""
 FAULT, FAULT_AT = "STANDIN_FAULT", "STANDIN_FAULT_AT"
 FAULT_WHILE = "STANDIN_FAULT_WHILE"
 """Names a file; where it is given the fault lasts while that file is there."""
@@ -77,7 +77,7 @@ class Training:
         self._reports: list[Report] = []
 
     def run(self) -> Outcome:
-        _append(Path(os.environ[DIARY]), f"{os.getpid()} {self.folder.path}")
+        _append(Path(os.environ[DIARY]), f"{os.getpid()} {os.getppid()} {self.folder.path}")
         self._continue()
         write_text(self.folder.journal, "".join(f"{report.model_dump_json()}\n" for report in self._reports))
         self._channel.send(Began(reports=self._reports))
