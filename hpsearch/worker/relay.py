@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, TypeVar
 
-from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import StoreUnreachable
@@ -32,6 +32,12 @@ _TICK_S = 0.2
 
 log = logging.getLogger("hpsearch.worker")
 T = TypeVar("T")
+
+
+def _say(state: RetryCallState) -> None:
+    assert state.outcome is not None
+    assert state.next_action is not None
+    log.warning("%s; it is asked again in %.1f s", state.outcome.exception(), state.next_action.sleep)
 
 
 class Relay:
@@ -58,7 +64,7 @@ class Relay:
             wait=wait_random_exponential(multiplier=0.2, max=15),
             stop=lambda state: self._stop.requested or stop_after_delay(self._wait_limit_s)(state),
             sleep=self._stop.wait,
-            before_sleep=before_sleep_log(log, logging.WARNING),
+            before_sleep=_say,
             reraise=True,
         )
         def asked() -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
@@ -120,7 +121,9 @@ def test_the_end_of_a_trial_is_told_after_an_outage(demo: Demo, outage: Outage, 
     assert demo.trials[0].intermediate_values == {1: 4.0}
 
 
-def test_a_worker_waits_for_a_store_out_of_reach(make_demo: MakeDemo, outage: Outage, between_tries: Sleep) -> None:
+def test_a_worker_waits_for_a_store_out_of_reach(
+    make_demo: MakeDemo, outage: Outage, between_tries: Sleep, caplog: pytest.LogCaptureFixture
+) -> None:
     demo = make_demo(trials=1)
     worker = demo.worker(plays(steadily(1.0)))
     outage.is_down = True
@@ -128,6 +131,8 @@ def test_a_worker_waits_for_a_store_out_of_reach(make_demo: MakeDemo, outage: Ou
     assert worker.run() is Step.FINISHED
     assert len(slept) == 1
     assert demo.states == ["COMPLETE"]
+    (said,) = caplog.messages
+    assert re.fullmatch(r"the store \S+ can't be reached: the server closed .*; it is asked again in \d+\.\d s", said)
 
 
 def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage) -> None:
