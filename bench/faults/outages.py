@@ -59,7 +59,7 @@ def silences(server: Server | None, url: str, store: str, folder: Path, count: i
     tally.other = {"training stood still": 0, "stops not heard": 0}
     for number in range(count):
         frozen = server is not None and number % 2 == 0
-        budget = {"max_steps": 500, "reports": 20}
+        budget = {"max_steps": 250, "reports": 10}
         with scene(url, folder / f"{number:03d}", 3, {PACE: "10"}, budget=budget) as play, noted_stuck(tally, play):
             for _ in range(2):
                 play.start()

@@ -24,7 +24,7 @@ SMALL = [
     ("kills", "sqlite", 30),
     ("kills", "postgresql", 30),
     ("signals", "postgresql", 4),
-    ("pauses", "sqlite", 2),
+    ("pauses", "postgresql", 2),
     ("outages", "postgresql", 2),
     ("silences", "sqlite", 1),
     ("silences", "postgresql", 1),
