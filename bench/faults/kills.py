@@ -125,7 +125,7 @@ def _stop_one(play: Scene, random: Random, tally: Tally, twice: set[int]) -> Non
     member = random.choice(play.alive)
     number = random.choice((signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
     trainers = member.trainers()
-    before = play.last_steps(trainers)
+    before = play.steps_done(trainers)
     member.signal_group(number)
     for pid in trainers if random.random() < 0.5 else []:
         with suppress(ProcessLookupError):
@@ -135,7 +135,7 @@ def _stop_one(play: Scene, random: Random, tally: Tally, twice: set[int]) -> Non
         time.sleep(0.02)
         member.signal_group(number)
     until(lambda: not member.is_alive, what="a worker that was asked to stop never leaves")
-    after = play.last_steps(trainers)
+    after = play.steps_done(trainers)
     tally.other["stops not heard"] += sum(after[pid] - before.get(pid, after[pid]) > 100 for pid in after)
     tally.times += 1
     play.members.remove(member)

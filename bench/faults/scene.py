@@ -198,6 +198,11 @@ class Scene:
         now = {pid: path for pid, path in self.attempts_begun() if pid in pids}
         return {pid: JobFolder(path).last_step() for pid, path in now.items()}
 
+    def steps_done(self, pids: list[int]) -> dict[int, int]:
+        """Trainer → how many optimizer steps it did in its present attempt."""
+        now = {pid: path for pid, path in self.attempts_begun() if pid in pids}
+        return {pid: len(JobFolder(path).read_history()) for pid, path in now.items()}
+
     # What must be true
 
     def verdict(self, tally: Tally, ended: Collection[int] = ()) -> None:
