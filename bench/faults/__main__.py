@@ -41,9 +41,9 @@ class Storm:
     stores: tuple[str, ...] = STORES
 
 
-def _outages(place: Place, count: int, seed: int) -> Tally:
+def _outages(place: Place, count: int, seed: int, faster: int = 30) -> Tally:
     assert place.server is not None
-    return outages.outages(place.server, place.store, place.folder, count, seed)
+    return outages.outages(place.server, place.store, place.folder, count, seed, faster=faster)
 
 
 STORMS = {
@@ -51,6 +51,7 @@ STORMS = {
     "signals": Storm(lambda p, count, seed: kills.signals(p.url, p.store, p.folder, count, seed), 100, 5),
     "pauses": Storm(lambda p, count, seed: pauses.pauses(p.url, p.store, p.folder, count, seed), 50, 2),
     "outages": Storm(_outages, 50, 3, ("postgresql",)),
+    "outages-in-real-time": Storm(lambda p, count, seed: _outages(p, count, seed, 1), 4, 1, ("postgresql",)),
     "silences": Storm(lambda p, count, seed: outages.silences(p.server, p.url, p.store, p.folder, count, seed), 6, 2),
     "machines": Storm(lambda p, count, seed: machines.bad_machines(p.url, p.store, p.folder, count, seed), 16, 4),
     "disks": Storm(lambda p, count, seed: machines.full_disks(p.url, p.store, p.folder, count, seed), 8, 4),

@@ -24,7 +24,10 @@ _LONGEST_S = 300.0
 def outages(server: Server, store: str, folder: Path, count: int, seed: int, *, faster: int = 30) -> Tally:
     """`count` kills of the database server. It is away for 1 to 300 s, as often for 1 to 17 as for 17 to 300, divided
     by `faster`, as all of hpsearch's times are."""
-    tally, random = Tally(f"server killed for 1–300 s, times 1/{faster}", store, seed), Random(seed)
+    tally, random = (
+        Tally(f"server killed for 1–300 s{f', all times 1/{faster}' if faster > 1 else ''}", store, seed),
+        Random(seed),
+    )
     tally.other = {"taken over": 0}
     while tally.times < count:
         budget = {"max_steps": 60, "reports": 4}
