@@ -135,6 +135,22 @@ def test_nothing_is_told_once_another_worker_has_taken_over(make_demo: MakeDemo,
     assert demo.states == ["RUNNING", "COMPLETE"]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("a mistake of ours"), OSError(28, "No space left on device")])
+def test_a_worker_that_stumbles_over_what_is_no_longer_its_own_goes_on(make_demo: MakeDemo, error: Exception) -> None:
+    demo = make_demo(trials=2)
+
+    def play(*_: object) -> Iterator[Event | None]:
+        yield report(1, 5.0)
+        demo.expire()
+        assert demo.claim(NEXT) is not None
+        raise error
+
+    worker = demo.worker(plays(play, steadily(1.0)))
+    assert [worker.step(), worker.step()] == [Step.WORKED, Step.WORKED]
+    assert demo.states == ["RUNNING", "COMPLETE"]
+    assert (demo.leases[0].worker_id, demo.leases[0].stumbles) == (NEXT, 0)
+
+
 @pytest.fixture(scope="module")
 def dead() -> str:
     """A worker that certainly is: its process ran on this host."""
