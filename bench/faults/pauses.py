@@ -37,7 +37,7 @@ def _pause(play: Scene, tally: Tally, store: str, *, wakes_late: bool, with_trai
     stopped = [paused.pid, *(paused.trainers() if with_trainer else [])]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    play.start()
+    other = play.start()
     is_taken = comes(lambda: play.slots[0].attempt > 1, 20)
     if not is_taken and store == "sqlite":  # it holds SQLite's write lock: nobody can take over before it wakes up
         tally.notes.append("stopped within a transaction of SQLite's, which holds everyone up and loses nothing")
@@ -45,7 +45,7 @@ def _pause(play: Scene, tally: Tally, store: str, *, wakes_late: bool, with_trai
         raise Stuck("nobody takes over")
     wakes_late = wakes_late and is_taken
     if wakes_late:
-        until(lambda: play.is_finished, what="the second worker never finishes")
+        until(lambda: not other.is_alive, what="the second worker never finishes")
         before = _contents(play), play.trials, play.slots
     for pid in stopped:
         with suppress(ProcessLookupError):
