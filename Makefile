@@ -1,5 +1,6 @@
 # make run    the quickstart: search → best → final training → evaluation on the untouched test split
-# make test   all tests
+# make test   all tests but the storms
+# make storms small storms of kills, signals and outages among real processes
 # make check  ruff, mypy, import-linter
 # make bench  side-by-side benchmarks
 # make faults kills, signals, outages and the like, provoked for an hour; writes bench/faults/RESULTS.md
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test check bench faults clean
+.PHONY: run test storms check bench faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -18,7 +19,10 @@ run: .venv/run
 	$(HPSEARCH) evaluate storage/runs/quickstart
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm" $(PYTEST_ARGS)
+
+storms: .venv/dev
+	$(BIN)/pytest -m storm $(PYTEST_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from bench.faults.scene import Scene, scene
 from bench.faults.servers import Server, own_server, sqlite_url
 from bench.faults.tally import Tally
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.storm
 
 SMALL = [
     ("kills", "sqlite", 30),
