@@ -36,9 +36,8 @@ def many(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
             play.members.clear()
             tally.times += 1
         until(lambda: not play.alive, 600, "the crowd never ends")
-        tally.dead += sum(
-            not each.is_killed and each.process.exitcode not in (0, 130, -signal.SIGTERM) for each in play.everyone
-        )
+        left = (0, 130, -signal.SIGTERM)  # the last: before it listens
+        tally.dead += sum(not each.is_killed and each.process.exitcode not in left for each in play.everyone)
         play.verdict(tally)
     return tally
 
