@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
 from sqlalchemy import Engine, insert, select, update
 
 from hpsearch.store.engine import database_now
@@ -26,6 +27,7 @@ class Activity(Record):
     loss: float | None = None
     host_bytes: int = 0
     device_bytes: int = 0
+    device_errors: list[str] = Field([], description="cards of its machine that the driver refuses, with the reason")
 
 
 @dataclass(frozen=True)

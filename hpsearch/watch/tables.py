@@ -47,6 +47,8 @@ def _standing(view: StudyView) -> list[RenderableType]:
         lines.append(Text(f"no more trials begin: {view.reached_limit}", style="yellow"))
     elif used := told_usage(view):
         lines.append(Text(used))
+    refused = {error for worker in view.live_workers for error in worker.activity.device_errors}
+    lines += [Text(f"the driver refuses a card: {error}", style="yellow") for error in sorted(refused)]
     aside = {f"{worker.device} is set aside: {worker.aside}" for worker in view.workers if worker.aside}
     return [*lines, *(Text(line, style="red") for line in sorted(aside))]
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from hpsearch.bridge.follow import TICK_S, follow
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
-from hpsearch.bridge.witness import device_bytes, host_bytes
+from hpsearch.bridge.witness import device_bytes, device_errors, host_bytes
 from hpsearch.errors import Interrupted, LeaseLost, StoreUnreachable, TrainerDied, TrialEnded
 from hpsearch.folders import JobFolder, TrialFolder
 from hpsearch.search import ActiveTrial, Search
@@ -218,8 +218,8 @@ class Worker:
         pid = self._warm.pid
         if not pid:
             return activity, self._warm.device
-        memory = {"host_bytes": host_bytes(pid), "device_bytes": device_bytes(pid) or 0}
-        return activity.model_copy(update=memory), self._warm.device
+        seen = {"host_bytes": host_bytes(pid), "device_bytes": device_bytes(pid) or 0, "device_errors": device_errors()}
+        return activity.model_copy(update=seen), self._warm.device
 
 
 def _whole(folder: JobFolder, result: TrialResult) -> TrialResult:
