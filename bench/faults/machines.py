@@ -16,7 +16,7 @@ from bench.faults.tally import Tally
 from hpsearch.worker.endings import NO_MORE_TRIALS
 
 MOST_SPENT = 3
-DEATHS = ("exits before it is ready", "is killed before it is ready", "exits", "is killed")
+DEATHS = ("is killed", "exits before it is ready", "exits", "is killed before it is ready")
 _MNT_DETACH = 2
 
 

@@ -62,12 +62,12 @@ def silences(server: Server | None, url: str, store: str, folder: Path, count: i
     tally.other = {"training stood still": 0, "stops not heard": 0}
     for number in range(count):
         frozen = server is not None and number % 2 == 0
-        budget = {"max_steps": 250, "reports": 10}
+        budget = {"max_steps": 160, "reports": 8}
         with scene(url, folder / f"{number:03d}", 3, {PACE: "10"}, budget=budget) as play, noted_stuck(tally, play):
             for _ in range(2):
                 play.start()
             until(lambda: len(play.attempts_begun()) == 2, what="nobody begins")
-            time.sleep(random.uniform(0, 1))
+            time.sleep(random.uniform(0, 0.3))
             with server.frozen() if frozen and server else locked(url):
                 _is_silent(play, tally)
             play.start()
