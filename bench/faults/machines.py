@@ -28,7 +28,7 @@ def bad_machines(url: str, store: str, folder: Path, count: int, seed: int) -> T
     spent = 0
     for number in range(count):
         fault, turns_bad = DEATHS[number % len(DEATHS)], number % (2 * len(DEATHS)) >= len(DEATHS)
-        with scene(url, folder / f"{number:03d}", 6) as play, noted_stuck(tally, play):
+        with scene(url, folder / f"{number:03d}", 8) as play, noted_stuck(tally, play):
             if turns_bad:
                 _good_for_a_while(play)
             bad = play.start(**{standin.FAULT: fault, standin.FAULT_AT: str(seed + number % 7)})
