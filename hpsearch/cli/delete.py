@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store, storage_folder
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study, storage_folder
 
 
 def delete(
@@ -24,7 +24,7 @@ def delete(
     from hpsearch.watch.console import open_console
 
     console, storage = open_console(), storage_folder()
-    with open_store(store) as opened:
+    with change_store(store) as opened:
         found = find_study(opened, study)
         view = read_view(opened, found)
         if view.live_workers:

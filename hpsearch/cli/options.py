@@ -57,6 +57,12 @@ def open_store(url: str | None) -> Store:
     return Store(store_url(url))
 
 
+def change_store(url: str | None) -> Store:
+    """To change what is there. Raises NoStoreYet where nothing is: none is made."""
+    look_at_store(url).close()
+    return open_store(url)
+
+
 def look_at_store(url: str | None) -> Store:
     """Only to read: nothing is made, changed or waited for."""
     from hpsearch.store import Store

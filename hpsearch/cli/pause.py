@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study
 
 
 def pause(study: StudyArgument, store: StoreOption = None) -> None:
@@ -10,7 +10,7 @@ def pause(study: StudyArgument, store: StoreOption = None) -> None:
     from hpsearch.watch.console import open_console
 
     console = open_console()
-    with open_store(store) as opened:
+    with change_store(store) as opened:
         found = find_study(opened, study)
         with opened.reaching():
             is_new = opened.orders.pause(found.study_id, "a person said so, with hpsearch pause")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study
 
 
 def resume(study: StudyArgument, store: StoreOption = None) -> None:
@@ -11,7 +11,7 @@ def resume(study: StudyArgument, store: StoreOption = None) -> None:
     from hpsearch.watch.console import open_console
 
     console = open_console()
-    with open_store(store) as opened:
+    with change_store(store) as opened:
         found = find_study(opened, study)
         num_failures = len(read_view(opened, found).failed)
         with opened.reaching():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study
 
 if TYPE_CHECKING:
     from hpsearch.search.view import StudyView, TrialView
@@ -25,7 +25,7 @@ def retry(
     from hpsearch.watch.console import open_console
 
     console = open_console()
-    with open_store(store) as opened:
+    with change_store(store) as opened:
         found = find_study(opened, study)
         view = read_view(opened, found)
         chosen = {_id(opened, found.study_id, trial.number): trial.number for trial in _chosen(view, trials)}

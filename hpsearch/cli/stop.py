@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study
 
 
 def stop(
@@ -19,7 +19,7 @@ def stop(
     from hpsearch.watch.console import open_console
 
     console = open_console()
-    with open_store(store) as opened:
+    with change_store(store) as opened:
         found = find_study(opened, study)
         num_workers = len(read_view(opened, found).live_workers)
         with opened.reaching():

@@ -48,6 +48,18 @@ def test_a_study_that_is_not_there_has_words(run: Run, verb: str) -> None:
     assert complained.endswith("has no study 'dmeo'; did you mean 'demo'?\n")
 
 
+@pytest.mark.parametrize("verb", ["pause", "resume", "stop", "retry", "delete --yes"])
+def test_where_there_is_no_store_none_is_made(
+    run: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.delenv("HPSEARCH_STORE")
+    monkeypatch.setenv("HPSEARCH_STORAGE", str(workplace / "storage"))
+    code, said, complained = run(f"{verb} demo")
+    assert (code, said) == (2, "")
+    assert "has no studies yet: hpsearch run STUDY_FILE makes one" in complained
+    assert not (workplace / "storage").exists()
+
+
 class TestPauseAndResume:
     def test_no_trial_begins_in_between(self, run: Run, demo: Demo) -> None:
         code, said, _ = run("pause demo")
