@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import SetOption, StudyFileArgument, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import SetOption, StudyFileArgument, inspector, storage_folder, telling
 
 
 def show(
@@ -25,7 +25,7 @@ def show(
 
     console = open_console()
     with telling(console) as tell:
-        prepared = prepare_study(file, storage_folder(), trainer_starter("inspection"), tell, examples)
+        prepared = prepare_study(file, storage_folder(), inspector(), tell, examples)
     console.print(splits_table(file.spec, prepared.manifest))
     for example in prepared.examples:
         console.print(example_panel(example))

@@ -11,7 +11,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import make_url
 
-from hpsearch.bridge.cards import read_cards
+from hpsearch.bridge.cards import Device, read_cards
+from hpsearch.cli.options import trainer_starter
+from hpsearch.errors import HpsearchError
 from hpsearch.launch import local
 from hpsearch.launch.local import default_num_workers, start_worker
 from hpsearch.worker.device_lock import HeldDevice, hold
@@ -52,7 +54,7 @@ def test_cards_that_are_held_get_no_worker_and_it_is_said_by_whom(
 ) -> None:
     told: list[str] = []
     assert default_num_workers(told.append) == 6
-    assert [line.split(" (python")[0] for line in told] == [
+    assert [line.rpartition(" (")[0] for line in told] == [
         f"{each.device} is held by process {os.getpid()}" for each in held
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
@@ -101,3 +103,29 @@ def test_a_driver_that_does_not_answer_ends_nobody_who_replaces_a_worker(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("hpsearch.worker.devices.open_nvml", lambda: (None, "Unknown Error"))
     assert "HPSEARCH_STORE" in environment_of_a_worker(tmp_path, monkeypatch)
+
+
+def test_final_trainings_and_evaluations_hold_a_device_too(
+    machine: FakeNvml, monkeypatch: pytest.MonkeyPatch, workplace: Path
+) -> None:
+    del workplace
+    started: list[tuple[Any, ...]] = []
+    taken: list[HeldDevice] = []
+
+    def hold_and_note(device: Device) -> HeldDevice | None:
+        if (held := hold(device)) is not None:
+            taken.append(held)
+        return held
+
+    monkeypatch.setattr("hpsearch.worker.take_device.hold", hold_and_note)
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *asked: started.append(asked))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    (device,) = [each for each in read_cards(machine).devices if each.index == 3]
+    start = trainer_starter("final")
+    start()
+    start()
+    assert [environment for _, environment, _ in started] == [{"CUDA_VISIBLE_DEVICES": device.uuid}] * 2
+    assert hold(device) is None
+    with pytest.raises(HpsearchError, match=r"no device is free\n  .* is held by process"):
+        trainer_starter("evaluation")()
+    taken[0].release()
