@@ -238,7 +238,9 @@ def test_ctrl_c_ends_with_130_and_no_traceback(workplace: Path) -> None:
     os.mkfifo(study_file)
     command = [sys.executable, "-m", "hpsearch", "show", str(study_file)]
     # The pipe opens for us as soon as the verb reads it, and the verb then waits for our first word.
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, study_file.open("w"):
+    # A shell makes what it starts in the background ignore Ctrl-C, and whatever these tests start after it.
+    hears: Any = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **hears) as process, study_file.open("w"):
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
