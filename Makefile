@@ -22,7 +22,7 @@ test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm" $(PYTEST_ARGS)
 
 storms: .venv/dev
-	$(BIN)/pytest -m storm $(PYTEST_ARGS)
+	$(BIN)/pytest tests/integration/test_faults.py $(PYTEST_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .
