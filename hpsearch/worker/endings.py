@@ -126,10 +126,10 @@ class Endings:
         """A mistake of ours, not of the trial's: another worker may have better luck, twice."""
         told = traceback.format_exc()
         mistake = told.splitlines()[-1]
-        log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, told)
         verdict = self._doctor.of_stumble(lease.slot, mistake)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(lease, verdict.reason)
+        log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, told)
         lease = replace(lease, stumbles=lease.stumbles + 1, reasons=(*lease.reasons, mistake))
         if lease.stumbles < MAX_STUMBLES:
             self._relay.ask(lambda: self._store.leases.release(lease))
