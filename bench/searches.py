@@ -86,7 +86,6 @@ def study(shape: Shape, trials: int, trials_per_process: int | None) -> dict[str
         "lora": {"r": 8, "alpha": 16, "dropout": 0.05},
         "training": {
             "batch_size": 4,
-            "gradient_accumulation_steps": 1,
             "evaluation_batch_size": 4,
             "gradient_checkpointing": False,
         },

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.study import Task
+from hpsearch.spec.training import Rows
 from hpsearch.trial import AnswersConfig, Place, Record, RowsConfig, TrialConfig
 
 Tell = Callable[[str, int, int], None]
@@ -54,7 +55,7 @@ class EvaluationConfig(Record):
     cells: list[Cell]
     prompts: PromptsSpec = PromptsSpec()
     test_rows: Place
-    batch_size: int
+    batch_size: Rows
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
     bertscore_model: str | None = None
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FieldSerializationInfo,
@@ -26,7 +27,7 @@ from hpsearch.spec.data import ImageSize, RowFormat
 from hpsearch.spec.evaluation import ObjectiveName
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.study import Task
-from hpsearch.spec.training import BudgetSpec, TrainingSpec
+from hpsearch.spec.training import BudgetSpec, TrainingSpec, in_rows_per_step
 
 GIB = 2**30
 MIB = 2**20
@@ -51,6 +52,10 @@ Place = Annotated[Path, AfterValidator(_found), PlainSerializer(_told, return_ty
 
 The folder is pydantic's context; without one, the path stands as it is.
 """
+
+
+def _today(training: object) -> object:
+    return in_rows_per_step(training) if isinstance(training, dict) else training
 
 
 class Outcome(StrEnum):
@@ -97,7 +102,7 @@ class TrialConfig(Record):
     task: Task
     model: ModelSpec
     lora: LoraSpec
-    training: TrainingSpec
+    training: Annotated[TrainingSpec, BeforeValidator(_today)]
     budget: BudgetSpec
     rows: RowsConfig
     train_rows: Place = Field(description="folder of prepared rows")
@@ -171,6 +176,8 @@ class TrialResult(Record):
     num_steps: int = 0
     trainable_parameters: int = 0
     total_parameters: int = 0
+    micro_batch: int | None = Field(None, description="rows per forward at the end")
+    halvings: list[int] = Field([], description="rows per forward that did not fit, in the order they were tried")
     reason: str | None = Field(None, description="one line for a person")
     traceback: str | None = None
     bytes_needed: int | None = None

@@ -153,7 +153,6 @@ def config_of(rows: Path, earlier: list[Path]) -> TrialConfig:
         training=TrainingSpec(
             learning_rate=1e-3,
             batch_size=2,
-            gradient_accumulation_steps=1,
             gradient_checkpointing=False,
             evaluation_batch_size=2,
         ),

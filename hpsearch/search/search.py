@@ -270,6 +270,8 @@ def facts(result: TrialResult) -> dict[str, str | float | int | bool]:
         "seconds": round(result.train_seconds, 1),
         "optimizer_steps": result.num_steps,
         "trainable_percent": round(result.trainable_percent, 4),
+        "micro_batch": result.micro_batch,
+        "halvings": ", ".join(map(str, result.halvings)) or None,
         "bytes_needed": result.bytes_needed,
         "traceback": result.traceback and result.traceback[-_TRACEBACK_CHARACTERS:],
     }

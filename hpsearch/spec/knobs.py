@@ -15,7 +15,7 @@ from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.search import ParameterSpec, RangeSpec
-from hpsearch.spec.training import TrainingSpec
+from hpsearch.spec.training import FORMER, TrainingSpec
 
 _SECTIONS: dict[str, type[Spec]] = {
     "training": TrainingSpec,
@@ -94,7 +94,7 @@ def explain(error: Any) -> str:
 def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:
     """What is wrong with searching `knob` over `parameter`."""
     if knob not in KNOBS:
-        return [f"there is no such field to search; {did_you_mean(knob, list(KNOBS))}"]
+        return [f"there is no such field to search; {FORMER.get(knob) or did_you_mean(knob, list(KNOBS))}"]
     if not isinstance(parameter, RangeSpec):
         return _objections(knob, parameter)
     if not (takes_whole_numbers(knob) or _takes_floats(knob)):

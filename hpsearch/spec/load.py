@@ -16,6 +16,7 @@ from hpsearch.spec.cross import cross_mistakes
 from hpsearch.spec.knobs import explain, space_mistakes
 from hpsearch.spec.search import ParameterSpec
 from hpsearch.spec.study import StudySpec
+from hpsearch.spec.training import FORMER
 from hpsearch.spec.yaml_limits import MOST_LEVELS, Loader, NotYaml, compose, construct, read_text, read_yaml
 
 Path_ = tuple[str | int, ...]
@@ -188,7 +189,7 @@ def _pydantic_mistakes(error: ValidationError, raw: dict[str, Any]) -> list[Mist
         key = ".".join(map(str, location))
         if found["type"] == "extra_forbidden":
             known = _known_keys(location[:-1])
-            message = f"unknown key; {did_you_mean(str(location[-1]), known)}"
+            message = f"unknown key; {FORMER.get(key) or did_you_mean(str(location[-1]), known)}"
         else:
             message = explain(found)
         # A union reports one mistake for each of its members: the first is about the likeliest.

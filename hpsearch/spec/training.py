@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,15 +20,18 @@ Optimizer = Literal[
 ]
 LrScheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"]
 PositiveInt = Annotated[int, Field(ge=1)]
+Rows = Literal["auto"] | PositiveInt
 
 
 class TrainingSpec(Spec):
     """Optimizer settings, by the names that transformers gives them."""
 
     learning_rate: Annotated[float, Field(gt=0, description="peak learning rate")] = 2e-4
-    batch_size: Annotated[int, Field(ge=1, description="rows per forward pass")] = 4
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, description="batches per optimizer step")] = 4
-    evaluation_batch_size: Annotated[int, Field(ge=1, description="rows per validation batch")] = 8
+    batch_size: Annotated[int, Field(ge=1, description="rows per optimizer step")] = 16
+    micro_batch: Rows = Field(
+        "auto", description="rows per forward; auto is as many as fit. It changes memory and time, not what is learned"
+    )
+    evaluation_batch_size: Rows = Field("auto", description="rows per validation batch; auto is as many as fit")
     optimizer: Optimizer = Field("adamw_torch", description="paged ones need a process of their own per trial")
     lr_scheduler: LrScheduler = Field("cosine", description="shape of the learning rate over the run")
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, description="share of the steps that warm up")] = 0.03
@@ -36,6 +39,22 @@ class TrainingSpec(Spec):
     max_grad_norm: Annotated[float, Field(gt=0, description="gradient clipping")] = 1.0
     gradient_checkpointing: bool = Field(True, description="recompute activations: less memory, slower")
     seed: Annotated[int, Field(ge=0, description="adapter, dropout and data order")] = 42
+
+
+FORMER = {
+    "training.gradient_accumulation_steps": "batch_size is the rows per optimizer step: what was 1 × 16 is 16, and how "
+    "many go through the model at once (micro_batch) is the machine's"
+}
+"""Keys that study files once had, and what to write instead."""
+
+
+def in_rows_per_step(training: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings in today's terms: `batch_size` was the rows per forward, so many of which made a step."""
+    if "gradient_accumulation_steps" not in training:
+        return training
+    rows = training["batch_size"]
+    kept = {name: value for name, value in training.items() if name != "gradient_accumulation_steps"}
+    return kept | {"batch_size": rows * training["gradient_accumulation_steps"], "micro_batch": rows}
 
 
 class BudgetSpec(Spec):

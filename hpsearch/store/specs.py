@@ -1,6 +1,6 @@
 """Specs as the store keeps them: JSON with a version, brought up to date step by step, or refused in words.
 
-    {"version": 1, "spec": {…}}
+    {"version": 2, "spec": {…}}
 
 A change of `StudySpec` after which older texts no longer mean the same needs a new version and one more step here.
 Version 0 is the bare spec, as it was kept before there were versions.
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from hpsearch.errors import InputError
 from hpsearch.spec.study import StudySpec
+from hpsearch.spec.training import in_rows_per_step
 
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -25,7 +26,23 @@ def _from_0(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-STEPS: tuple[Step, ...] = (_from_0,)
+def _from_1(spec: dict[str, Any]) -> dict[str, Any]:
+    """`batch_size` was the rows per forward, `gradient_accumulation_steps` of which made an optimizer step.
+
+    Raises:
+        InputError: one of them is searched, so that the trials of the study are told in the old terms.
+    """
+    training, space = spec.get("training", {}), (spec.get("search") or {}).get("space", {})
+    forwards = training.get("gradient_accumulation_steps")
+    if "training.gradient_accumulation_steps" in space or ("training.batch_size" in space and forwards != 1):
+        raise InputError(
+            "was made by an older hpsearch and searches training.gradient_accumulation_steps or a batch_size beside "
+            "it; batch_size is the rows per optimizer step now: start it anew under another name"
+        )
+    return spec | {"training": in_rows_per_step(training)}
+
+
+STEPS: tuple[Step, ...] = (_from_0, _from_1)
 """The n-th makes a spec of version n + 1 out of one of version n."""
 VERSION = len(STEPS)
 

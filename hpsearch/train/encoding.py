@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
 from hpsearch.errors import FieldError
 from hpsearch.spec.data import ImageSize
@@ -39,7 +40,7 @@ class Encoded:
     labels: torch.Tensor
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.tokens["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,29 @@ class Encoder:
         return self._extra_by_size[size]
 
     def collate(self, rows: list[Row]) -> Batch:
-        """A training batch, padded on the right."""
-        return collate([self.encode(row) for row in rows], self.tokenizer.pad_token_id, side="right")
+        return self.batch([self.encode(row) for row in rows])
 
     def collate_prompts(self, rows: list[Row]) -> Batch:
-        """A batch to generate from: padded on the left, without labels."""
-        batch = collate([self.encode_prompt(row) for row in rows], self.tokenizer.pad_token_id, side="left")
-        del batch["labels"]
+        return self.prompt_batch([self.encode_prompt(row) for row in rows])
+
+    def batch(self, rows: list[Encoded]) -> Batch:
+        """To learn from: padded on the right."""
+        labels = [row.labels for row in rows]
+        return self._joined(rows, "right") | {"labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED)}
+
+    def prompt_batch(self, rows: list[Encoded]) -> Batch:
+        """To generate from: padded on the left, without labels."""
+        return self._joined(rows, "left")
+
+    def _joined(self, rows: list[Encoded], side: str) -> Batch:
+        """Per-token arrays padded to (rows, tokens), the others joined along their rows."""
+        batch = {}
+        for name in rows[0].tokens:
+            fill = self.tokenizer.pad_token_id if name == "input_ids" else 0
+            values = [row.tokens[name] for row in rows]
+            batch[name] = pad_sequence(values, batch_first=True, padding_value=fill, padding_side=side)
+        for name in rows[0].others:
+            batch[name] = torch.cat([row.others[name] for row in rows])
         return batch
 
 
@@ -188,24 +205,6 @@ def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:
     if name == "input_ids":
         return ids
     return torch.ones_like(ids) if name == "attention_mask" else torch.zeros_like(ids)
-
-
-def collate(encoded: list[Encoded], pad_token_id: int, side: str) -> Batch:
-    """Pads per-token arrays to (batch, tokens) and joins the others along their rows."""
-    longest = max(len(row) for row in encoded)
-    batch = {}
-    for name in encoded[0].tokens:
-        fill = pad_token_id if name == "input_ids" else 0
-        batch[name] = torch.stack([_pad(row.tokens[name], longest, fill, side) for row in encoded])
-    for name in encoded[0].others:
-        batch[name] = torch.cat([row.others[name] for row in encoded])
-    batch["labels"] = torch.stack([_pad(row.labels, longest, IGNORED, side) for row in encoded])
-    return batch
-
-
-def _pad(values: torch.Tensor, length: int, fill: int, side: str) -> torch.Tensor:
-    padding = values.new_full((length - len(values),), fill)
-    return torch.cat([values, padding] if side == "right" else [padding, values])
 
 
 def load_image(path: Path, size: ImageSize | None) -> Image.Image:

@@ -17,6 +17,7 @@ from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoder, Row
+from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, batches
 from hpsearch.train.trainer import reference
@@ -63,7 +64,7 @@ def _answer(
     done = _whole_lines(file)
     dtype = compute_dtype(config.model)
     with file.open("a") as answers:
-        for part in batches(rows[done:], config.batch_size):
+        for part in batches(rows[done:], chosen(config.batch_size, ROWS_WITHOUT_GRADIENTS)):
             channel.tell(f"answers: {cell.name}", done, len(rows))
             asked = [prompted(row, cell.prompt, config.prompts) for row in part]
             for answered in _answer_batch(cell, model, skill, part, asked, config.has_references, dtype):

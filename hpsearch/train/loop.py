@@ -24,9 +24,10 @@ from hpsearch.train.channel import Channel
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ledger import LedgerBook
-from hpsearch.train.memory import clear_traceback, give_back, host_rss_bytes
+from hpsearch.train.memory import clear_traceback, give_back, host_rss_bytes, is_out_of_memory
 from hpsearch.train.reporter import Reporter, report_steps
 from hpsearch.train.start import Plan, Start, find_start
+from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
 from hpsearch.train.trainer import Validation, make_trainer, planned_steps
@@ -74,6 +75,8 @@ class _Run:
     encoder: Encoder
     validation: Validation
     reporter: Reporter
+    collator: StepCollator
+    micro_batch: MicroBatch
 
 
 def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook, channel: Channel) -> TrialResult:
@@ -89,7 +92,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     stages = task.stages(config, train_rows)
     validation = Validation(
         Dataset.load_from_disk(str(config.validation_rows)),
-        config.training.evaluation_batch_size,
+        chosen(config.training.evaluation_batch_size, ROWS_WITHOUT_GRADIENTS),
         skill,
         compute_dtype(config.model),
         [name for name in config.objectives if name != "loss"],
@@ -103,7 +106,10 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     _begin_phase(channel, "training")
     reporter.begin(list(start.reports))
     started = time.monotonic()
-    _train_stages(_Run(config, folder, plan, model, encoder, validation, reporter), stages, start)
+    micro_batch = MicroBatch(chosen(config.training.micro_batch, config.training.batch_size))
+    with StepCollator(skill.encode) as collator:
+        run = _Run(config, folder, plan, model, encoder, validation, reporter, collator, micro_batch)
+        _train_stages(run, stages, start)
     trainable, total = parameter_counts(model)
     return TrialResult(
         outcome=reporter.outcome,
@@ -111,6 +117,8 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
         num_steps=reporter.step,
         trainable_parameters=trainable,
         total_parameters=total,
+        micro_batch=micro_batch.size,
+        halvings=micro_batch.halvings,
         reason=_reason(reporter),
     )
 
@@ -149,7 +157,18 @@ def _train_stage(
     if config.is_final:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.tensorboard)
     processor = run.encoder.processor
-    trainer = make_trainer(run.model, processor, stage, num_steps, config, place.path, run.validation, reporter)
+    trainer = make_trainer(
+        run.model,
+        processor,
+        stage,
+        num_steps,
+        config,
+        place.path,
+        run.validation,
+        reporter,
+        run.collator,
+        run.micro_batch,
+    )
     to_float32(run.model)  # making a trainer rounds the weights that it finds, so learned ones are loaded after it
     if before:
         _take_over(run.model, run.validation.skill, before)
@@ -206,14 +225,6 @@ def _failure(error: Exception) -> TrialResult:
     return TrialResult(
         outcome=Outcome.OUT_OF_MEMORY, reason=reason, traceback=text, bytes_needed=_bytes_needed(message)
     )
-
-
-def is_out_of_memory(error: Any) -> bool:
-    """CUDA raises its own type; the CPU allocator and cuBLAS a RuntimeError with these words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _bytes_needed(message: str) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import traceback
+from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -31,9 +33,34 @@ def give_back() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
+def is_out_of_memory(error: Any) -> bool:
+    """CUDA raises its own type; the CPU allocator and cuBLAS a RuntimeError with these words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 def clear_traceback(error: BaseException | None) -> None:
     """Empties the frames that an exception, its cause and its context keep alive; they hold the whole trainer."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """What dropout is drawn from: of the CPU, and of the device where there is one."""
+
+    cpu: torch.Tensor
+    device: torch.Tensor | None
+
+    @staticmethod
+    def now() -> RandomState:
+        return RandomState(torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None)
+
+    def set(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.device is not None:
+            torch.cuda.set_rng_state(self.device)

@@ -106,9 +106,8 @@ class Reporter(TrainerCallback):
                 self._note(Report(step=self._steps.get(upcoming, self._num_reports), loss=math.nan))
                 self._end(Outcome.DIVERGED, control)
 
-    def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A sign of life: a step over many batches may last minutes."""
-        del args, control
+    def alive(self, state: TrainerState) -> None:
+        """A sign of life between micro-batches: a step of many may last minutes."""
         self._send_progress(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -18,8 +18,11 @@ from hpsearch.checkpoints import drop, written_whole
 from hpsearch.files import draft_of
 from hpsearch.metrics import scores
 from hpsearch.train.checkpoint import disk_errors
+from hpsearch.train.encoding import Encoded
 from hpsearch.train.loss import mixed_precision
+from hpsearch.train.memory import RandomState, clear_traceback, give_back, is_out_of_memory
 from hpsearch.train.reporter import Reporter
+from hpsearch.train.steps import MicroBatch, StepCollator, StepRows, micro_batches
 from hpsearch.train.tasks.task import Answer, RowLoss, Skill, Stage, batches, mean_loss
 from hpsearch.trial import TrialConfig
 
@@ -69,6 +72,7 @@ class Trainer(SFTTrainer):
 
     validation: Validation
     reporter: Reporter
+    micro_batch: MicroBatch
     _whole: list[Path]
     """Checkpoints that this process saved or began at, the newest last."""
     _draft: Path | None = None
@@ -133,12 +137,46 @@ class Trainer(SFTTrainer):
         with mixed_precision(model.device, dtype):
             return skill.training_loss(model, inputs, num_items_in_batch)
 
-    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
-        """(batches, items) of an optimizer step. Items are learned tokens, or rows for a skill with its own loss."""
-        found, num_tokens = super().get_batch_samples(*arguments)
-        if not self.validation.skill.has_own_loss:
-            return found, num_tokens
-        return found, sum(len(batch["labels"]) for batch in found)
+    def training_step(self, model: Any, inputs: StepRows, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of an optimizer step's rows, in micro-batches.
+
+        What they add up to does not depend on their size: each part's loss is divided by the items of the whole step.
+        Out of memory in the middle: half the size, and this step again, from the same weights and random state.
+        """
+        del num_items_in_batch
+        rows = inputs.encoded()
+        num_items = self.validation.skill.num_items(rows)
+        random_state = RandomState.now()
+        while (loss := self._in_parts(model, rows, num_items)) is None:
+            random_state.set()
+        return loss
+
+    def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor | None:
+        """The step's loss; None: memory ran out, and the next try takes fewer rows at a time."""
+        total = torch.zeros((), device=self.args.device)
+        try:
+            for number, part in enumerate(micro_batches(rows, self.micro_batch.size)):
+                if number:
+                    self.reporter.alive(self.state)
+                total += super().training_step(model, self.validation.skill.batch(part), num_items)
+            return total
+        except (RuntimeError, MemoryError) as error:
+            size = min(self.micro_batch.size, len(rows))
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            print(f"{size} rows per forward do not fit, half of them are tried: {error}", flush=True)
+            clear_traceback(error)
+        self.micro_batch.halve(size)
+        model.zero_grad()
+        give_back()
+        return None
+
+    def _get_num_items_in_batch(self, *_: Any) -> None:
+        """Known when the rows are encoded: `training_step` counts them."""
+
+    def floating_point_ops(self, *_: Any) -> int:
+        """transformers reads the first batch for an estimate that nobody looks at."""
+        return 0
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
@@ -154,21 +192,21 @@ def make_trainer(
     checkpoints: Path,
     validation: Validation,
     reporter: Reporter,
+    collator: StepCollator,
+    micro_batch: MicroBatch,
 ) -> Trainer:
     trainer = Trainer(
         model=model,
         args=_arguments(config, stage, num_steps, checkpoints, validation.dtype),
         train_dataset=stage.rows,
         processing_class=processor,
-        data_collator=validation.skill.collate,
+        data_collator=collator,
         callbacks=[reporter],
     )
     trainer.validation = validation
     trainer.reporter = reporter
+    trainer.micro_batch = micro_batch
     trainer._whole = []
-    if validation.skill.has_own_loss:
-        # transformers then doesn't divide by the accumulation steps: the loss is divided by the step's rows already.
-        trainer.model_accepts_loss_kwargs = True
     return trainer
 
 
@@ -180,8 +218,7 @@ def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
     training = config.training
     per_stage = []
     for stage in stages:
-        num_batches = math.ceil(len(stage.rows) / training.batch_size)
-        per_epoch = math.ceil(num_batches / training.gradient_accumulation_steps)
+        per_epoch = math.ceil(len(stage.rows) / training.batch_size)
         per_stage.append(math.ceil(stage.epochs * per_epoch))
     if config.budget.max_steps is None:
         return per_stage
@@ -207,7 +244,7 @@ def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: P
         learning_rate=stage.learning_rate,
         train_sampling_strategy="random" if stage.is_shuffled else "sequential",
         per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        gradient_accumulation_steps=1,
         optim=training.optimizer,
         lr_scheduler_type=training.lr_scheduler,
         warmup_steps=training.warmup_ratio,

@@ -32,7 +32,6 @@ data: {{source: rows.jsonl, max_tokens: 1024}}
 training:
   batch_size: {TOO_MANY_ROWS}
   evaluation_batch_size: 2
-  gradient_accumulation_steps: 1
   gradient_checkpointing: false
 budget: {{max_steps: 2, reports: 1, memory_gib: {LIMIT_BYTES / 2**30}}}
 search:

@@ -119,9 +119,7 @@ def text_config(rows: tuple[Path, Path], **changes: object) -> TrialConfig:
         task="text-sft",
         model=ModelSpec(base="tiny:qwen2"),
         lora=LoraSpec(r=8, alpha=16, dropout=0.1),
-        training=TrainingSpec(
-            learning_rate=1e-3, batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=False
-        ),
+        training=TrainingSpec(learning_rate=1e-3, batch_size=4, gradient_checkpointing=False),
         budget=BudgetSpec(max_steps=4, reports=2),
         rows=ROWS,
         train_rows=rows[0],

@@ -12,7 +12,7 @@ from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.spec.curriculum import CurriculumSpec, StageSpec
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.train.tasks.speaking import Speaking
+from hpsearch.train.steps import StepCollator, StepRows
 from hpsearch.trial import TrialConfig
 from tests.integration.conftest import text_config
 from tests.integration.inside import Inside
@@ -56,13 +56,13 @@ def inside() -> Inside:
 def met(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The ids of the rows of each training batch, as they come."""
     batches: list[list[str]] = []
-    collate = Speaking.collate
 
-    def spy(skill: Speaking, rows: list[dict[str, Any]]) -> Any:
+    def spy(collator: StepCollator, rows: list[dict[str, Any]]) -> StepRows:
         batches.append([row["id"] for row in rows])
-        return collate(skill, rows)
+        return collate(collator, rows)
 
-    monkeypatch.setattr(Speaking, "collate", spy)
+    collate = StepCollator.__call__
+    monkeypatch.setattr(StepCollator, "__call__", spy)
     return batches
 
 

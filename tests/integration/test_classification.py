@@ -129,8 +129,8 @@ def accumulating(rows: Rows, batch_size: int, steps: int) -> TrialConfig:
     config = config_of(rows, is_final=True, budget=BudgetSpec(epochs=1, reports=1), lora__dropout=0.0)
     return changed(
         config,
-        training__batch_size=batch_size,
-        training__gradient_accumulation_steps=steps,
+        training__batch_size=batch_size * steps,
+        training__micro_batch=batch_size,
         answers=AnswersConfig(head=HEAD.model_copy(update={"dropout": 0.0}), classes=CLASSES),
     )
 

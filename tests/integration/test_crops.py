@@ -25,8 +25,6 @@ head: {hidden: 64, balance_beta: 0.999}
 training:
   learning_rate: 1e-3
   batch_size: 16
-  gradient_accumulation_steps: 1
-  evaluation_batch_size: 32
   gradient_checkpointing: false
 objective: balanced_accuracy
 final: {max_steps: 80, reports: 1, validation_fraction: 0.2}

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from hpsearch.spec.model import HeadSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
-from hpsearch.train.encoding import IGNORED, Encoder, collate
+from hpsearch.train.encoding import IGNORED, Encoder
 from hpsearch.train.tasks.vlm_classify import Classifying, class_weights, logits_of
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.train.trainer import Validation
@@ -161,7 +161,7 @@ class TestJudging:
 def mean_loss_of(model: Any, encoder: Encoder, row: dict[str, Any], name: str) -> float:
     """Nats per token of `name` as the answer to the row, computed one token after the other."""
     named = {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": name}]}
-    batch = collate([encoder.encode(named)], encoder.tokenizer.pad_token_id, side="right")
+    batch = encoder.batch([encoder.encode(named)])
     labels = batch.pop("labels")[0]
     with torch.no_grad():
         logits = model(**batch).logits[0].float().log_softmax(dim=-1)

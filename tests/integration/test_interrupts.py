@@ -29,7 +29,7 @@ study: demo
 task: text-sft
 model: {base: "tiny:qwen2"}
 data: {source: "sklearn:breast_cancer", columns: {question: question, answer: answer, label: answer}, max_tokens: 256}
-training: {batch_size: 4, gradient_accumulation_steps: 1, gradient_checkpointing: false}
+training: {batch_size: 4, gradient_checkpointing: false}
 budget: {max_steps: 60, reports: 6, validation_fraction: 0.1}
 final: {max_steps: 60, reports: 6, validation_fraction: 0.1}
 search:

@@ -33,7 +33,7 @@ study: demo
 task: text-sft
 model: {{base: "tiny:qwen2"}}
 data: {{source: rows.jsonl, max_tokens: 64}}
-training: {{batch_size: 4, gradient_accumulation_steps: 1, gradient_checkpointing: false}}
+training: {{batch_size: 4, gradient_checkpointing: false}}
 budget: {{max_steps: 2, reports: 2}}
 search:
   trials: {NUM_TRIALS}

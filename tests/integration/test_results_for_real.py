@@ -37,7 +37,7 @@ study: parity
 task: text-sft
 model: {base: "tiny:qwen2"}
 data: {source: rows.jsonl, max_tokens: 64, system_prompt: Answer with one word.}
-training: {batch_size: 4, gradient_accumulation_steps: 1, gradient_checkpointing: false, learning_rate: 1e-2}
+training: {batch_size: 4, gradient_checkpointing: false, learning_rate: 1e-2}
 final: {max_steps: 12, reports: 1}
 evaluation: {max_new_tokens: 8, metrics: [exact_match, token_f1]}
 """

@@ -97,7 +97,7 @@ data:
   source: SOURCE
   columns: {question: question, answer: answer, group: doc, id: id}
   max_tokens: 200
-training: {batch_size: 8, gradient_accumulation_steps: 1, gradient_checkpointing: false}
+training: {batch_size: 8, gradient_checkpointing: false}
 budget: {max_steps: 4, reports: 2, validation_fraction: 0.2}
 search:
   trials: 2
@@ -115,7 +115,7 @@ data:
   max_tokens: 96
   split: {column: split, validation: val}
 lora: {vision: true}
-training: {batch_size: 8, gradient_accumulation_steps: 1, gradient_checkpointing: false}
+training: {batch_size: 8, gradient_checkpointing: false}
 budget: {max_steps: 4, reports: 2, validation_fraction: 0.2}
 search:
   trials: 2

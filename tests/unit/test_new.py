@@ -30,8 +30,8 @@ def test_settings_of_llamafactory_are_kept(workplace: Path) -> None:
     assert (spec.study, spec.task, spec.model.base) == ("mine", "text-sft", "org/model-1b")
     assert (spec.lora.r, spec.lora.alpha, spec.lora.dropout) == (8, 24, 0.2)
     assert (spec.lora.target_modules, spec.lora.vision) == ("all-linear", False)
-    assert (spec.training.learning_rate, spec.training.batch_size) == (1e-4, 2)
-    assert (spec.training.gradient_accumulation_steps, spec.training.lr_scheduler) == (8, "cosine")
+    assert (spec.training.learning_rate, spec.training.batch_size) == (1e-4, 16)
+    assert spec.training.lr_scheduler == "cosine"
     assert (spec.training.warmup_ratio, spec.training.weight_decay, spec.training.seed) == (0.1, 0.01, 7)
     assert (spec.data.max_tokens, spec.final.epochs) == (700, 3.0)
 
@@ -42,8 +42,7 @@ def test_settings_of_axolotl_are_kept(workplace: Path) -> None:
     assert (spec.lora.r, spec.lora.alpha, spec.lora.dropout) == (32, 16, 0.05)
     assert spec.lora.target_modules == "all-linear"
     assert (spec.training.optimizer, spec.training.learning_rate) == ("adamw_8bit", 2e-4)
-    assert (spec.training.batch_size, spec.training.gradient_accumulation_steps) == (2, 4)
-    assert (spec.training.evaluation_batch_size, spec.training.seed) == (3, 7)
+    assert (spec.training.batch_size, spec.training.micro_batch, spec.training.seed) == (8, "auto", 7)
     assert (spec.data.max_tokens, spec.final.epochs, spec.final.max_steps) == (900, 2.0, 90)
     assert spec.data.source == "org/chats"
     assert spec.data.columns.named() == {"messages": "messages"}
@@ -57,7 +56,7 @@ def test_settings_of_llamafactory_v1_are_kept(workplace: Path) -> None:
     spec = made.spec
     assert made.new.tool == "LLaMA-Factory v1"
     assert (spec.model.quantization, spec.lora.r, spec.lora.alpha, spec.lora.dropout) == ("nf4", 4, 16, 0.1)
-    assert (spec.training.batch_size, spec.training.gradient_accumulation_steps) == (2, 8)
+    assert spec.training.batch_size == 16
     assert (spec.training.learning_rate, spec.final.max_steps, spec.data.max_tokens) == (1e-4, 50, 300)
     assert "peft_config.modules_to_save" in made.told
 
@@ -205,7 +204,7 @@ def test_other_stages_are_refused_in_words(workplace: Path, stage: str) -> None:
         (AXOLOTL, {"learning_rate": "fast"}, "learning_rate: expected a number, found 'fast'"),
         (AXOLOTL, {"lora_r": 0}, "must be at least 1"),
         (AXOLOTL, {"lora_r": 8.5}, "lora_r: expected a whole number"),
-        (AXOLOTL, {"micro_batch_size": -1}, "training.batch_size: must be at least 1, not -1"),
+        (AXOLOTL, {"micro_batch_size": -1}, "training.batch_size: must be at least 1, not -4"),
         (AXOLOTL, {"processor_type": "VoxtralProcessor"}, "sound"),
         (LLAMAFACTORY, {"dataset": ..., "stage": ...}, "is for inference"),
         (LLAMAFACTORY, {"export_dir": "x"}, "merges or exports"),

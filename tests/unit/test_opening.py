@@ -54,7 +54,7 @@ def test_a_changed_file_is_refused_and_shows_what_was_and_the_choices(desk: Desk
     with pytest.raises(InputError) as raised:
         desk.open("training.batch_size=2", "budget.epochs=3", "search.trials=9")
     told = str(raised.value)
-    assert "  budget.epochs: 1.0 → 3.0\n  training.batch_size: 4 → 2\n" in told
+    assert "  budget.epochs: 1.0 → 3.0\n  training.batch_size: 16 → 2\n" in told
     assert "search.trials" not in told
     assert "bring the old values back" in told
     assert "--set study=demo-2" in told

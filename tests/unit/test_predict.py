@@ -54,7 +54,7 @@ def test_a_question_is_answered_by_the_tuned_model(desk: Desk, folder: RunFolder
     assert asked(desk, folder, "how many?") == [Prediction("how many?", "tuned: how many?", None, False)]
     config = job_of(folder)
     assert (config.adapter, config.has_references, config.cells) == (folder.adapter, False, [Cell(model="tuned")])
-    assert (config.batch_size, config.answers.max_new_tokens) == (8, 32)
+    assert (config.batch_size, config.answers.max_new_tokens) == ("auto", 32)
 
 
 def test_several_questions_the_base_model_and_a_prompt(desk: Desk, folder: RunFolder) -> None:

@@ -33,19 +33,36 @@ def test_a_spec_comes_back_as_it_was_written() -> None:
 
 
 def test_every_step_from_its_version_on_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    def from_1(spec: dict[str, Any]) -> dict[str, Any]:
+    def one(spec: dict[str, Any]) -> dict[str, Any]:
         return {**spec, "description": "step 1"}
 
-    def from_2(spec: dict[str, Any]) -> dict[str, Any]:
+    def two(spec: dict[str, Any]) -> dict[str, Any]:
         return {**spec, "description": f"{spec['description']}, step 2"}
 
     kept = specs.to_text(specs.from_text(VERSION_0))
-    monkeypatch.setattr(specs, "STEPS", (*specs.STEPS, from_1, from_2))
-    monkeypatch.setattr(specs, "VERSION", 3)
+    monkeypatch.setattr(specs, "STEPS", (*specs.STEPS, one, two))
+    monkeypatch.setattr(specs, "VERSION", len(specs.STEPS))
     for text in (VERSION_0, kept):
         assert specs.from_text(text).description == "step 1, step 2"
-    in_2 = json.dumps({"version": 2, "spec": json.loads(VERSION_0)})
-    assert specs.from_text(in_2).description == "as it was kept before there were versions, step 2"
+    in_between = json.dumps({"version": specs.VERSION - 1, "spec": json.loads(VERSION_0)})
+    assert specs.from_text(in_between).description == "as it was kept before there were versions, step 2"
+
+
+def version_1(space: str) -> str:
+    training = '{"batch_size":2,"gradient_accumulation_steps":8,"evaluation_batch_size":4}'
+    spec = VERSION_0.replace('"budget"', f'"training":{training},"budget"').replace("training.learning_rate", space)
+    return f'{{"version": 1, "spec": {spec}}}'
+
+
+def test_batch_size_was_the_rows_per_forward() -> None:
+    training = specs.from_text(version_1("training.learning_rate")).training
+    assert (training.batch_size, training.micro_batch, training.evaluation_batch_size) == (16, 2, 4)
+
+
+@pytest.mark.parametrize("knob", ["training.gradient_accumulation_steps", "training.batch_size"])
+def test_a_study_that_searches_either_of_the_two_can_t_go_on(knob: str) -> None:
+    with pytest.raises(InputError, match="batch_size is the rows per optimizer step now: start it anew"):
+        specs.from_text(version_1(knob))
 
 
 @pytest.mark.parametrize(

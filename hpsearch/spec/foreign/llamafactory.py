@@ -99,9 +99,9 @@ def _put_lora(draft: Draft) -> None:
 def _put_training(draft: Draft) -> None:
     file = draft.file
     max_steps = file.whole("max_steps", -1)
-    draft.set("training.batch_size", file.whole("per_device_train_batch_size", 8))
-    draft.set("training.gradient_accumulation_steps", file.whole("gradient_accumulation_steps", 1))
-    draft.set("training.evaluation_batch_size", file.whole("per_device_eval_batch_size", 8))
+    batch, accumulated = file.whole("per_device_train_batch_size", 8), file.whole("gradient_accumulation_steps", 1)
+    settings.put_batch(draft, batch, accumulated)
+    file.take("per_device_eval_batch_size")
     settings.put_optimizer(draft, "optim", "adamw_torch")
     settings.put_scheduler(draft, "lr_scheduler_type", "linear")
     settings.put_warmup(draft, max(max_steps, 0), 0.0)

@@ -60,9 +60,8 @@ def _put_training(draft: Draft) -> None:
     file = draft.file
     max_steps = file.whole("max_steps", -1)
     batch = file.whole("micro_batch_size", 1)
-    draft.set("training.batch_size", batch)
     whole = file.whole("global_batch_size", batch)
-    draft.set("training.gradient_accumulation_steps", max(1, whole // max(batch, 1)))
+    settings.put_batch(draft, batch, max(1, whole // max(batch, 1)))
     for key in ("optim_config", "lr_scheduler_config"):
         if file.take(key):
             draft.drop(key, "hpsearch takes adamw_torch and a cosine schedule here; training.* has others")

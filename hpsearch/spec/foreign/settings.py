@@ -63,6 +63,13 @@ def put_scheduler(draft: Draft, key: str, default: str) -> None:
     draft.set("training.lr_scheduler", name)
 
 
+def put_batch(draft: Draft, rows_per_forward: int, forwards_per_step: int) -> None:
+    """Rows per optimizer step. How many of them go through the model at once is the machine's."""
+    draft.set("training.batch_size", rows_per_forward * forwards_per_step)
+    if forwards_per_step > 1:
+        draft.comments["training.batch_size"] = f"{rows_per_forward} × {forwards_per_step} in the file"
+
+
 def put_warmup(draft: Draft, max_steps: int, default: float) -> None:
     """hpsearch warms up over a share of the steps, which means the same in a short trial and in the final run."""
     file = draft.file

@@ -13,7 +13,7 @@ def propose(draft: Draft) -> list[tuple[str, Any, str]]:
     """(knob, range or choices, why), for each knob worth searching."""
     rate, rank = draft.get("training.learning_rate"), draft.get("lora.r")
     alpha, dropout = draft.get("lora.alpha"), draft.get("lora.dropout")
-    steps, batch = draft.get("training.gradient_accumulation_steps"), draft.get("training.batch_size")
+    batch = draft.get("training.batch_size")
     return [
         (
             "training.learning_rate",
@@ -28,9 +28,9 @@ def propose(draft: Draft) -> list[tuple[str, Any, str]]:
         ),
         ("lora.dropout", sorted({0.0, 0.05, 0.1, dropout}), "0 where data is plenty, more where it is scarce"),
         (
-            "training.gradient_accumulation_steps",
-            _neighbours(steps),
-            f"an optimizer step takes {batch} × this many rows; batch_size itself decides on memory, not on learning",
+            "training.batch_size",
+            _neighbours(batch),
+            f"rows per optimizer step, half and twice {batch}; how many go through the model at once is the machine's",
         ),
     ]
 

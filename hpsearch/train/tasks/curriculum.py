@@ -68,7 +68,7 @@ def _epochs(config: TrialConfig, of_stage: list[list[int]]) -> float:
     rows_in_a_pass = sum(
         stage.epochs * len(positions) for stage, positions in zip(config.curriculum.stages, of_stage, strict=True)
     )
-    return max_steps * training.batch_size * training.gradient_accumulation_steps / rows_in_a_pass
+    return max_steps * training.batch_size / rows_in_a_pass
 
 
 TEXT_CURRICULUM = Task(AutoModelForCausalLM, AutoTokenizer, has_images=False, skill=Speaking, stages=curriculum_stages)

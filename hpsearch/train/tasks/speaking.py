@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from hpsearch.train.encoding import Batch, Encoder, Row
+from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row
 from hpsearch.train.loss import mixed_precision, token_losses
 from hpsearch.train.tasks.task import Answer, RowLoss
 from hpsearch.trial import AnswersConfig
@@ -27,10 +27,16 @@ class Speaking:
     def extend(self, model: Any) -> None:
         pass
 
-    def collate(self, rows: list[Row]) -> Batch:
-        return self._encoder.collate(rows)
+    def encode(self, row: Row) -> Encoded:
+        return self._encoder.encode(row)
 
-    def training_loss(self, model: Any, batch: Batch, num_rows: int) -> torch.Tensor:
+    def batch(self, rows: list[Encoded]) -> Batch:
+        return self._encoder.batch(rows)
+
+    def num_items(self, rows: list[Encoded]) -> int:
+        return sum(int((row.labels[1:] != IGNORED).sum()) for row in rows)
+
+    def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         raise NotImplementedError("the model has a loss of its own")
 
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:

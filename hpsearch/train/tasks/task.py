@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from datasets import Dataset
 
-from hpsearch.train.encoding import Batch, Encoder, Row
+from hpsearch.train.encoding import Batch, Encoded, Encoder, Row
 from hpsearch.trial import AnswersConfig, TrialConfig
 
 
@@ -43,11 +43,17 @@ class Skill(Protocol):
     def extend(self, model: Any) -> None:
         """Adds to `model` what is trained beside the adapter."""
 
-    def collate(self, rows: list[Row]) -> Batch:
-        """A training batch."""
+    def encode(self, row: Row) -> Encoded:
+        """A row to learn from."""
 
-    def training_loss(self, model: Any, batch: Batch, num_rows: int) -> torch.Tensor:
-        """A batch's part in the mean loss over the `num_rows` rows of its optimizer step, where `has_own_loss`."""
+    def batch(self, rows: list[Encoded]) -> Batch:
+        """Rows as the model takes them together, with labels."""
+
+    def num_items(self, rows: list[Encoded]) -> int:
+        """What an optimizer step's loss is the mean of: learned tokens, or rows where `has_own_loss`."""
+
+    def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
+        """A batch's part in the mean loss over the `num_items` of its optimizer step, where `has_own_loss`."""
 
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
         """The loss of each row; `model` is in evaluation mode."""

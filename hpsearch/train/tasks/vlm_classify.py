@@ -6,6 +6,7 @@ The untuned base has no head. What it is compared by is the class name that it f
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hpsearch.spec.model import HeadSpec
-from hpsearch.train.encoding import Batch, Encoder, Row
+from hpsearch.train.encoding import Batch, Encoded, Encoder, Row
 from hpsearch.train.loss import mixed_precision, token_losses
 from hpsearch.train.tasks.task import Answer, RowLoss, Task
 from hpsearch.trial import AnswersConfig
@@ -41,12 +42,22 @@ class Classifying:
         head = make_head(self._spec, width, len(self._classes))
         model.add_module(_HEAD, head.to(model.device))
 
-    def collate(self, rows: list[Row]) -> Batch:
-        batch = self._encoder.collate_prompts(rows)
-        batch["labels"] = torch.tensor([self._classes.index(row["label"]) for row in rows])
-        return batch
+    def encode(self, row: Row) -> Encoded:
+        """The prompt; its label is one number, that of the class."""
+        prompt = self._encoder.encode_prompt(row)
+        return replace(prompt, labels=torch.tensor([self._classes.index(row["label"])]))
 
-    def training_loss(self, model: Any, batch: Batch, num_rows: int) -> torch.Tensor:
+    def batch(self, rows: list[Encoded]) -> Batch:
+        """`labels` has shape (rows,)."""
+        return self._encoder.prompt_batch(rows) | {"labels": torch.cat([row.labels for row in rows])}
+
+    def num_items(self, rows: list[Encoded]) -> int:
+        return len(rows)
+
+    def collate(self, rows: list[Row]) -> Batch:
+        return self.batch([self.encode(row) for row in rows])
+
+    def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         """Weighted per row and divided by the number of rows, as in Cui et al.
 
         Not torch's mean, which divides by the weights of the batch: in a batch of one row they would cancel out.
@@ -55,7 +66,7 @@ class Classifying:
         losses = cross_entropy(logits_of(model, batch), labels, reduction="none")
         if self._weights is not None:
             losses = losses * self._weights.to(model.device)[labels]
-        return losses.sum() / num_rows
+        return losses.sum() / num_items
 
     @torch.no_grad()
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:

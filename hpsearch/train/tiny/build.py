@@ -19,7 +19,7 @@ import transformers
 from filelock import FileLock
 
 from hpsearch.jobs import Tell
-from hpsearch.train.encoding import IGNORED, Batch, Encoder, collate
+from hpsearch.train.encoding import IGNORED, Batch, Encoder
 from hpsearch.train.tiny import architectures
 from hpsearch.train.tiny.lessons import Lesson, LessonRow, compare_wines, read_print
 from hpsearch.trial import RowsConfig
@@ -91,7 +91,7 @@ def _batches(lesson: list[LessonRow], encoder: Encoder) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(0)
     while True:
         drawn = torch.randint(len(lesson), (_BATCH_SIZE,), generator=generator).tolist()
-        yield collate([encoded(number) for number in drawn], encoder.tokenizer.pad_token_id, side="right")
+        yield encoder.batch([encoded(number) for number in drawn])
 
 
 def _pretrain(model: Any, batches: Iterator[Batch], recipe: Recipe, tell_step: Callable[[int], None]) -> None:

@@ -1,0 +1,75 @@
+"""The rows of one optimizer step: encoded beside the training, and cut into micro-batches with little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from hpsearch.spec.training import Rows
+from hpsearch.train.encoding import Encoded, Row
+
+Encode = Callable[[Row], Encoded]
+
+
+ROWS_WITHOUT_GRADIENTS = 32
+"""Rows per forward of a validation or evaluation, where they fit: more win little."""
+
+
+@dataclass
+class MicroBatch:
+    """Rows per forward, for a whole run; `halvings` are the sizes that did not fit."""
+
+    size: int
+    halvings: list[int] = field(default_factory=list)
+
+    def halve(self, size: int) -> None:
+        self.halvings.append(size)
+        self.size = size // 2
+
+
+def chosen(wanted: Rows, most: int) -> int:
+    """Rows per forward to begin with: `auto` is the most, which is halved where it does not fit."""
+    return most if wanted == "auto" else min(wanted, most)
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """What the data loader gives for a step: rows that are being encoded."""
+
+    _encoding: Future[list[Encoded]]
+
+    def encoded(self) -> list[Encoded]:
+        """Waits for them. Raises what encoding raised."""
+        return self._encoding.result()
+
+
+class StepCollator:
+    """Encodes a step's rows in a thread: the data loader fetches a step ahead, so this is done beside the device."""
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoding")
+
+    def __call__(self, rows: list[Row]) -> StepRows:
+        return StepRows(self._thread.submit(lambda: [self._encode(row) for row in rows]))
+
+    def __enter__(self) -> StepCollator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+
+def micro_batches(rows: list[Encoded], size: int) -> list[list[Encoded]]:
+    """As few parts as `size` allows, as equal as can be, the longest rows together and first.
+
+    First, because what does not fit shows at once; in the order of the data where one part holds all.
+    """
+    num_parts = -(-len(rows) // size)
+    if num_parts == 1:
+        return [rows]
+    by_length = sorted(rows, key=len, reverse=True)
+    ends = [len(rows) * part // num_parts for part in range(num_parts + 1)]
+    return [by_length[start:end] for start, end in pairwise(ends)]
