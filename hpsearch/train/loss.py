@@ -1,32 +1,90 @@
-"""The validation loss: one definition for trials, the final run and evaluations."""
+"""The validation loss: one definition for trials, the final run and evaluations, in bounded memory.
+
+Logits are by far the largest thing that a validation makes: of Gemma 3's 262,208 words each learned token has 1 MiB in
+float32. So the decoder runs once, and its hidden states are projected onto the vocabulary a slice at a time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from hpsearch.errors import FieldError
 from hpsearch.train.encoding import IGNORED, Batch
+
+SLICE_BYTES = 64 * 2**20
+"""Of a slice's logits in float32, whatever the batch. They exist about three times over while their loss is taken."""
 
 
 @torch.no_grad()
 def token_losses(model: Any, batch: Batch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood in nats of each row's learned tokens, summed, and their number; both of shape (rows,).
 
-    Only the positions from the first learned token on are projected onto the vocabulary. `dtype` is the compute
-    dtype of the study.
+    Only where the next token is learned are hidden states projected onto the vocabulary. What that gives differs from
+    a projection of the whole batch by float32's rounding: a product of matrices is summed in an order that depends on
+    their shapes. `dtype` is the compute dtype of the study.
+
+    Raises:
+        FieldError: a model whose decoder is not where transformers says.
     """
     device = model.device
     inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
-    labels = batch["labels"].to(device)
-    first = int((labels != IGNORED).any(dim=0).nonzero()[0])
-    kept = labels.shape[1] - first + 1
-    with mixed_precision(device, dtype):
-        logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, :-1].float()
-    wanted = labels[:, -kept + 1 :]
-    losses = cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
-    return losses.double().sum(dim=1).cpu(), (wanted != IGNORED).sum(dim=1).cpu()
+    wanted = batch["labels"][:, 1:].to(device)
+    is_learned = wanted != IGNORED
+    num_positions = max(1, SLICE_BYTES // (4 * model.config.get_text_config().vocab_size))
+    losses = torch.zeros(wanted.shape, dtype=torch.float32, device=device)
+    found = []
+    with mixed_precision(device, dtype), _sliced(model, is_learned, num_positions):
+        for targets in wanted[is_learned].split(num_positions):
+            logits = model(**inputs, use_cache=False).logits[0].float()
+            found.append(cross_entropy(logits, targets, reduction="none"))
+    if found:
+        losses[is_learned] = torch.cat(found)
+    return losses.double().sum(dim=1).cpu(), is_learned.sum(dim=1).cpu()
+
+
+@contextmanager
+def _sliced(model: Any, is_wanted: torch.Tensor, num_positions: int) -> Iterator[None]:
+    """Meanwhile each call of `model` gives the logits of the next wanted positions, (1, positions, vocabulary).
+
+    The model's own `forward` makes them of its decoder's output, so that it does to logits whatever its architecture
+    does: Gemma 2 and 3n cap them (`final_logit_softcapping`), Granite and Cohere scale them.
+    """
+    whole = getattr(model, "get_base_model", lambda: model)()
+    decoder = whole.base_model
+    if decoder is whole:
+        raise FieldError("model.base", f"{type(whole).__name__} keeps its decoder where hpsearch doesn't find it")
+    own = vars(decoder).get("forward")
+    decoder.forward = _Slices(decoder.forward, is_wanted, num_positions)
+    try:
+        yield
+    finally:
+        del decoder.forward
+        if own is not None:
+            decoder.forward = own
+
+
+class _Slices:
+    """Stands in for a decoder's `forward`: runs it once, and gives the next slice of its hidden states at each call."""
+
+    def __init__(self, forward: Callable[..., Any], is_wanted: torch.Tensor, num_positions: int) -> None:
+        self._forward = forward
+        self._is_wanted = is_wanted
+        self._num_positions = num_positions
+        self._output: Any = None
+        self._slices: Iterator[torch.Tensor] = iter(())
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if self._output is None:
+            self._output = self._forward(*arguments, **named)
+            hidden = self._output.last_hidden_state[:, :-1][self._is_wanted]
+            self._slices = iter(hidden.split(self._num_positions))
+        self._output.last_hidden_state = next(self._slices).unsqueeze(0)
+        return self._output
 
 
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
