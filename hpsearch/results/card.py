@@ -39,7 +39,7 @@ def model_card(
     evaluation = folder.read(Evaluation, scores) if scores.exists() else None
     sections = [
         f"# {spec.study}\n\n{_summary(spec, kind)}",
-        _how_to_use(spec, kind),
+        _how_to_use(spec, kind, has_ends=(folder.adapter / "generation_config.json").exists()),
         _data(spec, manifest),
         _training(spec, config, folder.read(TrialResult)),
         *([_search(study)] if study else []),
@@ -103,7 +103,8 @@ def _summary(spec: StudySpec, kind: CardKind) -> str:
     return f"{about}{what} `{without_folders(spec.model.base)}`, trained with {how} on task `{spec.task}` by hpsearch."
 
 
-def _how_to_use(spec: StudySpec, kind: CardKind) -> str:
+def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:
+    """`has_ends`: the adapter says where answers end; loading an adapter, transformers looks for that in the base."""
     image = spec.data.columns.image is not None
     auto = "AutoModelForImageTextToText" if image else "AutoModelForCausalLM"
     reader = "AutoProcessor" if image else "AutoTokenizer"
@@ -115,6 +116,9 @@ def _how_to_use(spec: StudySpec, kind: CardKind) -> str:
             f'model = {auto}.from_pretrained("{without_folders(spec.model.base)}")',
             'model = PeftModel.from_pretrained(model, "THIS_REPOSITORY")',
         ]
+        if has_ends:
+            lines[0] += ", GenerationConfig"
+            lines += ['model.generation_config = GenerationConfig.from_pretrained("THIS_REPOSITORY")']
     else:
         lines += ["", f'model = {auto}.from_pretrained("THIS_REPOSITORY")']
     lines += [f'processor = {reader}.from_pretrained("THIS_REPOSITORY")']

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from hpsearch.jobs import ChatFormat
 from hpsearch.train.encoding import Encoder
+from hpsearch.train.ending import end_tokens
 
 _SYSTEM, _PROMPT, _RESPONSE = "{{ .System }}", "{{ .Prompt }}", "{{ .Response }}"
 Turn = tuple[str, str]
@@ -66,6 +67,5 @@ def _default_system(asked: str, later: str, with_system: str) -> str | None:
 
 
 def _stop_tokens(encoder: Encoder, model: Any) -> list[str]:
-    ends = model.generation_config.eos_token_id
-    ids = {*(ends if isinstance(ends, list) else [ends]), encoder.tokenizer.eos_token_id} - {None}
+    ids = {*end_tokens(encoder, model.generation_config), encoder.tokenizer.eos_token_id} - {None}
     return sorted(encoder.tokenizer.convert_ids_to_tokens(sorted(ids)))

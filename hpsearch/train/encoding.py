@@ -9,6 +9,7 @@ is every image token wherever it stands.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ class Encoder:
             rendered = given + learned
         return segments
 
+    @cached_property
+    def end_token(self) -> int | None:
+        """The token that ends each taught answer: the last one that is learned.
+
+        None where that is an ordinary one, which may stand in the middle of an answer: such a template marks no end.
+        """
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+        last = self._tokenize(self.segments(turns)[-1].text)[-1]
+        return last if last in self._special_ids else None
+
+    @property
+    def _special_ids(self) -> set[int]:
+        return set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+
     def _render(self, messages: list[dict[str, str]], *, ask: bool, with_image: bool) -> str:
         turns: list[dict[str, Any]] = list(messages)
         if self.has_images:
@@ -155,8 +170,7 @@ class Encoder:
         """The special tokens that come with an image: those that no prompt without an image has."""
         tokens, _ = self._process(self._blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
         without = set(self._tokenize(self._blank_prompt(with_image=False)))
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        return frozenset((set(tokens["input_ids"].tolist()) - without) & special)
+        return frozenset((set(tokens["input_ids"].tolist()) - without) & self._special_ids)
 
     def _extra_tokens(self, size: tuple[int, int]) -> int:
         """Tokens that an image of `size` adds to its placeholder."""

@@ -22,6 +22,7 @@ from hpsearch.train.channel import Channel
 from hpsearch.train.chat import chat_format
 from hpsearch.train.checkpoint import save_like_base
 from hpsearch.train.encoding import IGNORED, Batch, Encoder, Row
+from hpsearch.train.ending import write_end
 from hpsearch.train.loss import mixed_precision
 from hpsearch.train.tasks import TASKS, Task
 
@@ -88,6 +89,8 @@ def _merge(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) 
     channel.tell("saving the merged model", 0, 0)
     processor = load_processor(task, config.model, channel.tell)  # as it was before the encoder changed it
     save_like_base(merged, processor, config.model, config.output, channel.tell)
+    if not task.skill.has_own_loss:
+        write_end(config.output, encoder, merged.generation_config)
     return _Merging(inputs, tuned, untuned, chat, is_exact, merged.num_parameters())
 
 

@@ -23,6 +23,7 @@ from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoder
+from hpsearch.train.ending import write_end
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.memory import clear_traceback, give_back, host_rss_bytes, is_out_of_memory
 from hpsearch.train.reporter import Reporter, report_steps
@@ -99,7 +100,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     )
     steps, num_reports = planned_steps(stages, config), config.budget.reports
     plan = Plan(steps, {number: step for step, number in report_steps(sum(steps), num_reports).items()})
-    save_best = (lambda: _save_best(model, skill, base.processor, folder.adapter)) if config.is_final else None
+    save_best = (lambda: _save_best(model, skill, base, encoder, folder.adapter)) if config.is_final else None
     reporter = Reporter(channel, folder, config.objectives[0], num_reports, sum(steps), book.note_host, save_best)
     _begin_phase(channel, "looking for a checkpoint")
     start = find_start(folder, config.earlier, plan)
@@ -187,13 +188,15 @@ def _train_stage(
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
-def _save_best(model: Any, skill: Skill, processor: Any, adapter: Path) -> None:
+def _save_best(model: Any, skill: Skill, base: Base, encoder: Encoder, adapter: Path) -> None:
     """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
     draft = draft_of(adapter)
     with disk_errors(draft):
         model.save_pretrained(str(draft))
         skill.save(model, draft)
-        processor.save_pretrained(str(draft))
+        base.processor.save_pretrained(str(draft))
+        if not skill.has_own_loss:
+            write_end(draft, encoder, base.model.generation_config)
     replace_folder(draft, adapter)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from transformers import AutoTokenizer
 
 from hpsearch.bridge.protocol import Continue, Done, Event, Reported, Run, Stop
 from hpsearch.bridge.trainer_process import TrainerProcess
@@ -18,6 +21,7 @@ from hpsearch.data.rows import Row
 from hpsearch.folders import JobFolder
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
+from hpsearch.train.bases import find_base
 from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
 
 ROWS = RowsConfig(row_format="question-answer", image_size=None, system_prompt=None, max_tokens=256)
@@ -110,6 +114,19 @@ def _written(folder: Path, rows: list[Row]) -> tuple[Path, Path]:
     write_rows(rows[:24], folder / "train")
     write_rows(rows[24:], folder / "validation")
     return folder / "train", folder / "validation"
+
+
+def ends_as_qwen2_5(folder: Path) -> Path:
+    """A copy of tiny:qwen2 that takes `<|endoftext|>` alone for an end, as Qwen2.5-0.5B does, in an empty `folder`."""
+    shutil.copytree(find_base(ModelSpec(base="tiny:qwen2"), lambda *_: None), folder, dirs_exist_ok=True)
+    end = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|endoftext|>")
+    for name, change in {
+        "config.json": {"eos_token_id": end},
+        "generation_config.json": {"eos_token_id": end},
+        "tokenizer_config.json": {"eos_token": "<|endoftext|>"},
+    }.items():
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
+    return folder
 
 
 def text_config(rows: tuple[Path, Path], **changes: object) -> TrialConfig:

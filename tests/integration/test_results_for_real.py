@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hpsearch.bridge.protocol import Command, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
@@ -28,6 +28,7 @@ from hpsearch.scores import Evaluation
 from hpsearch.spec import load_study
 from hpsearch.train.bases import compute_dtype, find_base
 from hpsearch.trial import TrialConfig
+from tests.integration.conftest import ends_as_qwen2_5
 from tests.unit.answer_fixtures import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.slow
 STUDY = """\
 study: parity
 task: text-sft
-model: {base: "tiny:qwen2"}
+model: {base: ./base}
 data: {source: rows.jsonl, max_tokens: 64, system_prompt: Answer with one word.}
 training: {batch_size: 4, gradient_checkpointing: false, learning_rate: 1e-2}
 final: {max_steps: 12, reports: 1}
@@ -102,6 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     questions = [(f"Is {number} even or odd?", "odd" if number % 2 else "even") for number in range(80)]
     write_jsonl(folder / "rows.jsonl", [{"question": question, "answer": answer} for question, answer in questions])
     (folder / "study.yaml").write_text(STUDY)
+    ends_as_qwen2_5(folder / "base")
     return folder
 
 
@@ -144,6 +146,7 @@ def test_base_and_tuned_model_are_scored_on_the_test_rows(run: RunFolder, evalua
     assert base.loss is not None
     assert tuned.loss is not None
     assert tuned.loss < base.loss, "a few steps teach the form of an answer"
+    assert tuned.num_cut == 0, "answers end where they were taught to end"
     rows = read_answers(run.scores / "tuned.jsonl")
     assert len(rows) == evaluation.num_rows == 8
     said = sum(row.prediction == row.reference for row in rows) / 8
@@ -252,8 +255,13 @@ def test_the_merged_folder_is_complete(run: RunFolder, merged: Path) -> None:
     base = Path(find_base(run.load()[2].model, tell))
     names = {file.name for file in base.iterdir()}
     assert names | {"README.md", "hpsearch_export.json"} == {file.name for file in merged.iterdir()}
-    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+    for name in ("tokenizer.json", "chat_template.jinja"):
         assert (merged / name).read_bytes() == (base / name).read_bytes()
+    for folder in (merged, run.adapter):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+        assert GenerationConfig.from_pretrained(folder).eos_token_id == ends, "the base's own, and what was taught"
+        assert tokenizer.eos_token == "<|im_end|>", "the one end that llama.cpp's converter reads"
     said = json.loads((merged / "tokenizer_config.json").read_text())
     assert isinstance(said["additional_special_tokens"], list), "as transformers 4 reads it too"
     assert "extra_special_tokens" not in said

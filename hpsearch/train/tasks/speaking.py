@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 
 from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row
+from hpsearch.train.ending import end_tokens
 from hpsearch.train.loss import mixed_precision, token_losses
 from hpsearch.train.tasks.task import Answer, RowLoss
 from hpsearch.trial import AnswersConfig
@@ -47,19 +48,19 @@ class Speaking:
     def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         del is_tuned
         tokenizer = self._encoder.tokenizer
+        ends = end_tokens(self._encoder, model.generation_config)
         batch = self._encoder.collate_prompts(rows)
         inputs = {name: value.to(model.device) for name, value in batch.items()}
         with mixed_precision(model.device, dtype):
             generated = model.generate(
-                **inputs, max_new_tokens=self._max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                **inputs,
+                max_new_tokens=self._max_new_tokens,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=ends or None,
             )
-        said = generated[:, inputs["input_ids"].shape[1] :]
-        texts = tokenizer.batch_decode(said, skip_special_tokens=True)
-        ends = _end_tokens(model) | {tokenizer.pad_token_id}
-        return [
-            Answer(text.strip(), len(tokens) == self._max_new_tokens and int(tokens[-1]) not in ends)
-            for text, tokens in zip(texts, said, strict=True)
-        ]
+        said = generated[:, inputs["input_ids"].shape[1] :].tolist()
+        return [_answer(tokenizer, tokens, set(ends)) for tokens in said]
 
     def save(self, model: Any, folder: Path) -> None:
         pass
@@ -68,6 +69,7 @@ class Speaking:
         pass
 
 
-def _end_tokens(model: Any) -> set[int]:
-    ends = model.generation_config.eos_token_id
-    return set(ends) if isinstance(ends, list) else {ends}
+def _answer(tokenizer: Any, tokens: list[int], ends: set[int]) -> Answer:
+    """Behind its end an answer is padded up to the longest of its batch."""
+    length = next((place for place, token in enumerate(tokens) if token in ends), None)
+    return Answer(tokenizer.decode(tokens[:length], skip_special_tokens=True).strip(), is_cut=length is None)
