@@ -82,7 +82,7 @@ class Encoder:
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of the whole conversation; cheap where images of one size recur."""
-        length = sum(len(self._tokenize(segment.text)) for segment in self.segments(row["messages"]))
+        length = sum(map(len, self._pieces(self.segments(row["messages"]))))
         if not self.has_images:
             return length
         with Image.open(row["image"]) as image:
@@ -92,7 +92,8 @@ class Encoder:
         """The rendered conversation in order; the last segment is learned."""
         if self.rows.row_format == "prompt-completion":
             *prompts, completion = (message["content"] for message in messages)
-            return [Segment("\n".join(prompts), False), Segment(completion + self.tokenizer.eos_token, True)]
+            end = "" if completion.endswith(self.tokenizer.eos_token) else self.tokenizer.eos_token
+            return [Segment("\n".join(prompts), False), Segment(completion + end, True)]
         if self.rows.system_prompt:
             messages = _with_system_prompt(messages, self.rows.system_prompt)
         segments = []
@@ -136,10 +137,36 @@ class Encoder:
     def _tokenize(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    @cached_property
+    def _beginning(self) -> list[int]:
+        """What the tokenizer puts before each text: most Llamas and Gemmas a BOS, the Qwens nothing.
+
+        Raw prompts get it. Chat templates write their own.
+        """
+        bare = self._tokenize("a")
+        with_special = list(self.tokenizer("a")["input_ids"])
+        return with_special[: with_special.index(bare[0])]
+
+    def _pieces(self, segments: list[Segment]) -> list[list[int]]:
+        """The tokens of each segment.
+
+        Raw prompts and completions have those of stock SFTTrainer (trl 1.16, trainer/sft_trainer.py, `tokenize_fn`),
+        which tokenizes them together, as a tokenizer that begins each text with a space asks for. But where a token
+        would reach across the border it trains on another prompt than generation is given; here the prompt stays.
+        """
+        if self.rows.row_format != "prompt-completion":
+            return [self._tokenize(segment.text) for segment in segments]
+        prompt = self._tokenize(segments[0].text)
+        whole = self._tokenize("".join(segment.text for segment in segments))
+        completion = [self._tokenize(segment.text) for segment in segments[1:]]
+        if completion and whole[: len(prompt)] == prompt:
+            completion = [whole[len(prompt) :]]
+        return [self._beginning + prompt, *completion]
+
     def _encode_segments(self, segments: list[Segment], image_path: Path | None) -> Encoded:
-        first, *rest = segments
-        tokens, others = self._encode_first(first.text, image_path)
-        pieces = [self._tokenize(segment.text) for segment in rest]
+        rest = segments[1:]
+        first, *pieces = self._pieces(segments)
+        tokens, others = self._encode_first(segments[0].text, first, image_path)
         appended = torch.tensor([token for piece in pieces for token in piece], dtype=torch.long)
         tokens = {name: torch.cat([value, _filler(name, appended)]) for name, value in tokens.items()}
         labels = [IGNORED] * (len(tokens["input_ids"]) - len(appended))
@@ -149,10 +176,10 @@ class Encoder:
         return Encoded(tokens, others, torch.tensor(labels, dtype=torch.long))
 
     def _encode_first(
-        self, text: str, image_path: Path | None
+        self, text: str, tokens: list[int], image_path: Path | None
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         if image_path is None:
-            ids = torch.tensor(self._tokenize(text), dtype=torch.long)
+            ids = torch.tensor(tokens, dtype=torch.long)
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, {}
         return self._process(text, load_image(image_path, self.rows.image_size))
 
