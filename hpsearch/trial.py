@@ -7,6 +7,7 @@ run, an evaluation and an inspection are folders of the same kind with another c
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,7 +25,7 @@ from pydantic import (
 
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ImageSize, RowFormat
-from hpsearch.spec.evaluation import ObjectiveName
+from hpsearch.spec.evaluation import ObjectiveName, is_better
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.study import Task
 from hpsearch.spec.training import BudgetSpec, TrainingSpec, in_rows_per_step
@@ -161,6 +162,18 @@ class Report(Record):
         return self.loss if objective == "loss" else self.metrics[objective]
 
 
+def best_report(reports: Sequence[Report], objective: str) -> Report:
+    """The first of the best by `objective`, the study's first one; there is one report at least.
+
+    The one rule for what a run that reached its end came to. The search is told this report's values, of every
+    objective, and the final run keeps this report's adapter: a trial is chosen by what its final run would keep.
+    """
+    best = reports[0]
+    for report in reports[1:]:
+        best = report if is_better(objective, report.value(objective), best.value(objective)) else best
+    return best
+
+
 class HistoryPoint(Record):
     """One optimizer step: the training loss of its batch (nats per token) and its learning rate."""
 
@@ -183,13 +196,11 @@ class TrialResult(Record):
     bytes_needed: int | None = None
     ledger: MemoryLedger | None = None
 
-    @property
-    def loss(self) -> float | None:
-        return self.reports[-1].loss if self.reports else None
-
-    def best_report(self, objective: str) -> Report:
-        """The first of the best; a complete run has one report at least."""
-        return min(self.reports, key=lambda report: report.value(objective) * (1 if objective == "loss" else -1))
+    def report_that_counts(self, objective: str) -> Report | None:
+        """The best one of a complete run. One that ended before has got as far as its last."""
+        if not self.reports:
+            return None
+        return best_report(self.reports, objective) if self.outcome is Outcome.COMPLETE else self.reports[-1]
 
     @property
     def trainable_percent(self) -> float:

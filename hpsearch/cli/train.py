@@ -41,7 +41,7 @@ def train(
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.results.final import RunFolder, train_final
     from hpsearch.spec.evaluation import objective_title
-    from hpsearch.trial import Outcome
+    from hpsearch.trial import Outcome, best_report
     from hpsearch.watch.console import open_console
     from hpsearch.watch.pictures import draw_run
     from hpsearch.watch.training import TrainingDisplay
@@ -70,7 +70,7 @@ def train(
         console.print("stopped and saved. The same command with --resume continues it.")
         raise typer.Exit(130)
     objective = file.spec.objectives[0]
-    best = result.best_report(objective)
+    best = best_report(result.reports, objective)
     console.print(
         f"{'already trained' if was_trained else 'trained'}: best {objective_title(objective)} "
         f"{told_objective(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "

@@ -25,7 +25,7 @@ from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.study import StudySpec, Values
 from hpsearch.store import Lease, Store
 from hpsearch.store.fence import fenced
-from hpsearch.trial import GIB, MIB, Outcome, Report, TrialResult
+from hpsearch.trial import GIB, MIB, Outcome, Report, TrialResult, best_report
 
 _SLOT = "hpsearch:slot"
 _MEMORY = "device memory"
@@ -206,12 +206,16 @@ class Search:
                 trial_id = self._store.optuna.create_new_trial(self.study_id, template)
                 self._store.leases.bind(lease, trial_id)
             with suppress(UpdateFinishedTrialError):  # it has an end already
-                for name, fact in (facts(result) | {"attempts": lease.attempt}).items():
+                for name, fact in (facts(result, self._spec.objectives[0]) | {"attempts": lease.attempt}).items():
                     self._store.optuna.set_trial_user_attr(trial_id, name, fact)
                 self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
-        """Ends the trial in Optuna; again and again without harm, also where somebody ends it this very moment."""
+        """Ends the trial in Optuna; again and again without harm, also where somebody ends it this very moment.
+
+        A complete trial's values are those of its best report by the first objective. Of one that was pruned Optuna
+        itself takes the last report's (`Study.tell`).
+        """
         with fenced(trial.lease), suppress(UpdateFinishedTrialError):
             if self._frozen(trial.lease).state.is_finished():
                 return
@@ -219,12 +223,13 @@ class Search:
             state = _STATES[result.outcome]
             values = None
             if state is TrialState.COMPLETE:
-                values = [result.reports[-1].value(name) for name in self._spec.objectives]
+                best = best_report(result.reports, self._spec.objectives[0])
+                values = [best.value(name) for name in self._spec.objectives]
             self._study.tell(trial.number, values, state=state, skip_if_finished=True)
 
     def _tell_facts(self, trial: ActiveTrial, result: TrialResult) -> None:
         assert self._live is not None
-        for name, fact in facts(result).items():
+        for name, fact in facts(result, self._spec.objectives[0]).items():
             self._live.set_user_attr(name, fact)
         self._live.set_user_attr("attempts", trial.lease.attempt)
         violation = memory_violation(result, self._spec.budget.memory_gib)
@@ -260,11 +265,12 @@ def memory_violation(result: TrialResult, memory_gib: float | None) -> float | N
     return max(violation, 1e-3) if out_of_memory else violation
 
 
-def facts(result: TrialResult) -> dict[str, str | float | int | bool]:
-    """What the dashboard shows of a trial besides its loss and parameters."""
-    last = result.reports[-1] if result.reports else None
+def facts(result: TrialResult, objective: str) -> dict[str, str | float | int | bool]:
+    """What the dashboard shows of a trial besides its values and parameters; `objective` is the study's first."""
+    report = result.report_that_counts(objective)
     shown: dict[str, str | float | int | bool | None] = {
-        **({"validation_loss": last.loss, **last.metrics} if last and last.metrics else {}),
+        **({"validation_loss": report.loss, **report.metrics} if report and report.metrics else {}),
+        "best_report": report.step if report and result.outcome is Outcome.COMPLETE else None,
         "outcome": result.outcome.value,
         "reason": result.reason,
         "seconds": round(result.train_seconds, 1),

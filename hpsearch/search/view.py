@@ -21,7 +21,8 @@ class TrialView:
     outcome: str
     """complete, pruned, diverged, out of memory, failed, running, or waiting."""
     value: float | None
-    """Of the study's first objective: the end's, or the last report's."""
+    """Of the study's first objective: what a complete trial was told with (`trial.best_report`), or else the last
+    report's."""
     reports: dict[int, float]
     params: dict[str, Any]
     seconds: float | None

@@ -16,9 +16,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hpsearch.bridge.protocol import Began, Progress, Reported
 from hpsearch.files import append_line, write_lines
 from hpsearch.folders import JobFolder
-from hpsearch.spec.evaluation import is_better
 from hpsearch.train.channel import Channel
-from hpsearch.trial import HistoryPoint, Outcome, Report
+from hpsearch.trial import HistoryPoint, Outcome, Report, best_report
 
 SECONDS_BETWEEN_CHECKPOINTS = 600.0
 _SECONDS_BETWEEN_PROGRESS = 0.3
@@ -165,9 +164,7 @@ class Reporter(TrainerCallback):
     def _is_best(self, report: Report) -> bool:
         if not math.isfinite(report.loss):
             return False
-        value = report.value(self._objective)
-        earlier = (other.value(self._objective) for other in self.reports)
-        return all(is_better(self._objective, value, other) for other in earlier)
+        return best_report([*self.reports, report], self._objective) is report
 
     def _note(self, report: Report) -> None:
         self.reports.append(report)

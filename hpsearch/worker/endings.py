@@ -77,7 +77,8 @@ class Endings:
         self._relay.ask(lambda: self._store.leases.close(trial.lease))
         if result.outcome is not Outcome.FAILED:  # `hpsearch retry` goes on from there
             self._study.storage.trial(self._study.uid, trial.number).drop_checkpoints()
-        loss = f", loss {result.loss:.4f}" if result.loss is not None else ""
+        report = result.report_that_counts(self._study.spec.objectives[0])
+        loss = f", loss {report.loss:.4f}" if report else ""
         reason = f": {result.reason}" if result.reason else ""
         log.info("trial %d is %s%s%s", trial.number, result.outcome, loss, reason)
         if result.outcome is Outcome.FAILED:

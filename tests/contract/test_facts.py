@@ -43,7 +43,7 @@ class TestFacts:
         assert memory_violation(result, memory_gib) == violation
 
     def test_what_is_unknown_is_left_out(self) -> None:
-        assert facts(TrialResult(outcome=Outcome.PRUNED)) == {
+        assert facts(TrialResult(outcome=Outcome.PRUNED), "loss") == {
             "outcome": "pruned",
             "seconds": 0.0,
             "optimizer_steps": 0,
@@ -63,7 +63,7 @@ class TestFacts:
             bytes_needed=7,
             ledger=leak,
         )
-        found = facts(result)
+        found = facts(result, "loss")
         assert str(found.pop("traceback")) == "x" * 7996 + "last"
         assert found == {
             "outcome": "failed",

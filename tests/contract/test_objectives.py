@@ -99,6 +99,20 @@ class TestMetric:
         assert best is not None
         assert (best.number, stock(store).direction.name) == (0, "MINIMIZE")
 
+    @pytest.mark.parametrize(("at", "told", "step"), [("loss", 0.4, 2), ("balanced_accuracy", 0.9, 3)])
+    def test_a_trial_is_told_with_its_best_report(
+        self, store: Store, at: ObjectiveName, told: float, step: int
+    ) -> None:
+        """As the final run keeps the adapter of its best one."""
+        search = created(store, aiming(at, pruner="none"))
+        run(store, search, [(0.8, 0.6), (0.4, 0.7), (0.5, 0.9), (0.5, 0.8)])
+        trial = stock(store).trials[0]
+        assert (trial.value, trial.user_attrs["best_report"]) == (told, step)
+        assert len(trial.intermediate_values) == 4
+        best = seen(store).best
+        assert best is not None
+        assert (best.value, best.facts[at if at != "loss" else "validation_loss"]) == (told, told)
+
     def test_a_metric_s_best_keeps_to_the_memory(self, store: Store) -> None:
         search = created(store, aiming("balanced_accuracy", budget={"memory_gib": 16}))
         run(store, search, [(1.0, 0.6)], ledger=ledger_of(8 * GIB))
@@ -123,6 +137,11 @@ class TestSeveral:
         assert {trial.number for trial in view.front} == {trial.number for trial in study.best_trials}
         assert view.best is not None
         assert (view.best.number, view.best.value, view.best.values) == (1, 0.9, (0.9, 0.8))
+
+    def test_all_values_are_of_the_report_that_is_best_by_the_first_objective(self, store: Store) -> None:
+        search = created(store, aiming(TWO))
+        run(store, search, [(0.8, 0.6), (0.7, 0.9), (0.1, 0.5)])
+        assert stock(store).trials[0].values == [0.9, 0.7], "no two reports' values together"
 
     def test_nothing_is_pruned_and_reports_are_kept_as_attributes(self, store: Store) -> None:
         search = created(store, aiming(TWO, pruner={"name": "median", "startup_trials": 0, "warmup_reports": 0}))

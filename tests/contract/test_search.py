@@ -234,7 +234,7 @@ class TestTelling:
         search.tell(trial, result)
         (ended_trial,) = trials_of(store, search)
         assert (ended_trial.state, ended_trial.value) == (state, value)
-        assert ended_trial.user_attrs == {**facts(result), "attempts": 1, "defaults": True}
+        assert ended_trial.user_attrs == {**facts(result, "loss"), "attempts": 1, "defaults": True}
         search.tell(trial, result_of([9.0]))
         other = Search(store, spec_of(space=RATE))
         again = other.start(taken_over(store, trial.lease))

@@ -75,7 +75,7 @@ def stopped(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
 def test_the_final_training_leaves_a_folder_that_says_everything(run: FinalRun) -> None:
     start = plays(inspecting(), training)
     result = run.train(start)
-    assert (result.outcome, result.loss) == (Outcome.COMPLETE, 0.7)
+    assert (result.outcome, [report.loss for report in result.reports]) == (Outcome.COMPLETE, [0.7])
     assert [type(event) for event in run.watched] == [Phase, Progress, Reported]
     (trainer,) = start.trainers
     assert trainer.told[1:] == [Run(folder=run.folder.path), Continue()], "the trainer that looked at the rows is used"
@@ -202,7 +202,8 @@ def test_every_report_is_answered(tmp_path: Path) -> None:
         yield from ending(folder, Outcome.COMPLETE, 9.0, 9.0, 9.0)
 
     start = Starter(lambda: ScriptedTrainer(play))
-    assert run_to_end(JobFolder(tmp_path), start, StopFlag(), lambda _: None, SilenceSpec()).loss == 9.0
+    result = run_to_end(JobFolder(tmp_path), start, StopFlag(), lambda _: None, SilenceSpec())
+    assert [report.loss for report in result.reports] == [9.0, 9.0, 9.0]
 
 
 @pytest.mark.parametrize("missing", ["config.json", "study.yaml", "manifest.json.gz"])

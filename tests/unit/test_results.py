@@ -67,7 +67,7 @@ def searched(make_demo: MakeDemo, tmp_path: Path) -> Demo:
 
 def test_the_best_is_the_complete_trial_with_the_lowest_loss(demo: Demo) -> None:
     complete = Outcome.COMPLETE
-    worked_on(demo, ends(complete, 0.1, 2.0), ends(complete, 3.0, 1.5), ends(Outcome.PRUNED, 0.1), ends(complete, 1.6))
+    worked_on(demo, ends(complete, 2.0, 1.7), ends(complete, 1.5, 3.0), ends(Outcome.PRUNED, 0.1), ends(complete, 1.6))
     best = choose(demo.view, None)
     assert (best.trial.number, best.trial.value) == (1, 1.5)
     assert best.values == demo.trials[1].params

@@ -90,15 +90,20 @@ def test_a_result_survives_its_file_with_its_numbers_that_are_none(tmp_path: Pat
     assert not ledger.closes
     assert (read.outcome, read.reason) == (Outcome.DIVERGED, "“NaN”\n")
     assert [report.loss for report in read.reports][:2] == [0.1, math.inf]
-    assert read.loss is not None
-    assert math.isnan(read.loss)
     assert math.isnan(TrialResult.model_validate_json(result.model_dump_json()).reports[2].loss)
 
 
-def test_the_loss_of_a_result_is_its_last_report() -> None:
-    assert TrialResult(outcome=Outcome.FAILED).loss is None
-    reports = [Report(step=1, loss=1.0), Report(step=2, loss=2.0)]
-    assert TrialResult(outcome=Outcome.COMPLETE, reports=reports).loss == 2.0
+def test_the_best_report_of_a_complete_result_counts_and_the_last_of_any_other() -> None:
+    losses, accuracies = [1.0, 0.5, 0.5, 2.0], [0.7, 0.8, 0.8, 0.9]
+    reports = [
+        Report(step=step, loss=loss, metrics={"accuracy": accuracy})
+        for step, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
+    ]
+    complete = TrialResult(outcome=Outcome.COMPLETE, reports=reports)
+    assert complete.report_that_counts("loss") is reports[1], "the first of the best"
+    assert complete.report_that_counts("accuracy") is reports[3]
+    assert TrialResult(outcome=Outcome.PRUNED, reports=reports).report_that_counts("loss") is reports[3]
+    assert TrialResult(outcome=Outcome.FAILED).report_that_counts("loss") is None
 
 
 def test_the_share_of_trainable_parameters_is_a_percentage() -> None:

@@ -17,7 +17,8 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
-from hpsearch.spec.evaluation import is_better, objective_title
+from hpsearch.spec.evaluation import objective_title
+from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
 from hpsearch.watch.evaluation import told_gap
 from hpsearch.watch.plots import (
@@ -131,9 +132,7 @@ def _run_cards(run: FinalRun) -> list[Card]:
     cards = []
     if run.result.reports:
         objective = run.config.objectives[0]
-        best = run.result.reports[0]
-        for report in run.result.reports[1:]:
-            best = report if is_better(objective, report.value(objective), best.value(objective)) else best
+        best = best_report(run.result.reports, objective)
         value = told_objective(objective, best.value(objective))
         where = f"report {best.step} of {run.config.budget.reports}, whose adapter was kept"
         cards.append(Card(f"final {objective_title(objective)}", value, where))
