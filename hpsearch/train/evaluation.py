@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoder, Row
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, chosen
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.task import Skill, batches
+from hpsearch.train.tasks.task import RowLoss, Skill, batches
 from hpsearch.train.trainer import reference
 
 
@@ -83,10 +83,12 @@ def _answer_batch(
     dtype: torch.dtype,
 ) -> Iterator[AnsweredRow]:
     is_tuned = cell.model == "tuned"
-    said = skill.answers(model, asked, dtype, is_tuned=is_tuned)
+    losses: Sequence[RowLoss | None] = [None] * len(rows)
     # A skill with a loss of its own has none to give without what it trained.
-    has_loss = has_references and (is_tuned or not skill.has_own_loss)
-    losses = skill.losses(model, asked, dtype) if has_loss else [None] * len(rows)
+    if has_references and (is_tuned or not skill.has_own_loss):
+        losses, said = skill.measure(model, asked, dtype)
+    else:
+        said = skill.answers(model, asked, dtype, is_tuned=is_tuned)
     for row, answer, loss in zip(rows, said, losses, strict=True):
         yield AnsweredRow(
             id=row["id"],

@@ -44,22 +44,23 @@ class Validation:
         """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no."""
         model.eval()
         parts = list(batches(self.rows, self.batch_size))
-        total = len(parts) * (2 if self.metrics else 1)
         losses: list[RowLoss] = []
-        for done, part in enumerate(parts):
-            if not goes_on(done, total):
-                return None
-            losses += self.skill.losses(model, part, self.dtype)
-        values = {"loss": mean_loss(losses)}
-        if not self.metrics or not math.isfinite(values["loss"]):
-            return values
         said: list[Answer] = []
-        for done, part in enumerate(parts, start=len(parts)):
-            if not goes_on(done, total):
+        for done, part in enumerate(parts):
+            if not goes_on(done, len(parts)):
                 return None
-            said += self.skill.answers(model, part, self.dtype, is_tuned=True)
-        answers = [answer.text for answer in said]
-        return values | scores([reference(row) for row in self.rows], answers, self.metrics)
+            if self.metrics:
+                found, answers = self.skill.measure(model, part, self.dtype)
+                said += answers
+            else:
+                found = self.skill.losses(model, part, self.dtype)
+            losses += found
+            if not math.isfinite(mean_loss(found)):
+                return {"loss": mean_loss(losses)}
+        values = {"loss": mean_loss(losses)}
+        if not self.metrics:
+            return values
+        return values | scores([reference(row) for row in self.rows], [answer.text for answer in said], self.metrics)
 
 
 def reference(row: Any) -> str:

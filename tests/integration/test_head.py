@@ -9,10 +9,12 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
+from hpsearch.jobs import Cell
 from hpsearch.spec.model import HeadSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
 from hpsearch.train.encoding import IGNORED, Encoder
+from hpsearch.train.evaluation import _answer_batch
 from hpsearch.train.tasks.vlm_classify import Classifying, class_weights, logits_of
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.train.trainer import Validation
@@ -129,6 +131,24 @@ class TestJudging:
             assert found[0]["loss"] == pytest.approx(float(cross_entropy(logits_of(model, batch), batch["labels"])))
         for other in found[1:]:
             assert other == pytest.approx(found[0], rel=1e-5)
+
+    def test_loss_and_answer_come_out_of_one_forward(
+        self, base: Base, rows: Rows, validation_rows: list[dict[str, Any]]
+    ) -> None:
+        model, skill = tuned(base, rows)
+        alone = skill.losses(model, validation_rows, FLOAT32)
+        said = skill.answers(model, validation_rows, FLOAT32, is_tuned=True)
+        forwards: list[int] = []
+        model.get_base_model().model.register_forward_hook(lambda *_: forwards.append(1))
+        assert skill.measure(model, validation_rows, FLOAT32) == (alone, said), "bit for bit"
+        assert len(forwards) == 1
+        Validation(Dataset.load_from_disk(str(rows[1])), 3, skill, FLOAT32, ["accuracy"]).of(model)
+        assert len(forwards) == 1 + 3, "one for each batch of a validation"
+        cell = Cell(model="tuned")
+        answered = list(_answer_batch(cell, model, skill, validation_rows, validation_rows, True, FLOAT32))
+        assert len(forwards) == 1 + 3 + 1, "and of an evaluation"
+        assert [row.prediction for row in answered] == [answer.text for answer in said]
+        assert [row.loss for row in answered] == [loss.total for loss in alone]
 
     def test_the_tuned_model_says_the_class_of_the_highest_logit(
         self, base: Base, rows: Rows, validation_rows: list[dict[str, Any]]

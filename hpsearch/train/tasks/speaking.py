@@ -62,6 +62,10 @@ class Speaking:
         said = generated[:, inputs["input_ids"].shape[1] :].tolist()
         return [_answer(tokenizer, tokens, set(ends)) for tokens in said]
 
+    def measure(self, model: Any, rows: list[Row], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+        """A forward over the taught answer, and as many as the model's own answer has tokens."""
+        return self.losses(model, rows, dtype), self.answers(model, rows, dtype, is_tuned=True)
+
     def save(self, model: Any, folder: Path) -> None:
         pass
 

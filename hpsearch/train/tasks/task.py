@@ -61,6 +61,9 @@ class Skill(Protocol):
     def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         """What the model says to each row."""
 
+    def measure(self, model: Any, rows: list[Row], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+        """`losses` and `answers` of a model that has what `extend` adds: in one forward, where one gives both."""
+
     def save(self, model: Any, folder: Path) -> None:
         """Writes what `extend` added."""
 

@@ -68,23 +68,28 @@ class Classifying:
             losses = losses * self._weights.to(model.device)[labels]
         return losses.sum() / num_items
 
-    @torch.no_grad()
     def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
-        """One per row and unweighted, so that trials with different weights are compared by the same measure."""
-        batch = self.collate(rows)
-        with mixed_precision(model.device, dtype):
-            logits = logits_of(model, batch)
-        losses = cross_entropy(logits, batch["labels"].to(model.device), reduction="none")
-        return [RowLoss(float(loss), 1) for loss in losses]
+        return self.measure(model, rows, dtype)[0]
 
     @torch.no_grad()
     def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         if not is_tuned:
-            chosen = self._likeliest_names(model, rows, dtype)
-        else:
-            with mixed_precision(model.device, dtype):
-                chosen = logits_of(model, self._encoder.collate_prompts(rows)).argmax(dim=1).cpu()
-        return [Answer(self._classes[int(position)]) for position in chosen]
+            return self._answers(self._likeliest_names(model, rows, dtype))
+        with mixed_precision(model.device, dtype):
+            logits = logits_of(model, self._encoder.collate_prompts(rows))
+        return self._answers(logits.argmax(dim=1))
+
+    @torch.no_grad()
+    def measure(self, model: Any, rows: list[Row], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+        """Losses are one per row and unweighted: trials with different weights are compared by the same measure."""
+        batch = self.collate(rows)
+        with mixed_precision(model.device, dtype):
+            logits = logits_of(model, batch)
+        losses = cross_entropy(logits, batch["labels"].to(model.device), reduction="none")
+        return [RowLoss(loss, 1) for loss in losses.tolist()], self._answers(logits.argmax(dim=1))
+
+    def _answers(self, chosen: torch.Tensor) -> list[Answer]:
+        return [Answer(self._classes[position]) for position in chosen.tolist()]
 
     def _likeliest_names(self, model: Any, rows: list[Row], dtype: torch.dtype) -> torch.Tensor:
         """By the mean log-likelihood of each name's tokens, so that long names are not at a disadvantage."""
