@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from peft import load_peft_weights, set_peft_model_state_dict
@@ -24,15 +21,16 @@ from hpsearch.train.channel import Channel
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ending import write_end
+from hpsearch.train.failure import failure
 from hpsearch.train.ledger import LedgerBook
-from hpsearch.train.memory import clear_traceback, give_back, host_rss_bytes, is_out_of_memory
+from hpsearch.train.memory import clear_traceback, give_back
 from hpsearch.train.reporter import Reporter, report_steps
 from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
 from hpsearch.train.trainer import Validation, make_trainer, planned_steps
-from hpsearch.trial import GIB, Outcome, Report, TrialConfig, TrialResult
+from hpsearch.trial import Outcome, Report, TrialConfig, TrialResult
 
 
 class _Stopped(Exception):
@@ -50,7 +48,7 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         result = TrialResult(outcome=Outcome.STOPPED)
         clear_traceback(stopped)
     except Exception as error:
-        result = _failure(error)
+        result = failure(error)
         clear_traceback(error)
     result = result.model_copy(update={"reports": folder.read_journal()})
     if not book.is_open:
@@ -212,29 +210,3 @@ def _reason(reporter: Reporter) -> str | None:
     if reporter.outcome is Outcome.PRUNED:
         return f"the pruner stopped it at report {reporter.reports[-1].step}"
     return None
-
-
-_ALLOCATION = re.compile(r"[Tt]ried to allocate ([0-9.]+) ?(bytes|KiB|MiB|GiB)?")
-_UNITS = {"bytes": 1, None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
-
-
-def _failure(error: Exception) -> TrialResult:
-    text = traceback.format_exc()
-    message = str(error).strip()
-    first_line = message.splitlines()[0] if message else ""
-    reason = f"{type(error).__name__}: {first_line}"
-    if not is_out_of_memory(error):
-        return TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=text)
-    return TrialResult(
-        outcome=Outcome.OUT_OF_MEMORY, reason=reason, traceback=text, bytes_needed=_bytes_needed(message)
-    )
-
-
-def _bytes_needed(message: str) -> int | None:
-    """What was held, on the device or, without one, by the process, plus what was asked for when it failed."""
-    found = _ALLOCATION.search(message)
-    if not found:
-        return None
-    asked = float(found.group(1)) * _UNITS[found.group(2)]
-    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else host_rss_bytes()
-    return int(asked + held)

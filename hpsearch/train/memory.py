@@ -6,7 +6,6 @@ import ctypes
 import gc
 import traceback
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
@@ -31,14 +30,6 @@ def give_back() -> None:
         torch.cuda.empty_cache()
         torch.cuda.ipc_collect()
     ctypes.CDLL(None).malloc_trim(0)
-
-
-def is_out_of_memory(error: Any) -> bool:
-    """CUDA raises its own type; the CPU allocator and cuBLAS a RuntimeError with these words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def clear_traceback(error: BaseException | None) -> None:

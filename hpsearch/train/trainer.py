@@ -19,8 +19,9 @@ from hpsearch.files import draft_of
 from hpsearch.metrics import scores
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoded
+from hpsearch.train.failure import is_out_of_memory
 from hpsearch.train.loss import mixed_precision
-from hpsearch.train.memory import RandomState, clear_traceback, give_back, is_out_of_memory
+from hpsearch.train.memory import RandomState, clear_traceback, give_back
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.steps import MicroBatch, StepCollator, StepRows, micro_batches
 from hpsearch.train.tasks.task import Answer, RowLoss, Skill, Stage, batches, mean_loss

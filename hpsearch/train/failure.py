@@ -1,0 +1,45 @@
+"""How a training that raised is told: as a crash, or as out of memory with the bytes that it needed."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import Any
+
+import torch
+
+from hpsearch.train.memory import host_rss_bytes
+from hpsearch.trial import GIB, Outcome, TrialResult
+
+_ALLOCATION = re.compile(r"[Tt]ried to allocate ([0-9.]+) ?(bytes|KiB|MiB|GiB)?")
+_UNITS = {"bytes": 1, None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
+
+
+def failure(error: Exception) -> TrialResult:
+    text = traceback.format_exc()
+    message = str(error).strip()
+    first_line = message.splitlines()[0] if message else ""
+    reason = f"{type(error).__name__}: {first_line}"
+    if not is_out_of_memory(error):
+        return TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=text)
+    return TrialResult(
+        outcome=Outcome.OUT_OF_MEMORY, reason=reason, traceback=text, bytes_needed=_bytes_needed(message)
+    )
+
+
+def is_out_of_memory(error: Any) -> bool:
+    """CUDA raises its own type; the CPU allocator and cuBLAS a RuntimeError with these words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _bytes_needed(message: str) -> int | None:
+    """What was held, on the device or, without one, by the process, plus what was asked for when it failed."""
+    found = _ALLOCATION.search(message)
+    if not found:
+        return None
+    asked = float(found.group(1)) * _UNITS[found.group(2)]
+    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else host_rss_bytes()
+    return int(asked + held)
