@@ -142,13 +142,26 @@ class MemoryLedger(Record):
     before: MemorySnapshot
     after: MemorySnapshot
     peak_host_bytes: int
-    peak_device_bytes: int
+    peak_device_bytes: int = Field(
+        description="the most that the process took of the card: torch's pool, fragments and all, and CUDA's context"
+    )
+    peak_allocated_bytes: int = Field(0, description="the most that tensors took of it")
+    is_context_estimated: bool = Field(False, description="NVML doesn't tell the trainer what its context takes")
     not_given_back: list[str] = Field(description="empty when the ledger closes")
-    witnessed_device_bytes: int | None = Field(None, description="the process's device memory as NVML sees it")
+    witnessed_device_bytes: int | None = Field(None, description="after the trial, as NVML shows it to the worker")
+    witnessed_peak_bytes: int | None = Field(None, description="the most that it showed while the trial ran")
 
     @property
     def closes(self) -> bool:
         return not self.not_given_back
+
+    @property
+    def used_device_bytes(self) -> int:
+        """What a card must have free for such a trial.
+
+        torch's own peak misses managed memory; what the worker looked at twice a second misses short peaks.
+        """
+        return max(self.peak_device_bytes, self.witnessed_peak_bytes or 0)
 
 
 class Report(Record):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 
 from hpsearch.bridge.cards import ask_each, open_nvml, parts_of
+
+_LOOKS_EVERY_S = 0.2
 
 
 def host_bytes(pid: int) -> int:
@@ -25,6 +29,25 @@ def device_bytes(pid: int) -> int | None:
     """
     found = [num_bytes for of_pid, num_bytes in _held()[0] if of_pid == pid]
     return sum(found) if found else None
+
+
+class DevicePeak:
+    """The most that NVML showed of a process, of all the moments at which somebody looked."""
+
+    def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pid = pid
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self.num_bytes: int | None = None
+        """None as long as NVML has not told."""
+
+    def look(self) -> None:
+        """A few times a second at most, however often it is called: NVML takes a millisecond for some cards."""
+        if self._clock() - self._looked_at < _LOOKS_EVERY_S:
+            return
+        self._looked_at = self._clock()
+        if (seen := device_bytes(self._pid)) is not None:
+            self.num_bytes = max(seen, self.num_bytes or 0)
 
 
 def device_errors() -> list[str]:

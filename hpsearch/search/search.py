@@ -250,7 +250,8 @@ def memory_violation(result: TrialResult, memory_gib: float | None) -> float | N
     """How far a trial is beyond the memory that it may need: above 0 is too much, -1 is none; None: no budget.
 
     Held against the memory that the study declares, not against this card's: a 24 GiB trial that ran on an 80 GiB
-    card is still no use to someone with 16. Optuna's samplers stay away from trials that violate a constraint;
+    card is still no use to someone with 16. What counts is what the driver sees of the process: CUDA's context and the
+    pool's fragments are not free either. Optuna's samplers stay away from trials that violate a constraint;
     a FAILed trial they would simply forget. Where there is a budget every trial has a number, measured or not:
     Optuna's GPSampler raises when some trials have constraints and some don't (5.0.0, samplers/_gp/sampler.py,
     `_get_constraint_vals_and_feasibility`).
@@ -258,7 +259,7 @@ def memory_violation(result: TrialResult, memory_gib: float | None) -> float | N
     out_of_memory = result.outcome is Outcome.OUT_OF_MEMORY
     if memory_gib is None:
         return 1.0 if out_of_memory else None
-    used = result.bytes_needed if out_of_memory else result.ledger and result.ledger.peak_device_bytes
+    used = result.bytes_needed if out_of_memory else result.ledger and result.ledger.used_device_bytes
     if not used:
         return 1.0 if out_of_memory else -1.0
     violation = used / (memory_gib * GIB) - 1
@@ -285,7 +286,9 @@ def facts(result: TrialResult, objective: str) -> dict[str, str | float | int | 
         shown |= {
             "ledger.closes": ledger.closes,
             "ledger.not_given_back": ", ".join(ledger.not_given_back) or None,
-            "ledger.peak_device_gib": round(ledger.peak_device_bytes / GIB, 3),
+            "ledger.peak_device_gib": round(ledger.used_device_bytes / GIB, 3),
+            "ledger.peak_allocated_gib": round(ledger.peak_allocated_bytes / GIB, 3) or None,
+            "ledger.context_is_estimated": ledger.is_context_estimated or None,
             "ledger.peak_host_gib": round(ledger.peak_host_bytes / GIB, 3),
             "ledger.host_mib_after": round(ledger.after.host_rss_bytes / MIB, 2),
             "ledger.device_mib_after": round(ledger.after.device_allocated_bytes / MIB, 2),

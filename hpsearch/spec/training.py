@@ -66,5 +66,5 @@ class BudgetSpec(Spec):
     validation_fraction: Fraction = Field(1.0, description="share of the validation split")
     reports: Annotated[int, Field(ge=1, description="validations, evenly spaced, the last one at the end")] = 4
     memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="device memory a run may need on the machine it is meant for"
+        None, description="device memory a run may need on the machine it is meant for, as nvidia-smi counts it"
     )

@@ -8,10 +8,16 @@ from typing import Any
 
 import torch
 
-from hpsearch.train.memory import host_rss_bytes
+from hpsearch.train.memory import beside_torch, host_rss_bytes
 from hpsearch.trial import GIB, Outcome, TrialResult
 
-_ALLOCATION = re.compile(r"[Tt]ried to allocate ([0-9.]+) ?(bytes|KiB|MiB|GiB)?")
+_ALLOCATION = re.compile(
+    r"(?:[Tt]ried to allocate|Trying to allocate|Requested size:|allocation: requested) ([0-9.]+) ?(bytes|KiB|MiB|GiB)?"
+)
+"""What torch 2.15 says when out of memory: libc10_cuda.so "CUDA out of memory. Tried to allocate …", "Allocation was
+preemptively rejected because it would exceed per_process_memory_fraction limit. Requested size: …", "Preemptively
+rejecting allocation: requested …"; libc10.so "you tried to allocate … bytes", "Out of Memory. Trying to allocate …".
+"""
 _UNITS = {"bytes": 1, None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 
 
@@ -36,10 +42,10 @@ def is_out_of_memory(error: Any) -> bool:
 
 
 def _bytes_needed(message: str) -> int | None:
-    """What was held, on the device or, without one, by the process, plus what was asked for when it failed."""
+    """What the process held, as the driver or the kernel counts, plus what was asked for when it failed."""
     found = _ALLOCATION.search(message)
     if not found:
         return None
     asked = float(found.group(1)) * _UNITS[found.group(2)]
-    held = torch.cuda.memory_allocated() if torch.cuda.is_available() else host_rss_bytes()
+    held = torch.cuda.memory_reserved() + beside_torch()[0] if torch.cuda.is_available() else host_rss_bytes()
     return int(asked + held)

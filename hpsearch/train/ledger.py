@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from hpsearch.train.bases import Base
-from hpsearch.train.memory import give_back, host_rss_bytes, live_tensors
+from hpsearch.train.memory import beside_torch, give_back, host_rss_bytes, live_tensors
 from hpsearch.trial import MIB, MemoryLedger, MemorySnapshot
 
 _TENSORS_OF_LIBRARIES = 16
@@ -51,15 +51,26 @@ class LedgerBook:
         """After a trial, when nothing of it should be left."""
         assert self._base is not None
         assert self._baseline is not None
-        peak_device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        allocated, reserved = _device_peaks()
+        beside, is_estimated = beside_torch()  # before torch's pool is emptied, as at the peak
         after = _snapshot(self._base)
         return MemoryLedger(
             before=self._baseline,
             after=after,
             peak_host_bytes=max(self._peak_host_bytes, after.host_rss_bytes),
-            peak_device_bytes=peak_device,
+            peak_device_bytes=reserved + beside,
+            peak_allocated_bytes=allocated,
+            is_context_estimated=is_estimated,
             not_given_back=_differences(self._baseline, after),
         )
+
+
+def _device_peaks() -> tuple[int, int]:
+    """Bytes of tensors, and of torch's pool. The pool is what no other process can have: fragments and blocks that are
+    kept for later are in it."""
+    if not torch.cuda.is_available():
+        return 0, 0
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
 def _differences(before: MemorySnapshot, after: MemorySnapshot) -> list[str]:

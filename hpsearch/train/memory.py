@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import traceback
 from dataclasses import dataclass
 
 import psutil
 import torch
+
+from hpsearch.bridge.witness import device_bytes
+from hpsearch.trial import MIB
+
+_CONTEXT_BYTES = 512 * MIB
+"""Of a CUDA context with torch's and bitsandbytes' kernels, where nobody tells: an estimate on the large side."""
 
 
 def live_tensors() -> int:
@@ -18,6 +25,17 @@ def live_tensors() -> int:
 
 def host_rss_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
+
+
+def beside_torch() -> tuple[int, bool]:
+    """(bytes, whether they are estimated) that this process holds of its card outside of torch's pool: CUDA's context,
+    loaded kernels, managed memory. NVML tells no process of a container that has process ids of its own."""
+    if not torch.cuda.is_available():
+        return 0, False
+    held = device_bytes(os.getpid())
+    if held is None:
+        return _CONTEXT_BYTES, True
+    return max(0, held - torch.cuda.memory_reserved()), False
 
 
 def give_back() -> None:

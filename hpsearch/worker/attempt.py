@@ -7,6 +7,7 @@ it when it can be; a store that is silent is answered for.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from hpsearch.bridge.follow import Listener
@@ -22,7 +23,9 @@ log = logging.getLogger("hpsearch.worker")
 
 
 class Attempt(Listener):
-    def __init__(self, trial: ActiveTrial, search: Search, relay: Relay, signs: Signs) -> None:
+    def __init__(
+        self, trial: ActiveTrial, search: Search, relay: Relay, signs: Signs, look: Callable[[], None]
+    ) -> None:
         self.trial = trial
         self.began = False
         self.step = 0
@@ -30,6 +33,7 @@ class Attempt(Listener):
         self._search = search
         self._relay = relay
         self._signs = signs
+        self._look = look
         self._reports: list[Report] = []
         self._bringing: Future[bool] | None = None
         self._activity = Activity(doing="starting", trial=trial.number)
@@ -57,6 +61,7 @@ class Attempt(Listener):
         return answer
 
     def tick(self) -> None:
+        self._look()
         self._heed()
         self._signs.give(self._activity, self.trial.lease, self.step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from hpsearch.bridge.trainer_process import StartTrainer, Trainer
-from hpsearch.bridge.witness import device_bytes
+from hpsearch.bridge.witness import DevicePeak, device_bytes
 from hpsearch.trial import TrialConfig, TrialResult
 
 log = logging.getLogger("hpsearch.worker")
@@ -16,6 +16,7 @@ class WarmTrainer:
         self._start = start
         self._limit = trials_per_process
         self._trainer: Trainer | None = None
+        self._peak = DevicePeak(0)
         self._key = ""
         self._num_trials = 0
 
@@ -35,13 +36,19 @@ class WarmTrainer:
             self._trainer = self._start()
             self._key = config.process_key
             self._num_trials = 0
+        self._peak = DevicePeak(self.pid)
         return self._trainer
+
+    def look(self) -> None:
+        """At the trainer's device memory, from outside: again and again while a trial runs."""
+        self._peak.look()
 
     def after(self, result: TrialResult, config: TrialConfig, *, is_clean: bool) -> TrialResult:
         """The result with the device memory as the driver sees it; the trainer goes where it isn't clean."""
         self._num_trials += 1
         if result.ledger is not None:
-            ledger = result.ledger.model_copy(update={"witnessed_device_bytes": device_bytes(self.pid)})
+            seen = {"witnessed_device_bytes": device_bytes(self.pid), "witnessed_peak_bytes": self._peak.num_bytes}
+            ledger = result.ledger.model_copy(update=seen)
             result = result.model_copy(update={"ledger": ledger})
             if ledger.not_given_back:
                 log.warning("not given back: %s; a new trainer starts", ", ".join(ledger.not_given_back))

@@ -145,7 +145,7 @@ class Worker:
             return self._endings.tell(trial, found)
         if trial.lease.strikes >= MAX_STRIKES:
             return self._endings.tell(trial, self._given_up(trial))
-        attempt = Attempt(trial, self._search, self._relay, self._signs)
+        attempt = Attempt(trial, self._search, self._relay, self._signs, self._warm.look)
         try:
             return self._endings.judge(trial, self._train(attempt))
         except Interrupted:

@@ -8,6 +8,7 @@ from contract_parts import ledger_of
 from hpsearch.search.search import facts, memory_violation
 from hpsearch.trial import GIB, Outcome, TrialResult
 
+CUDA = {"peak_allocated_bytes": 2 * GIB, "is_context_estimated": True}
 OOM, RAN = Outcome.OUT_OF_MEMORY, Outcome.COMPLETE
 
 
@@ -42,6 +43,14 @@ class TestFacts:
         result = TrialResult(outcome=outcome, bytes_needed=bytes_needed, ledger=ledger)
         assert memory_violation(result, memory_gib) == violation
 
+    def test_what_the_driver_saw_counts_where_it_is_more(self) -> None:
+        """Managed memory is not torch's; a short peak is not seen from outside."""
+        for peak, witnessed, gib in ((8, 24, 24), (24, 8, 24), (8, None, 8)):
+            seen = None if witnessed is None else witnessed * GIB
+            result = TrialResult(outcome=RAN, ledger=ledger_of(peak * GIB, witnessed_peak_bytes=seen))
+            assert memory_violation(result, 16) == gib / 16 - 1
+            assert facts(result)["ledger.peak_device_gib"] == gib
+
     def test_what_is_unknown_is_left_out(self) -> None:
         assert facts(TrialResult(outcome=Outcome.PRUNED), "loss") == {
             "outcome": "pruned",
@@ -51,7 +60,7 @@ class TestFacts:
         }
 
     def test_a_result_s_facts_with_their_units(self) -> None:
-        leak = ledger_of(3 * GIB, not_given_back=["threads", "hooks"], witnessed_device_bytes=5 * 2**20)
+        leak = ledger_of(3 * GIB, not_given_back=["threads", "hooks"], witnessed_device_bytes=5 * 2**20, **CUDA)
         result = TrialResult(
             outcome=Outcome.FAILED,
             reason="it crashed",
@@ -75,6 +84,8 @@ class TestFacts:
             "ledger.closes": False,
             "ledger.not_given_back": "threads, hooks",
             "ledger.peak_device_gib": 3.0,
+            "ledger.peak_allocated_gib": 2.0,
+            "ledger.context_is_estimated": True,
             "ledger.peak_host_gib": 2.0,
             "ledger.host_mib_after": 3.0,
             "ledger.device_mib_after": 0.5,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,19 @@ TOO_MANY_ROWS = 256
 FEW_ROWS = 2
 NUM_WORDS = 300
 QUESTION = "How does it go on?"
+
+ALLOCATES = f"""
+import json, torch
+from hpsearch.train.failure import failure
+needed = []
+for num_bytes in ({2 * LIMIT_BYTES}, 2**46):
+    try:
+        torch.empty(num_bytes, dtype=torch.uint8, device="cuda")
+    except RuntimeError as error:
+        print(error)
+        needed.append(failure(error).bytes_needed)
+print(json.dumps(needed))
+"""
 
 STUDY = f"""\
 study: small_card
@@ -88,13 +103,24 @@ def test_too_large_a_batch_is_an_answer_and_the_next_trainer_is_fine(
     assert result.bytes_needed is not None
     assert result.bytes_needed > LIMIT_BYTES / 2, "what was held is missing"
     assert result.ledger is not None
-    assert 0 < result.ledger.peak_device_bytes <= LIMIT_BYTES
+    assert 0 < result.ledger.peak_allocated_bytes <= LIMIT_BYTES
+    assert result.ledger.peak_device_bytes > result.ledger.peak_allocated_bytes, "without CUDA's context"
     assert not driver.was_clean
     driver.process.end()
     driver = start_driver()
     small = driver.run(tmp_path / "small", changed(config, training__batch_size=FEW_ROWS))
     assert small.outcome is Outcome.COMPLETE, small.reason
     assert driver.was_clean
+
+
+@pytest.mark.usefixtures("small_card")
+def test_every_refusal_of_the_allocator_tells_its_bytes() -> None:
+    """In a process of its own, for which the small card is set before CUDA starts."""
+    ended = subprocess.run([sys.executable, "-c", ALLOCATES], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    needed = json.loads(ended.stdout.splitlines()[-1])
+    assert len(needed) == 2
+    assert all(bytes_needed and bytes_needed >= LIMIT_BYTES for bytes_needed in needed), ended.stdout
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pynvml
 import pytest
 
 from hpsearch.bridge import witness
-from hpsearch.bridge.witness import device_bytes, device_errors, host_bytes
+from hpsearch.bridge.witness import DevicePeak, device_bytes, device_errors, host_bytes
 from tests.unit.nvml_fixtures import FakeNvml, gpu, part
 
 LOST, UNKNOWN = pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_UNKNOWN
@@ -34,6 +34,23 @@ def test_a_process_is_counted_on_all_cards(machine: Machine) -> None:
     machine.has(gpu(0, running=[(7, 100), (8, 5)]), gpu(1, running=[(7, 20), (9, None)]))
     assert (device_bytes(7), device_bytes(8), device_bytes(9)) == (120, 5, None)
     assert device_errors() == []
+
+
+def test_a_peak_is_the_most_that_was_seen_and_silence_hides_none(machine: Machine) -> None:
+    now = iter([0.0, 0.0, 0.1, *(second for second in range(1, 4) for _ in "ab")])
+    peak = DevicePeak(7, lambda: next(now))
+    machine.has(gpu(0, running=[(7, 100)]))
+    peak.look()
+    machine.has(gpu(0, running=[(7, 1000)]))
+    peak.look()
+    assert peak.num_bytes == 100, "asked again after a tenth of a second"
+    machine.has(gpu(0, running=[(7, 300)]))
+    peak.look()
+    machine.says(None)
+    peak.look()
+    machine.has(gpu(0, running=[(7, 50)]))
+    peak.look()
+    assert peak.num_bytes == 300
 
 
 @pytest.mark.parametrize("refusal", [{"error": LOST}, {"processes_error": UNKNOWN}])

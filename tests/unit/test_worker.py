@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from hpsearch.bridge import witness
 from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Run, Stop
 from hpsearch.folders import JobFolder
-from hpsearch.trial import Outcome, TrialConfig
+from hpsearch.trial import GIB, Outcome, TrialConfig
+from hpsearch.worker import warm
 from hpsearch.worker.endings import Step
 from tests.unit.worker_fixtures import (
     Demo,
@@ -154,6 +156,22 @@ def test_the_memory_ledger_is_stored_with_its_trial(demo: Demo, not_given_back: 
     assert (attributes["ledger.peak_device_gib"], attributes["ledger.peak_host_gib"]) == (2.0, 1.0)
     assert (attributes["ledger.live_tensors_after"], attributes["ledger.base_fingerprint"]) == (3, "f00")
     assert start.trainers[0].ended is bool(not_given_back)
+
+
+def test_the_driver_is_asked_again_and_again_while_a_trial_runs(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end everything is given back: a budget that is held against it would hold for every trial."""
+    seen = iter([1 * GIB, 5 * GIB])
+    monkeypatch.setattr(witness, "device_bytes", lambda _: next(seen, 2 * GIB))
+    monkeypatch.setattr(witness, "_LOOKS_EVERY_S", 0)
+    monkeypatch.setattr(warm, "device_bytes", lambda _: 2 * GIB)
+
+    def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
+        yield from (Progress(step=step, num_steps=3, loss=1.0) for step in (1, 2, 3))
+        yield from ending(folder, Outcome.COMPLETE, 1.0, ledger=ledger(0.5))
+
+    demo.worker(plays(play)).step()
+    facts = demo.trials[0].user_attrs
+    assert (facts["ledger.peak_device_gib"], facts["ledger.witnessed_device_mib"]) == (5.0, 2048.0)
 
 
 def test_a_worker_tells_what_it_does_about_every_second(make_demo: MakeDemo) -> None:

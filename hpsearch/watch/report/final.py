@@ -129,7 +129,7 @@ def run_facts(run: FinalRun) -> Facts:
         ),
     ]
     if ledger := result.ledger:
-        device = f"{ledger.peak_device_bytes / GIB:.2f} GiB on the device, " if ledger.peak_device_bytes else ""
+        device = f"{ledger.used_device_bytes / GIB:.2f} GiB on the device, " if ledger.used_device_bytes else ""
         facts.append(("peak memory", f"{device}{ledger.peak_host_bytes / GIB:.2f} GiB on the host"))
     return facts
 
