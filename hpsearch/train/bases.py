@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from hpsearch.errors import FieldError, did_you_mean
@@ -162,14 +161,19 @@ def load_unquantized(task: Task, spec: ModelSpec, dtype: torch.dtype, tell: Tell
 
 
 def _settle(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Brings the weights into the form that they keep: later nothing may change them in place.
+    """Freezes the weights, in the form that they keep: later nothing may change them in place.
+
+    They stay as they were loaded, in the compute dtype (peft's `prepare_model_for_kbit_training` makes float32 copies
+    of all that are not 4-bit), but for float16, see `_wide_again`.
 
     bitsandbytes does so in two places. On CPUs with avx512_bf16 it repacks a Linear4bit's weight at the first
     forward without gradients, and training forwards then lose the input's gradient; the flag turns that off.
     And Linear4bit.forward casts a bias to the compute dtype in place, so it is cast here.
     Source: bitsandbytes 0.50.2, nn/modules.py, `Linear4bit.forward`.
     """
-    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    model.requires_grad_(False)
+    if dtype == torch.float16:
+        _wide_again(model)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
@@ -177,6 +181,23 @@ def _settle(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
                 module.bias.data = module.bias.data.to(dtype)
     model.eval()
     return model
+
+
+def _wide_again(model: PreTrainedModel) -> None:
+    """Embeddings, norms and what else is no matrix product get float32 weights again.
+
+    Hidden states have the embeddings' dtype: what autocast computes in 16 bit is added to them. bfloat16 has the range
+    of float32, and the bases are published in it; float16 ends at 65,504, where Gemma 3's hidden states don't. Linear
+    layers and convolutions can stay in float16: autocast would round their weights anew at each forward. A head that
+    is tied to the embeddings is an embedding.
+    """
+    for module in model.modules():
+        if not isinstance(module, _ROUNDED_BY_AUTOCAST):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+
+
+_ROUNDED_BY_AUTOCAST = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
 def _from_pretrained(auto_class: Any, spec: ModelSpec, tell: Tell, options: dict[str, Any]) -> Any:

@@ -81,3 +81,28 @@ def test_it_computes_in_bfloat16_where_the_card_has_it() -> None:
     with torch.no_grad(), mixed_precision(model.device, wanted):
         model(input_ids=torch.zeros((1, 8), dtype=torch.long, device="cuda"))
     assert computed == {wanted}
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_a_base_in_the_card_s_own_type_says_what_one_in_float32_says(quantization: str) -> None:
+    """Nothing but float16's embeddings and norms is float32, and its loss is finite and near."""
+    import torch
+
+    from hpsearch.train.bases import compute_dtype, load_base
+    from hpsearch.train.loss import token_losses
+    from hpsearch.train.tasks import TASKS
+
+    own = compute_dtype(ModelSpec(base="tiny:gemma3"))
+    losses = {}
+    for dtype in (torch.float32, own):
+        name = str(dtype).removeprefix("torch.")
+        spec = ModelSpec(base="tiny:gemma3", dtype=name, quantization=quantization)  # type: ignore[arg-type]
+        model = load_base(TASKS["vlm-sft"], spec, lambda *_: None).fresh_model()
+        kinds = {weight.dtype for weight in model.parameters()} - {torch.uint8}
+        assert kinds == ({own, torch.float32} if dtype is torch.float16 else {dtype})
+        ids = torch.arange(5, 101).reshape(2, 48)
+        labels = torch.where(torch.arange(48) < 8, -100, ids)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+        totals, counts = token_losses(model, batch, dtype)
+        losses[dtype] = float(totals.sum() / counts.sum())
+    assert losses[own] == pytest.approx(losses[torch.float32], rel=5e-3)
