@@ -10,13 +10,16 @@ import torch
 
 from hpsearch.train.bases import Base
 from hpsearch.train.memory import beside_torch, give_back, host_rss_bytes, live_tensors
+from hpsearch.train.pools import start_pools
 from hpsearch.trial import MIB, MemoryLedger, MemorySnapshot
 
 _TENSORS_OF_LIBRARIES = 16
 """Live tensors that libraries keep for themselves after a first run."""
 _DEVICE_TOLERANCE_BYTES = 16 * MIB
 _HOST_TOLERANCE_BYTES = 512 * MIB
-_THREADS_OF_LIBRARIES = 8
+_THREADS_OF_LIBRARIES = 4
+"""Such as tqdm's monitors. The pools, which are as large as the machine, run before anything is counted."""
+_FILES_OF_LIBRARIES = 8
 
 
 class LedgerBook:
@@ -31,6 +34,7 @@ class LedgerBook:
         """Before a trial. A new base starts new books."""
         if self._base is not base:
             self._base = base
+            start_pools(base.fresh_processor())
             give_back()
             gc.freeze()  # what the libraries and the base hold is not searched again after each trial
             self._baseline = _snapshot(base)
@@ -86,7 +90,7 @@ def _differences(before: MemorySnapshot, after: MemorySnapshot) -> list[str]:
         found.append(f"{tensors} tensors")
     if after.threads - before.threads > _THREADS_OF_LIBRARIES:
         found.append(f"{after.threads - before.threads} threads")
-    if after.file_descriptors - before.file_descriptors > _THREADS_OF_LIBRARIES:
+    if after.file_descriptors - before.file_descriptors > _FILES_OF_LIBRARIES:
         found.append(f"{after.file_descriptors - before.file_descriptors} open files")
     if after.base_fingerprint != before.base_fingerprint:
         found.append("a changed base model")

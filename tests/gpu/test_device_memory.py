@@ -13,7 +13,7 @@ from hpsearch.bridge.witness import device_bytes
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import MIB, MemoryLedger, Outcome
 from tests.gpu.conftest import witnessed_mib
-from tests.integration.conftest import Driver, text_config
+from tests.integration.conftest import Driver, changed, text_config
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -91,3 +91,17 @@ def test_the_witness_sees_the_trainer_from_outside(start_driver: StartDriver, te
     assert result.ledger.peak_allocated_bytes < result.ledger.peak_device_bytes
     driver.process.end()
     assert device_bytes(driver.process.pid) is None, "a process that has ended holds device memory"
+
+
+def test_the_first_ledger_of_a_process_closes_on_this_host(
+    start_driver: StartDriver, image_rows: Rows, tmp_path: Path
+) -> None:
+    """With images, whose processing starts a thread for each core, and autograd's threads for the device."""
+    config = changed(text_config(image_rows), task="vlm-sft", model__base="tiny:gemma3")
+    driver = start_driver()
+    ledgers = [driver.run(tmp_path / str(number), config).ledger for number in range(2)]
+    for ledger in ledgers:
+        assert ledger is not None
+        assert ledger.not_given_back == []
+        assert ledger.after.threads - ledger.before.threads <= 1, "pools.py misses a pool"
+    assert driver.was_clean

@@ -101,6 +101,39 @@ def test_a_crash_is_told_with_its_trace_and_taints_the_process(
     assert not driver.was_clean
 
 
+def test_no_trial_answers_for_the_pools_of_a_machine_with_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first large operation of a process starts them: on a host with a GPU that is a trial's first image."""
+    import gc
+
+    import psutil
+    import torch
+
+    from hpsearch.train import ledger
+    from hpsearch.train.bases import Bases
+    from hpsearch.train.ledger import LedgerBook
+    from hpsearch.train.tasks import TASKS
+
+    base = Bases(lambda *_: None).get(TASKS["text-sft"], text_config((Path(), Path())).model)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(num_threads + 13)
+    try:
+        book = LedgerBook()
+        book.open(base)
+        running = psutil.Process().num_threads()
+        torch.rand(2**24).sqrt().sum()
+        base.fresh_processor()(["one", "two"] * 100)
+        assert psutil.Process().num_threads() == running
+        assert book.close().closes
+        monkeypatch.setattr(ledger, "start_pools", lambda _: torch.set_num_threads(num_threads + 26))
+        book = LedgerBook()
+        book.open(base)
+        torch.rand(2**24).sqrt().sum()
+        assert any(found.endswith(" threads") for found in book.close().not_given_back), "nothing to start: drop pools"
+    finally:
+        torch.set_num_threads(num_threads)
+        gc.unfreeze()
+
+
 def test_what_a_trial_keeps_is_found(image_rows: tuple[Path, Path]) -> None:
     import gc
 
