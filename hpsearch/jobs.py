@@ -115,6 +115,7 @@ class AnsweredRow(Record):
     num_tokens: int
     is_cut: bool = Field(description="the answer reached the generation limit before it ended")
     bertscore: float | None = None
+    group: int | None = Field(None, description="rows of one group are not independent; noted when they are scored")
 
 
 class EvaluationResult(Record):

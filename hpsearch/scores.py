@@ -4,17 +4,38 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hpsearch.metrics import ClassScore, Confusion
+from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
 from hpsearch.spec.evaluation import MetricName
 from hpsearch.trial import Record
 
 
+class Units(Record):
+    """What intervals and tests take as independent of each other: each is drawn or swapped with all of its rows."""
+
+    name: str = Field(description="rows, images, or groups with their column")
+    num: int
+    effective: float = Field(description="as many units of one size say as much")
+
+    @property
+    def told(self) -> str:
+        """1 image, 120 images, 31 groups (column patient)"""
+        return f"1 {self.name.replace('s', '', 1)}" if self.num == 1 else f"{self.num:,} {self.name}"
+
+    @property
+    def are_enough(self) -> bool:
+        return are_enough(self.effective)
+
+
 class Score(Record):
-    """From 0 to 1; `low` and `high` are the ends of the 95 % bootstrap interval over the rows."""
+    """From 0 to 1; `low` and `high` are the ends of the 95 % bootstrap interval, None with too few units for one."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        return _between(self.low, self.high)
 
 
 class CellScores(Record):
@@ -29,17 +50,23 @@ class CellScores(Record):
 class Gap(Record):
     """How much better `name` is than `than` in one metric on the same rows, with the ends of the 95 % interval.
 
-    Not `shown`: no difference was found, but one may exist.
+    `low` and `high` are None with too few units. `p_value` is corrected (Holm) for being one of `num_tests`. Not
+    `shown`: no difference was found, but one may exist.
     """
 
     name: str
     than: str
     metric: MetricName
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p_value: float
     shown: bool
+    num_tests: int = 1
+
+    @property
+    def interval(self) -> Interval | None:
+        return _between(self.low, self.high)
 
 
 class Evaluation(Record):
@@ -50,9 +77,14 @@ class Evaluation(Record):
     cells: list[CellScores]
     """The most frequent answer first, then base and tuned under each prompt."""
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
+    units: Units | None = Field(None, description="None: by an earlier hpsearch, which took rows as independent")
 
     def cell(self, name: str) -> CellScores:
         return next(cell for cell in self.cells if cell.name == name)
+
+    @property
+    def resampled(self) -> Units:
+        return self.units or Units(name="rows", num=self.num_rows, effective=self.num_rows)
 
     @property
     def tuned(self) -> CellScores:
@@ -77,6 +109,11 @@ class Comparison(Record):
     metrics: list[MetricName]
     runs: list[ComparedRun]
     gaps: list[Gap]
+    units: Units
 
     def gap(self, name: str, metric: MetricName) -> Gap | None:
         return next((gap for gap in self.gaps if (gap.name, gap.metric) == (name, metric)), None)
+
+
+def _between(low: float | None, high: float | None) -> Interval | None:
+    return None if low is None or high is None else Interval(low, high)

@@ -15,7 +15,7 @@ from typing import cast
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source, open_source
-from hpsearch.data.split import SplitName, Splits, subset
+from hpsearch.data.split import SplitName, Splits, leakage_groups, subset
 from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec, SplitByColumn
@@ -80,12 +80,12 @@ def write_prepared(
     for split, fraction in wanted:
         path = storage.rows(manifest, split, fraction)
         if not path.is_dir():
-            write_rows(subset(splits[split], fraction), path)
+            write_rows(subset(splits[split], fraction), path, with_groups=split == "test")
     write_text(storage.files(manifest), json.dumps({str(file): _stamp(file) for file in files}))
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows as an Arrow folder, all or nothing."""
+def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) -> None:
+    """Writes rows as an Arrow folder, all or nothing. `with_groups`: rows that hang together share a number."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -99,6 +99,8 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         columns["stage"] = [row.stage for row in rows]
     if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
         columns["image"] = [row.image for row in rows]
+    if with_groups:
+        columns["group"] = list(leakage_groups(rows))
     Dataset.from_dict(columns).save_to_disk(str(draft))
     try:
         draft.rename(path)

@@ -2,26 +2,35 @@
 
 Both planes may import this room; it imports only `spec` and `errors`, and never torch. Heavy libraries (nltk, scipy,
 scikit-learn) load at the first use, not here. BERTScore needs a model and is computed elsewhere: it arrives as a number
-per row, for `interval` and `paired_difference`. The rows are taken as independent of each other.
+per row, for `mean_of`. What is taken as independent is groups of rows; rows only where each is a group of its own.
 """
 
 from hpsearch.metrics.baseline import most_frequent_answers
 from hpsearch.metrics.classes import ClassScore, Confusion, class_scores, confusion
-from hpsearch.metrics.comparison import Difference, Interval, interval, paired_difference
+from hpsearch.metrics.comparison import SIGNIFICANCE, Difference, Interval, difference, holm, interval, mean_of
+from hpsearch.metrics.groups import FEWEST, Groups, are_enough, grouped, joined
 from hpsearch.metrics.overall import score_difference, score_interval, scores
 from hpsearch.metrics.text import normalised, row_scores
 
 __all__ = [
+    "FEWEST",
+    "SIGNIFICANCE",
     "ClassScore",
     "Confusion",
     "Difference",
+    "Groups",
     "Interval",
+    "are_enough",
     "class_scores",
     "confusion",
+    "difference",
+    "grouped",
+    "holm",
     "interval",
+    "joined",
+    "mean_of",
     "most_frequent_answers",
     "normalised",
-    "paired_difference",
     "row_scores",
     "score_difference",
     "score_interval",

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from hpsearch.errors import did_you_mean
 from hpsearch.metrics.classes import check_rows, class_scores, coded
-from hpsearch.metrics.comparison import (
-    Difference,
-    Interval,
-    interval,
-    paired_difference,
-    resampled_difference,
-    resampled_interval,
-)
+from hpsearch.metrics.comparison import Difference, Interval, Summed, difference, interval, mean_of
 from hpsearch.metrics.text import ROW_METRICS, bleu, corpus_bleu, exact_match_raw
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from hpsearch.metrics.comparison import Rows, Statistic
+    from hpsearch.metrics.comparison import Numbers
 
 _MEANS: dict[str, Callable[[str, str], float]] = {
     **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
@@ -44,38 +34,40 @@ def scores(references: list[str], predictions: list[str], names: Sequence[str]) 
     return {name: _score(references, predictions, name) for name in names}
 
 
-def score_interval(references: list[str], predictions: list[str], name: str, seed: int = 0) -> Interval:
-    """How sure `scores` is of one metric, of any name: rows are resampled, and the metric computed over each resample.
+def score_interval(
+    references: list[str], predictions: list[str], name: str, groups: Sequence[Hashable] | None = None, seed: int = 0
+) -> Interval | None:
+    """How sure `scores` is of one metric, of any name: groups of rows are resampled, and the metric computed over each
+    resample. None with too few groups; without `groups` each row is its own.
 
     Raises:
-        ValueError: there are no rows, not as many predictions as references, or the metric is unknown.
+        ValueError: there are no rows, not as many predictions or groups as references, or the metric is unknown.
     """
-    check_rows(references, predictions)
-    _check_name(name)
-    if name in _MEANS:
-        return interval(_row_values(references, predictions, name), seed)
-    return resampled_interval(_statistic(references, predictions, name), len(references), seed)
+    return interval(_summed(references, predictions, name), groups, seed)
 
 
-def score_difference(references: list[str], a: list[str], b: list[str], name: str, seed: int = 0) -> Difference:
+def score_difference(
+    references: list[str],
+    a: list[str],
+    b: list[str],
+    name: str,
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> Difference:
     """Whether one metric of predictions `b` differs from that of `a`, on the same rows in the same order.
 
     Raises:
-        ValueError: there are no rows, not as many predictions as references, or the metric is unknown.
+        ValueError: there are no rows, not as many predictions or groups as references, or the metric is unknown.
     """
-    check_rows(references, a)
-    check_rows(references, b)
+    return difference(_summed(references, a, name), _summed(references, b, name), groups, seed)
+
+
+def _summed(references: list[str], predictions: list[str], name: str) -> Summed:
+    check_rows(references, predictions)
     _check_name(name)
     if name in _MEANS:
-        return paired_difference(_row_values(references, a, name), _row_values(references, b, name), seed)
-    return resampled_difference(_statistic(references * 2, a + b, name), len(references), seed)
-
-
-def _statistic(references: list[str], predictions: list[str], name: str) -> Statistic:
-    """A metric that is no mean over rows, of any choice of rows."""
-    if name == "bleu":
-        return _BleuOfRows(references, predictions)
-    return _ClassesOfRows(references, predictions, name)
+        return mean_of(_row_values(references, predictions, name))
+    return _bleu(references, predictions) if name == "bleu" else _classes(references, predictions, name)
 
 
 def _score(references: list[str], predictions: list[str], name: str) -> float:
@@ -99,65 +91,54 @@ def _check_name(name: str) -> None:
         raise ValueError(f"no metric is called {name!r}; {did_you_mean(name, _NAMES)}")
 
 
-class _BleuOfRows:
-    """Corpus BLEU of any choice of rows, from n-gram counts that are taken once."""
+def _bleu(references: list[str], predictions: list[str]) -> Summed:
+    """Corpus BLEU from the rows' n-gram counts: (n, 2 × 4 + 2)."""
+    import numpy as np
 
-    def __init__(self, references: list[str], predictions: list[str]) -> None:
-        import numpy as np
-
-        pairs = zip(references, predictions, strict=True)
-        rows = [bleu().sentence_score(prediction, [reference]) for reference, prediction in pairs]
-        # (n, 2 × 4 + 2)
-        self._counts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows])
-
-    def __call__(self, rows: Rows) -> NDArray[np.float64]:
-        import numpy as np
-
-        # one choice after the other: all at once would hold ten numbers for each of their rows
-        return np.array([self._of_counts(self._counts[choice].sum(axis=0).tolist()) for choice in rows])
-
-    def _of_counts(self, counts: list[int]) -> float:
-        *n_grams, said, expected = counts
-        metric = bleu()
-        order = metric.max_ngram_order
-        score = metric.compute_bleu(
-            n_grams[:order],
-            n_grams[order:],
-            said,
-            expected,
-            smooth_method=metric.smooth_method,
-            effective_order=metric.effective_order,
-        )
-        return min(score.score / 100, 1.0)
+    pairs = zip(references, predictions, strict=True)
+    rows = [bleu().sentence_score(prediction, [reference]) for reference, prediction in pairs]
+    counts = np.array([[*row.counts, *row.totals, row.sys_len, row.ref_len] for row in rows], dtype=np.float64)
+    return Summed(counts, lambda sums: np.array([_bleu_of(choice) for choice in sums.round().astype(int).tolist()]))
 
 
-class _ClassesOfRows:
-    """balanced_accuracy or macro_f1 of any choice of rows, over the classes that the choice holds.
+def _bleu_of(counts: list[int]) -> float:
+    *n_grams, said, expected = counts
+    metric = bleu()
+    order = metric.max_ngram_order
+    score = metric.compute_bleu(
+        n_grams[:order],
+        n_grams[order:],
+        said,
+        expected,
+        smooth_method=metric.smooth_method,
+        effective_order=metric.effective_order,
+    )
+    return min(score.score / 100, 1.0)
 
-    scikit-learn takes a millisecond or two for each; a test holds that this gives the same numbers.
+
+def _classes(references: list[str], predictions: list[str], name: str) -> Summed:
+    """balanced_accuracy or macro_f1 over the classes that a choice of rows holds, from three numbers per class.
+
+    Sparse: a row says something of two classes at most, and there may be as many classes as rows.
+    scikit-learn takes a millisecond or two for each choice; a test holds that this gives the same numbers.
     """
+    import numpy as np
+    from scipy.sparse import csr_array
 
-    def __init__(self, references: list[str], predictions: list[str], name: str) -> None:
-        self._rows = coded(references, predictions)
-        self._name = name
+    rows, every = coded(references, predictions), np.arange(len(references))
+    num_classes = len(rows.labels)
+    is_right, is_class = rows.references == rows.predictions, rows.predictions < num_classes
+    at = np.concatenate([every, every[is_right], every[is_class]])
+    columns = [rows.references, rows.references[is_right] + num_classes, rows.predictions[is_class] + 2 * num_classes]
+    shape = (len(every), 3 * num_classes)
 
-    def __call__(self, rows: Rows) -> NDArray[np.float64]:
-        import numpy as np
-
-        references, predictions = self._rows.references[rows], self._rows.predictions[rows]
-        support = self._counted(references)
-        found = self._counted(np.where(references == predictions, references, len(self._rows.labels)))
-        if self._name == "balanced_accuracy":
+    def of(sums: Numbers) -> Numbers:
+        support, found, predicted = np.split(sums, 3, axis=1)
+        if name == "balanced_accuracy":
             of_class = found / np.maximum(support, 1)
         else:
-            of_class = 2 * found / np.maximum(support + self._counted(predictions), 1)
-        means: NDArray[np.float64] = of_class.mean(axis=1, where=support > 0)
+            of_class = 2 * found / np.maximum(support + predicted, 1)
+        means: Numbers = of_class.mean(axis=1, where=support > 0)
         return means
 
-    def _counted(self, codes: Rows) -> Rows:
-        """How often each choice holds each class: codes (choices, rows) → (choices, C)."""
-        import numpy as np
-
-        num_choices, columns = len(codes), len(self._rows.labels) + 1
-        cells = codes + columns * np.arange(num_choices)[:, None]
-        return np.bincount(cells.ravel(), minlength=num_choices * columns).reshape(num_choices, columns)[:, :-1]
+    return Summed(csr_array((np.ones(len(at)), (at, np.concatenate(columns))), shape=shape), of)

@@ -212,15 +212,19 @@ def _scores(evaluation: Evaluation | None) -> str:
         [metric.replace("_", " "), *(_told_score(cell, metric) for cell in evaluation.cells)]
         for metric in evaluation.metrics
     ]
-    return (
-        f"## Scores\n\nOn {evaluation.num_rows} test rows that no trial has seen; in brackets 95 % bootstrap intervals "
-        f"over the rows.\n\n{_table(header, rows)}"
-    )
+    units = evaluation.resampled
+    told = f"; in brackets 95 % bootstrap intervals, resampled over {units.told}"
+    if not units.are_enough:
+        told = f"; {units.told} {'is' if units.num == 1 else 'are'} too few for intervals"
+    return f"## Scores\n\nOn {evaluation.num_rows} test rows that no trial has seen{told}.\n\n{_table(header, rows)}"
 
 
 def _told_score(cell: CellScores, metric: Any) -> str:
     score = cell.scores.get(metric)
-    return "" if score is None else f"{score.value:.1%} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+    if score is None:
+        return ""
+    around = score.interval
+    return f"{score.value:.1%}" + (f" ({100 * around.low:.1f} to {100 * around.high:.1f})" if around else "")
 
 
 def _tuned(evaluation: Evaluation) -> CellScores:

@@ -8,8 +8,18 @@ from itertools import combinations
 
 from hpsearch.errors import InputError
 from hpsearch.jobs import AnsweredRow, Cell, Tell
+from hpsearch.metrics import joined
 from hpsearch.results.final import RunFolder
-from hpsearch.results.scores import default_metrics, gap_between, read_answers, score_rows, texts_of
+from hpsearch.results.scores import (
+    corrected,
+    default_metrics,
+    gap_between,
+    groups_of,
+    read_answers,
+    score_rows,
+    texts_of,
+    units_of,
+)
 from hpsearch.scores import ComparedRun, Comparison, Evaluation
 from hpsearch.spec.evaluation import MetricName, PromptName
 from hpsearch.spec.study import Task
@@ -22,6 +32,7 @@ class _Answers:
     name: str
     task: Task
     metrics: list[MetricName]
+    unit: str
     rows: dict[str, AnsweredRow]
     train: set[str]
 
@@ -39,7 +50,7 @@ def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *
     cell = Cell(model="tuned", prompt=prompt).name
     runs = [_read(folder, name, cell, prompt) for folder, name in zip(folders, names, strict=True)]
     keys = _common_rows(runs, common)
-    answers = {run.name: [run.rows[key] for key in keys] for run in runs}
+    answers = _grouped({run.name: [run.rows[key] for key in keys] for run in runs})
     metrics = _metrics(runs, answers[runs[0].name])
     compared, gaps = [], []
     first = runs[0].name
@@ -51,7 +62,24 @@ def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *
         compared.append(ComparedRun(name=run.name, scores=scores, num_rows=len(run.rows), leaked=leaked))
         if run.name != first:
             gaps += [gap_between(metric, run.name, rows, first, answers[first]) for metric in metrics]
-    return Comparison(num_rows=len(keys), cell=cell, metrics=metrics, runs=compared, gaps=[gap for gap in gaps if gap])
+    units = [run.unit for run in runs]
+    return Comparison(
+        num_rows=len(keys),
+        cell=cell,
+        metrics=metrics,
+        runs=compared,
+        gaps=corrected(gaps),
+        units=units_of(units[0] if len(set(units)) == 1 else "groups", answers[first]),
+    )
+
+
+def _grouped(answers: dict[str, list[AnsweredRow]]) -> dict[str, list[AnsweredRow]]:
+    """Rows that are of one group for any of the runs are of one group for all: the studies may say different things."""
+    groups = joined(*map(groups_of, answers.values()))
+    return {
+        name: [row.model_copy(update={"group": group}) for row, group in zip(rows, groups, strict=True)]
+        for name, rows in answers.items()
+    }
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
@@ -73,8 +101,13 @@ def _read(folder: RunFolder, name: str, cell: str, prompt: PromptName) -> _Answe
     known = dict(manifest.splits["test"])
     rows = {known[row.id]: row for row in read_answers(answers)}
     evaluation = folder.read(Evaluation, scores)
+    if any(row.group is None for row in rows.values()):
+        raise InputError(
+            f"{folder.path} was evaluated by an earlier hpsearch, which took all rows as independent of each other: "
+            f"hpsearch evaluate {folder.path} scores its answers anew, and asks no row again"
+        )
     train = {sha256 for _, sha256 in manifest.splits["train"]}
-    return _Answers(name, file.spec.task, evaluation.metrics, rows, train)
+    return _Answers(name, file.spec.task, evaluation.metrics, evaluation.resampled.name, rows, train)
 
 
 def _common_rows(runs: Sequence[_Answers], common: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,15 +19,18 @@ from hpsearch.results.answers import answer_rows
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import (
     CLASS_METRICS,
+    corrected,
     default_metrics,
     gap_between,
     read_answers,
     score_cell,
     texts_of,
+    units_of,
     write_scored_rows,
 )
 from hpsearch.scores import Evaluation
 from hpsearch.spec import StudyFile, StudySpec
+from hpsearch.spec.data import ColumnsSpec
 from hpsearch.spec.evaluation import MetricName, PromptName
 from hpsearch.spec.study import Task
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
@@ -118,14 +122,20 @@ def _rows(
     file: StudyFile, manifest: Manifest, folder: Path, data: DataFolder, limit: int | None, tell: Tell
 ) -> tuple[Path, Path]:
     """Folders of the test rows, or of as many as `limit` says, and of all train rows."""
+    from datasets import Dataset
+
     num_rows = len(manifest.splits["test"])
     fraction = 1.0 if limit is None else min(1.0, limit / num_rows)
     try:
         wanted = [("test", fraction), ("train", 1.0)]
         paths = ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell)  # type: ignore[arg-type]
+        test = paths["test", fraction]
+        if "group" not in Dataset.load_from_disk(str(test)).column_names:  # by an earlier hpsearch
+            shutil.rmtree(test)
+            ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell)  # type: ignore[arg-type]
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
-    return paths["test", fraction], paths["train", 1.0]
+    return test, paths["train", 1.0]
 
 
 def _scored(
@@ -137,7 +147,8 @@ def _scored(
     result: EvaluationResult,
     train: Path,
 ) -> Evaluation:
-    answers = {cell.name: read_answers(folder.evaluation.answers(cell.name)) for cell in job.cells}
+    groups = _groups(job.test_rows)
+    answers = {cell.name: _answers(folder.evaluation.answers(cell.name), groups) for cell in job.cells}
     some = next(iter(answers.values()))
     metrics = options.metrics or spec.evaluation.metrics
     metrics = metrics or default_metrics(config.task, texts_of(some)[0], bool(job.bertscore_model))
@@ -150,10 +161,30 @@ def _scored(
         longer_than_limit=result.longer_than_limit,
         metrics=metrics,
         cells=[score_cell(name, rows, metrics) for name, rows in by_name.items()],
-        gaps=[gap for gap in gaps if gap],
+        gaps=corrected(gaps),
+        units=units_of(unit_name(spec.data.columns), some),
     )
     _write(folder, evaluation, answers, config.task)
     return evaluation
+
+
+def _groups(rows: Path) -> dict[str, int]:
+    """Id → group, of prepared test rows."""
+    from datasets import Dataset
+
+    table = Dataset.load_from_disk(str(rows))
+    return dict(zip(table["id"], table["group"], strict=True))
+
+
+def _answers(file: Path, groups: dict[str, int]) -> list[AnsweredRow]:
+    return [row.model_copy(update={"group": groups[row.id]}) for row in read_answers(file)]
+
+
+def unit_name(columns: ColumnsSpec) -> str:
+    """What the rows that hang together share: the data's groups, or else images."""
+    if columns.group:
+        return f"groups (column {columns.group})"
+    return "images" if columns.image else "rows"
 
 
 def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[AnsweredRow]], task: Task) -> None:

@@ -10,16 +10,21 @@ from pydantic import TypeAdapter
 from hpsearch.files import read_file, write_text
 from hpsearch.jobs import AnsweredRow
 from hpsearch.metrics import (
+    SIGNIFICANCE,
+    Interval,
     class_scores,
     confusion,
+    difference,
+    grouped,
+    holm,
     interval,
-    paired_difference,
+    mean_of,
     row_scores,
     score_difference,
     score_interval,
     scores,
 )
-from hpsearch.scores import CellScores, Gap, Score
+from hpsearch.scores import CellScores, Gap, Score, Units
 from hpsearch.spec.evaluation import MetricName
 from hpsearch.spec.study import Task
 
@@ -40,7 +45,7 @@ def default_metrics(task: Task, references: Sequence[str], has_bertscore: bool) 
 
 
 def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[MetricName]) -> CellScores:
-    """`rows` have references."""
+    """`rows` have references and groups."""
     references, predictions = texts_of(rows)
     losses = [(row.loss, row.num_tokens) for row in rows if row.loss is not None]
     has_classes = any(metric in CLASS_METRICS for metric in metrics)
@@ -57,27 +62,33 @@ def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[MetricName]
 def score_rows(rows: list[AnsweredRow], metrics: Sequence[MetricName]) -> dict[MetricName, Score]:
     """Those of the metrics that the rows have: BERTScore comes with them or not at all."""
     references, predictions = texts_of(rows)
+    groups = groups_of(rows)
     found: dict[MetricName, Score] = {}
     for metric in metrics:
         if metric != "bertscore":
-            around = score_interval(references, predictions, metric)
             value = scores(references, predictions, [metric])[metric]
-            found[metric] = Score(value=value, low=around.low, high=around.high)
+            found[metric] = _score(value, score_interval(references, predictions, metric, groups))
         elif semantic := _bertscores(rows):
-            around = interval(semantic)
-            found[metric] = Score(value=sum(semantic) / len(semantic), low=around.low, high=around.high)
+            found[metric] = _score(sum(semantic) / len(semantic), interval(mean_of(semantic), groups))
     return found
+
+
+def _score(value: float, around: Interval | None) -> Score:
+    return Score(value=value, low=around.low, high=around.high) if around else Score(value=value)
 
 
 def gap_between(
     metric: MetricName, name: str, rows: list[AnsweredRow], than: str, other: list[AnsweredRow]
 ) -> Gap | None:
-    """How much better `rows` are than `other`, the same rows answered by `than`; None without BERTScores on a side."""
+    """How much better `rows` are than `other`, the same rows answered by `than`; None without BERTScores on a side.
+
+    Its p-value stands alone: see `corrected`.
+    """
     references, predictions = texts_of(rows)
     if metric != "bertscore":
-        found = score_difference(references, texts_of(other)[1], predictions, metric)
+        found = score_difference(references, texts_of(other)[1], predictions, metric, groups_of(rows))
     elif _bertscores(rows) and _bertscores(other):
-        found = paired_difference(_bertscores(other), _bertscores(rows))
+        found = difference(mean_of(_bertscores(other)), mean_of(_bertscores(rows)), groups_of(rows))
     else:
         return None
     return Gap(
@@ -85,16 +96,36 @@ def gap_between(
         than=than,
         metric=metric,
         difference=found.difference,
-        low=found.low,
-        high=found.high,
+        low=found.around.low if found.around else None,
+        high=found.around.high if found.around else None,
         p_value=found.p_value,
         shown=found.shown,
     )
 
 
+def corrected(gaps: Sequence[Gap | None]) -> list[Gap]:
+    """Those that are there, as one family of tests: in 5 % of cases at most one of them is shown that isn't true."""
+    there = [gap for gap in gaps if gap]
+    p_values = holm([gap.p_value for gap in there])
+    return [
+        gap.model_copy(update={"p_value": p, "shown": p < SIGNIFICANCE, "num_tests": len(there)})
+        for gap, p in zip(there, p_values, strict=True)
+    ]
+
+
 def texts_of(rows: list[AnsweredRow]) -> tuple[list[str], list[str]]:
     """(references, predictions)"""
     return [row.reference or "" for row in rows], [row.prediction for row in rows]
+
+
+def groups_of(rows: list[AnsweredRow]) -> list[int]:
+    return [row.group for row in rows if row.group is not None]
+
+
+def units_of(name: str, rows: list[AnsweredRow]) -> Units:
+    """`name`: what a group of these rows is."""
+    groups = grouped(groups_of(rows))
+    return Units(name=name, num=groups.num, effective=groups.effective)
 
 
 def _bertscores(rows: list[AnsweredRow]) -> list[float]:

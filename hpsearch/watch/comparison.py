@@ -5,28 +5,27 @@ from __future__ import annotations
 from rich.table import Table
 
 from hpsearch.scores import Comparison, Gap
-from hpsearch.watch.evaluation import told_gap, told_metric, told_range
+from hpsearch.watch.evaluation import told_around, told_basis, told_below, told_gap, told_metric, told_score
 
 
 def comparison_table(comparison: Comparison) -> Table:
     first = comparison.runs[0].name
-    title = f"{comparison.num_rows} test rows, {comparison.cell} models; below each number its 95 % interval"
+    title = f"{comparison.num_rows} test rows, {comparison.cell} models{told_below(comparison.units, 'number')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for heading in ("", "run", "value", f"against {first}", ""):
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for metric in comparison.metrics:
         for run in comparison.runs:
             score = run.scores.get(metric)
-            value = "" if score is None else f"{score.value:.1%}\n{told_range(score.low, score.high)}"
             name = told_metric(metric) if run.name == first else ""
-            table.add_row(name, run.name, value, *_told_against(comparison.gap(run.name, metric)))
+            table.add_row(name, run.name, told_score(score), *_told_against(comparison.gap(run.name, metric)))
     return table
 
 
 def _told_against(gap: Gap | None) -> tuple[str, str]:
     if gap is None:
         return "", ""
-    points = f"{100 * gap.difference:+.1f}\n{100 * gap.low:+.1f} to {100 * gap.high:+.1f}"
+    points = f"{100 * gap.difference:+.1f}\n{told_around(gap.interval) if gap.interval else ''}".rstrip()
     verdict = "" if gap.shown else "no difference shown\n"
     return points, f"{verdict}p = {gap.p_value:.2g}"
 
@@ -46,9 +45,5 @@ def comparison_words(comparison: Comparison) -> str:
         for run in comparison.runs
         if run.leaked
     ]
-    if len(comparison.gaps) > 1:
-        lines.append(
-            f"Each of these {len(comparison.gaps)} tests stands alone: without any true difference, one in twenty "
-            "still shows one."
-        )
+    lines += told_basis(comparison.units, comparison.gaps)
     return "\n".join(lines)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
-from hpsearch.scores import Evaluation, Gap, Score
+from hpsearch.metrics import FEWEST, Interval
+from hpsearch.scores import Evaluation, Gap, Score, Units
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Seven cells fit into 80 columns."""
-    title = f"{evaluation.num_rows} test rows; below each value its 95 % interval"
+    title = f"{evaluation.num_rows} test rows{told_below(evaluation.resampled, 'value')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
     for cell in evaluation.cells:
@@ -20,7 +22,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     for metric in evaluation.metrics:
         found = [cell.scores.get(metric) for cell in evaluation.cells]
         if any(found):
-            table.add_row(told_metric(metric), *(_told(score) for score in found))
+            table.add_row(told_metric(metric), *(told_score(score) for score in found))
     losses = [cell.loss for cell in evaluation.cells]
     if any(loss is not None for loss in losses):
         table.add_row("loss (nats\nper token)", *("" if loss is None else f"{loss:.4f}" for loss in losses))
@@ -31,12 +33,50 @@ def told_metric(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def told_range(low: float, high: float) -> str:
-    return f"{100 * low:.1f}–{100 * high:.1f}"
+def told_score(score: Score | None) -> str:
+    """With its interval below."""
+    if score is None:
+        return ""
+    around = score.interval
+    return f"{score.value:.1%}\n{100 * around.low:.1f}–{100 * around.high:.1f}" if around else f"{score.value:.1%}"
 
 
-def _told(score: Score | None) -> str:
-    return "" if score is None else f"{score.value:.1%}\n{told_range(score.low, score.high)}"
+def told_below(units: Units, number: str) -> str:
+    """What stands below each number of a table, to follow how many rows it is of."""
+    if not units.are_enough:
+        return f"{'' if units.name == 'rows' else f' of {units.told}'}, too few for intervals"
+    return f"; below each {number} its 95 % interval, {told_units(units)}"
+
+
+def told_units(units: Units) -> str:
+    return f"resampled over {units.told}"
+
+
+def told_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
+    """What intervals and p-values rest on, or why there are no intervals."""
+    lines = []
+    if not units.are_enough:
+        size = "" if units.num < FEWEST else f" of so unequal size that they count as {units.effective:.1f}"
+        lines.append(
+            f"No intervals: {units.told}{size} {'is' if units.num == 1 else 'are'} too few; "
+            f"an interval from fewer than {FEWEST} can't be trusted."
+        )
+    elif units.name != "rows":
+        lines.append(f"Intervals are {told_units(units)}, each with all of its rows, which are not independent.")
+    num_tests = max((gap.num_tests for gap in gaps), default=1)
+    if num_tests > 1:
+        lines.append(f"p values are Holm-corrected over {_told_tests(gaps)}; each interval stands alone.")
+    return lines
+
+
+def _told_tests(gaps: Sequence[Gap]) -> str:
+    metrics = {gap.metric for gap in gaps}
+    pairs = {(gap.name, gap.than) for gap in gaps}
+    if len(pairs) == 1:
+        return f"{len(metrics)} metrics"
+    if len(metrics) == 1:
+        return f"{len(pairs)} comparisons"
+    return f"{len(gaps)} tests: {len(metrics)} metrics, {len(pairs)} comparisons"
 
 
 def class_table(evaluation: Evaluation) -> Table | None:
@@ -57,6 +97,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     """What was gained over the base model and over guessing, what was cut, and where the rows are."""
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {told_metric(evaluation.metrics[0])}:"]
     lines += [f"  {told_gap(gap)}" for gap in evaluation.gaps]
+    lines += told_basis(evaluation.resampled, evaluation.gaps)
     if evaluation.longer_than_limit:
         lines.append(
             f"{evaluation.longer_than_limit} references are longer than the generation limit: "
@@ -72,6 +113,11 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
 def told_gap(gap: Gap) -> str:
     """One model against another: which is better by how much, or that no difference was shown."""
     against = f"{gap.name} against {gap.than}"
-    points = f"{100 * gap.difference:+.1f} points ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+    around = f" ({told_around(gap.interval)})" if gap.interval else ""
+    points = f"{100 * gap.difference:+.1f} points{around}"
     verdict = "better" if gap.difference > 0 else "worse"
     return f"{against}: {verdict if gap.shown else 'no difference shown'}, {points}, p = {gap.p_value:.2g}"
+
+
+def told_around(interval: Interval) -> str:
+    return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

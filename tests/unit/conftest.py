@@ -33,7 +33,7 @@ def few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     """Intervals are drawn with few resamples, but for the tests of the intervals themselves."""
     if request.path.name in ("test_comparison_statistics.py", "test_metrics.py", "test_class_metrics.py"):
         return
-    for name, number in {"RESAMPLES": 100, "SIGN_FLIPS": 399, "SWAPS": 199}.items():
+    for name, number in {"RESAMPLES": 100, "SWAPS": 399}.items():
         monkeypatch.setattr(f"hpsearch.metrics.comparison.{name}", number)
 
 

@@ -98,10 +98,11 @@ def test_where_nothing_is_shown_the_words_say_so(rows: Desk, pair: list[RunFolde
     assert "similar against good: no difference shown, " in comparison_words(found)
 
 
-def test_many_tests_come_with_a_caution(rows: Desk, pair: list[RunFolder]) -> None:
+def test_many_tests_are_corrected_for_being_many(rows: Desk, pair: list[RunFolder]) -> None:
     third = evaluated(rows, "third", right_but_for(), "training.seed=8")
     found = compared(rows, *pair, third)
-    assert "Each of these 4 tests stands alone" in comparison_words(found)
+    assert "p values are Holm-corrected over 4 tests: 2 metrics, 2 comparisons" in comparison_words(found)
+    assert {gap.num_tests for gap in found.gaps} == {4}
     assert [run.name for run in found.runs] == ["good", "bad", "third"]
 
 

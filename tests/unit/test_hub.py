@@ -176,11 +176,21 @@ def test_a_card_tells_scores_with_their_intervals(desk: Desk) -> None:
     folder = run_with_adapter(desk, "model.base=Qwen/Qwen2.5-0.5B", "evaluation.metrics=[exact_match]")
     evaluate_run(folder, EvaluationOptions(), desk.storage, plays(answering()), desk.tell)
     card = model_card(folder, "merged")
-    assert "| exact match | 0.0% (0.0 to 0.0) | 0.0% (0.0 to 0.0) | 100.0% (100.0 to 100.0) |" in card
+    assert "| exact match | 0.0% | 0.0% | 100.0% |" in card
+    assert "On 2 test rows that no trial has seen; 2 rows are too few for intervals." in card
     front = front_matter(card)
     assert front["base_model"] == "Qwen/Qwen2.5-0.5B"
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "exact_match", "value": 1.0}]
+
+
+def test_a_card_tells_what_its_intervals_are_resampled_over(desk: Desk) -> None:
+    desk.write_rows([{"q": f"question {number}", "a": str(number % 2)} for number in range(100)])
+    folder = run_with_adapter(desk, "evaluation.metrics=[exact_match]")
+    evaluate_run(folder, EvaluationOptions(), desk.storage, plays(answering()), desk.tell)
+    card = model_card(folder, "merged")
+    assert "in brackets 95 % bootstrap intervals, resampled over 10 rows.\n" in card
+    assert "100.0% (100.0 to 100.0) |" in card
 
 
 def test_a_card_tells_what_was_searched(folder: RunFolder, make_demo: MakeDemo) -> None:

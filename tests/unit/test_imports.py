@@ -31,7 +31,8 @@ tell("importing data")
 answers = ["yes", "no"]
 metrics.row_scores("yes", "no")
 metrics.scores(answers, answers, ["bleu", "rougeL", "macro_f1"])
-metrics.paired_difference([0.0, 1.0, 0.0], [1.0, 0.0, 1.0])
+metrics.difference(metrics.mean_of([0.0, 1.0, 0.0]), metrics.mean_of([1.0, 0.0, 1.0]))
+metrics.interval(metrics.mean_of([0.0, 1.0] * 9))
 tell("scoring")
 
 from hpsearch.data.manifest import make_manifest

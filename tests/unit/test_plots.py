@@ -10,11 +10,12 @@ import matplotlib as mpl
 import optuna
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.metrics import class_scores, confusion
-from hpsearch.scores import CellScores
+from hpsearch.scores import CellScores, Score, Units
 from hpsearch.search.importance import Importance, importances
 from hpsearch.search.view import StudyView
 from hpsearch.trial import HistoryPoint, Outcome, Report
@@ -216,6 +217,17 @@ def test_every_configuration_is_a_bar_with_its_interval_beside_what_guessing_giv
         "base model",
         "tuned model",
     ]
+
+
+def test_where_units_are_too_few_bars_have_no_intervals() -> None:
+    whole = evaluation()
+    assert configurations_figure(whole).get_suptitle() == "10 test rows, with 95 % intervals resampled over 10 rows"
+    score = Score(value=0.5)
+    cells = [cell.model_copy(update={"scores": {"accuracy": score}}) for cell in whole.cells]
+    few = whole.model_copy(update={"cells": cells, "units": Units(name="images", num=4, effective=4)})
+    figure = configurations_figure(few)
+    assert figure.get_suptitle() == "10 test rows"
+    assert not any(isinstance(container, ErrorbarContainer) for container in figure.axes[0].containers)
 
 
 def test_the_confusion_counts_rows_and_leaves_out_a_column_of_nothing() -> None:

@@ -15,7 +15,7 @@ from hpsearch.cli.options import telling
 from hpsearch.data.manifest import Manifest
 from hpsearch.jobs import Check, Example, TokenPiece
 from hpsearch.metrics import ClassScore
-from hpsearch.scores import CellScores, Evaluation, Gap, Score
+from hpsearch.scores import CellScores, Evaluation, Gap, Score, Units
 from hpsearch.search.view import StudyView
 from hpsearch.watch.console import open_console
 from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
@@ -130,7 +130,7 @@ def cell(name: str, value: float, **more: Any) -> CellScores:
 def evaluation() -> Evaluation:
     """Base and tuned model under two prompts, on three rows of two classes."""
     classes = [ClassScore("[/cat]", 2, 1.0, 0.5, 0.6667), ClassScore("dog", 1, 0.0, 0.0, 0.0)]
-    gap = {"metric": "exact_match", "low": 0.1, "high": 0.7, "p_value": 0.0123}
+    gap = {"metric": "exact_match", "low": 0.1, "high": 0.7, "p_value": 0.0123, "num_tests": 3}
     return Evaluation(
         num_rows=3,
         rows_sha256="f00",
@@ -148,12 +148,15 @@ def evaluation() -> Evaluation:
             Gap(name="tuned", than="most frequent answer", difference=-0.3, shown=True, **gap),
             Gap(name="tuned", than="nobody", difference=0.2, shown=False, **gap),
         ],
+        units=Units(name="images", num=12, effective=12),
     )
 
 
 def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
     shown = cells(seen(evaluation_table(evaluation), width=80))
-    assert " ".join(shown[0]) == "3 test rows; below each value its 95 % interval"
+    title = "3 test rows; below each value its 95 % interval, resampled over 12 images"
+    assert " ".join(shown[0] + shown[1]) == title
+    shown = shown[1:]
     assert shown[1:4] == [["most"], ["frequent", "base", "tuned"], ["answer", "base", "adaptive", "tuned", "adaptive"]]
     assert shown[4:6] == [
         ["exact", "match", "50.0%", "10.4%", "20.0%", "90.0%", "80.0%"],
@@ -187,6 +190,8 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "  tuned against base: better, +40.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against most frequent answer: worse, -30.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against nobody: no difference shown, +20.0 points (+10.0 to +70.0), p = 0.012",
+        "Intervals are resampled over 12 images, each with all of its rows, which are not independent.",
+        "p values are Holm-corrected over 3 comparisons; each interval stands alone.",
         "Answers cut at the limit: base-adaptive 7",
         "Every row with its answer and metrics, and all scores: scores",
     ]

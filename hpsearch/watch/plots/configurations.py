@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
+from hpsearch.metrics import Interval
 from hpsearch.scores import CellScores, Evaluation, Score
 from hpsearch.spec.evaluation import MetricName
+from hpsearch.watch.evaluation import told_units
 from hpsearch.watch.plots.style import (
     BLUE,
     GREY,
@@ -44,10 +46,14 @@ def configurations_figure(evaluation: Evaluation) -> Figure:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.suptitle(
-        f"{evaluation.num_rows} test rows, with 95 % intervals", x=0.01, ha="left", fontsize=11.5, fontweight="bold"
-    )
+    figure.suptitle(_title(evaluation), x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     return figure
+
+
+def _title(evaluation: Evaluation) -> str:
+    if not evaluation.resampled.are_enough:
+        return f"{evaluation.num_rows} test rows"
+    return f"{evaluation.num_rows} test rows, with 95 % intervals {told_units(evaluation.resampled)}"
 
 
 def _draw_metric(axes: Axes, evaluation: Evaluation, metric: MetricName) -> None:
@@ -57,13 +63,14 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: MetricName) -> None
         scores = [cell.scores[metric] for cell in cells]
         at = [prompts.index(_prompt(cell)) + offset for cell in cells]
         values = [score.value for score in scores]
+        around = _around(scores) if evaluation.resampled.are_enough else None
         look: dict[str, Any] = {"ecolor": INK, "capsize": 3, "error_kw": {"elinewidth": 1.3}}
-        axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=_around(scores), **look)
-        places = [(x, score.high) for x, score in zip(at, scores, strict=True)]
+        axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=around, **look)
+        places = [(x, _bounds(score).high) for x, score in zip(at, scores, strict=True)]
         label_bars(axes, values, places, xytext=(0, 2), ha="center")
     guess = evaluation.cells[0]
     if score := guess.scores.get(metric):
-        axes.axhspan(score.low, score.high, color=ORANGE, alpha=0.15, linewidth=0)
+        axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)
         axes.axhline(score.value, color=ORANGE, linestyle="--", linewidth=1.8, label=guess.name)
     axes.set_title(metric.replace("_", " "), fontweight="normal")
     names = [f"{prompt} prompt" if prompt == "no" else prompt for prompt in prompts] if len(prompts) > 1 else [""]
@@ -84,4 +91,13 @@ def _prompt(cell: CellScores) -> str:
 
 def _around(scores: list[Score]) -> list[list[float]]:
     """How far the interval goes below and above each value."""
-    return [[score.value - score.low for score in scores], [score.high - score.value for score in scores]]
+    bounds = [_bounds(score) for score in scores]
+    return [
+        [score.value - around.low for score, around in zip(scores, bounds, strict=True)],
+        [around.high - score.value for score, around in zip(scores, bounds, strict=True)],
+    ]
+
+
+def _bounds(score: Score) -> Interval:
+    """The value itself where there is no interval."""
+    return score.interval or Interval(score.value, score.value)

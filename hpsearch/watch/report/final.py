@@ -145,7 +145,10 @@ def score_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]
 
 
 def _told_score(score: Score | None) -> tuple[str, str]:
-    return ("", "") if score is None else (f"{score.value:.1%}", f"{100 * score.low:.1f} to {100 * score.high:.1f}")
+    if score is None:
+        return "", ""
+    around = score.interval
+    return f"{score.value:.1%}", f"{100 * around.low:.1f} to {100 * around.high:.1f}" if around else ""
 
 
 def class_rows(cell: CellScores, manifest: Manifest) -> list[list[str]]:

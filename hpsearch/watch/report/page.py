@@ -20,7 +20,7 @@ from hpsearch.search.view import StudyView
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
-from hpsearch.watch.evaluation import told_gap
+from hpsearch.watch.evaluation import told_basis, told_gap, told_units
 from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
@@ -86,8 +86,10 @@ def report_page(asked: Asked) -> str:
         cautions=cautions(view) if view.best else [],
         pictures=_pictures(asked),
         gaps=[told_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
+        basis=told_basis(run.evaluation.resampled, run.evaluation.gaps) if run and run.evaluation else [],
         title=objective_title,
         small_image=small_image,
+        told_units=told_units,
         best_yaml=asked.best_yaml,
         created=_told_day(view.study.created_at),
         made=_told_day(asked.at),
@@ -138,8 +140,11 @@ def _run_cards(run: FinalRun) -> list[Card]:
         cards.append(Card(f"final {objective_title(objective)}", value, where))
     if run.evaluation is not None and (score := run.evaluation.tuned.scores.get(run.evaluation.metrics[0])):
         metric = run.evaluation.metrics[0].replace("_", " ")
-        around = f"95 % interval {score.low:.1%} to {score.high:.1%}; {run.evaluation.num_rows} rows that no trial saw"
-        cards.append(Card(f"{metric} on the test rows", f"{score.value:.1%}", around))
+        saw = f"{run.evaluation.num_rows} rows that no trial saw"
+        if around := score.interval:
+            units = told_units(run.evaluation.resampled)
+            saw = f"95 % interval {around.low:.1%} to {around.high:.1%}, {units}; {saw}"
+        cards.append(Card(f"{metric} on the test rows", f"{score.value:.1%}", saw))
     return cards
 
 
