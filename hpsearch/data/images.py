@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+_THREADS = 8
+"""As many images are decoded at once, and twice as many held as they were stored."""
+
+
 @dataclass(frozen=True)
 class CheckedImage:
     path: Path
@@ -26,7 +32,10 @@ class CheckedImage:
 
 
 class RowImages:
-    """Checks every image of a table once: by path, or by content where the data carries the bytes."""
+    """Checks every image of a table once: by path, or by content where the data carries the bytes.
+
+    A table may hold more bytes than the host has memory: few images are held at once, whatever their number.
+    """
 
     def __init__(self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell) -> None:
         import datasets
@@ -35,41 +44,49 @@ class RowImages:
             table = table.cast_column(column, datasets.Image(decode=False))
         self._folder = folder
         self._store = store
-        self._known: dict[str, CheckedImage | str] = {}
-        self._found: list[CheckedImage | str] = []
-        only_images = table.select_columns([column])
-        with _bombs_refused(), ThreadPoolExecutor() as pool:
-            for done, image in enumerate(pool.map(self._check, (row[column] for row in only_images))):
-                self._found.append(image)
+        checked: dict[str, Future[CheckedImage | str]] = {}
+        waiting: deque[Future[CheckedImage | str]] = deque()
+        rows: list[Future[CheckedImage | str]] = []
+        with _bombs_refused(), ThreadPoolExecutor(_THREADS) as pool:
+            for done, row in enumerate(table.select_columns([column])):
+                name, check = self._check_of(row[column])
+                if name not in checked:
+                    checked[name] = pool.submit(check)
+                    waiting.append(checked[name])
+                    if len(waiting) == 2 * _THREADS:
+                        waiting.popleft().result()
+                rows.append(checked[name])
                 if done % 200 == 0:
                     tell("checking images", done, len(table))
+            self._found = [image.result() for image in rows]
 
     def of(self, position: int) -> CheckedImage | str:
         """The image of the row at `position`, or why it can't be used."""
         return self._found[position]
 
-    def _check(self, value: Any) -> CheckedImage | str:
+    def _check_of(self, value: Any) -> tuple[str, Callable[[], CheckedImage | str]]:
+        """A name that rows of the same image share, and its check."""
         content = value.get("bytes") if isinstance(value, dict) else None
         if content:
-            return self._stored(content)
+            digest = hashlib.sha256(content).hexdigest()
+            path = self._store / digest[:2] / digest
+            return str(path), partial(_stored, content, digest, path)
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
-            return "no image"
-        if str(name) not in self._known:
-            self._known[str(name)] = _checked_file(self._folder / str(name))
-        return self._known[str(name)]
+            return "", lambda: "no image"
+        path = self._folder / str(name)
+        return str(path), partial(_checked_file, path)
 
-    def _stored(self, content: bytes) -> CheckedImage | str:
-        digest = hashlib.sha256(content).hexdigest()
-        path = self._store / digest[:2] / digest
-        if not path.exists():
-            if problem := _undecodable(content):
-                return problem
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = draft_of(path)
-            draft.write_bytes(content)
-            draft.replace(path)
-        return CheckedImage(path, digest)
+
+def _stored(content: bytes, digest: str, path: Path) -> CheckedImage | str:
+    if not path.exists():
+        if problem := _undecodable(content):
+            return problem
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = draft_of(path)
+        draft.write_bytes(content)
+        draft.replace(path)
+    return CheckedImage(path, digest)
 
 
 @contextmanager
@@ -103,7 +120,9 @@ def _undecodable(content: bytes) -> str | None:
     too_large = f"image has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            image.convert("RGB")
+            image.load()
+            if image.mode != "RGB":  # else it would only be copied
+                image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return too_large
     except Exception:  # Pillow's decoders raise a dozen unrelated types for what is no image of theirs

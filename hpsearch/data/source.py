@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.bundled import BUNDLED
 from hpsearch.errors import FieldError, did_you_mean
+from hpsearch.files import draft_of
 from hpsearch.spec.data import DataSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+    from pyarrow.parquet import FileMetaData
 
 _READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+_BATCH_BYTES, _BATCH_ROWS = 2**22, 1000
 _SPLIT_COLUMN = "split"
 
 
@@ -57,17 +61,65 @@ def open_source(data: DataSpec, folder: Path) -> Source:
 def _read_file(path: Path) -> Dataset:
     if path.suffix not in _READERS:
         raise FieldError("data.source", f"{path.name}: expected one of {', '.join(_READERS)}")
+    if path.suffix == ".parquet":
+        return _opened(_read_parquet, path.resolve())
     from datasets import load_dataset
 
     options: dict[str, Any] = {"keep_default_na": False} if path.suffix == ".csv" else {}
     return _opened(load_dataset, _READERS[path.suffix], data_files=str(path), split="train", **options)
 
 
-def _open_hub(data: DataSpec, images: Path) -> Source:
-    from datasets import load_dataset
+def _read_parquet(file: Path) -> Dataset:
+    """As `load_dataset` does, through an Arrow file in its cache, but in small batches.
 
-    rows = _one_table(_opened(load_dataset, data.source, data.config))
+    The builder of `datasets` 5.2 reads whole row groups, which may be the whole file, and Arrow buffers the next ones:
+    images take twice their size at once. With a buffer size, `ParquetFile` reads page after page.
+    """
+    import datasets
+    import pyarrow as pa
+    from datasets.arrow_writer import ArrowWriter
+    from datasets.table import table_cast
+    from pyarrow.parquet import ParquetFile
+
+    status = file.stat()
+    name = hashlib.sha256(f"{file} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
+    cached = Path(datasets.config.HF_DATASETS_CACHE) / "hpsearch" / f"{name}.arrow"
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        draft = draft_of(cached)
+        try:
+            with ParquetFile(file, buffer_size=2**20, pre_buffer=False) as rows:
+                features = datasets.Features.from_arrow_schema(rows.schema_arrow)
+                with ArrowWriter(features=features, path=str(draft)) as writer:
+                    for batch in rows.iter_batches(_batch_rows(rows.metadata), use_threads=False):
+                        writer.write_table(table_cast(pa.Table.from_batches([batch]), features.arrow_schema))
+                    writer.finalize()
+            draft.replace(cached)
+        finally:
+            draft.unlink(missing_ok=True)
+    return datasets.Dataset.from_file(str(cached))
+
+
+def _batch_rows(metadata: FileMetaData) -> int:
+    size = sum(int(metadata.row_group(i).total_byte_size) for i in range(metadata.num_row_groups))
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * int(metadata.num_rows) // max(1, size)))
+
+
+def _open_hub(data: DataSpec, images: Path) -> Source:
+    rows = _one_table(_opened(_load_hub, data.source, data.config))
     return Source(rows, images, _cache_files(rows))
+
+
+def _load_hub(name: str, config: str | None) -> Dataset | DatasetDict:
+    """As `load_dataset` does, without Arrow's buffering of the rest of a Parquet file (see `_read_parquet`)."""
+    from datasets import load_dataset_builder
+    from pyarrow.dataset import ParquetFragmentScanOptions
+
+    builder = load_dataset_builder(name, config)
+    if hasattr(builder.config, "fragment_scan_options"):
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 def _load_folder(path: Path) -> Dataset:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,43 @@ def test_images_in_the_data_are_stored_once_each(read: Read, tmp_path: Path, sou
     assert len(files) == 2
     assert [Path(row.image or "").read_bytes() for row in found.rows] == [png(1), png(2), png(1)]
     assert [row.image_sha256 for row in found.rows[:2]] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 2)]
+
+
+def test_few_of_the_images_in_the_data_are_held_at_once(read: Read, tmp_path: Path) -> None:
+    """25 MB of them; what follows an image's end is read and stored with it, and costs no time to decode."""
+    embedded(*(png(i) + bytes(250_000) for i in range(100))).save_to_disk(tmp_path / "saved")
+    embedded(png(100)).save_to_disk(tmp_path / "other")
+    read("other", columns=COLUMNS)  # imports what it needs
+    tracemalloc.start()
+    try:
+        found = read("saved", columns=COLUMNS)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.rows) == 100
+    assert most < 7e6
+
+
+@pytest.mark.parametrize("kind", ["in the data", "files"])
+def test_an_image_of_many_rows_is_decoded_once(
+    kind: str, read: Read, write_jsonl: WriteJsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    last_is_there = threading.Event()
+
+    def decodes(content: bytes) -> None:
+        decoded.append(content)
+        if content == png(2):
+            last_is_there.set()
+        assert last_is_there.wait(20), "the first image keeps the rows after it waiting"
+
+    monkeypatch.setattr("hpsearch.data.images._undecodable", decodes)
+    for colour in (1, 2):
+        (tmp_path / f"{colour}.png").write_bytes(png(colour))
+    write_jsonl("rows.jsonl", rows_with("1.png", "1.png", "1.png", "2.png"))
+    embedded(png(1), png(1), png(1), png(2)).save_to_disk(tmp_path / "saved")
+    assert len(read("saved" if kind == "in the data" else "rows.jsonl", columns=COLUMNS).rows) == 4
+    assert sorted(decoded) == sorted([png(1), png(2)])
 
 
 def test_stored_images_are_not_written_again(read: Read, tmp_path: Path) -> None:

@@ -132,10 +132,45 @@ def test_every_bundled_data_set_has_been_looked_at() -> None:
 
 
 def test_a_hub_data_set_is_loaded_by_name_and_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = {("org/name", "small"): DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS)})}
-    monkeypatch.setattr(datasets, "load_dataset", lambda path, name: hub[path, name])
+    files = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "test")}
+    for file in files.values():
+        write_parquet(Path(file))
+    builders = {("org/name", "small"): datasets.load_dataset_builder("parquet", data_files=files)}
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda path, name: builders[path, name])
     source = opened(tmp_path, "org/name", config="small")
     assert list(source.rows["split"]) == ["train"] * 3 + ["test"] * 3
+    options = builders["org/name", "small"].config.fragment_scan_options
+    assert not options.pre_buffer, "else Arrow buffers what is left of a file while its first rows are read"
+
+
+def test_a_parquet_file_of_images_is_never_in_memory_at_once(tmp_path: Path) -> None:
+    """24 MiB of them; counted are the bytes that Arrow allocates."""
+    image, usual = {"bytes": b"i" * 2**17, "path": None}, pyarrow.default_memory_pool()
+    features = datasets.Features({"image": datasets.Image(), "question": datasets.Value("string")})
+    table = pyarrow.table({"image": [image] * 192, "question": ["Q?"] * 192}, schema=features.arrow_schema)
+    pyarrow.parquet.write_table(
+        table, tmp_path / "rows.parquet", use_dictionary=False, compression="none", write_batch_size=8
+    )
+    counted = pyarrow.proxy_memory_pool(usual)
+    pyarrow.set_memory_pool(counted)
+    try:
+        rows = opened(tmp_path, "rows.parquet").rows
+        most = counted.max_memory()
+    finally:
+        pyarrow.set_memory_pool(usual)
+    assert len(rows) == 192
+    assert most < 12 * 2**20
+
+
+def test_a_parquet_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "rows.parquet")
+    assert len(opened(tmp_path, "rows.parquet").rows) == 3
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS[:1]), tmp_path / "rows.parquet")
+    assert len(opened(tmp_path, "rows.parquet").rows) == 1
+    write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "rows.parquet").write_bytes((tmp_path / "rows.parquet").read_bytes()[:-9])
+    refusal(tmp_path, "rows.parquet")
+    assert not list((tmp_path / "cache" / "hpsearch").glob(".*")), "no draft stays"
 
 
 def test_a_hub_out_of_reach_is_told_in_one_line(tmp_path: Path) -> None:
@@ -153,7 +188,7 @@ def test_only_the_first_line_of_a_library_s_lament_is_told(tmp_path: Path, monke
         except ValueError as cause:
             raise RuntimeError("An error occurred") from cause
 
-    monkeypatch.setattr(datasets, "load_dataset", fails)
+    monkeypatch.setattr(datasets, "load_dataset_builder", fails)
     assert refusal(tmp_path, "org/name") == "can't be read: gated: ask for access"
 
 
