@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,12 @@ class Row:
     split: str | None
     stage: str | None = None
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the content: two rows with equal checksums are duplicates whatever their ids."""
         return _checksum([self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])])
 
-    @property
+    @cached_property
     def ties(self) -> dict[str, str]:
         """What may not be in two splits, by kind. Words are a tie too: a curriculum may ask the same in two stages."""
         words = _checksum([self.messages, self.image_sha256])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -134,6 +135,32 @@ def test_a_chain_of_groups_and_images_stays_in_one_split(row: MakeRow, seed: int
     ]
     chains = [{int(row.id) // 4 for row in part} for part in drawn(rows, seed=seed).values()]
     assert sum(map(len, chains)) == 20
+
+
+def test_the_work_of_a_split_grows_with_the_rows_alone(row: MakeRow) -> None:
+    """Counted are calls, of Python and C: scikit-learn's own class made 1,700 for each row here."""
+    rows = [row(i, group=str(max(i, 2)), label=str(i % 7)) for i in range(1500)]
+    drawn(rows[:30])  # imports what it needs
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:  # noqa: ARG001
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        drawn(rows)
+    finally:
+        sys.setprofile(None)
+    assert calls < 100 * len(rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_group_that_is_larger_than_a_small_split_is_not_drawn_into_it(row: MakeRow, seed: int) -> None:
+    rows = [row(i, group=f"g{max(i, 199)}", label="ab"[i % 10 == 0]) for i in range(500)]
+    splits = drawn(rows, seed=seed)
+    assert sizes(splits) == (400, 50, 50)
+    assert {name: labels(part)["b"] for name, part in splits.items()} == {"train": 40, "validation": 5, "test": 5}
 
 
 def test_one_group_alone_can_not_be_split(row: MakeRow) -> None:
