@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from contract_parts import ledger_of
 
-from hpsearch.search.search import facts, memory_violation
+from hpsearch.search.facts import facts, memory_violation
 from hpsearch.trial import GIB, Outcome, TrialResult
 
 CUDA = {"peak_allocated_bytes": 2 * GIB, "is_context_estimated": True}

@@ -30,7 +30,7 @@ from sqlalchemy import text
 import hpsearch.search.search as search_module
 from hpsearch.errors import TrialEnded
 from hpsearch.search import Search
-from hpsearch.search.search import facts
+from hpsearch.search.facts import facts
 from hpsearch.store import Store
 from hpsearch.store.leases import Slots
 from hpsearch.trial import GIB, Outcome, TrialResult

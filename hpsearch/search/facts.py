@@ -1,0 +1,61 @@
+"""What is told of a trial besides its values: how far beyond its memory it is, and what the dashboard shows of it."""
+
+from __future__ import annotations
+
+from hpsearch.trial import GIB, MIB, Outcome, TrialResult
+
+_TRACEBACK_CHARACTERS = 8000
+
+
+def memory_violation(result: TrialResult, memory_gib: float | None) -> float | None:
+    """How far a trial is beyond the memory that it may need: above 0 is too much, -1 is none; None: no budget.
+
+    Held against the memory that the study declares, not against this card's: a 24 GiB trial that ran on an 80 GiB
+    card is still no use to someone with 16. What counts is what the driver sees of the process: CUDA's context and the
+    pool's fragments are not free either. Optuna's samplers stay away from trials that violate a constraint;
+    a FAILed trial they would simply forget. Where there is a budget every trial has a number, measured or not:
+    Optuna's GPSampler raises when some trials have constraints and some don't (5.0.0, samplers/_gp/sampler.py,
+    `_get_constraint_vals_and_feasibility`).
+    """
+    out_of_memory = result.outcome is Outcome.OUT_OF_MEMORY
+    if memory_gib is None:
+        return 1.0 if out_of_memory else None
+    used = result.bytes_needed if out_of_memory else result.ledger and result.ledger.used_device_bytes
+    if not used:
+        return 1.0 if out_of_memory else -1.0
+    violation = used / (memory_gib * GIB) - 1
+    return max(violation, 1e-3) if out_of_memory else violation
+
+
+def facts(result: TrialResult, objective: str) -> dict[str, str | float | int | bool]:
+    """What the dashboard shows of a trial besides its values and parameters; `objective` is the study's first."""
+    report = result.report_that_counts(objective)
+    shown: dict[str, str | float | int | bool | None] = {
+        **({"validation_loss": report.loss, **report.metrics} if report and report.metrics else {}),
+        "best_report": report.step if report and result.outcome is Outcome.COMPLETE else None,
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "seconds": round(result.train_seconds, 1),
+        "optimizer_steps": result.num_steps,
+        "trainable_percent": round(result.trainable_percent, 4),
+        "micro_batch": result.micro_batch,
+        "halvings": ", ".join(map(str, result.halvings)) or None,
+        "bytes_needed": result.bytes_needed,
+        "traceback": result.traceback and result.traceback[-_TRACEBACK_CHARACTERS:],
+    }
+    if ledger := result.ledger:
+        shown |= {
+            "ledger.closes": ledger.closes,
+            "ledger.not_given_back": ", ".join(ledger.not_given_back) or None,
+            "ledger.peak_device_gib": round(ledger.used_device_bytes / GIB, 3),
+            "ledger.peak_allocated_gib": round(ledger.peak_allocated_bytes / GIB, 3) or None,
+            "ledger.context_is_estimated": ledger.is_context_estimated or None,
+            "ledger.peak_host_gib": round(ledger.peak_host_bytes / GIB, 3),
+            "ledger.host_mib_after": round(ledger.after.host_rss_bytes / MIB, 2),
+            "ledger.device_mib_after": round(ledger.after.device_allocated_bytes / MIB, 2),
+            "ledger.live_tensors_after": ledger.after.live_tensors,
+            "ledger.base_fingerprint": ledger.after.base_fingerprint,
+        }
+        if ledger.witnessed_device_bytes is not None:
+            shown["ledger.witnessed_device_mib"] = round(ledger.witnessed_device_bytes / MIB, 1)
+    return {name: fact for name, fact in shown.items() if fact is not None}
