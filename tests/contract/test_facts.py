@@ -49,7 +49,7 @@ class TestFacts:
             seen = None if witnessed is None else witnessed * GIB
             result = TrialResult(outcome=RAN, ledger=ledger_of(peak * GIB, witnessed_peak_bytes=seen))
             assert memory_violation(result, 16) == gib / 16 - 1
-            assert facts(result)["ledger.peak_device_gib"] == gib
+            assert facts(result, "loss")["ledger.peak_device_gib"] == gib
 
     def test_what_is_unknown_is_left_out(self) -> None:
         assert facts(TrialResult(outcome=Outcome.PRUNED), "loss") == {
