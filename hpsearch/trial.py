@@ -95,6 +95,17 @@ class AnswersConfig(Record):
     max_new_tokens: int = 32
 
 
+class Fit(Record):
+    """How many rows of a `shape` (base, adapter, data, budget) one forward takes on a kind of device."""
+
+    device: str
+    shape: str
+    rows: int
+    gradient_checkpointing: bool
+    predicted_bytes: int | None = Field(None, description="peak of such a forward and backward; none was asked for")
+    room_bytes: int | None = Field(None, description="what there was to take")
+
+
 class TrialConfig(Record):
     """Fully resolved: the training plane asks nobody else."""
 
@@ -111,6 +122,7 @@ class TrialConfig(Record):
     answers: AnswersConfig = AnswersConfig()
     objectives: list[ObjectiveName] = Field(["loss"], description="computed at each report; the first one rules")
     curriculum: CurriculumSpec = CurriculumSpec()
+    fits: list[Fit] = Field([], description="what earlier trials found to fit, on whatever device")
     earlier: list[Place] = Field([], description="folders of this trial's earlier attempts, the latest first")
     is_final: bool = Field(False, description="the final run keeps its best adapter and writes TensorBoard logs")
 
@@ -202,7 +214,7 @@ class TrialResult(Record):
     num_steps: int = 0
     trainable_parameters: int = 0
     total_parameters: int = 0
-    micro_batch: int | None = Field(None, description="rows per forward at the end")
+    fit: Fit | None = Field(None, description="rows per forward at the end, and what they were chosen by")
     halvings: list[int] = Field([], description="rows per forward that did not fit, in the order they were tried")
     reason: str | None = Field(None, description="one line for a person")
     traceback: str | None = None

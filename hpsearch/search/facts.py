@@ -5,6 +5,8 @@ from __future__ import annotations
 from hpsearch.trial import GIB, MIB, Outcome, TrialResult
 
 _TRACEBACK_CHARACTERS = 8000
+FIT = "fit"
+"""The attribute of a trial that later trials read."""
 
 
 def memory_violation(result: TrialResult, memory_gib: float | None) -> float | None:
@@ -27,6 +29,17 @@ def memory_violation(result: TrialResult, memory_gib: float | None) -> float | N
     return max(violation, 1e-3) if out_of_memory else violation
 
 
+def _fit_facts(result: TrialResult) -> dict[str, str | int | bool | None]:
+    if (fit := result.fit) is None:
+        return {}
+    return {
+        "micro_batch": fit.rows,
+        "gradient_checkpointing": fit.gradient_checkpointing,
+        "halvings": ", ".join(map(str, result.halvings)) or None,
+        FIT: fit.model_dump_json(),
+    }
+
+
 def facts(result: TrialResult, objective: str) -> dict[str, str | float | int | bool]:
     """What the dashboard shows of a trial besides its values and parameters; `objective` is the study's first."""
     report = result.report_that_counts(objective)
@@ -38,8 +51,7 @@ def facts(result: TrialResult, objective: str) -> dict[str, str | float | int | 
         "seconds": round(result.train_seconds, 1),
         "optimizer_steps": result.num_steps,
         "trainable_percent": round(result.trainable_percent, 4),
-        "micro_batch": result.micro_batch,
-        "halvings": ", ".join(map(str, result.halvings)) or None,
+        **_fit_facts(result),
         "bytes_needed": result.bytes_needed,
         "traceback": result.traceback and result.traceback[-_TRACEBACK_CHARACTERS:],
     }

@@ -17,7 +17,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from hpsearch.errors import TrialEnded
-from hpsearch.search.facts import facts, memory_violation
+from hpsearch.search.facts import FIT, facts, memory_violation
 from hpsearch.search.history import bring_attributes, bring_values
 from hpsearch.search.pruners import make_pruner
 from hpsearch.search.samplers import make_sampler
@@ -26,7 +26,7 @@ from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.study import StudySpec, Values
 from hpsearch.store import Lease, Store
 from hpsearch.store.fence import fenced
-from hpsearch.trial import Outcome, Report, TrialResult, best_report
+from hpsearch.trial import Fit, Outcome, Report, TrialResult, best_report
 
 _SLOT = "hpsearch:slot"
 _MEMORY = "device memory"
@@ -187,6 +187,11 @@ class Search:
                 return not reports or not self._study.pruner.prune(self._study, self._frozen(trial.lease))
             except UpdateFinishedTrialError as error:
                 raise TrialEnded(f"trial {trial.number} was ended from outside") from error
+
+    def fits(self) -> list[Fit]:
+        """How many rows a forward took in earlier trials, each shape and device once."""
+        told = {trial.user_attrs[FIT] for trial in self._study.get_trials(deepcopy=False) if FIT in trial.user_attrs}
+        return [Fit.model_validate_json(text) for text in sorted(told)]
 
     def failures_so_far(self) -> list[str] | None:
         """Why each trial failed, in the order in which they ended; None where one ended in another way."""

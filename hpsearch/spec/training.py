@@ -37,7 +37,9 @@ class TrainingSpec(Spec):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, description="share of the steps that warm up")] = 0.03
     weight_decay: Annotated[float, Field(ge=0, description="AdamW weight decay")] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0, description="gradient clipping")] = 1.0
-    gradient_checkpointing: bool = Field(True, description="recompute activations: less memory, slower")
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto", description="recompute activations: less memory, slower; auto is only where memory asks for it"
+    )
     seed: Annotated[int, Field(ge=0, description="adapter, dropout and data order")] = 42
 
 

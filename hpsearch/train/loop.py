@@ -22,15 +22,17 @@ from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ending import write_end
 from hpsearch.train.failure import failure
+from hpsearch.train.fitting import find_fit, known_fit, longest_rows
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.memory import clear_traceback, give_back
+from hpsearch.train.peak import keep_within
 from hpsearch.train.reporter import Reporter, report_steps
 from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
-from hpsearch.train.trainer import Validation, make_trainer, planned_steps
-from hpsearch.trial import Outcome, Report, TrialConfig, TrialResult
+from hpsearch.train.trainer import Trainer, Validation, make_trainer, planned_steps
+from hpsearch.trial import Fit, Outcome, Report, TrialConfig, TrialResult
 
 
 class _Stopped(Exception):
@@ -43,6 +45,7 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         _begin_phase(channel, f"preparing {config.model.base}")
         base = bases.get(TASKS[config.task], config.model)
         book.open(base)
+        keep_within(config.budget.memory_gib)
         result = _train(config, folder, base, book, channel)
     except _Stopped as stopped:
         result = TrialResult(outcome=Outcome.STOPPED)
@@ -74,6 +77,7 @@ class _Run:
     encoder: Encoder
     validation: Validation
     reporter: Reporter
+    train_rows: Dataset
     collator: StepCollator
     micro_batch: MicroBatch
 
@@ -105,9 +109,9 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     _begin_phase(channel, "training")
     reporter.begin(list(start.reports))
     started = time.monotonic()
-    micro_batch = MicroBatch(chosen(config.training.micro_batch, config.training.batch_size))
+    micro_batch = MicroBatch(config.training.batch_size)
     with StepCollator(skill.encode) as collator:
-        run = _Run(config, folder, plan, model, encoder, validation, reporter, collator, micro_batch)
+        run = _Run(config, folder, plan, model, encoder, validation, reporter, train_rows, collator, micro_batch)
         _train_stages(run, stages, start)
     trainable, total = parameter_counts(model)
     return TrialResult(
@@ -116,7 +120,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
         num_steps=reporter.step,
         trainable_parameters=trainable,
         total_parameters=total,
-        micro_batch=micro_batch.size,
+        fit=micro_batch.fit,
         halvings=micro_batch.halvings,
         reason=_reason(reporter),
     )
@@ -169,6 +173,10 @@ def _train_stage(
         run.micro_batch,
     )
     to_float32(run.model)  # making a trainer rounds the weights that it finds, so learned ones are loaded after it
+    if run.micro_batch.fit is None:
+        reporter.fitting()
+        run.micro_batch.begin(known_fit(config) or _found_fit(run, trainer))
+    trainer.recompute(run.micro_batch.recomputes)
     if before:
         _take_over(run.model, run.validation.skill, before)
         set_seed(config.training.seed + reporter.step)  # or each stage would draw the same dropout masks
@@ -184,6 +192,11 @@ def _train_stage(
     # Behind a checkpoint of the last step transformers (5.23) trains on to the epoch's next step.
     if reporter.outcome is Outcome.COMPLETE and trainer.state.global_step < num_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def _found_fit(run: _Run, trainer: Trainer) -> Fit:
+    longest = longest_rows(run.train_rows, run.validation.skill.encode, run.config.training.batch_size)
+    return find_fit(run.config, longest, parameter_counts(run.model)[0], trainer.probe)
 
 
 def _save_best(model: Any, skill: Skill, base: Base, encoder: Encoder, adapter: Path) -> None:

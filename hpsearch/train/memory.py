@@ -18,6 +18,13 @@ _CONTEXT_BYTES = 512 * MIB
 """Of a CUDA context with torch's and bitsandbytes' kernels, where nobody tells: an estimate on the large side."""
 
 
+def device_name() -> str:
+    """The kind of device, not which one."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
 def live_tensors() -> int:
     """Tensors that Python can still reach. `type`, not `isinstance`: some lazy modules warn when looked at."""
     return sum(1 for item in gc.get_objects() if issubclass(type(item), torch.Tensor))

@@ -105,6 +105,9 @@ class Reporter(TrainerCallback):
                 self._note(Report(step=self._steps.get(upcoming, self._num_reports), loss=math.nan))
                 self._end(Outcome.DIVERGED, control)
 
+    def fitting(self) -> None:
+        self._channel.tell("trying how many rows fit", 0, 0)
+
     def alive(self, state: TrainerState) -> None:
         """A sign of life between micro-batches: a step of many may last minutes."""
         self._send_progress(state)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import datasets
-import torch
 import transformers
 from pydantic import BaseModel
 
@@ -26,6 +25,7 @@ from hpsearch.train.export import export
 from hpsearch.train.inspection import inspect
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.loop import run_trial
+from hpsearch.train.memory import device_name
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 
 _REUSABLE = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.STOPPED)
@@ -42,7 +42,7 @@ def serve(channel: Channel) -> None:
     own_log = os.dup(sys.stdout.fileno())
     bases = Bases(channel.tell)
     book = LedgerBook()
-    channel.send(Ready(device=_device_name()))
+    channel.send(Ready(device=device_name()))
     while True:
         folder = JobFolder(channel.next_job().folder)
         try:
@@ -88,12 +88,6 @@ def _is_clean(result: BaseModel) -> bool:
     if isinstance(result, TrialResult):
         return result.outcome in _REUSABLE and result.ledger is not None and result.ledger.closes
     return not isinstance(result, JobFailure)
-
-
-def _device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def log_to(file: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from hpsearch.spec.training import Rows
 from hpsearch.train.encoding import Encoded, Row
+from hpsearch.trial import Fit
 
 Encode = Callable[[Row], Encoded]
 
@@ -19,14 +20,24 @@ ROWS_WITHOUT_GRADIENTS = 32
 
 @dataclass
 class MicroBatch:
-    """Rows per forward, for a whole run; `halvings` are the sizes that did not fit."""
+    """Rows per forward, for a whole run; `halvings` are the sizes that did not fit in the middle of it."""
 
     size: int
     halvings: list[int] = field(default_factory=list)
+    fit: Fit | None = None
+
+    @property
+    def recomputes(self) -> bool:
+        return self.fit is not None and self.fit.gradient_checkpointing
+
+    def begin(self, fit: Fit) -> None:
+        self.fit, self.size = fit, fit.rows
 
     def halve(self, size: int) -> None:
         self.halvings.append(size)
         self.size = size // 2
+        if self.fit is not None:
+            self.fit = self.fit.model_copy(update={"rows": self.size})
 
 
 def chosen(wanted: Rows, most: int) -> int:

@@ -173,6 +173,34 @@ class Trainer(SFTTrainer):
         give_back()
         return None
 
+    def probe(self, rows: list[Encoded], recomputes: bool) -> None:
+        """Forward and backward of rows as a part of a step, before the first one; nothing of it is left."""
+        state = RandomState.now()
+        self.model.train()
+        self.recompute(recomputes)
+        try:
+            with mixed_precision(self.model.device, self.validation.dtype):
+                batch = self._prepare_inputs(self.validation.skill.batch(rows))
+                loss = self.compute_loss(self.model, batch, num_items_in_batch=self.validation.skill.num_items(rows))
+            loss.backward()
+        finally:
+            self.model.zero_grad()
+            self._metrics["train"].clear()
+            self._total_train_tokens = 0
+            state.set()
+
+    def recompute(self, recomputes: bool) -> None:
+        """Turns gradient checkpointing on or off.
+
+        Not by the trainer's arguments: then trl (1.16, sft_trainer.py, "we need to enable input gradients") has every
+        embedding give gradients, the vision tower's too, which is then back-propagated though it is frozen.
+        Checkpoints that are not reentrant need no gradient at their input.
+        """
+        if recomputes:
+            self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            self.model.activation_checkpointing_disable()
+
     def _get_num_items_in_batch(self, *_: Any) -> None:
         """Known when the rows are encoded: `training_step` counts them."""
 
@@ -252,8 +280,7 @@ def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: P
         warmup_steps=training.warmup_ratio,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        gradient_checkpointing=training.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        gradient_checkpointing=False,  # see `recompute`
         seed=training.seed,
         data_seed=training.seed,
         bf16=dtype == torch.bfloat16,

@@ -197,7 +197,8 @@ class Worker:
         folders = self._folder(trial)
         folder = folders.begin(number)
         earlier = [before.path for before in folders.before(number)]
-        config = self.study.trial_config(trial.number, trial.values, earlier)
+        fits = self._relay.ask(self._search.fits)
+        config = self.study.trial_config(trial.number, trial.values, earlier).model_copy(update={"fits": fits})
         folder.prepare(config)
         trainer = self._warm.for_(config)
         done = follow(trainer, folder, self._stop, attempt, self.study.spec.silence, self._clock)

@@ -93,7 +93,8 @@ def test_the_gradients_of_a_step_do_not_depend_on_its_parts(
     for size in range(1, ROWS_PER_STEP + 1):
         config = one_step(taken, size, task=task, model__base=base, lora__dropout=0.0)
         result = inside.run(tmp_path / str(size), config)
-        assert (result.micro_batch, result.halvings) == (size, [])
+        assert result.fit is not None
+        assert (result.fit.rows, result.halvings) == (size, [])
     whole = gradients.pop()
     assert len(gradients) == ROWS_PER_STEP - 1
     assert any(gradient.abs().max() > 1e-3 for gradient in whole.values())
@@ -171,7 +172,8 @@ class TestOutOfMemory:
         self.make_small(monkeypatch, most=1, large=1)
         result = inside.run(tmp_path / "halved", one_step(rows, 4))
         assert result.outcome is Outcome.COMPLETE
-        assert (result.micro_batch, result.halvings) == (1, [4, 2])
+        assert result.fit is not None
+        assert (result.fit.rows, result.halvings) == (1, [4, 2])
         assert inside.run(tmp_path / "small", one_step(rows, 1)).halvings == []
         halved, small = gradients
         torch.testing.assert_close(halved, small, rtol=0, atol=0)

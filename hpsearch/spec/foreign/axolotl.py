@@ -127,7 +127,7 @@ def _put_training(draft: Draft) -> None:
     settings.put_warmup(draft, max_steps, 0.03)
     draft.set("training.weight_decay", file.number("weight_decay", 0.0))
     draft.set("training.max_grad_norm", file.number("max_grad_norm", 1.0))
-    draft.set("training.gradient_checkpointing", bool(file.take("gradient_checkpointing", False)))
+    file.take("gradient_checkpointing")
     draft.set("training.seed", file.whole("seed", 42))
     settings.put_duration(draft, file.number("num_epochs", 1.0), max_steps)
     draft.set("data.max_tokens", file.whole("sequence_len", 512), "longer rows are left out, not cut")

@@ -102,19 +102,26 @@ def _put_training(draft: Draft) -> None:
     batch, accumulated = file.whole("per_device_train_batch_size", 8), file.whole("gradient_accumulation_steps", 1)
     settings.put_batch(draft, batch, accumulated)
     file.take("per_device_eval_batch_size")
+    for quiet in ("gradient_checkpointing", "disable_gradient_checkpointing"):
+        file.take(quiet)
     settings.put_optimizer(draft, "optim", "adamw_torch")
     settings.put_scheduler(draft, "lr_scheduler_type", "linear")
     settings.put_warmup(draft, max(max_steps, 0), 0.0)
     draft.set("training.weight_decay", file.number("weight_decay", 0.0))
     draft.set("training.max_grad_norm", file.number("max_grad_norm", 1.0))
-    draft.set("training.gradient_checkpointing", not file.flag("disable_gradient_checkpointing"))
-    file.take("gradient_checkpointing")
     draft.set("training.seed", file.whole("seed", 42))
     settings.put_duration(draft, file.number("num_train_epochs", 3.0), max_steps)
     draft.set("data.max_tokens", file.whole("cutoff_len", 2048), "longer rows are left out, not cut")
     if system := file.text("default_system"):
         draft.set("data.system_prompt", system)
-    for quiet in ("do_train", "ignore_pad_token_for_loss", "dataset_dir", "pure_bf16"):
+    for quiet in (
+        "gradient_checkpointing",
+        "disable_gradient_checkpointing",
+        "do_train",
+        "ignore_pad_token_for_loss",
+        "dataset_dir",
+        "pure_bf16",
+    ):
         file.take(quiet)
 
 

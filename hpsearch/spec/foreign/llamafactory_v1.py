@@ -68,7 +68,7 @@ def _put_training(draft: Draft) -> None:
     draft.set("training.optimizer", "adamw_torch")
     draft.set("training.lr_scheduler", "cosine")
     draft.set("training.max_grad_norm", file.number("max_grad_norm", 1.0))
-    draft.set("training.gradient_checkpointing", file.flag("enable_activation_checkpointing", True))
+    file.take("enable_activation_checkpointing")
     draft.set("training.seed", file.whole("seed", 42))
     file.take("bf16")
     settings.put_duration(draft, file.number("num_train_epochs", 3), max_steps)

@@ -1,0 +1,159 @@
+"""How many rows go through the model at once: predicted from the model itself, tried once, and remembered.
+
+Two forwards and backwards, of the longest row and of the longest two, say what a row takes and what is there without
+rows; memory grows by the same amount with each further row of their length. The most rows that fit by this are tried
+once where they would take more than half of the room. Gradient checkpointing recomputes activations instead of keeping
+them: `auto` turns it on only where a forward would else hold few rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from datasets import Dataset
+
+from hpsearch.train.encoding import Encoded, Row
+from hpsearch.train.failure import is_out_of_memory
+from hpsearch.train.memory import clear_traceback, device_name, give_back
+from hpsearch.train.peak import peak_bytes, room_bytes
+from hpsearch.trial import Fit, TrialConfig
+
+ENOUGH_ROWS = 4
+"""So many rows per forward are not worth recomputing every activation for more of them."""
+_CANDIDATES = 64
+"""Rows whose text is longest, of which the longest in tokens are taken."""
+_OPTIMIZER_BYTES = {"adamw_torch": 8, "adamw_8bit": 2, "lion_8bit": 1}
+"""Per trained parameter, on the device; paged ones keep their state in managed memory, the others next to none."""
+
+Probe = Callable[[list[Encoded], bool], None]
+"""Forward and backward of rows, with gradient checkpointing or without; whatever it left is gone afterwards."""
+
+
+def shape_of(config: TrialConfig) -> str:
+    """What decides on the memory of a forward besides the device."""
+    training = config.training
+    parts = [
+        config.task,
+        config.model.model_dump_json(),
+        config.lora.model_dump_json(exclude={"alpha", "dropout"}),
+        config.rows.model_dump_json(),
+        config.answers.model_dump_json(),
+        config.train_rows.name,
+        f"{training.batch_size} {training.micro_batch} {training.gradient_checkpointing} {training.optimizer}",
+        str(config.budget.memory_gib),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def known_fit(config: TrialConfig) -> Fit | None:
+    """What an earlier trial found on such a device; the fewest rows where trials differ."""
+    device, shape = device_name(), shape_of(config)
+    found = [fit for fit in config.fits if (fit.device, fit.shape) == (device, shape)]
+    return min(found, key=lambda fit: fit.rows, default=None)
+
+
+def longest_rows(rows: Dataset, encode: Callable[[Row], Encoded], count: int) -> list[Encoded]:
+    """`count` rows, the longest first; one twice where there are fewer."""
+    lengths = [sum(len(message["content"]) for message in messages) for messages in rows["messages"]]
+    positions = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)[: max(_CANDIDATES, count)]
+    encoded = sorted((encode(rows[position]) for position in positions), key=len, reverse=True)
+    return [encoded[number % len(encoded)] for number in range(count)]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Bytes as they grow with the rows of a forward."""
+
+    fixed: int
+    per_row: int
+
+    def of(self, num_rows: int) -> int:
+        return self.fixed + self.per_row * num_rows
+
+    def most(self, room: int) -> int:
+        return max(0, room - self.fixed) // max(1, self.per_row)
+
+
+def find_fit(config: TrialConfig, rows: list[Encoded], trainable: int, probe: Probe) -> Fit:
+    """`rows` are as many as a step has, the longest of the data. `trainable` parameters have a state in the optimizer.
+
+    Raises:
+        torch.OutOfMemoryError: one row does not fit.
+    """
+    training = config.training
+    if training.micro_batch != "auto" and training.gradient_checkpointing != "auto":
+        return _fit(config, min(training.micro_batch, len(rows)), training.gradient_checkpointing)
+    state = _OPTIMIZER_BYTES.get(training.optimizer, 0) * trainable
+    room = room_bytes(config.budget.memory_gib) - state
+    is_given = training.micro_batch != "auto"
+    wanted = len(rows) if training.micro_batch == "auto" else min(training.micro_batch, len(rows))
+    enough = wanted if is_given else min(wanted, ENOUGH_ROWS)
+    choices = [False, True] if training.gradient_checkpointing == "auto" else [training.gradient_checkpointing]
+    best: tuple[int, bool, int] | None = None
+    for recomputes in choices:
+        line = _measured(rows, recomputes, probe, may_fail=recomputes is not choices[-1] or best is not None)
+        if line is None:
+            continue
+        most = min(wanted, max(1, line.most(room)))
+        if best is None or most > best[0]:
+            best = (most, recomputes, line.of(most))
+        if most >= enough:
+            break
+    assert best is not None
+    most, recomputes, predicted = best
+    if predicted > room / 2 and not is_given:
+        most = _tried(rows, most, recomputes, probe)
+    return _fit(config, wanted if is_given else most, recomputes, predicted + state, room + state)
+
+
+def _fit(
+    config: TrialConfig, rows: int, recomputes: bool, predicted: int | None = None, room: int | None = None
+) -> Fit:
+    return Fit(
+        device=device_name(),
+        shape=shape_of(config),
+        rows=rows,
+        gradient_checkpointing=recomputes,
+        predicted_bytes=predicted,
+        room_bytes=room,
+    )
+
+
+def _measured(rows: list[Encoded], recomputes: bool, probe: Probe, *, may_fail: bool) -> _Line | None:
+    """None: not even one or two rows fit, where that may be."""
+    try:
+        one = peak_bytes(lambda: probe(rows[:1], recomputes))
+    except (RuntimeError, MemoryError) as error:
+        if not (may_fail and is_out_of_memory(error)):
+            raise
+        clear_traceback(error)
+        give_back()
+        return None
+    if len(rows) == 1:
+        return _Line(one, 0)
+    try:
+        two = peak_bytes(lambda: probe(rows[:2], recomputes))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        clear_traceback(error)
+        give_back()
+        return _Line(0, one)
+    return _Line(one - (two - one), two - one)
+
+
+def _tried(rows: list[Encoded], most: int, recomputes: bool, probe: Probe) -> int:
+    """`most`, or half of it and so on: what really fits."""
+    while most > 1:
+        try:
+            probe(rows[:most], recomputes)
+            return most
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            clear_traceback(error)
+        most //= 2
+        give_back()
+    return most

@@ -1,0 +1,93 @@
+"""The most memory that a piece of work takes, and how much there is to take: of the card, or of a host without one."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hpsearch.train.memory import beside_torch, give_back
+from hpsearch.trial import GIB
+
+_USABLE = 0.92
+"""Of what is free: an allocator cuts memory into pieces, and not all of them are filled."""
+
+
+def room_bytes(memory_gib: float | None) -> int:
+    """For tensors, of which this process holds none yet but the base model's: on the card, within the study's budget
+    for it; on a host, half of what is free, as others live there too."""
+    if not torch.cuda.is_available():
+        return psutil.virtual_memory().available // 2
+    free, _ = torch.cuda.mem_get_info()
+    room = free + torch.cuda.memory_reserved()
+    if memory_gib is not None:
+        room = min(room, int(memory_gib * GIB) - beside_torch()[0])
+    return int(room * _USABLE)
+
+
+def keep_within(memory_gib: float | None) -> None:
+    """Makes torch's allocator refuse what is beyond the study's budget, so that a large card shows it as a small one
+    would. Holds for the process until the next call."""
+    if not torch.cuda.is_available():
+        return
+    total = torch.cuda.get_device_properties(0).total_memory
+    wanted = total if memory_gib is None else int(memory_gib * GIB) - beside_torch()[0]
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(wanted, 1) / total))
+
+
+def peak_bytes(work: Callable[[], None]) -> int:
+    """The most that tensors held while `work` ran; on a host, above what they held before.
+
+    CUDA's allocator counts for itself. On a host the storages that operations make are counted while they live;
+    what a kernel takes within itself is not seen.
+    """
+    if torch.cuda.is_available():
+        give_back()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    with _LiveStorages() as live:
+        work()
+    return live.peak
+
+
+class _LiveStorages(TorchDispatchMode):
+    """Bytes of the storages that operations made and that are still there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._held = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if _is_dense(leaf)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if _is_dense(leaf) and leaf.untyped_storage()._cdata not in before:
+                self._note(leaf.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        identity = storage._cdata
+        if identity in self._known:
+            return
+        self._known.add(identity)
+        self._held += storage.nbytes()
+        self.peak = max(self.peak, self._held)
+        weakref.finalize(storage, self._gone, identity, storage.nbytes())
+
+    def _gone(self, identity: int, num_bytes: int) -> None:
+        self._known.discard(identity)
+        self._held -= num_bytes
+
+
+def _is_dense(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided
