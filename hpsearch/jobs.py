@@ -56,6 +56,9 @@ class EvaluationConfig(Record):
     prompts: PromptsSpec = PromptsSpec()
     test_rows: Place
     batch_size: Rows
+    rules: Literal[2] = Field(
+        description="how answers come about; 2: they end where they were taught to end. By other ones: asked anew"
+    )
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
     bertscore_model: str | None = None
 

@@ -75,7 +75,7 @@ class Evaluation(Record):
     longer_than_limit: int
     metrics: list[MetricName]
     cells: list[CellScores]
-    """The most frequent answer first, then base and tuned under each prompt."""
+    """The most frequent answer first, then base, unless it was left out, and tuned under each prompt."""
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
     units: Units | None = Field(None, description="None: by an earlier hpsearch, which took rows as independent")
 
@@ -85,6 +85,12 @@ class Evaluation(Record):
     @property
     def resampled(self) -> Units:
         return self.units or Units(name="rows", num=self.num_rows, effective=self.num_rows)
+
+    @property
+    def base(self) -> CellScores | None:
+        """The base model under the prompt of `tuned`; None: it was not asked."""
+        name = self.tuned.name.replace("tuned", "base", 1)
+        return next((cell for cell in self.cells if cell.name == name), None)
 
     @property
     def tuned(self) -> CellScores:

@@ -25,6 +25,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="so many test rows instead of all", show_default=False)
     ] = None,
+    without_base: Annotated[bool, typer.Option("--without-base", help="ask the tuned model alone")] = False,
 ) -> None:
     """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
@@ -42,6 +43,7 @@ def evaluate(
         metrics=names_of("--metrics", metrics, METRIC_NAMES),
         max_new_tokens=max_new_tokens,
         limit=limit,
+        with_base=not without_base,
     )
     with telling(console) as tell:
         result = evaluate_run(folder, options, storage_folder(), trainer_starter("evaluation"), tell)

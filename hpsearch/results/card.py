@@ -208,6 +208,7 @@ def _scores(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "## Scores\n\nNot evaluated on the test rows yet."
     header = ["", *(cell.name for cell in evaluation.cells)]
+    without = "" if evaluation.base else " The base model was not asked."
     rows = [
         [metric.replace("_", " "), *(_told_score(cell, metric) for cell in evaluation.cells)]
         for metric in evaluation.metrics
@@ -216,7 +217,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     told = f"; in brackets 95 % bootstrap intervals, resampled over {units.told}"
     if not units.are_enough:
         told = f"; {units.told} {'is' if units.num == 1 else 'are'} too few for intervals"
-    return f"## Scores\n\nOn {evaluation.num_rows} test rows that no trial has seen{told}.\n\n{_table(header, rows)}"
+    said = f"On {evaluation.num_rows} test rows that no trial has seen{told}.{without}"
+    return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
 
 
 def _told_score(cell: CellScores, metric: Any) -> str:

@@ -45,6 +45,7 @@ class EvaluationOptions(Record):
     metrics: list[MetricName] | None = None
     max_new_tokens: int | None = None
     limit: int | None = None
+    with_base: bool = True
 
 
 def evaluate_run(
@@ -60,7 +61,7 @@ def evaluate_run(
     """
     file, manifest, config = folder.load()
     spec = file.spec
-    cells = _cells(spec, options.prompts)
+    cells = _cells(spec, options)
     _check_metrics(spec, options.metrics)
     test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
     wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
@@ -86,6 +87,7 @@ def job_of(
         prompts=spec.evaluation.prompts,
         test_rows=rows.resolve(),
         batch_size=config.training.evaluation_batch_size,
+        rules=2,
     )
 
 
@@ -94,11 +96,12 @@ def answers_of(config: TrialConfig, max_new_tokens: int | None) -> AnswersConfig
     return config.answers.model_copy(update={"max_new_tokens": max_new_tokens} if max_new_tokens else {})
 
 
-def _cells(spec: StudySpec, wanted: Sequence[PromptName] | None) -> list[Cell]:
+def _cells(spec: StudySpec, options: EvaluationOptions) -> list[Cell]:
     there: list[PromptName] = ["none"] if spec.task == "vlm-classify" else spec.evaluation.prompts.names()
-    prompts = list(dict.fromkeys(wanted or there))
+    prompts = list(dict.fromkeys(options.prompts or there))
     check_prompts(spec, prompts)
-    return [Cell(model=model, prompt=prompt) for model in ("base", "tuned") for prompt in prompts]
+    tuned = [Cell(model="tuned", prompt=prompt) for prompt in prompts]
+    return [*(cell.model_copy(update={"model": "base"}) for cell in tuned if options.with_base), *tuned]
 
 
 def check_prompts(spec: StudySpec, wanted: Sequence[PromptName]) -> None:
@@ -153,8 +156,12 @@ def _scored(
     metrics = options.metrics or spec.evaluation.metrics
     metrics = metrics or default_metrics(config.task, texts_of(some)[0], bool(job.bertscore_model))
     by_name = {MOST_FREQUENT: _frequent(some, train), **answers}
-    base, tuned = (next(cell.name for cell in job.cells if cell.model == model) for model in ("base", "tuned"))
-    gaps = [gap_between(metrics[0], tuned, answers[tuned], than, by_name[than]) for than in (base, MOST_FREQUENT)]
+    tuned = next(cell.name for cell in job.cells if cell.model == "tuned")
+    bars = [*(cell.name for cell in job.cells if cell.model == "base"), MOST_FREQUENT]
+    gaps = [
+        gap_between(metrics[0], tuned, answers[tuned], than, by_name[than])
+        for than in dict.fromkeys([bars[0], MOST_FREQUENT])
+    ]
     evaluation = Evaluation(
         num_rows=result.num_rows,
         rows_sha256=_checksum(folder, some),

@@ -10,6 +10,8 @@ from rich.table import Table
 from hpsearch.metrics import FEWEST, Interval
 from hpsearch.scores import Evaluation, Gap, Score, Units
 
+WITHOUT_BASE = "The base model was not asked: what the training gained over it is not known."
+
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Seven cells fit into 80 columns."""
@@ -98,6 +100,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {told_metric(evaluation.metrics[0])}:"]
     lines += [f"  {told_gap(gap)}" for gap in evaluation.gaps]
     lines += told_basis(evaluation.resampled, evaluation.gaps)
+    lines += [] if evaluation.base else [WITHOUT_BASE]
     if evaluation.longer_than_limit:
         lines.append(
             f"{evaluation.longer_than_limit} references are longer than the generation limit: "

@@ -81,6 +81,12 @@ def evaluation(metrics: tuple[str, ...] = ("accuracy",), *, has_classes: bool = 
     )
 
 
+def without_base(whole: Evaluation) -> Evaluation:
+    """As `hpsearch evaluate --without-base` gives it."""
+    cells = [cell for cell in whole.cells if not cell.name.startswith("base")]
+    return whole.model_copy(update={"cells": cells, "gaps": [gap for gap in whole.gaps if gap.than != "base"]})
+
+
 def _cell(name: str, metrics: tuple[str, ...], has_classes: bool) -> CellScores:
     said = SAID[name]
     value = sum(one == other for one, other in zip(REFERENCES, said, strict=True)) / len(said)

@@ -36,7 +36,7 @@ SURFACE: dict[str, set[str]] = {
     "dashboard": {"--port", "--host", "--allow-host", "--token", "--allow-changes", "--store"},
     "best": {"STUDY", "--format", "-o", "--output", "--trial", "--store"},
     "train": {"WHAT", "--trial", "--no-search", "--resume", "--restart", "--out", "--store", "--set"},
-    "evaluate": {"RUN_FOLDER", "--prompts", "--metrics", "--max-new-tokens", "--limit"},
+    "evaluate": {"RUN_FOLDER", "--prompts", "--metrics", "--max-new-tokens", "--limit", "--without-base"},
     "predict": {
         "RUN_FOLDER",
         "--image",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, InputError, StudyFileErrors, TrainerDied
 from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.results.card import model_card
 from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import CLASS_METRICS, TEXT_METRICS
@@ -113,6 +115,15 @@ def test_a_failed_evaluation_says_why_and_is_made_again(desk: Desk, folder: RunF
     assert evaluated(desk, folder, plays(answering())).num_rows == 4
 
 
+def test_answers_that_ran_past_their_end_are_asked_anew(desk: Desk, folder: RunFolder) -> None:
+    """An earlier hpsearch did not stop where answers were taught to end."""
+    evaluated(desk, folder, plays(answering(lambda *_: "0 and on and on")))
+    config = json.loads(folder.evaluation.config.read_text())
+    del config["rules"]
+    folder.evaluation.config.write_text(json.dumps(config))
+    assert evaluated(desk, folder, plays(answering())).cell("tuned").scores["accuracy"].value == 1.0
+
+
 def test_what_another_version_left_is_no_hindrance(desk: Desk, folder: RunFolder) -> None:
     folder.evaluation.path.mkdir()
     folder.evaluation.config.write_text('{"job": "evaluate", "max_new_tokens": 25}')
@@ -130,6 +141,21 @@ def test_the_checksum_tells_which_rows_were_asked(desk: Desk, folder: RunFolder)
     whole = evaluated(desk, folder, plays(answering())).rows_sha256
     assert evaluated(desk, folder, plays(answering()), limit=3).rows_sha256 != whole
     assert evaluated(desk, folder, plays(answering())).rows_sha256 == whole
+
+
+def test_the_base_can_be_left_out(desk: Desk, folder: RunFolder) -> None:
+    asked: list[tuple[str, str]] = []
+    found = evaluated(desk, folder, plays(answering(asked=asked)), with_base=False)
+    assert {cell for cell, _ in asked} == {"tuned", "tuned-static"}
+    assert [cell.name for cell in found.cells] == [MOST_FREQUENT, "tuned", "tuned-static"]
+    assert found.base is None
+    assert [(gap.name, gap.than) for gap in found.gaps] == [("tuned", MOST_FREQUENT)]
+    assert "The base model was not asked." in model_card(folder, "adapter")
+    asked.clear()
+    whole = evaluated(desk, folder, plays(answering(asked=asked)))
+    assert {cell for cell, _ in asked} == {"base", "base-static"}, "what is answered is not asked again"
+    assert whole.base is not None
+    assert "The base model was not asked." not in model_card(folder, "adapter")
 
 
 def test_what_was_gained_is_tested(desk: Desk, folder: RunFolder) -> None:

@@ -31,7 +31,7 @@ from hpsearch.watch.plots import (
     training_figure,
 )
 from hpsearch.watch.plots.classes import MOST_CLASSES
-from tests.unit.picture_fixtures import config, evaluation, history, result, training
+from tests.unit.picture_fixtures import config, evaluation, history, result, training, without_base
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import Demo, demo, make_demo, plays
 
@@ -259,6 +259,14 @@ def test_each_class_stands_with_its_support_and_both_models() -> None:
     assert [round(bar.get_width(), 2) for bar in axes.patches] == [1.0, 0.75, 0.0, 0.25]
     with pytest.raises(NothingToDraw, match="no classes"):
         classes_figure(evaluation(has_classes=False))
+
+
+def test_a_base_that_was_not_asked_has_no_bars() -> None:
+    alone = without_base(evaluation())
+    configurations, classes = configurations_figure(alone), classes_figure(alone)
+    for figure, names in ((configurations, ["most frequent answer", "tuned model"]), (classes, ["tuned model"])):
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    assert [round(bar.get_width(), 2) for bar in classes.axes[0].patches] == [1.0, 0.75]
 
 
 NAMES = ["$x$ and $y_", "红细胞", "a_b^c", "</svg><script>", "--"]

@@ -17,7 +17,17 @@ from hpsearch.search.view import StudyView
 from hpsearch.watch.report import Asked, FinalRun, report_page
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
-from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result, undrawn
+from tests.unit.picture_fixtures import (
+    CELLS,
+    REFERENCES,
+    SAID,
+    config,
+    evaluation,
+    history,
+    result,
+    undrawn,
+    without_base,
+)
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import MANIFEST, demo, make_demo
 
@@ -177,6 +187,18 @@ def test_the_final_run_and_its_evaluation_are_told(whole: Page) -> None:
     ):
         assert words in whole.words
     assert whole.tags.count("svg") == 5
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_base_that_was_not_asked_is_said(view: StudyView, tmp_path: Path) -> None:
+    run = final_run(tmp_path)
+    for file in tmp_path.glob("base*.jsonl"):
+        file.unlink()
+    assert run.evaluation is not None
+    words = page_of(view, replace(run, evaluation=without_base(run.evaluation))).words
+    assert "10 test rows were answered by the tuned model. The base model was not asked: what the" in words
+    assert "is the bar that it has to clear" in words
+    assert "answer cat tuned cat row row 0" in words
 
 
 def test_answers_that_were_right_and_wrong_are_shown_with_their_images(whole: Page) -> None:

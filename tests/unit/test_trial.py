@@ -131,7 +131,7 @@ ANSWERS: dict[str, Any] = {
     [
         trial_config(),
         InspectionConfig(task="vlm-sft", models=[MODEL], rows=ROWS, candidate_rows=Path("/c")),
-        EvaluationConfig(task="vlm-sft", model=MODEL, rows=ROWS, batch_size=1, **ANSWERS),
+        EvaluationConfig(task="vlm-sft", model=MODEL, rows=ROWS, batch_size=1, rules=2, **ANSWERS),
         DiagnosisConfig(),
     ],
     ids=lambda job: job.job,

@@ -30,6 +30,7 @@ from hpsearch.watch.tables import (
 )
 from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import told_loss, told_time, told_value
+from tests.unit.picture_fixtures import without_base
 from tests.unit.view_fixtures import plain_console, seen, with_spec
 from tests.unit.worker_fixtures import MakeDemo, make_demo, study_spec
 
@@ -195,6 +196,8 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "Answers cut at the limit: base-adaptive 7",
         "Every row with its answer and metrics, and all scores: scores",
     ]
+    alone = evaluation_words(without_base(evaluation), Path("scores"))
+    assert "The base model was not asked: what the training gained over it is not known." in alone
     longer = evaluation.model_copy(update={"longer_than_limit": 4})
     assert "4 references are longer than the generation limit: --max-new" in evaluation_words(longer, Path("scores"))
 

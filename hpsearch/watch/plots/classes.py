@@ -83,22 +83,20 @@ def _shown(confusion: Confusion) -> tuple[list[str], list[str], np.ndarray]:
 
 @styled()
 def classes_figure(evaluation: Evaluation) -> Figure:
-    """The share of each class's rows that was found, by the tuned and the base model.
+    """The share of each class's rows that was found, by the tuned model and the base where that was asked.
 
     Raises NothingToDraw where the answers are no classes.
     """
     tuned = evaluation.tuned
-    base = evaluation.cell(tuned.name.replace("tuned", "base", 1))
     if not tuned.classes:
         raise NothingToDraw("the answers are no classes")
     classes = tuned.classes[:MOST_CLASSES]
     names = [f"{shortened(each.label)} ({each.support})" for each in classes]
-    found = {each.label: each.accuracy for each in base.classes}
     figure, (axes,) = new_figure(1.5 + 0.5 * len(classes))
-    bars = {
-        f"{tuned.name} model": (-0.19, BLUE, [each.accuracy for each in classes]),
-        f"{base.name} model": (0.19, GREY, [found[each.label] for each in classes]),
-    }
+    bars = {f"{tuned.name} model": (-0.19, BLUE, [each.accuracy for each in classes])}
+    if base := evaluation.base:
+        found = {each.label: each.accuracy for each in base.classes}
+        bars[f"{base.name} model"] = (0.19, GREY, [found[each.label] for each in classes])
     for label, (offset, colour, values) in bars.items():
         at = np.arange(len(classes)) + offset
         axes.barh(at, values, 0.36, color=colour, label=label)

@@ -60,6 +60,8 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: MetricName) -> None
     prompts = list(dict.fromkeys(_prompt(cell) for cell in evaluation.cells[1:]))
     for offset, (model, colour) in zip((-_BAR / 2, _BAR / 2), _MODELS.items(), strict=True):
         cells = [cell for cell in evaluation.cells[1:] if _model(cell) == model and metric in cell.scores]
+        if not cells:
+            continue
         scores = [cell.scores[metric] for cell in cells]
         at = [prompts.index(_prompt(cell)) + offset for cell in cells]
         values = [score.value for score in scores]

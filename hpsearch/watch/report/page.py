@@ -20,7 +20,7 @@ from hpsearch.search.view import StudyView
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
-from hpsearch.watch.evaluation import told_basis, told_gap, told_units
+from hpsearch.watch.evaluation import WITHOUT_BASE, told_basis, told_gap, told_units
 from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
@@ -87,6 +87,7 @@ def report_page(asked: Asked) -> str:
         pictures=_pictures(asked),
         gaps=[told_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
         basis=told_basis(run.evaluation.resampled, run.evaluation.gaps) if run and run.evaluation else [],
+        without_base=WITHOUT_BASE,
         title=objective_title,
         small_image=small_image,
         told_units=told_units,
