@@ -18,6 +18,7 @@ from hpsearch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from hpsearch.data.manifest import Manifest
     from hpsearch.spec import StudyFile
 
 
@@ -49,7 +50,7 @@ def train(
 
     console = open_console()
     storage = storage_folder()
-    file, name = _what_to_train(what, trial, no_search, store, set_)
+    file, name, searched = _what_to_train(what, trial, no_search, store, set_)
     folder = RunFolder((out or storage.runs / name).resolve())
     stop = StopFlag()
     stop.install(watch_parent=False)
@@ -65,6 +66,7 @@ def train(
             display.watch,
             resume=resume,
             restart=restart,
+            searched=searched,
         )
     if result.outcome is Outcome.STOPPED:
         console.print("stopped and saved. The same command with --resume continues it.")
@@ -84,8 +86,9 @@ def train(
 
 def _what_to_train(
     what: str, trial: int | None, no_search: bool, store: str | None, overrides: list[str] | None
-) -> tuple[StudyFile, str]:
-    """The file of the final run, and the name of its folder."""
+) -> tuple[StudyFile, str, Manifest | None]:
+    """The file of the final run, the name of its folder, and the manifest of the search where its store is at hand."""
+    from hpsearch.data.manifest import Manifest
     from hpsearch.errors import InputError
     from hpsearch.results.best import choose
     from hpsearch.search.view import read_view
@@ -99,10 +102,11 @@ def _what_to_train(
                 f"{path} says what to search, not what to train. Train the best trial with "
                 f"hpsearch train {file.spec.study}, or the file's own values with --no-search"
             )
-        return file, f"{file.spec.study}-defaults" if no_search else file.spec.study
+        return file, f"{file.spec.study}-defaults" if no_search else file.spec.study, None
     if overrides:
         raise InputError("--set goes with a file; write one with hpsearch best STUDY -o best.yaml")
     with look_at_store(store) as opened:
-        chosen = choose(read_view(opened, find_study(opened, what)), trial)
+        view = read_view(opened, find_study(opened, what))
+    chosen, searched = choose(view, trial), Manifest.from_bytes(view.study.manifest)
     name = f"{what}-trial-{chosen.trial.number}"
-    return StudyFile(Path(f"trial {chosen.trial.number} of {what}"), chosen.final, {}), name
+    return StudyFile(Path(f"trial {chosen.trial.number} of {what}"), chosen.final, {}), name, searched

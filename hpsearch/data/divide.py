@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpsearch.data.classes import balanced, check_classes, check_labels
 from hpsearch.data.held_out import take_held_out, write_held_out
+from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import Splits, check_any_left, draw_test, split_rows, split_two
 from hpsearch.errors import FieldError
@@ -49,14 +50,14 @@ def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> Spli
     return {"train": train, "validation": validation, "test": test}
 
 
-def keep_held_out(splits: Splits, data: DataSpec, folder: Path) -> None:
+def keep_held_out(manifest: Manifest, data: DataSpec, folder: Path) -> None:
     """Writes the held-out set that the study names, where there is none yet.
 
     Raises:
         FieldError: another study wrote another one since the rows were divided.
     """
     if data.held_out:
-        write_held_out(folder / data.held_out, splits["test"])
+        write_held_out(folder / data.held_out, manifest.splits["test"])
 
 
 def _in_stages(read: ReadRows, curriculum: CurriculumSpec) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from hpsearch.data.rows import ReadRows, Row
@@ -13,13 +14,13 @@ from hpsearch.files import draft_of
 _KEY = "data.held_out"
 
 
-def write_held_out(file: Path, rows: list[Row]) -> None:
-    """Writes the set once: where there is one already, it must be of the same rows.
+def write_held_out(file: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Writes ids and checksums once: where there is a set already, it must be of the same rows.
 
     Raises:
         FieldError: another study wrote another set meanwhile.
     """
-    keys = [[row.id, row.sha256] for row in rows]
+    keys = [list(key) for key in rows]
     about = "Test rows that several studies share: id and SHA-256 of the content. Written by hpsearch; don't edit."
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_of(file)
@@ -61,6 +62,11 @@ def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], list[Row]]:
         else:
             read.leave_out("shares its group, image or words with a held-out row", row.id)
     return [by_id[row_id] for row_id, _ in keys], others
+
+
+def holds_out(file: Path, rows: Iterable[tuple[str, str]]) -> bool:
+    """Whether the set is of these rows, or not written yet. Raises FieldError where it was edited."""
+    return not file.exists() or _keys(file) == [list(key) for key in rows]
 
 
 def _keys(file: Path) -> list[list[str]]:

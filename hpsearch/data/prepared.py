@@ -6,6 +6,7 @@ evaluation asks for them, into a folder that no trial's config names.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,9 +17,13 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source, open_source
 from hpsearch.data.split import SplitName, Splits, leakage_groups, subset
+from hpsearch.errors import UnreadableFile
 from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec, SplitByColumn
+
+_SUMS = "sums.json"
+"""Beside the files of prepared rows: the SHA-256 of each."""
 
 
 class DataFolder:
@@ -28,12 +33,15 @@ class DataFolder:
         self.path = storage / "data"
         self.images = self.path / "images"
 
+    def of(self, manifest_sha256: str) -> Path:
+        return self.path / manifest_sha256[:16]
+
     def rows(self, manifest: Manifest, split: SplitName, fraction: float = 1.0) -> Path:
         part = "" if fraction >= 1 else f"-{fraction:g}"
-        return self.path / manifest.sha256[:16] / f"{split}{part}"
+        return self.of(manifest.sha256) / f"{split}{part}"
 
     def files(self, manifest: Manifest) -> Path:
-        return self.path / manifest.sha256[:16] / "files.json"
+        return self.of(manifest.sha256) / "files.json"
 
 
 def read_data(data: DataSpec, folder: Path, storage: DataFolder, tell: Tell) -> tuple[ReadRows, list[Path]]:
@@ -63,7 +71,7 @@ def ensure_prepared(
         FieldError: the data is not what the manifest says.
     """
     paths = {(split, fraction): storage.rows(manifest, split, fraction) for split, fraction in wanted}
-    if all(path.is_dir() for path in paths.values()) and _unchanged(storage.files(manifest)):
+    if all(map(_is_whole, paths.values())) and are_unchanged(storage.files(manifest)):
         return paths
     read, files = read_data(data, folder, storage, tell)
     write_prepared(manifest, manifest.rows_of(read), files, storage, wanted)
@@ -79,7 +87,8 @@ def write_prepared(
 ) -> None:
     for split, fraction in wanted:
         path = storage.rows(manifest, split, fraction)
-        if not path.is_dir():
+        if not _is_whole(path):
+            shutil.rmtree(path, ignore_errors=True)
             write_rows(subset(splits[split], fraction), path, with_groups=split == "test")
     write_text(storage.files(manifest), json.dumps({str(file): _stamp(file) for file in files}))
 
@@ -102,10 +111,30 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
     if with_groups:
         columns["group"] = list(leakage_groups(rows))
     Dataset.from_dict(columns).save_to_disk(str(draft))
+    (draft / _SUMS).write_text(json.dumps(_sums(draft)))
     try:
         draft.rename(path)
     except OSError:  # another process was faster
         shutil.rmtree(draft)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every byte is there that was written. Folders of an earlier version don't say, and are believed."""
+    if not (path / _SUMS).exists():
+        return path.is_dir()
+    try:
+        return cast(dict[str, str], read_json(path / _SUMS)) == _sums(path)
+    except (OSError, UnreadableFile):
+        return False
+
+
+def _sums(path: Path) -> dict[str, str]:
+    sums = {}
+    for file in path.iterdir():
+        if file.name != _SUMS:
+            with file.open("rb") as content:
+                sums[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return sums
 
 
 def _stamp(file: Path) -> list[int]:
@@ -113,7 +142,7 @@ def _stamp(file: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _unchanged(record: Path) -> bool:
+def are_unchanged(record: Path) -> bool:
     """Whether no source file changed its size or time since the rows were prepared."""
     if not record.exists():
         return False

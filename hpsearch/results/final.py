@@ -11,16 +11,17 @@ from hpsearch.bridge.trainer_process import StartTrainer, one_trainer
 from hpsearch.checkpoints import last_checkpoint
 from hpsearch.data.divide import keep_held_out
 from hpsearch.data.manifest import Manifest
-from hpsearch.data.prepared import DataFolder, write_prepared
+from hpsearch.data.prepared import DataFolder, ensure_prepared, write_prepared
 from hpsearch.data.source import local_source
-from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError, UnreadableFile, did_you_mean
 from hpsearch.files import read_file
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.study.configs import training_config
-from hpsearch.study.prepare import prepare_study
+from hpsearch.study.open import final_rows
+from hpsearch.study.preparation import find_preparation, keep_preparation
+from hpsearch.study.prepare import check_target_modules, prepare_study
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 
 
@@ -100,8 +101,12 @@ def train_final(
     *,
     resume: bool,
     restart: bool,
+    searched: Manifest | None = None,
 ) -> TrialResult:
     """Trains, or gives the result of a training that is complete already.
+
+    `searched` is the manifest of the search that the values come from, where its store is at hand: rows are then
+    neither inspected nor split again, even where they must be read again.
 
     Raises:
         InputError: the folder is not a run's, or holds another run, or an interrupted one and nothing says what to
@@ -123,7 +128,7 @@ def train_final(
             raise InputError(f"{folder.path} was interrupted at {at}: continue with --resume, or --restart")
     with one_trainer(start_trainer) as lend:
         if not folder.config.exists():
-            _prepare(file, folder, storage, lend, tell)
+            _prepare(file, folder, storage, lend, tell, searched)
         folder.result.unlink(missing_ok=True)
         return run_to_end(folder, lend, stop, watch, file.spec.silence)
 
@@ -140,37 +145,54 @@ def _final_spec(file: StudyFile) -> StudySpec:
 
 
 def _prepare(
-    file: StudyFile, folder: RunFolder, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell
+    file: StudyFile,
+    folder: RunFolder,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    searched: Manifest | None,
 ) -> None:
-    spec = file.spec
-    prepared = prepare_study(file, storage, start_trainer, tell)
-    if spec.data.manifest and prepared.manifest.sha256 != spec.data.manifest:
-        message = (
-            f"these rows split to {prepared.manifest.sha256[:12]}…, not to {spec.data.manifest[:12]}… as in the study"
-        )
-        raise file.mistake("data.manifest", message)
-    data = DataFolder(storage.path)
-    wanted: list[tuple[SplitName, float]] = [
-        ("train", spec.final.train_fraction),
-        ("validation", spec.final.validation_fraction),
-    ]
+    spec, data = file.spec, DataFolder(storage.path)
+    train, validation = final_rows(spec)
     try:
-        write_prepared(prepared.manifest, prepared.splits, prepared.files, data, wanted)
+        if searched:
+            manifest = searched
+            ensure_prepared(manifest, spec.data, file.path.parent, data, [train, validation], tell)
+        else:
+            manifest = _prepared_rows(file, storage, start_trainer, tell)
+        keep_held_out(manifest, spec.data, file.path.parent)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
-    keep_held_out(prepared.splits, spec.data, file.path.parent)
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.manifest.write_bytes(prepared.manifest.to_bytes())
+    folder.manifest.write_bytes(manifest.to_bytes())
     folder.study.write_text(dump_study(_final_spec(file)))
     folder.prepare(
         training_config(
             spec,
             f"{spec.study} final",
             spec.final,
-            prepared.manifest,
+            manifest,
             file.path.parent,
-            data.rows(prepared.manifest, *wanted[0]),
-            data.rows(prepared.manifest, *wanted[1]),
+            data.rows(manifest, *train),
+            data.rows(manifest, *validation),
             is_final=True,
         )
     )
+
+
+def _prepared_rows(file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> Manifest:
+    """Of rows that lie prepared: by the search, where its data is unchanged and it was on this machine."""
+    spec, data = file.spec, DataFolder(storage.path)
+    if found := find_preparation(file, data):
+        manifest, linear_layers = found
+        check_target_modules(spec, linear_layers)
+        ensure_prepared(manifest, spec.data, file.path.parent, data, final_rows(spec), tell)
+        return manifest
+    prepared = prepare_study(file, storage, start_trainer, tell)
+    manifest, wanted = prepared.manifest, spec.data.manifest
+    if wanted and manifest.sha256 != wanted:
+        message = f"these rows split to {manifest.sha256[:12]}…, not to {wanted[:12]}… as in the study"
+        raise FieldError("data.manifest", message)
+    write_prepared(manifest, prepared.splits, prepared.files, data, final_rows(spec))
+    keep_preparation(file, manifest, prepared.linear_layers, data)
+    return manifest

@@ -20,6 +20,7 @@ from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.study import MAY_CHANGE, flat
 from hpsearch.store import Store, StoredStudy
 from hpsearch.study.configs import training_config
+from hpsearch.study.preparation import keep_preparation
 from hpsearch.study.prepare import prepare_study
 from hpsearch.trial import TrialConfig
 
@@ -104,10 +105,16 @@ def wanted_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
     return [("train", spec.budget.train_fraction), ("validation", spec.budget.validation_fraction)]
 
 
+def final_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
+    return [("train", spec.final.train_fraction), ("validation", spec.final.validation_fraction)]
+
+
 def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> None:
     prepared = prepare_study(file, storage, start_trainer, tell)
-    write_prepared(prepared.manifest, prepared.splits, prepared.files, DataFolder(storage.path), wanted_rows(file.spec))
-    keep_held_out(prepared.splits, file.spec.data, file.path.parent)
+    data, wanted = DataFolder(storage.path), [*wanted_rows(file.spec), *final_rows(file.spec)]
+    write_prepared(prepared.manifest, prepared.splits, prepared.files, data, wanted)
+    keep_preparation(file, prepared.manifest, prepared.linear_layers, data)
+    keep_held_out(prepared.manifest, file.spec.data, file.path.parent)
     with store.reaching():
         search = Search(store, file.spec)
         manifest = prepared.manifest.to_bytes()

@@ -28,6 +28,8 @@ class PreparedStudy:
     manifest: Manifest
     splits: Splits
     files: list[Path]
+    linear_layers: dict[str, list[str]]
+    """Base → names that target_modules may hold."""
     examples: list[Example]
 
 
@@ -46,7 +48,7 @@ def prepare_study(
             split_rows(read, spec.data.split)
         _check_local_bases(file)
         inspection = _inspect(file, read.rows, storage, start_trainer, tell, num_examples)
-        _check_target_modules(spec, inspection)
+        check_target_modules(spec, inspection.linear_layers)
         fits = [count <= spec.data.max_tokens for count in inspection.num_tokens]
         for row, fit in zip(read.rows, fits, strict=True):
             if not fit:
@@ -56,7 +58,7 @@ def prepare_study(
         manifest = make_manifest(splits, read.left_out)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
-    return PreparedStudy(manifest, splits, files, inspection.examples)
+    return PreparedStudy(manifest, splits, files, inspection.linear_layers, inspection.examples)
 
 
 def _check_local_bases(file: StudyFile) -> None:
@@ -99,8 +101,9 @@ def _inspect(
     return result
 
 
-def _check_target_modules(spec: StudySpec, inspection: InspectionResult) -> None:
-    for base, known in inspection.linear_layers.items():
+def check_target_modules(spec: StudySpec, linear_layers: dict[str, list[str]]) -> None:
+    """Raises FieldError where a base has no linear layer of that name."""
+    for base, known in linear_layers.items():
         for key, wanted in _target_modules(spec):
             unknown = [name for name in wanted if name not in known]
             if unknown:

@@ -39,7 +39,7 @@ class FinalRun:
     def file(self, *overrides: str) -> StudyFile:
         return self.desk.file(f"data.source={self.desk.folder / 'rows.jsonl'}", *overrides)
 
-    def train(self, start: StartTrainer, *overrides: str, resume: bool = False, restart: bool = False) -> TrialResult:
+    def train(self, start: StartTrainer, *overrides: str, **more: Any) -> TrialResult:
         return train_final(
             self.file(NO_SEARCH, *overrides),
             self.folder,
@@ -48,8 +48,7 @@ class FinalRun:
             self.stop,
             self.desk.tell,
             self.watched.append,
-            resume=resume,
-            restart=restart,
+            **{"resume": False, "restart": False, **more},
         )
 
 
@@ -127,7 +126,7 @@ def test_resume_continues_from_the_checkpoint(run: FinalRun) -> None:
 
 def test_restart_throws_the_old_run_away(run: FinalRun) -> None:
     run.train(plays(inspecting(), stopped))
-    assert run.train(plays(inspecting(), training), "training.seed=7", restart=True).outcome is Outcome.COMPLETE
+    assert run.train(plays(training), "training.seed=7", restart=True).outcome is Outcome.COMPLETE
     assert last_checkpoint(run.folder) is None
     assert run.folder.load()[2].training.seed == 7
 

@@ -35,7 +35,7 @@ def study(rows: list[Row], folder: Path, **more: Any) -> tuple[Splits, ReadRows]
     """What opening a study does with its rows."""
     data, read = data_of(**more), ReadRows(list(rows))
     splits = divide(read, data, CurriculumSpec(), folder)
-    keep_held_out(splits, data, folder)
+    keep_held_out(make_manifest(splits, read.left_out), data, folder)
     return splits, read
 
 
@@ -177,9 +177,10 @@ def test_of_two_studies_that_draw_it_at_the_same_moment_one_is_refused(
 def test_of_two_studies_that_draw_the_same_rows_at_the_same_moment_none_is_refused(
     row: MakeRow, tmp_path: Path
 ) -> None:
-    write_held_out(tmp_path / FILE, faces(row)[:5])
+    keys = [(row.id, row.sha256) for row in faces(row)[:5]]
+    write_held_out(tmp_path / FILE, keys)
     written = (tmp_path / FILE).read_bytes()
-    write_held_out(tmp_path / FILE, faces(row)[:5])
+    write_held_out(tmp_path / FILE, keys)
     assert (tmp_path / FILE).read_bytes() == written
 
 

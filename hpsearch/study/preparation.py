@@ -1,0 +1,78 @@
+"""What preparing a study has found, kept beside its rows: its final training finds it there and prepares nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from hpsearch.data.held_out import holds_out
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.prepared import DataFolder, are_unchanged
+from hpsearch.data.source import local_source
+from hpsearch.errors import UnreadableFile
+from hpsearch.files import draft_of, read_file, write_text
+from hpsearch.spec import StudyFile
+from hpsearch.trial import Record
+
+log = logging.getLogger("hpsearch.preparation")
+
+
+class Preparation(Record):
+    """The manifest lies beside it, and the record of the files that the rows came from."""
+
+    prepared_from: str
+    """SHA-256 of all in a study file that decides which rows there are and how they are divided."""
+    linear_layers: dict[str, list[str]]
+    """Base → names that target_modules may hold. No row is too long for any of these bases."""
+
+
+def keep_preparation(
+    file: StudyFile, manifest: Manifest, linear_layers: dict[str, list[str]], storage: DataFolder
+) -> None:
+    folder = storage.of(manifest.sha256)
+    draft = draft_of(folder / "manifest.json.gz")
+    draft.write_bytes(manifest.to_bytes())
+    draft.replace(folder / "manifest.json.gz")
+    found = Preparation(prepared_from=_prepared_from(file), linear_layers=linear_layers)
+    write_text(folder / "preparation.json", found.model_dump_json())
+
+
+def find_preparation(file: StudyFile, storage: DataFolder) -> tuple[Manifest, dict[str, list[str]]] | None:
+    """The manifest and the linear layers of each base, where rows were prepared on this machine for just such a
+    study, and where nothing that they came from has changed since."""
+    wanted = file.spec.data.manifest
+    folders = [storage.of(wanted)] if wanted else sorted(path for path in storage.path.glob("*") if path.is_dir())
+    for folder in folders:
+        if (folder / "preparation.json").exists():
+            try:
+                found = _found(file, folder)
+            except UnreadableFile as error:
+                log.warning("%s: the study is prepared anew", error)
+                continue
+            if found and wanted in (None, found[0].sha256):
+                return found
+    return None
+
+
+def _found(file: StudyFile, folder: Path) -> tuple[Manifest, dict[str, list[str]]] | None:
+    found = read_file(folder / "preparation.json", Preparation.model_validate_json)
+    models = (file.spec.model.model_copy(update={"base": base}) for base in file.spec.bases())
+    bases = {model.found_from(file.path.parent).base for model in models}
+    known = set(found.linear_layers)
+    fits = bases <= known if file.spec.data.manifest else bases == known
+    if not fits or found.prepared_from != _prepared_from(file) or not are_unchanged(folder / "files.json"):
+        return None
+    manifest = read_file(folder / "manifest.json.gz", Manifest.from_bytes)
+    held_out = file.spec.data.held_out
+    if held_out and not holds_out(file.path.parent / held_out, manifest.splits["test"]):
+        return None
+    return manifest, {base: found.linear_layers[base] for base in bases}
+
+
+def _prepared_from(file: StudyFile) -> str:
+    spec = file.spec
+    data = local_source(spec.data, file.path.parent).model_copy(update={"manifest": None})
+    parts = [spec.task, spec.model.revision, data.model_dump(mode="json"), spec.curriculum.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,149 @@
+"""Rows are prepared once for a study: its final training uses what lies there, and nothing that is no longer right."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from datasets import load_from_disk
+
+from hpsearch.bridge.protocol import Event
+from hpsearch.data.prepared import DataFolder
+from hpsearch.errors import StudyFileErrors
+from hpsearch.folders import JobFolder
+from hpsearch.jobs import InspectionConfig
+from hpsearch.trial import Outcome
+from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.test_final import FinalRun, training
+from tests.unit.worker_fixtures import ScriptedTrainer, nobody, plays
+
+__all__ = ["desk"]
+
+
+class Searched(FinalRun):
+    """The final run of a study that was opened on this machine, and searched on half of its train rows."""
+
+    def __init__(self, desk: Desk, *overrides: str) -> None:
+        super().__init__(desk)
+        self.manifest = desk.open("budget.train_fraction=0.5", *overrides, start=plays(inspecting())).manifest
+        self.pinned = f"data.manifest={self.manifest.sha256}"
+        self.prepared = DataFolder(desk.storage.path).of(self.manifest.sha256)
+        desk.told.clear()
+
+    def inspects(self, *overrides: str) -> bool:
+        """Trains. Whether a trainer looked at the rows before."""
+        seen: list[InspectionConfig] = []
+
+        def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
+            is_inspection = isinstance(folder.job(), InspectionConfig)
+            yield from (inspecting(seen=seen) if is_inspection else training)(trainer, folder)
+
+        assert self.train(plays(play), *overrides, restart=True).outcome is Outcome.COMPLETE
+        return bool(seen)
+
+
+@pytest.fixture
+def searched(desk: Desk) -> Searched:
+    return Searched(desk)
+
+
+@pytest.mark.parametrize("is_pinned", [True, False], ids=["best.yaml", "the study file itself"])
+def test_the_final_training_reads_and_inspects_nothing_again(searched: Searched, is_pinned: bool) -> None:
+    assert not searched.inspects(*[searched.pinned] * is_pinned, "training.learning_rate=1e-3")
+    assert searched.desk.told == []
+    _, manifest, config = searched.folder.load()
+    assert manifest == searched.manifest
+    assert load_from_disk(str(config.train_rows))["id"][:] == [row_id for row_id, _ in manifest.splits["train"]]
+    assert not config.train_rows.with_name("test").exists()
+
+
+def test_a_final_run_s_preparation_is_good_for_the_next_one(desk: Desk) -> None:
+    run = Searched(desk)
+    override = "data.split.seed=1"
+    assert [run.inspects(override), run.inspects(override, "final.epochs=9")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.max_tokens=9",
+        "data.system_prompt=Be brief.",
+        "data.split.seed=1",
+        "model.base=tiny:gemma3",
+        "model.revision=v2",
+        "data.held_out=held-out.json",
+    ],
+)
+def test_what_decides_on_the_rows_is_prepared_anew_where_it_differs(searched: Searched, override: str) -> None:
+    assert searched.inspects(override)
+
+
+def test_of_a_search_over_bases_the_winner_s_rows_are_the_search_s(desk: Desk) -> None:
+    run = Searched(desk, "search.space.model.base=[tiny:qwen2, tiny:gemma3]")
+    assert not run.inspects(run.pinned, "model.base=tiny:gemma3")
+    assert run.inspects(), "its rows need only be short enough for one base"
+
+
+def change_the_source(run: Searched) -> None:
+    run.desk.write_rows([{"q": f"another question {number}", "a": str(number)} for number in range(20)])
+
+
+def tear_the_preparation(run: Searched) -> None:
+    (run.prepared / "preparation.json").write_text('{"prepared_fr')
+
+
+def tear_the_manifest(run: Searched) -> None:
+    (run.prepared / "manifest.json.gz").write_bytes(b"\x1f\x8b\x08")
+
+
+def forget_the_manifest(run: Searched) -> None:
+    (run.prepared / "manifest.json.gz").unlink()
+
+
+@pytest.mark.parametrize("happens", [change_the_source, tear_the_preparation, tear_the_manifest, forget_the_manifest])
+def test_what_is_no_longer_whole_is_prepared_anew(searched: Searched, happens: Callable[[Searched], None]) -> None:
+    happens(searched)
+    assert searched.inspects()
+    assert not searched.inspects(), "and then it is whole"
+
+
+def test_prepared_rows_that_were_damaged_are_written_again(searched: Searched) -> None:
+    (file,) = (searched.prepared / "train").glob("*.arrow")
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"question", b"qu3stion"))
+    assert not searched.inspects(), "the manifest says which rows they are"
+    assert any(told.startswith("reading rows") for told in searched.desk.told)
+    (file,) = (searched.prepared / "train").glob("*.arrow")
+    assert file.read_bytes() == whole
+
+
+def test_with_the_search_s_manifest_at_hand_rows_are_read_but_not_inspected(searched: Searched) -> None:
+    """As on another machine, or for a study from before preparations were kept."""
+    shutil.rmtree(searched.prepared)
+    searched.train(plays(training), searched.pinned, searched=searched.manifest)
+    assert any(told.startswith("reading rows") for told in searched.desk.told)
+    assert searched.folder.load()[1] == searched.manifest
+
+
+def test_target_modules_are_checked_without_a_trainer(searched: Searched) -> None:
+    with pytest.raises(StudyFileErrors, match="tiny:qwen2 has no linear layer 'q_prj'; did you mean 'q_proj'"):
+        searched.train(nobody, "lora.target_modules=[q_prj]")
+
+
+def test_the_held_out_rows_are_those_of_the_set(desk: Desk) -> None:
+    held_out: Path = desk.folder / "held-out.json"
+    run = Searched(desk, "data.held_out=held-out.json")
+    assert not run.inspects("data.held_out=held-out.json")
+    written = held_out.read_bytes()
+    held_out.unlink()
+    assert not run.inspects("data.held_out=held-out.json")
+    assert held_out.read_bytes() == written
+    held_out.unlink()
+    desk.open("study=other", "data.held_out=held-out.json", "data.split.seed=7", start=plays(inspecting()))
+    assert json.loads(held_out.read_bytes()) != json.loads(written)
+    assert run.inspects("data.held_out=held-out.json")
+    manifest = run.folder.load()[1]
+    assert [list(key) for key in manifest.splits["test"]] == json.loads(held_out.read_bytes())["rows"]
