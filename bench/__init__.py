@@ -11,6 +11,8 @@
 | store_size | reading a study of 2,000 trials, and starting its next one | plain Optuna: all trials; ask and suggest |
 | cli_start | `hpsearch --help` | `python -c "import torch"` |
 
+`python -m bench.coverage` is no comparison of speed: it simulates how often intervals hold the truth.
+
 A ratio is the other way's number divided by hpsearch's: above 1, hpsearch needs less. Where a benchmark takes a
 number several times, the two sides take turns (one trial here, one there), so that a busy machine is busy for
 both; the ratio is the median of the pairs' ratios, the range behind it the smallest and the largest of them.

@@ -67,7 +67,8 @@ def told_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
         lines.append(f"Intervals are {told_units(units)}, each with all of its rows, which are not independent.")
     num_tests = max((gap.num_tests for gap in gaps), default=1)
     if num_tests > 1:
-        lines.append(f"p values are Holm-corrected over {_told_tests(gaps)}; each interval stands alone.")
+        alone = "; each interval stands alone" if units.are_enough else ""
+        lines.append(f"p values are Holm-corrected over {_told_tests(gaps)}{alone}.")
     return lines
 
 

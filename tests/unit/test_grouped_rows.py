@@ -19,7 +19,7 @@ from hpsearch.results.final import RunFolder
 from hpsearch.scores import Evaluation, Units
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from hpsearch.watch.evaluation import evaluation_table, evaluation_words
-from tests.unit.answer_fixtures import SEEN, answering, draw_rows, read_jsonl, trained, write_jsonl
+from tests.unit.answer_fixtures import SEEN, answering, done_once, draw_rows, read_jsonl, trained, write_jsonl
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import nobody, plays
@@ -175,6 +175,7 @@ def test_too_few_groups_are_told_in_words_instead_of_a_false_interval(desk: Desk
     assert "95 %" not in told
     assert f"{found.num_rows} test rows of {found.resampled.num} groups (column patient), too few for inter" in told
     assert f"No intervals: {found.resampled.num} groups (column patient) are too few; an interval from fewer" in told
+    assert "p values are Holm-corrected over 2 comparisons. " in told
     one = found.model_copy(update={"units": Units(name="images", num=1, effective=1)})
     assert "No intervals: 1 image is too few" in shown(one)
     unequal = found.model_copy(update={"units": Units(name="images", num=40, effective=3.21)})
@@ -193,26 +194,39 @@ def test_rows_that_were_prepared_without_their_groups_are_prepared_anew_and_not_
     assert evaluate_run(folder, EvaluationOptions(), desk.storage, nobody, desk.tell) == first
 
 
-def test_an_evaluation_of_an_earlier_hpsearch_can_be_read_and_says_so_when_compared(desk: Desk) -> None:
+@pytest.fixture
+def pair(desk: Desk) -> list[RunFolder]:
+    """Two runs on the visits of thirty patients; the second one knows nothing of every other patient."""
     desk.write_rows(visits(30))
-    folders = [trained(desk, GROUPED, HALF, f"training.seed={seed}", name=f"run{seed}") for seed in (1, 2)]
-    for folder in folders:
-        found = evaluated(desk, folder)
-    file = folders[1].scores / "tuned.jsonl"
+
+    def work(desk: Desk) -> None:
+        for name, seed in {"good": 1, "half": 2}.items():
+            folder = trained(desk, GROUPED, METRICS_OF, HALF, f"training.seed={seed}", name=name)
+            start = plays(answering(lambda _, row, good=seed == 1: said(row, good=good)))
+            evaluate_run(folder, EvaluationOptions(), desk.storage, start, desk.tell)
+
+    done_once(desk, work, "two runs on visits")
+    return [RunFolder(desk.storage.runs / name) for name in ("good", "half")]
+
+
+def said(row: dict[str, Any], *, good: bool) -> str:
+    return str(row["messages"][-1]["content"]) if good or int(row["id"]) % 8 >= 4 else "?"
+
+
+def test_an_evaluation_of_an_earlier_hpsearch_can_be_read_and_says_so_when_compared(
+    desk: Desk, pair: list[RunFolder]
+) -> None:
+    file = pair[1].scores / "tuned.jsonl"
     file.write_text(file.read_text().replace('"group":', '"of":'))
-    with pytest.raises(InputError, match=r"run2 was evaluated by an earlier hpsearch, which took all rows as indep"):
-        compare_runs(folders, "none", desk.tell, common=False)
+    with pytest.raises(InputError, match=r"half was evaluated by an earlier hpsearch, which took all rows as indep"):
+        compare_runs(pair, "none", desk.tell, common=False)
+    found = pair[1].read(Evaluation, pair[1].scores / "scores.json")
     old = found.model_dump(exclude={"units"})
     assert Evaluation.model_validate(old).resampled == Units(name="rows", num=found.num_rows, effective=found.num_rows)
 
 
-def test_runs_are_compared_over_groups_with_all_their_metrics_corrected(desk: Desk) -> None:
-    desk.write_rows(visits(30))
-    folders = [trained(desk, GROUPED, METRICS_OF, HALF, f"training.seed={seed}", name=f"run{seed}") for seed in (1, 2)]
-    evaluated(desk, folders[0])
-    wrong = plays(answering(lambda _, row: "?" if int(row["id"]) % 8 < 4 else str(row["messages"][-1]["content"])))
-    evaluate_run(folders[1], EvaluationOptions(), desk.storage, wrong, desk.tell)
-    found = compare_runs(folders, "none", desk.tell, common=False)
+def test_runs_are_compared_over_groups_with_all_their_metrics_corrected(desk: Desk, pair: list[RunFolder]) -> None:
+    found = compare_runs(pair, "none", desk.tell, common=False)
     assert found.units.name == "groups (column patient)"
     assert found.units.num == found.num_rows // 4
     assert {gap.num_tests for gap in found.gaps} == {3}
@@ -221,16 +235,11 @@ def test_runs_are_compared_over_groups_with_all_their_metrics_corrected(desk: De
     assert "p values are Holm-corrected over 3 metrics" in told
 
 
-def test_what_one_study_knows_of_groups_counts_for_both(desk: Desk) -> None:
+def test_what_one_study_knows_of_groups_counts_for_both(desk: Desk, pair: list[RunFolder]) -> None:
     """As where the file of one of them names no group column."""
-    desk.write_rows(visits(30))
-    known = trained(desk, GROUPED, HALF, name="known")
-    evaluated(desk, known)
-    unknown = trained(desk, GROUPED, HALF, "training.seed=2", name="unknown")
-    evaluated(desk, unknown)
-    answers = unknown.scores / "tuned.jsonl"
+    answers = pair[1].scores / "tuned.jsonl"
     write_jsonl(answers, [row | {"group": number} for number, row in enumerate(read_jsonl(answers))])
-    for runs in ([known, unknown], [unknown, known]):
+    for runs in (pair, pair[::-1]):
         found = compare_runs(runs, "none", desk.tell, common=False)
         assert found.units.num == found.num_rows // 4
 
