@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,15 @@ _REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
 _TAIL_BYTES = 4096
 """Holds the last line of a history and the one before it."""
+
+
+def quantized_bases() -> Path:
+    """Where all trainers keep quantized bases: `$HPSEARCH_CACHE/quantized`, or `~/.cache/hpsearch/quantized`.
+
+    It may be deleted at any time.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hpsearch"
+    return Path(os.environ.get("HPSEARCH_CACHE", default)) / "quantized"
 
 
 class JobFolder:

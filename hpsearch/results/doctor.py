@@ -14,7 +14,7 @@ import psutil
 from hpsearch.bridge.follow import do_job
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, TrainerDied
-from hpsearch.folders import StorageFolder
+from hpsearch.folders import StorageFolder, quantized_bases
 from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult, Tell
 from hpsearch.store import Store
 from hpsearch.trial import GIB
@@ -32,6 +32,7 @@ def examine(
     return [
         _host(),
         _disk(storage.path),
+        _quantized_bases(),
         _store(open_store),
         _drivers(),
         _hub(),
@@ -64,6 +65,13 @@ def _disk(folder: Path) -> Check:
         mend = "a 4B base and its data take about 20 GiB: make room, or set HPSEARCH_STORAGE and HF_HOME elsewhere"
         return Check(name="disk", verdict="limited", found=found, mend=mend)
     return Check(name="disk", verdict="works", found=found)
+
+
+def _quantized_bases() -> Check:
+    folder = quantized_bases()
+    sizes = [sum(file.stat().st_size for file in copy.iterdir()) for copy in folder.glob("[!.]*/")]
+    found = f"{len(sizes)} in {folder}, {sum(sizes) / GIB:.1f} GiB; the folder may be deleted at any time"
+    return Check(name="quantized bases", verdict="works", found=found)
 
 
 def _store(open_store: Callable[[], Store]) -> Check:

@@ -22,6 +22,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from hpsearch.errors import FieldError, did_you_mean
 from hpsearch.jobs import Tell
 from hpsearch.spec.model import TINY_BASES, ModelSpec
+from hpsearch.train import quantized
 from hpsearch.train.memory import give_back
 from hpsearch.train.tasks import Task
 
@@ -57,8 +58,10 @@ class Base:
         digest = hashlib.sha256()
         for name, tensor in _tensors(self.model).items():
             digest.update(f"{name} {_tensor_facts(tensor)}".encode())
-            if (state := getattr(tensor, "quant_state", None)) is not None:
+            state = getattr(tensor, "quant_state", None)
+            while state is not None:  # the state's own absmax is quantized once more
                 digest.update(f"{state.blocksize} {_tensor_facts(state.absmax)}".encode())
+                state = state.state2
         for name, module in self.model.named_modules():
             hooks = len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
             flags = (module.training, getattr(module, "gradient_checkpointing", None), sorted(vars(module)))
@@ -123,7 +126,7 @@ def load_processor(task: Task, spec: ModelSpec, tell: Tell) -> Any:
 
 
 def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
-    """Loads, quantizes and freezes a base.
+    """Loads, quantizes and freezes a base, or reads the copy that an earlier trainer kept of it.
 
     Raises:
         FieldError: no such base, or not one of this task.
@@ -135,14 +138,37 @@ def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
     if torch.cuda.is_available():
         options["device_map"] = {"": 0}
     if spec.quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
+        return _load_quantized(task, spec, tell, processor, options)
     model = _from_pretrained(task.model_class, spec, tell, options)
     return Base(spec, _settle(model, dtype), processor)
+
+
+def _load_quantized(task: Task, spec: ModelSpec, tell: Tell, processor: Any, options: dict[str, Any]) -> Base:
+    dtype = options["dtype"]
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    location = find_base(spec, tell)
+
+    def place_now() -> Path | None:
+        facts = f"{settings.to_json_string(use_diff=False)} {dtype} {spec.attention}"
+        return quantized.place_of(location, _revision(spec, location), facts, task.model_class)
+
+    place = place_now()
+    if place and (found := quantized.read_copy(place, location, task.model_class, options)):
+        model, fingerprint = found
+        base = Base(spec, _settle(model, dtype), processor)
+        if base.fingerprint() == fingerprint:
+            return base
+        quantized.reject(place, "it is not the model that was saved")
+        del base, model, found
+        give_back()
+    model = _from_pretrained(task.model_class, spec, tell, options | {"quantization_config": settings})
+    base = Base(spec, _settle(model, dtype), processor)
+    if place and place == place_now():  # neither the hub's branch nor the folder has moved on meanwhile
+        tell(f"keeping the quantized {spec.base} for the next trainer", 0, 0)
+        quantized.keep(base.model, place, base.fingerprint())
+    return base
 
 
 def load_unquantized(task: Task, spec: ModelSpec, dtype: torch.dtype, tell: Tell) -> PreTrainedModel:
@@ -202,11 +228,15 @@ _ROUNDED_BY_AUTOCAST = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d)
 
 def _from_pretrained(auto_class: Any, spec: ModelSpec, tell: Tell, options: dict[str, Any]) -> Any:
     location = find_base(spec, tell)
-    revision = {} if Path(location).is_dir() or spec.revision is None else {"revision": spec.revision}
+    trust = {"trust_remote_code": spec.trust_remote_code}
     try:
-        return auto_class.from_pretrained(location, trust_remote_code=spec.trust_remote_code, **revision, **options)
+        return auto_class.from_pretrained(location, **trust, **_revision(spec, location), **options)
     except (OSError, ValueError) as error:
         raise FieldError("model.base", _why_not_loaded(spec.base, error)) from error
+
+
+def _revision(spec: ModelSpec, location: str) -> dict[str, str]:
+    return {} if Path(location).is_dir() or spec.revision is None else {"revision": spec.revision}
 
 
 def _why_not_loaded(base: str, error: Exception) -> str:

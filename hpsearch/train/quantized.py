@@ -1,0 +1,131 @@
+"""Quantized bases on disk: a base is quantized by the first trainer that needs it, and read by all others.
+
+A copy is what transformers saves of the frozen model: the 4-bit weights with their quantization state, and the others
+as they are. With it lies the fingerprint of the model that was saved. Whoever loads it compares: a copy that is torn,
+or that these libraries read in another way, is dropped and the base is quantized again. A copy appears under its name
+when it is whole; what its weights depend on is in the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from transformers import AutoConfig, PreTrainedModel
+
+from hpsearch.checkpoints import clear_drafts, drop, replace_folder
+from hpsearch.files import draft_of
+from hpsearch.folders import quantized_bases
+from hpsearch.trial import GIB
+
+_LIBRARIES = ("torch", "transformers", "bitsandbytes", "hpsearch")
+_MOST_BYTES = 48 * GIB
+"""Of all copies together; those that were used longest ago go. A 7B base takes 6 to 7 GiB."""
+_LEAVES_FREE_BYTES = 10 * GIB
+"""On the disk: checkpoints and results need room, copies don't."""
+_FINGERPRINT = "fingerprint.txt"
+
+
+def place_of(location: str, revision: dict[str, str], settings: Any, model_class: type) -> Path | None:
+    """Where the copy of a base lies, or will; `settings` are all that its weights depend on besides the base.
+
+    None where none is kept: the base is quantized itself, comes with Python code, or nobody knows which commit it is.
+    """
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **revision)
+    except (OSError, ValueError):  # loading the base will say what is wrong with it
+        return None
+    if getattr(config, "quantization_config", None) is not None or getattr(config, "auto_map", None) is not None:
+        return None
+    state = _files_of(Path(location)) if Path(location).is_dir() else getattr(config, "_commit_hash", None)
+    if state is None:
+        return None
+    libraries = [f"{name} {version(name)}" for name in _LIBRARIES]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    facts = f"{location} {state} {model_class.__name__} {settings} {device} {libraries}"
+    name = Path(location).name
+    return quantized_bases() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+
+
+def _files_of(folder: Path) -> list[tuple[str, int, int]]:
+    """A folder's state: its files' names, sizes and times. Reading the weights would take as long as loading them."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in found)
+
+
+def read_copy(place: Path, name: str, model_class: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, str] | None:
+    """(the model, the fingerprint that it should have), under its own name again; None: there is none that loads."""
+    if not place.is_dir():
+        return None
+    try:
+        wanted = (place / _FINGERPRINT).read_text()
+        model = model_class.from_pretrained(place, **options)
+        os.utime(place)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever readers of JSON and safetensors raise on a broken file
+        reject(place, f"{type(error).__name__}: {error}")
+        return None
+    model.name_or_path = model.config._name_or_path = name  # what adapters are saved with
+    return model, wanted
+
+
+def reject(place: Path, why: str) -> None:
+    """Another worker may have dropped it already."""
+    print(f"the quantized copy {place} is dropped: {why}", flush=True)
+    try:
+        drop(place)
+    except OSError as error:
+        print(f"it can't be removed: {error}", flush=True)
+
+
+def keep(model: PreTrainedModel, place: Path, fingerprint: str) -> None:
+    """Writes the copy, unless it is there, a worker writes one now, or the disk is short. A failure is no trial's."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.parent / "writing.lock", timeout=0):
+            clear_drafts(place.parent)
+            if not place.exists() and _make_room(place.parent, _num_bytes(model)):
+                _write(model, place, fingerprint)
+    except Timeout:
+        return
+    except OSError as error:
+        print(f"no quantized copy of the base is kept: {error}", flush=True)
+
+
+def _write(model: PreTrainedModel, place: Path, fingerprint: str) -> None:
+    draft = draft_of(place)
+    try:
+        model.save_pretrained(draft)
+        (draft / _FINGERPRINT).write_text(fingerprint)
+        replace_folder(draft, place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _num_bytes(model: PreTrainedModel) -> int:
+    """Of the file, nearly: the quantization's own numbers are a byte for 64 weights and less."""
+    return sum(weight.nbytes + weight.nbytes // 16 for weight in model.parameters())
+
+
+def _make_room(folder: Path, num_bytes: int) -> bool:
+    """Drops what was used longest ago until a copy of this size is within the bounds; False: it can't be."""
+    copies = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and (path / _FINGERPRINT).exists()),
+        key=lambda path: path.stat().st_mtime,
+    )
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in copies}
+    while copies and sum(sizes.values()) + num_bytes > _MOST_BYTES:
+        oldest = copies.pop(0)
+        sizes.pop(oldest)
+        drop(oldest)
+    has_room = shutil.disk_usage(folder).free - num_bytes >= _LEAVES_FREE_BYTES and num_bytes <= _MOST_BYTES
+    if not has_room:
+        print("no quantized copy of the base is kept: the disk is nearly full", flush=True)
+    return has_room
