@@ -1,22 +1,30 @@
-"""Trying out what training needs: the libraries, the device, and a real 4-bit layer, forward and backward."""
+"""Trying out what training needs: the libraries, the device, a real 4-bit layer and the fused head, back and forth."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from hpsearch.jobs import Check, DiagnosisResult
 from hpsearch.trial import GIB
 
 _SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
 _SMALL_CARD_GIB = 12
+_TOLERANCE = 0.1
+"""Of log-probabilities of up to 40 nats: products may be rounded to TF32, a wrong kernel is off by whole nats."""
 
 
 def diagnose() -> DiagnosisResult:
-    return DiagnosisResult(checks=[_libraries(), *_devices(), _four_bit()])
+    return DiagnosisResult(checks=[_libraries(), *_devices(), _four_bit(), _kernels()])
 
 
 def _libraries() -> Check:
@@ -67,3 +75,52 @@ def _four_bit() -> Check:
             mend="see https://huggingface.co/docs/bitsandbytes/installation; model.quantization: none does without",
         )
     return Check(name=name, verdict="works", found=f"a forward and backward pass on {device}")
+
+
+def _kernels() -> Check:
+    """The fused head that trl computes its losses with, whatever `loss_type` says (1.16, sft_trainer.py,
+    `compute_loss`): a Triton kernel on CUDA, which compiles a stub in C at its first use. vlm-classify does without.
+
+    Compiled anew, not taken from Triton's cache, which may be older than the compiler's absence.
+    """
+    name = "kernels (Triton, with a C compiler)"
+    if not torch.cuda.is_available():
+        return Check(name=name, verdict="works", found="not tried: without CUDA nothing is compiled")
+    try:
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["TRITON_CACHE_DIR"] = empty  # the process does nothing else
+            difference = _fused_head("cuda")
+    except Exception as error:
+        # Whatever Triton, the compiler or the driver raise is the finding.
+        return Check(name=name, verdict="fails", found=f"{type(error).__name__}: {error}", mend=_compiler_mend())
+    if difference > _TOLERANCE:
+        found = f"the fused head is off by {difference:.2g} in a log-probability"
+        return Check(name=name, verdict="fails", found=found, mend="reinstall torch and triton of matching versions")
+    return Check(name=name, verdict="works", found="compiled and ran trl's fused head, forward and backward")
+
+
+def _fused_head(device: str) -> float:
+    """The largest difference to torch's own cross-entropy, over 8 tokens and 1,000 words, gradients included."""
+    generator = torch.Generator().manual_seed(0)
+    words, hidden = (torch.randn(size, 64, generator=generator) for size in (1000, 8))
+    targets = torch.arange(8) * 100
+    ours = hidden.clone().to(device).requires_grad_()
+    theirs = hidden.clone().requires_grad_()
+    settings = (1.0, 512, None, 1.0, ("log_probs", "entropy", "is_top1"))
+    log_probs, *_ = ChunkedLogProbFunction.apply(ours, words.to(device), None, targets.to(device), *settings)
+    log_probs.sum().backward()
+    exact = -torch.nn.functional.cross_entropy(theirs @ words.T, targets, reduction="none")
+    exact.sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    pairs = ((log_probs.detach().cpu(), exact.detach()), (ours.grad.cpu(), theirs.grad))
+    return max(float((one - other).abs().max()) for one, other in pairs)
+
+
+def _compiler_mend() -> str:
+    """Triton takes $CC, gcc or clang, and Python's own headers (3.9, runtime/build.py, `_build`)."""
+    if not os.environ.get("CC") and not shutil.which("gcc") and not shutil.which("clang"):
+        return "on Debian and Ubuntu: apt-get install gcc libc6-dev"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python's headers are missing; on Debian and Ubuntu: apt-get install python3-dev"
+    return "check that $CC or gcc compiles, that ldconfig -p lists libcuda.so.1, and that ~/.triton can be written"

@@ -42,7 +42,7 @@ _MAX_BARREN = 3
 
 _MACHINE = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Stale file handle|Input/output error"
-    r"|Failed to find C compiler|Python\.h: No such file"
+    r"|Failed to find C compiler|Python\.h: No such file|'-shared', '-fPIC'.*returned non-zero exit status"
     r"|CUDA driver version is insufficient|no CUDA-capable device|CUDA initialization|Found no NVIDIA driver"
     r"|uncorrectable ECC error|GPU is lost|fallen off the bus|device(s)? is/are busy or unavailable"
 )

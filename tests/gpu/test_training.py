@@ -106,3 +106,19 @@ def test_a_base_in_the_card_s_own_type_says_what_one_in_float32_says(quantizatio
         totals, counts = token_losses(model, batch, dtype)
         losses[dtype] = float(totals.sum() / counts.sum())
     assert losses[own] == pytest.approx(losses[torch.float32], rel=5e-3)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float16"])
+def test_a_base_read_from_its_copy_is_the_one_that_was_quantized_here(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpsearch.train import quantized
+    from hpsearch.train.bases import load_base
+    from hpsearch.train.tasks import TASKS
+
+    monkeypatch.setattr(quantized, "quantized_bases", lambda: tmp_path)
+    spec = ModelSpec(base="tiny:gemma3", dtype=dtype)  # type: ignore[arg-type]
+    anew, read = (load_base(TASKS["vlm-sft"], spec, lambda *_: None) for _ in range(2))
+    assert [base.model.hf_quantizer.pre_quantized for base in (anew, read)] == [False, True]  # type: ignore[union-attr]
+    assert {weight.device.type for weight in read.model.parameters()} == {"cuda"}
+    assert anew.fingerprint() == read.fingerprint()
