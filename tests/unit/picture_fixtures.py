@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from hpsearch.bridge.protocol import Event
 from hpsearch.folders import JobFolder
 from hpsearch.metrics import class_scores, confusion
-from hpsearch.scores import CellScores, Evaluation, Gap, Score
+from hpsearch.scores import CellScores, Evaluation, Gap, Score, Units
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, ending, report
 
@@ -78,6 +78,7 @@ def evaluation(metrics: tuple[str, ...] = ("accuracy",), *, has_classes: bool = 
         gaps=[
             Gap(name="tuned", than="base", metric="accuracy", difference=0.8, low=0.5, high=1, p_value=0.01, shown=True)
         ],
+        units=Units(name="images", num=10, effective=10),
     )
 
 

@@ -221,7 +221,7 @@ def test_every_configuration_is_a_bar_with_its_interval_beside_what_guessing_giv
 
 def test_where_units_are_too_few_bars_have_no_intervals() -> None:
     whole = evaluation()
-    assert configurations_figure(whole).get_suptitle() == "10 test rows, with 95 % intervals resampled over 10 rows"
+    assert configurations_figure(whole).get_suptitle() == "10 test rows, with 95 % intervals resampled over 10 images"
     score = Score(value=0.5)
     cells = [cell.model_copy(update={"scores": {"accuracy": score}}) for cell in whole.cells]
     few = whole.model_copy(update={"cells": cells, "units": Units(name="images", num=4, effective=4)})
