@@ -45,7 +45,7 @@ def _host() -> Check:
     memory_gib = psutil.virtual_memory().total / GIB
     found = f"{os.cpu_count()} cores, {memory_gib:.0f} GiB of memory"
     if memory_gib < _LITTLE_MEMORY_GIB:
-        mend = "loading a 4B base takes about 8 GiB of host memory: add memory or swap"
+        mend = "merging an adapter holds a 4B base in 16 bit, 8 GiB: add memory or swap"
         return Check(name="host", verdict="limited", found=found, mend=mend)
     return Check(name="host", verdict="works", found=found)
 
@@ -62,7 +62,10 @@ def _disk(folder: Path) -> Check:
     free_gib = shutil.disk_usage(existing).free / GIB
     found = f"{free_gib:.0f} GiB free in {existing}"
     if free_gib < _LITTLE_DISK_GIB:
-        mend = "a 4B base and its data take about 20 GiB: make room, or set HPSEARCH_STORAGE and HF_HOME elsewhere"
+        mend = (
+            "a 4B base is 8 GiB in 16 bit, 3 GiB in 4 bit and 8 GiB more where it is merged: make room, or set "
+            "HPSEARCH_STORAGE, HPSEARCH_CACHE and HF_HOME elsewhere"
+        )
         return Check(name="disk", verdict="limited", found=found, mend=mend)
     return Check(name="disk", verdict="works", found=found)
 

@@ -83,7 +83,7 @@ def _tensor_facts(tensor: torch.Tensor) -> str:
 
 
 class Bases:
-    """Keeps the last base warm: most trials of a study share it, and loading is most of a short trial."""
+    """Keeps the last base warm: most trials of a study share it."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell

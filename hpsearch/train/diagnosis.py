@@ -52,7 +52,10 @@ def _gpu(index: int) -> Check:
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     found = f"{properties.name}, {memory_gib:.1f} GiB, bfloat16 {'yes' if bfloat16 else 'no'}"
     if memory_gib < _SMALL_CARD_GIB:
-        mend = "4-bit bases up to about 3B parameters fit; take small batches and gradient_checkpointing: true"
+        mend = (
+            "frozen weights take half a byte each in 4 bit, embeddings and head two, and activations come on top: take "
+            "small bases and batches, and gradient_checkpointing: true"
+        )
         return Check(name=f"GPU {index}", verdict="limited", found=found, mend=mend)
     return Check(name=f"GPU {index}", verdict="works", found=found)
 

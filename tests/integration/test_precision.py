@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, Gemma3Config, Qwen2_5_VLConfig
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Gemma3Config, Qwen2_5_VLConfig, Qwen2Config
 
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.train import bases
@@ -37,6 +37,7 @@ GEMMA_3_4B = Gemma3Config(
         "num_attention_heads": 16,
         "image_size": 896,
         "patch_size": 14,
+        "vision_use_head": False,
     },
     mm_tokens_per_image=256,
 )
@@ -63,8 +64,9 @@ QWEN_2_5_VL_7B = Qwen2_5_VLConfig(
 
 def on_paper(config: Any, dtype: torch.dtype) -> Any:
     """The frozen model without a byte of memory."""
+    kind = AutoModelForCausalLM if isinstance(config, Qwen2Config) else AutoModelForImageTextToText
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        model = kind.from_config(config, dtype=dtype)
     model.tie_weights()
     return bases._settle(model, dtype)
 
@@ -76,6 +78,34 @@ def gigabytes(model: Any) -> tuple[float, float]:
     quantized = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Linear)} - set(words)
     kept = [weight for weight in model.parameters() if id(weight) not in quantized]
     return tuple(sum(weight.nbytes for weight in weights) / GB for weights in (words.values(), kept))  # type: ignore[return-value]
+
+
+def test_the_arithmetic_of_the_shipped_studies() -> None:
+    """What their comments say; the shapes are right where the parameters are as many as published."""
+    text_only = Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    published = [
+        (GEMMA_3_4B, 4_300_079_472, 3.2, 8.6),
+        (QWEN_2_5_VL_7B, 8_292_166_656, 5.9, 16.6),
+        (text_only, 494_032_768, 0.46, 0.99),
+    ]
+    for config, num_weights, in_4_bit, in_16_bit in published:
+        model = on_paper(config, torch.bfloat16)
+        assert model.num_parameters() == num_weights
+        _, kept = gigabytes(model)
+        quantized = num_weights - kept * GB / 2
+        # half a byte, and for each 64 weights a scale of one byte, of which 256 share one of four
+        assert quantized * (0.5 + 1 / 64 + 4 / (64 * 256)) / GB + kept == pytest.approx(in_4_bit, rel=0.012)
+        assert 2 * num_weights / GB == pytest.approx(in_16_bit, rel=0.01)
+    assert pytest.approx(21, rel=0.01) == 3 * (2560 + 10_240) * 34 * 16 / 1e6
+    assert pytest.approx(0.56, rel=0.01) == 64 * 22_912 * 24 * 16 / GB
 
 
 @pytest.mark.parametrize(
