@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 _NAMED_LABELS = 8
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,11 @@ def _plain(table: Dataset, columns: ColumnsSpec) -> Iterator[dict[str, Any]]:
     without = table.remove_columns([columns.image]) if columns.image and not shared else table
     if not without.column_names:
         return iter({} for _ in range(len(table)))
-    return iter(without)
+    return (
+        dict(zip(batch, values, strict=True))
+        for batch in without.iter(_BATCH)  # three times as fast as row by row
+        for values in zip(*batch.values(), strict=True)
+    )
 
 
 def _text(value: Any) -> str | None:
