@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.files import draft_of
+from hpsearch.errors import UnreadableFile
+from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class RowImages:
             table = table.cast_column(column, datasets.Image(decode=False))
         self._folder = folder
         self._store = store
+        self._before = _CheckedBefore(store / "checked.json")
         checked: dict[str, Future[CheckedImage | str]] = {}
         waiting: deque[Future[CheckedImage | str]] = deque()
         rows: list[Future[CheckedImage | str]] = []
@@ -59,6 +63,7 @@ class RowImages:
                 if done % 200 == 0:
                     tell("checking images", done, len(table))
             self._found = [image.result() for image in rows]
+        self._before.save()
 
     def of(self, position: int) -> CheckedImage | str:
         """The image of the row at `position`, or why it can't be used."""
@@ -75,7 +80,7 @@ class RowImages:
         if not name:
             return "", lambda: "no image"
         path = self._folder / str(name)
-        return str(path), partial(_checked_file, path)
+        return str(path), partial(_checked_file, path, self._before)
 
 
 def _stored(content: bytes, digest: str, path: Path) -> CheckedImage | str:
@@ -99,15 +104,57 @@ def _bombs_refused() -> Iterator[None]:
         yield
 
 
-def _checked_file(path: Path) -> CheckedImage | str:
+class _CheckedBefore:
+    """Checksums of image files that were decoded on this machine already, by path: good while the file's size and
+    time are the same, as for a study's other files. Of images that can't be used nothing is kept.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = self._read()
+        self._new: dict[str, list[object]] = {}
+
+    def sha256(self, path: Path) -> str | None:
+        match self._known.get(str(path)):
+            case [size, time, str(sha256)] if [size, time] == _stamp(path.stat()):
+                return sha256
+        return None
+
+    def add(self, path: Path, status: os.stat_result, sha256: str) -> None:
+        self._new[str(path)] = [*_stamp(status), sha256]
+
+    def save(self) -> None:
+        if self._new:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._file, json.dumps(self._read() | self._new))
+
+    def _read(self) -> dict[str, object]:
+        try:
+            return read_json(self._file) if self._file.exists() else {}
+        except UnreadableFile:  # then they are decoded once more
+            return {}
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _checked_file(path: Path, before: _CheckedBefore) -> CheckedImage | str:
     try:
         path = path.resolve()
-        content = path.read_bytes() if path.is_file() else None  # a device or a pipe has no end
+        is_file = path.is_file()  # a device or a pipe has no end
+        if is_file and (sha256 := before.sha256(path)):
+            return CheckedImage(path, sha256)
+        status, content = (path.stat(), path.read_bytes()) if is_file else (None, None)
     except (OSError, ValueError):  # a name with a NUL, or of half a character
-        content = None
-    if content is None:
+        status, content = None, None
+    if content is None or status is None:
         return "image file is missing"
-    return _undecodable(content) or CheckedImage(path, hashlib.sha256(content).hexdigest())
+    if problem := _undecodable(content):
+        return problem
+    image = CheckedImage(path, hashlib.sha256(content).hexdigest())
+    before.add(path, status, image.sha256)
+    return image
 
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")

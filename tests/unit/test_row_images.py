@@ -14,6 +14,7 @@ import datasets
 import pytest
 from PIL import Image
 
+from hpsearch.data import images
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.rows import ReadRows
 from hpsearch.errors import FieldError
@@ -181,12 +182,35 @@ def test_an_image_of_many_rows_is_decoded_once(
     assert sorted(decoded) == sorted([png(1), png(2)])
 
 
+def test_image_files_are_decoded_again_only_where_they_have_changed(
+    read: Read, write_jsonl: WriteJsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    decode = images._undecodable
+    monkeypatch.setattr(images, "_undecodable", lambda content: decoded.append(content) or decode(content))
+    for colour in (1, 2):
+        (tmp_path / f"{colour}.png").write_bytes(png(colour))
+    (tmp_path / "3.png").write_bytes(b"no image")
+    source = write_jsonl("rows.jsonl", rows_with("1.png", "2.png", "3.png"))
+    first = read(source, columns=COLUMNS)
+    decoded.clear()
+    assert read(source, columns=COLUMNS) == first
+    assert decoded == [b"no image"]
+    (tmp_path / "2.png").write_bytes(png(20))
+    again = read(source, columns=COLUMNS)
+    assert [row.image_sha256 for row in again.rows] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 20)]
+    (tmp_path / "storage" / "data" / "images" / "checked.json").write_text('{"half of')
+    decoded.clear()
+    assert read(source, columns=COLUMNS) == again
+    assert len(decoded) == 3
+
+
 def test_stored_images_are_not_written_again(read: Read, tmp_path: Path) -> None:
     embedded(png(1), png(2)).save_to_disk(tmp_path / "saved")
-    images = [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows]
-    before = [file.stat().st_ino for file in images]
-    assert [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows] == images
-    assert [file.stat().st_ino for file in images] == before
+    files = [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows]
+    before = [file.stat().st_ino for file in files]
+    assert [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows] == files
+    assert [file.stat().st_ino for file in files] == before
 
 
 def test_a_hub_data_set_may_carry_paths_instead_of_bytes(read: Read, tmp_path: Path) -> None:
@@ -205,8 +229,8 @@ def test_progress_is_told_while_images_are_checked(write_jsonl: WriteJsonl, tmp_
     source = write_jsonl("rows.jsonl", rows_with(*["1.png"] * 450))
     data = DataSpec.model_validate({"source": source, "columns": COLUMNS})
     read_data(data, tmp_path, DataFolder(tmp_path / "storage"), lambda *words: told.append(words))
-    images = [(done, total) for what, done, total in told if what == "checking images"]
-    assert images == [(0, 450), (200, 450), (400, 450)]
+    checked = [(done, total) for what, done, total in told if what == "checking images"]
+    assert checked == [(0, 450), (200, 450), (400, 450)]
 
 
 def test_a_path_may_be_the_rows_group_too(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
