@@ -30,6 +30,9 @@ class Device:
     """The whole card's, where this is a MIG instance."""
     old_name: str = ""
     """MIG-GPU-…/3/0: what drivers before R470 call this MIG instance."""
+    part: int = 1
+    """Which of its `parts`: several workers share a large card, each with its part of the memory."""
+    parts: int = 1
 
     @property
     def is_cpu(self) -> bool:
@@ -44,7 +47,8 @@ class Device:
         if self.is_cpu:
             return self.name
         kind = "a MIG instance of GPU" if self.card_uuid else "GPU"
-        return f"{kind} {self.index} ({self.name}, {self.uuid})"
+        part = f", part {self.part} of {self.parts}" if self.parts > 1 else ""
+        return f"{kind} {self.index} ({self.name}, {self.uuid}{part})"
 
 
 CPU = Device(uuid="cpu", name="the CPU", index=0)

@@ -37,6 +37,9 @@ WaitOption = Annotated[
         "--wait-for-store", metavar="MINUTES", min=0, help="how long an outage of the store may last before it gives up"
     ),
 ]
+PerDeviceOption = Annotated[
+    int, typer.Option(min=1, max=8, help="workers that share each card, and its memory in equal parts")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="overrides a field of the study file", show_default=False),

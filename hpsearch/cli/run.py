@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.options import (
+    PerDeviceOption,
     SetOption,
     StoreOption,
     StudyFileArgument,
@@ -40,6 +41,7 @@ def run(
         int | None,
         typer.Option(min=1, help="workers on this machine; default: one per free GPU", show_default=False),
     ] = None,
+    workers_per_device: PerDeviceOption = 1,
     trials: Annotated[
         int | None, typer.Option(min=1, help="trials in all, instead of the file's", show_default=False)
     ] = None,
@@ -80,10 +82,11 @@ def run(
         _introduce(console, opened, stored)
         _refuse_paused(stored)
         arguments = [str(study_file), *(part for override in overrides for part in ("--set", override))]
-        arguments += ["--wait-for-store", str(wait_for_store)]
+        arguments += ["--wait-for-store", str(wait_for_store), "--workers-per-device", str(workers_per_device)]
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
-            crew = _start_crew(console, opened, arguments, workers)
+            number = workers or _num_workers(console, workers_per_device)
+            crew = _start_crew(console, opened, arguments, number)
             with closing(Relay(opened, stop, limit_s)) as relay:
                 _work(console, relay, lambda: _read(opened, stored), crew, stop)
                 view = relay.ask(lambda: _read(opened, stored))
@@ -123,14 +126,19 @@ def _refuse_paused(stored: StoredStudy) -> None:
         )
 
 
-def _start_crew(console: Console, store: Store, arguments: list[str], num_workers: int | None) -> Crew:
+def _num_workers(console: Console, per_device: int) -> int:
+    from hpsearch.launch.local import default_num_workers
+
+    return default_num_workers(lambda line: console.print(f"  {line}", soft_wrap=True), per_device)
+
+
+def _start_crew(console: Console, store: Store, arguments: list[str], number: int) -> Crew:
     from hpsearch.launch.crew import Crew
-    from hpsearch.launch.local import WorkerJob, default_num_workers, start_worker
+    from hpsearch.launch.local import WorkerJob, start_worker
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    number = num_workers or default_num_workers(lambda line: say(f"  {line}"))
     folder = storage_folder().path
 
     def start(index: int) -> WorkerJob:

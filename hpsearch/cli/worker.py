@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hpsearch.cli.options import (
+    PerDeviceOption,
     SetOption,
     StoreOption,
     StudyFileArgument,
@@ -27,6 +28,7 @@ def worker(
     study_file: StudyFileArgument,
     store: StoreOption = None,
     set_: SetOption = None,
+    workers_per_device: PerDeviceOption = 1,
     wait_for_store: WaitOption = 60.0,
 ) -> None:
     """Join a study: run trials until it is finished, or until Ctrl-C or SIGTERM."""
@@ -62,7 +64,12 @@ def worker(
             log.warning,
         )
     with opened:
-        device = take_device(find_devices, stop, log.info, is_over=lambda: _is_over(opened, study.study_id))
+        device = take_device(
+            lambda: find_devices().in_parts(workers_per_device),
+            stop,
+            log.info,
+            is_over=lambda: _is_over(opened, study.study_id),
+        )
         if device is None:
             raise typer.Exit(130 if stop.requested and PARENT_VARIABLE not in os.environ else 0)
         step = Worker(

@@ -58,9 +58,10 @@ class WorkerJob:
         return lines[-1] if lines else "it wrote nothing"
 
 
-def default_num_workers(tell: Callable[[str], None] = lambda _: None) -> int:
-    """As many as devices are free; where none is, one, which waits for the first. Says what is taken and left out."""
-    devices = find_devices()
+def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device: int = 1) -> int:
+    """As many as devices, or parts of them, are free; where none is, one, which waits for the first. Says what is
+    taken and left out."""
+    devices = find_devices().in_parts(per_device)
     for line in (*devices.notes, *(f"left out: {each}" for each in devices.refused), *held_devices(devices)):
         tell(line)
     return max(1, len(free_devices(devices)))

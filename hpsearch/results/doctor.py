@@ -16,6 +16,8 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, TrainerDied
 from hpsearch.folders import StorageFolder, quantized_bases
 from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult, Tell
+from hpsearch.search.sharing import sharing
+from hpsearch.search.view import read_view
 from hpsearch.store import Store
 from hpsearch.trial import GIB
 from hpsearch.worker.devices import find_devices
@@ -37,6 +39,7 @@ def examine(
         _drivers(),
         _hub(),
         _devices(),
+        *_sharing(open_store),
         *_training_plane(storage, start_trainer, tell),
     ]
 
@@ -88,6 +91,16 @@ def _store(open_store: Callable[[], Store]) -> Check:
     except HpsearchError as error:
         mend = "start the database, or correct --store or HPSEARCH_STORE"
         return Check(name="store", verdict="fails", found=str(error), mend=mend)
+
+
+def _sharing(open_store: Callable[[], Store]) -> list[Check]:
+    """What trials so far say about several workers on one card."""
+    try:
+        with open_store() as store:
+            told = [(study.name, sharing(read_view(store, study))) for study in store.studies.all()]
+    except HpsearchError:
+        return []  # the store has a check of its own
+    return [Check(name="sharing a card", verdict="works", found=f"{name}: {line}") for name, line in told if line]
 
 
 def _drivers() -> Check:

@@ -21,8 +21,14 @@ _CONTEXT_BYTES = 512 * MIB
 def device_name() -> str:
     """The kind of device, not which one."""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
+        parts = device_parts()
+        return torch.cuda.get_device_name(0) + (f", one of {parts} parts" if parts > 1 else "")
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def device_parts() -> int:
+    """Among how many workers this process's device is shared out; the worker says so (`worker.device_lock`)."""
+    return int(os.environ.get("HPSEARCH_DEVICE_PARTS", "1"))
 
 
 def live_tensors() -> int:

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hpsearch.train.memory import beside_torch, give_back
+from hpsearch.train.memory import beside_torch, device_parts, give_back
 from hpsearch.trial import GIB
 
 _USABLE = 0.92
@@ -24,10 +24,7 @@ def room_bytes(memory_gib: float | None) -> int:
     if not torch.cuda.is_available():
         return psutil.virtual_memory().available // 2
     free, _ = torch.cuda.mem_get_info()
-    room = free + torch.cuda.memory_reserved()
-    if memory_gib is not None:
-        room = min(room, int(memory_gib * GIB) - beside_torch()[0])
-    return int(room * _USABLE)
+    return int(min(free + torch.cuda.memory_reserved(), _share_bytes(memory_gib)) * _USABLE)
 
 
 def keep_within(memory_gib: float | None) -> None:
@@ -36,8 +33,18 @@ def keep_within(memory_gib: float | None) -> None:
     if not torch.cuda.is_available():
         return
     total = torch.cuda.get_device_properties(0).total_memory
-    wanted = total if memory_gib is None else int(memory_gib * GIB) - beside_torch()[0]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, max(wanted, 1) / total))
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max(_share_bytes(memory_gib), 1) / total))
+
+
+def _share_bytes(memory_gib: float | None) -> int:
+    """For torch's pool: this process's part of the card, or the study's budget where that is less, without what the
+    context takes."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    parts = device_parts()
+    if memory_gib is None and parts == 1:
+        return total
+    budget = total if memory_gib is None else int(memory_gib * GIB)
+    return min(total // parts, budget) - beside_torch()[0]
 
 
 def peak_bytes(work: Callable[[], None]) -> int:

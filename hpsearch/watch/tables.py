@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.jobs import Check
+from hpsearch.search.sharing import sharing
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.store import StoredWorker
@@ -47,6 +48,8 @@ def _standing(view: StudyView) -> list[RenderableType]:
         lines.append(Text(f"no more trials begin: {view.reached_limit}", style="yellow"))
     elif used := told_usage(view):
         lines.append(Text(used))
+    if not view.is_finished and (shared := sharing(view)):
+        lines.append(Text(shared))
     refused = {error for worker in view.live_workers for error in worker.activity.device_errors}
     lines += [Text(f"the driver refuses a card: {error}", style="yellow") for error in sorted(refused)]
     aside = {f"{worker.device} is set aside: {worker.aside}" for worker in view.workers if worker.aside}

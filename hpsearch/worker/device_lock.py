@@ -16,12 +16,17 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from hpsearch.bridge.cards import Device
 
+MOST_PARTS = 8
+PARTS_VARIABLE = "HPSEARCH_DEVICE_PARTS"
+"""Tells a trainer among how many its device is shared out (`train.peak`)."""
 _BACKLOG = 4096
 """Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, it isn't told any more."""
 _WORDS = 80
@@ -37,7 +42,10 @@ class HeldDevice:
     @property
     def environment(self) -> dict[str, str]:
         """What a trainer must find in its environment, so that it sees this device and no other."""
-        return {} if self.device.is_cpu else {"CUDA_VISIBLE_DEVICES": self.device.uuid}
+        if self.device.is_cpu:
+            return {}
+        parts = {PARTS_VARIABLE: str(self.device.parts)} if self.device.parts > 1 else {}
+        return {"CUDA_VISIBLE_DEVICES": self.device.uuid} | parts
 
     @property
     def file_descriptors(self) -> tuple[int, ...]:
@@ -51,7 +59,11 @@ class HeldDevice:
 
 
 def hold(device: Device) -> HeldDevice | None:
-    """Holds it for this process, or gives None when somebody else does."""
+    """Holds it for this process, or gives None when somebody else does.
+
+    Whoever holds a card as a whole, or cut into another number of parts, is in the way as well. Of two who ask for
+    such at the very same time, both may be refused.
+    """
     if device.is_cpu:
         return HeldDevice(device, None)
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -63,6 +75,9 @@ def hold(device: Device) -> HeldDevice | None:
         if error.errno == errno.EADDRINUSE:
             return None
         raise
+    if any(_holder(other) for other in _in_the_way(device)):
+        lock.close()
+        return None
     return HeldDevice(device, lock)
 
 
@@ -70,6 +85,18 @@ def holder_of(device: Device) -> str | None:
     """Who holds it, in words; None when it is free. Takes nothing."""
     if device.is_cpu:
         return None
+    holders = (_holder(each) for each in (device, *_in_the_way(device)))
+    return next((holder for holder in holders if holder is not None), None)
+
+
+def _in_the_way(device: Device) -> Iterator[Device]:
+    """The same card, cut otherwise."""
+    for parts in range(1, MOST_PARTS + 1):
+        if parts != device.parts:
+            yield from (replace(device, part=part, parts=parts) for part in range(1, parts + 1))
+
+
+def _holder(device: Device) -> str | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.setblocking(False)
         try:
@@ -84,7 +111,8 @@ def holder_of(device: Device) -> str | None:
 
 
 def _name(device: Device) -> str:
-    return f"\0hpsearch-device-{device.uuid}"
+    part = f"-{device.part}-of-{device.parts}" if device.parts > 1 else ""
+    return f"\0hpsearch-device-{device.uuid}{part}"
 
 
 def _told(pid: int, user_id: int) -> str:

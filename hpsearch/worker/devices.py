@@ -42,6 +42,16 @@ class Devices:
         reasons = [f"{device}: {aside[device.uuid]}" for device in self.allowed if device.uuid in aside]
         return replace(self, allowed=left, refused=(*self.refused, *reasons))
 
+    def in_parts(self, parts: int) -> Devices:
+        """Each of them `parts` times, for as many workers."""
+        numbers = range(1, parts + 1)
+        shared = [
+            device if device.is_cpu else replace(device, part=number, parts=parts)
+            for number in numbers
+            for device in self.allowed
+        ]
+        return replace(self, allowed=tuple(shared))
+
 
 def find_devices() -> Devices:
     """Raises HpsearchError where there is a driver that doesn't answer, InputError for what no card can follow."""

@@ -209,6 +209,28 @@ def test_the_next_free_one_is_taken_and_it_is_said_which_are_held() -> None:
     second.release()
 
 
+def test_parts_of_a_device_are_held_one_by_one_and_exclude_the_whole() -> None:
+    (whole,) = some_devices(1)
+    in_two, in_three = (Devices((whole,)).in_parts(parts) for parts in (2, 3))
+    assert [str(device).rpartition(", ")[2] for device in in_two.allowed] == ["part 1 of 2)", "part 2 of 2)"]
+    first = take_device(lambda: in_two, NeverStops(), lambda _: None)
+    assert first is not None
+    assert first.environment == {"CUDA_VISIBLE_DEVICES": whole.uuid, "HPSEARCH_DEVICE_PARTS": "2"}
+    assert free_devices(in_two) == [in_two.allowed[1]]
+    assert free_devices(in_three) == free_devices(Devices((whole,))) == []
+    assert hold(whole) is None
+    assert str(holder_of(whole)).startswith(f"process {os.getpid()}")
+    second = hold(in_two.allowed[1])
+    assert second is not None
+    first.release()
+    assert hold(in_three.allowed[0]) is None
+    second.release()
+    held = hold(whole)
+    assert held is not None
+    assert free_devices(in_two) == []
+    held.release()
+
+
 def test_the_cpu_is_everybodys() -> None:
     for _ in range(2):
         held = take_device(lambda: Devices((CPU,)), NeverStops(), lambda _: None)

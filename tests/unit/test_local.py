@@ -49,6 +49,14 @@ def test_there_are_as_many_workers_as_allowed_cards(
     assert default_num_workers() == number
 
 
+@pytest.mark.usefixtures("machine", "held")
+def test_a_card_in_parts_has_a_worker_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    assert default_num_workers(per_device=3) == 3  # of the second all parts are held, as one whole
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert default_num_workers(per_device=3) == 3
+
+
 def test_cards_that_are_held_get_no_worker_and_it_is_said_by_whom(
     held: list[HeldDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,32 @@
+"""How many workers could share a card: by what the trials so far were predicted to take of it."""
+
+from __future__ import annotations
+
+from hpsearch.search.facts import FIT
+from hpsearch.search.view import StudyView
+from hpsearch.trial import GIB, Fit
+
+MOST = 8
+_CONTEXT_BYTES = GIB // 2
+"""What each further process takes of a card besides its tensors, about."""
+
+
+def sharing(view: StudyView) -> str | None:
+    """A line for a person; None: nothing is known yet of a whole card, or a trial needs most of it.
+
+    A forward of a whole optimizer step wins nothing by more memory, so what is free then is another worker's. The most
+    demanding trial counts.
+    """
+    fits = [Fit.model_validate_json(str(trial.facts[FIT])) for trial in view.trials if FIT in trial.facts]
+    whole = [fit for fit in fits if not fit.device.startswith("CPU") and "parts" not in fit.device]
+    known = [(fit.predicted_bytes, fit.room_bytes, fit) for fit in whole if fit.predicted_bytes and fit.room_bytes]
+    if not known:
+        return None
+    taken, room, fit = max(known, key=lambda each: each[0] / each[1])
+    number = min(MOST, room // (taken + _CONTEXT_BYTES))
+    if number < 2:
+        return None
+    return (
+        f"a trial takes up to {taken / GIB:.1f} of {room / GIB:.1f} GiB on a {fit.device}: "
+        f"hpsearch run --workers-per-device {number} would fit"
+    )
