@@ -1,6 +1,6 @@
 """How often a 95 % interval holds the truth, and a comparison of equals is shown, where rows come in groups.
 
-    python -m bench.coverage                   the table: minutes
+    python -m bench.coverage                   the table: BLEU, the last row, takes as long as all others
     python -m bench.coverage --studies 200     sooner, with more left to chance
 
 Each simulated study asks two models that are equally good about the same rows. A model's chance to be right differs
