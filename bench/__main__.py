@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bench import cli_start, memory_growth, store_size, store_throughput, warm_base
+from bench import cli_start, memory_growth, quantized_base, store_size, store_throughput, warm_base
 from bench.comparison import Finding, NotMeasured, Say, as_table
 from bench.machine import describe
 
 BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "warm_base": warm_base.measure,
+    "quantized_base": quantized_base.measure,
     "memory_growth": memory_growth.measure,
     "store_throughput": store_throughput.measure,
     "store_size": store_size.measure,
