@@ -20,7 +20,7 @@ from hpsearch.train.encoding import Encoder, Row
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import RowLoss, Skill, batches
-from hpsearch.train.trainer import reference
+from hpsearch.train.validation import reference
 
 
 def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel: Channel) -> EvaluationResult:

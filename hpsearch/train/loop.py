@@ -31,7 +31,8 @@ from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
-from hpsearch.train.trainer import Trainer, Validation, make_trainer, planned_steps
+from hpsearch.train.trainer import Trainer, make_trainer, planned_steps
+from hpsearch.train.validation import Validation
 from hpsearch.trial import Fit, Outcome, Report, TrialConfig, TrialResult
 
 

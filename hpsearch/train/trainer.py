@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import TrainerState
 from trl import SFTConfig, SFTTrainer
 
 from hpsearch.checkpoints import drop, written_whole
 from hpsearch.files import draft_of
-from hpsearch.metrics import scores
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.failure import is_out_of_memory
@@ -24,49 +20,12 @@ from hpsearch.train.loss import mixed_precision
 from hpsearch.train.memory import RandomState, clear_traceback, give_back
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.steps import MicroBatch, StepCollator, StepRows, micro_batches
-from hpsearch.train.tasks.task import Answer, RowLoss, Skill, Stage, batches, mean_loss
+from hpsearch.train.tasks.task import Stage
+from hpsearch.train.validation import Validation
 from hpsearch.trial import TrialConfig
 
 NUM_KEPT = 2
 """Checkpoints: should the newest be torn, there is the one before."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What is asked of the validation rows at each report."""
-
-    rows: Dataset
-    batch_size: int
-    skill: Skill
-    dtype: torch.dtype
-    metrics: list[str]
-
-    def of(self, model: Any, goes_on: Callable[[int, int], bool] = lambda *_: True) -> dict[str, float] | None:
-        """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no."""
-        model.eval()
-        parts = list(batches(self.rows, self.batch_size))
-        losses: list[RowLoss] = []
-        said: list[Answer] = []
-        for done, part in enumerate(parts):
-            if not goes_on(done, len(parts)):
-                return None
-            if self.metrics:
-                found, answers = self.skill.measure(model, part, self.dtype)
-                said += answers
-            else:
-                found = self.skill.losses(model, part, self.dtype)
-            losses += found
-            if not math.isfinite(mean_loss(found)):
-                return {"loss": mean_loss(losses)}
-        values = {"loss": mean_loss(losses)}
-        if not self.metrics:
-            return values
-        return values | scores([reference(row) for row in self.rows], [answer.text for answer in said], self.metrics)
-
-
-def reference(row: Any) -> str:
-    """What the data gives as the answer."""
-    return str(row["messages"][-1]["content"]).strip()
 
 
 class Trainer(SFTTrainer):

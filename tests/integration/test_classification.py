@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.bases import Base
-from hpsearch.train.trainer import Trainer, Validation
+from hpsearch.train.trainer import Trainer
+from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, TrialConfig, TrialResult
 from tests.integration.class_fixtures import (
     CLASSES,

@@ -17,7 +17,7 @@ from hpsearch.train.encoding import IGNORED, Encoder
 from hpsearch.train.evaluation import _answer_batch
 from hpsearch.train.tasks.vlm_classify import Classifying, class_weights, logits_of
 from hpsearch.train.tiny.architectures import ARCHITECTURES
-from hpsearch.train.trainer import Validation
+from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig
 from tests.integration.class_fixtures import (
     CLASSES,
