@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from hpsearch.errors import FieldError
-from hpsearch.spec.data import ImageSize
+from hpsearch.train.images import fitted_size, load_image
 from hpsearch.trial import RowsConfig
 
 IGNORED = -100
@@ -246,21 +246,3 @@ def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:
     if name == "input_ids":
         return ids
     return torch.ones_like(ids) if name == "attention_mask" else torch.zeros_like(ids)
-
-
-def load_image(path: Path, size: ImageSize | None) -> Image.Image:
-    """The image in RGB at the study's size."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
-    wanted = fitted_size(rgb.size, size)
-    return rgb if wanted == rgb.size else rgb.resize(wanted, Image.Resampling.LANCZOS)
-
-
-def fitted_size(found: tuple[int, int], size: ImageSize | None) -> tuple[int, int]:
-    """(width, height) for the study's image size: exactly a pair, or at most one number on the longer side."""
-    if size is None:
-        return found
-    if isinstance(size, tuple):
-        return size
-    scale = min(1.0, size / max(found))
-    return max(1, round(found[0] * scale)), max(1, round(found[1] * scale))

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from hpsearch.errors import FieldError
-from hpsearch.train.encoding import IGNORED, Encoder, fitted_size
+from hpsearch.train.encoding import IGNORED, Encoder
+from hpsearch.train.images import fitted_size
 from hpsearch.train.loss import token_losses
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.trial import RowsConfig
