@@ -170,6 +170,7 @@ class StorageFolder:
         self.database = path / "hpsearch.db"
         self.artifacts = path / "artifacts"
         self.runs = path / "runs"
+        self.features = path / "features"
 
     def trial(self, study: str, number: int) -> TrialFolder:
         """`study` is its own id, so that no other study of that name, in whatever store, shares the folder."""

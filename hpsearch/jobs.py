@@ -11,7 +11,7 @@ from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.study import Task
 from hpsearch.spec.training import Rows
-from hpsearch.trial import AnswersConfig, Place, Record, RowsConfig, TrialConfig
+from hpsearch.trial import AnswersConfig, CacheConfig, Place, Record, RowsConfig, TrialConfig
 
 Tell = Callable[[str, int, int], None]
 """Progress for a person: what is being done, how many are done, how many there are."""
@@ -59,6 +59,7 @@ class EvaluationConfig(Record):
     rules: Literal[2] = Field(
         description="how answers come about; 2: they end where they were taught to end. By other ones: asked anew"
     )
+    images: CacheConfig | None = Field(None, description="as in a training's config")
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
     bertscore_model: str | None = None
 

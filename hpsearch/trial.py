@@ -95,6 +95,13 @@ class AnswersConfig(Record):
     max_new_tokens: int = 32
 
 
+class CacheConfig(Record):
+    """Where a trainer keeps what frozen vision towers made of images, for all trials and workers."""
+
+    folder: Place
+    limit_bytes: int = Field(description="of all files together; 0 keeps none")
+
+
 class Fit(Record):
     """How many rows of a `shape` (base, adapter, data, budget) one forward takes on a kind of device."""
 
@@ -120,6 +127,7 @@ class TrialConfig(Record):
     train_rows: Place = Field(description="folder of prepared rows")
     validation_rows: Place
     answers: AnswersConfig = AnswersConfig()
+    images: CacheConfig | None = Field(None, description="where what is made of images is kept; none: nowhere")
     objectives: list[ObjectiveName] = Field(["loss"], description="computed at each report; the first one rules")
     curriculum: CurriculumSpec = CurriculumSpec()
     fits: list[Fit] = Field([], description="what earlier trials found to fit, on whatever device")

@@ -37,7 +37,7 @@ def _job_before(folder: JobFolder) -> EvaluationConfig | None:
 
 def _settings(job: EvaluationConfig) -> EvaluationConfig:
     """What an answer depends on."""
-    return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1})
+    return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1, "images": None})
 
 
 def _is_answered(folder: JobFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:

@@ -33,6 +33,7 @@ from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.data import ColumnsSpec
 from hpsearch.spec.evaluation import MetricName, PromptName
 from hpsearch.spec.study import Task
+from hpsearch.study.configs import images_config
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
 
 MOST_FREQUENT = "most frequent answer"
@@ -65,7 +66,7 @@ def evaluate_run(
     _check_metrics(spec, options.metrics)
     test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
     wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
-    job = job_of(folder, spec, config, cells, test, options.max_new_tokens)
+    job = job_of(folder, spec, config, cells, test, storage, options.max_new_tokens)
     if wants_bertscore:
         job = job.model_copy(update={"bertscore_model": spec.evaluation.bertscore_model})
     result = answer_rows(folder.evaluation, job, start_trainer, tell)
@@ -74,7 +75,13 @@ def evaluate_run(
 
 
 def job_of(
-    folder: RunFolder, spec: StudySpec, config: TrialConfig, cells: list[Cell], rows: Path, max_new_tokens: int | None
+    folder: RunFolder,
+    spec: StudySpec,
+    config: TrialConfig,
+    cells: list[Cell],
+    rows: Path,
+    storage: StorageFolder,
+    max_new_tokens: int | None,
 ) -> EvaluationConfig:
     """Has a final run answer the prepared `rows`."""
     return EvaluationConfig(
@@ -88,6 +95,7 @@ def job_of(
         test_rows=rows.resolve(),
         batch_size=config.training.evaluation_batch_size,
         rules=2,
+        images=images_config(spec, storage),
     )
 
 

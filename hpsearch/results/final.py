@@ -173,6 +173,7 @@ def _prepare(
             spec.final,
             manifest,
             file.path.parent,
+            storage,
             data.rows(manifest, *train),
             data.rows(manifest, *validation),
             is_final=True,

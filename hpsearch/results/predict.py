@@ -82,7 +82,7 @@ def ask(
         if isinstance(row, str):
             raise InputError(f"{image}: {row}" if image and "image" in row else f"--question: {row}")
         rows.append(row)
-    base, tuned = _answered(folder, rows, options, start_trainer, tell)
+    base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
     texts: list[str | None] = [row.prediction for row in base] if base else [None] * len(rows)
     return [Prediction(row.question, row.prediction, text, row.is_cut) for row, text in zip(tuned, texts, strict=True)]
 
@@ -145,7 +145,7 @@ def predict_file(
     mine = _Written(place, output, [cell.name for cell in _cells(options)])
     if output.exists() and not force and not mine.is_unchanged():
         raise InputError(f"{output}: is there already; --force overwrites it, or give another name with --output")
-    base, tuned = _answered(folder, rows, options, start_trainer, tell)
+    base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
     added: dict[str, dict[str, str]] = {row.id: {"prediction": row.prediction} for row in tuned}
     for row in base:
         added[row.id]["base_prediction"] = row.prediction
@@ -187,7 +187,12 @@ def _write(output: Path, rows: list[Values]) -> None:
 
 
 def _answered(
-    folder: RunFolder, rows: list[Row], options: PredictionOptions, start_trainer: StartTrainer, tell: Tell
+    folder: RunFolder,
+    rows: list[Row],
+    options: PredictionOptions,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
 ) -> tuple[list[AnsweredRow], list[AnsweredRow]]:
     """The answers of the base model, none where it is not asked, and of the tuned one."""
     file, _, config = folder.load()
@@ -198,7 +203,7 @@ def _answered(
         write_rows(rows, place / "rows")
     cells = _cells(options)
     batch_size = options.batch_size or config.training.evaluation_batch_size
-    job = job_of(folder, file.spec, config, cells, place / "rows", options.max_new_tokens).model_copy(
+    job = job_of(folder, file.spec, config, cells, place / "rows", storage, options.max_new_tokens).model_copy(
         update={"has_references": False, "batch_size": batch_size}
     )
     answers = JobFolder(place / "answers")

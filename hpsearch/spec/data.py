@@ -89,6 +89,9 @@ class DataSpec(Spec):
     image_size: ImageSize | None = Field(
         None, description="448: shrink to at most 448 pixels a side; [896, 896]: resize to width and height"
     )
+    feature_cache_gib: Annotated[float, Field(ge=0)] = Field(
+        20.0, description="disk for what a frozen vision tower made of images, for all studies; 0 keeps nothing"
+    )
     system_prompt: str | None = Field(None, description="put before every conversation")
     max_tokens: Annotated[int, Field(ge=8, description="longer rows are left out, counted and named")] = 1024
     prompt: str = Field("What is in this image?", description="asked of rows without a question column")

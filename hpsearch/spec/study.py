@@ -21,7 +21,16 @@ Task = Literal["text-sft", "vlm-sft", "vlm-classify", "text-curriculum", "vlm-cu
 Values = dict[str, Any]
 """Dotted knob name → value."""
 
-MAY_CHANGE = ("description", "search.trials", "search.limits", "silence", "final", "data.source", "data.images")
+MAY_CHANGE = (
+    "description",
+    "search.trials",
+    "search.limits",
+    "silence",
+    "final",
+    "data.source",
+    "data.images",
+    "data.feature_cache_gib",
+)
 """What may differ from the stored study: it changes no trial (the manifest vouches for the data itself)."""
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpsearch.data.manifest import Manifest
+from hpsearch.folders import StorageFolder
 from hpsearch.spec import StudySpec
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.trial import AnswersConfig, RowsConfig, TrialConfig
+from hpsearch.trial import GIB, AnswersConfig, CacheConfig, RowsConfig, TrialConfig
 
 
 def training_config(
@@ -16,6 +17,7 @@ def training_config(
     budget: BudgetSpec,
     manifest: Manifest,
     folder: Path,
+    storage: StorageFolder,
     train_rows: Path,
     validation_rows: Path,
     *,
@@ -31,6 +33,7 @@ def training_config(
         budget=budget,
         rows=rows_config(spec),
         answers=answers_config(spec, manifest),
+        images=images_config(spec, storage),
         objectives=spec.objectives,
         curriculum=spec.curriculum,
         train_rows=train_rows,
@@ -46,6 +49,12 @@ def rows_config(spec: StudySpec) -> RowsConfig:
         system_prompt=spec.data.system_prompt,
         max_tokens=spec.data.max_tokens,
     )
+
+
+def images_config(spec: StudySpec, storage: StorageFolder) -> CacheConfig | None:
+    if spec.data.columns.image is None:
+        return None
+    return CacheConfig(folder=storage.features.resolve(), limit_bytes=int(spec.data.feature_cache_gib * GIB))
 
 
 def answers_config(spec: StudySpec, manifest: Manifest) -> AnswersConfig:

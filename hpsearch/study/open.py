@@ -48,6 +48,7 @@ class OpenStudy:
             spec.budget,
             self.manifest,
             self.folder,
+            self.storage,
             self.train_rows,
             self.validation_rows,
             is_final=False,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from hpsearch.spec.model import LoraSpec
@@ -48,7 +50,31 @@ def attach(model: PreTrainedModel, lora: LoraSpec) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    if not adapts_vision(adapted):
+        _keep_gradients_out(adapted)
+    return adapted
+
+
+def adapts_vision(model: Any) -> bool:
+    """Whether an adapter sits anywhere but in the language model: then no tower says twice what it said once."""
+    if not isinstance(model, PeftModel):
+        return False
+    whole = model.get_base_model()
+    inside = {id(module) for module in whole.get_decoder().modules()} | {id(whole.get_output_embeddings())}
+    return any(isinstance(module, BaseTunerLayer) and id(module) not in inside for module in whole.modules())
+
+
+def _keep_gradients_out(model: PeftModel) -> None:
+    """No gradient enters the vision tower and its projector, frozen as they are.
+
+    With gradient checkpointing SFTTrainer calls `enable_input_require_grads` (trl 1.16, sft_trainer.py), which has the
+    outputs of every embedding require gradients, of the tower's patches too (transformers 5.24, modeling_utils.py):
+    the whole tower would be computed twice and back-propagated, for nothing.
+    """
+    inner = model.get_base_model().base_model
+    if hasattr(inner, "get_image_features"):
+        inner.get_image_features = torch.no_grad()(inner.get_image_features)
 
 
 def to_float32(model: PeftModel) -> None:

@@ -8,7 +8,7 @@ is every image token wherever it stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,15 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from hpsearch.errors import FieldError
-from hpsearch.train.images import fitted_size, load_image
+from hpsearch.train.images import Picture, Pictures, Resized, fitted_size, load_image, process, process_known
 from hpsearch.trial import RowsConfig
 
 IGNORED = -100
 """The label of a token that is not learned."""
 
 Row = dict[str, Any]
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
+"""What a model takes by name: tensors, and `mm_encoder_outputs` where it takes features of images."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,33 @@ class Encoded:
     """One row as the model sees it.
 
     `tokens` are the arrays with one entry per token, shape (tokens,), `input_ids` and `attention_mask` among
-    them; `others` are the rest, such as pixels, with rows first.
+    them; `others` are the rest, such as pixels, with rows first. `picture` is there instead of pixels where the
+    vision tower is frozen. The first `num_prompt` tokens are what the model is given when it speaks last.
     """
 
     tokens: dict[str, torch.Tensor]
     others: dict[str, torch.Tensor]
     labels: torch.Tensor
+    num_prompt: int = 0
+    picture: Picture | None = None
 
     def __len__(self) -> int:
         return len(self.tokens["input_ids"])
+
+    def prompt(self) -> Encoded:
+        """The conversation up to where the model speaks last: what `generate` is given."""
+        tokens = {name: value[: self.num_prompt] for name, value in self.tokens.items()}
+        return replace(self, tokens=tokens, labels=self.labels[: self.num_prompt])
+
+    @property
+    def num_bytes(self) -> int:
+        """Of memory, besides what is mapped from disk."""
+        held = [*self.tokens.values(), *self.others.values(), self.labels]
+        if self.picture:
+            held += self.picture.pixels.values()
+            if self.picture.features is not None and not self.picture.is_mapped:
+                held.append(self.picture.features)
+        return sum(tensor.nbytes for tensor in held)
 
 
 @dataclass(frozen=True)
@@ -51,9 +70,23 @@ class Segment:
 
 
 class Encoder:
-    """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows have an image."""
+    """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows have an image.
 
-    def __init__(self, processor: Any, rows: RowsConfig, *, has_images: bool) -> None:
+    Of images it gives `features` where there are any to give, and else their pixels, at the size at which they are
+    kept where they are `resized`.
+    """
+
+    def __init__(
+        self,
+        processor: Any,
+        rows: RowsConfig,
+        *,
+        has_images: bool,
+        features: Pictures | None = None,
+        resized: Resized | None = None,
+    ) -> None:
+        self._features = features
+        self._resized = resized
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.rows = rows
@@ -71,14 +104,18 @@ class Encoder:
 
     def encode(self, row: Row) -> Encoded:
         """The whole conversation, with labels."""
-        return self._encode_segments(self.segments(row["messages"]), self._image_of(row))
+        segments = self.segments(row["messages"])
+        rest = segments[1:]
+        first, *pieces = self._pieces(segments)
+        encoded = self._encode_first(segments[0].text, first, row)
+        for segment, piece in zip(rest, pieces, strict=True):
+            encoded = self._appended(replace(encoded, num_prompt=len(encoded)), piece, is_learned=segment.is_learned)
+        return encoded
 
-    def encode_prompt(self, row: Row) -> Encoded:
-        """The conversation up to where the model speaks last: what `generate` is given."""
-        return self._encode_segments(self.segments(row["messages"])[:-1], self._image_of(row))
-
-    def _image_of(self, row: Row) -> Path | None:
-        return Path(row["image"]) if self.has_images else None
+    def with_answer(self, prompt: Encoded, answer: str) -> Encoded:
+        """The prompt of a row, and another answer to it than the row's own."""
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+        return self._appended(prompt, self._tokenize(self.segments(turns)[-1].text), is_learned=True)
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of the whole conversation; cheap where images of one size recur."""
@@ -163,55 +200,56 @@ class Encoder:
             completion = [whole[len(prompt) :]]
         return [self._beginning + prompt, *completion]
 
-    def _encode_segments(self, segments: list[Segment], image_path: Path | None) -> Encoded:
-        rest = segments[1:]
-        first, *pieces = self._pieces(segments)
-        tokens, others = self._encode_first(segments[0].text, first, image_path)
-        appended = torch.tensor([token for piece in pieces for token in piece], dtype=torch.long)
-        tokens = {name: torch.cat([value, _filler(name, appended)]) for name, value in tokens.items()}
-        labels = [IGNORED] * (len(tokens["input_ids"]) - len(appended))
-        for segment, piece in zip(rest, pieces, strict=True):
-            labels += piece if segment.is_learned else [IGNORED] * len(piece)
-        labels = [IGNORED if label in self.image_token_ids else label for label in labels]
-        return Encoded(tokens, others, torch.tensor(labels, dtype=torch.long))
+    def _appended(self, encoded: Encoded, piece: list[int], *, is_learned: bool) -> Encoded:
+        ids = torch.tensor(piece, dtype=torch.long)
+        tokens = {name: torch.cat([value, _filler(name, ids)]) for name, value in encoded.tokens.items()}
+        labels = [token if is_learned and token not in self.image_token_ids else IGNORED for token in piece]
+        return replace(
+            encoded, tokens=tokens, labels=torch.cat([encoded.labels, torch.tensor(labels, dtype=torch.long)])
+        )
 
-    def _encode_first(
-        self, text: str, tokens: list[int], image_path: Path | None
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        if image_path is None:
+    def _encode_first(self, text: str, tokens: list[int], row: Row) -> Encoded:
+        """The first segment, of which nothing is learned."""
+        picture = None
+        if not self.has_images:
             ids = torch.tensor(tokens, dtype=torch.long)
-            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, {}
-        return self._process(text, load_image(image_path, self.rows.image_size))
+            found = {"input_ids": ids.unsqueeze(0), "attention_mask": torch.ones_like(ids).unsqueeze(0)}
+        elif self._features is None:
+            found, _ = process(self.processor, text, self._image(row))
+        elif known := self._features.find(row):
+            picture, outputs = known
+            found = process_known(self.processor, text, outputs)
+        else:
+            found, outputs = process(self.processor, text, self._image(row))
+            picture = self._features.picture(row, outputs)
+            found = {name: value for name, value in found.items() if not name.startswith("pixel_values")}
+        arrays, others = _per_token(found)
+        return Encoded(arrays, others, torch.full_like(arrays["input_ids"], IGNORED), picture=picture)
 
-    def _process(self, text: str, image: Image.Image) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        processed = self.processor(text=[text], images=[[image]], add_special_tokens=False, return_tensors="pt")
-        shape = processed["input_ids"].shape
-        tokens = {name: value[0] for name, value in processed.items() if value.shape == shape}
-        others = {name: value for name, value in processed.items() if value.shape != shape}
-        return tokens, others
+    def _image(self, row: Row) -> Image.Image:
+        if self._resized:
+            return self._resized.load(row)
+        return load_image(Path(row["image"]), self.rows.image_size)
 
     def _blank_prompt(self, *, with_image: bool) -> str:
         return self._render([{"role": "user", "content": "?"}], ask=True, with_image=with_image)
 
     def _find_image_tokens(self) -> frozenset[int]:
         """The special tokens that come with an image: those that no prompt without an image has."""
-        tokens, _ = self._process(self._blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
+        found, _ = process(self.processor, self._blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
         without = set(self._tokenize(self._blank_prompt(with_image=False)))
-        return frozenset((set(tokens["input_ids"].tolist()) - without) & self._special_ids)
+        return frozenset((set(found["input_ids"][0].tolist()) - without) & self._special_ids)
 
     def _extra_tokens(self, size: tuple[int, int]) -> int:
         """Tokens that an image of `size` adds to its placeholder."""
         if size not in self._extra_by_size:
             prompt = self._blank_prompt(with_image=True)
-            tokens, _ = self._process(prompt, Image.new("RGB", size))
-            self._extra_by_size[size] = len(tokens["input_ids"]) - len(self._tokenize(prompt))
+            found, _ = process(self.processor, prompt, Image.new("RGB", size))
+            self._extra_by_size[size] = found["input_ids"].shape[1] - len(self._tokenize(prompt))
         return self._extra_by_size[size]
 
     def collate(self, rows: list[Row]) -> Batch:
         return self.batch([self.encode(row) for row in rows])
-
-    def collate_prompts(self, rows: list[Row]) -> Batch:
-        return self.prompt_batch([self.encode_prompt(row) for row in rows])
 
     def batch(self, rows: list[Encoded]) -> Batch:
         """To learn from: padded on the right."""
@@ -220,18 +258,28 @@ class Encoder:
 
     def prompt_batch(self, rows: list[Encoded]) -> Batch:
         """To generate from: padded on the left, without labels."""
-        return self._joined(rows, "left")
+        return self._joined([row.prompt() for row in rows], "left")
 
     def _joined(self, rows: list[Encoded], side: str) -> Batch:
         """Per-token arrays padded to (rows, tokens), the others joined along their rows."""
-        batch = {}
+        batch: Batch = {}
         for name in rows[0].tokens:
             fill = self.tokenizer.pad_token_id if name == "input_ids" else 0
             values = [row.tokens[name] for row in rows]
             batch[name] = pad_sequence(values, batch_first=True, padding_value=fill, padding_side=side)
         for name in rows[0].others:
             batch[name] = torch.cat([row.others[name] for row in rows])
+        pictures = [row.picture for row in rows if row.picture]
+        if self._features and pictures:
+            batch["mm_encoder_outputs"] = self._features.given(pictures)
         return batch
+
+
+def _per_token(found: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Arrays with an entry for each token of the one row, and the others."""
+    shape = found["input_ids"].shape
+    tokens = {name: value[0] for name, value in found.items() if value.shape == shape}
+    return tokens, {name: value for name, value in found.items() if value.shape != shape}
 
 
 def _with_system_prompt(messages: list[dict[str, str]], prompt: str) -> list[dict[str, str]]:

@@ -14,12 +14,13 @@ from peft import PeftModel
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
 from hpsearch.spec.evaluation import PromptsSpec
-from hpsearch.train.bases import Base, Bases, compute_dtype
+from hpsearch.train.bases import Bases, compute_dtype
 from hpsearch.train.channel import Channel
-from hpsearch.train.encoding import Encoder, Row
-from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, chosen
+from hpsearch.train.encoding import Encoded, Row
+from hpsearch.train.features import make_encoder
+from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, chosen, in_parts
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.task import RowLoss, Skill, batches
+from hpsearch.train.tasks.task import RowLoss, Skill
 from hpsearch.train.validation import reference
 
 
@@ -27,19 +28,23 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
     """Writes each cell's answers to `folder`; rows that are answered already are not asked again."""
     task = TASKS[config.task]
     base = bases.get(task, config.model)
-    encoder = Encoder(base.fresh_processor(), config.rows, has_images=task.has_images)
-    skill = task.skill(encoder, config.answers, None)
     rows: list[Row] = list(Dataset.load_from_disk(str(config.test_rows)))
     for kind in ("base", "tuned"):
         cells = [cell for cell in config.cells if cell.model == kind]
         if not cells:
             continue
         channel.tell(f"preparing the {kind} model", 0, 0)
-        model = _tuned(base, skill, config.adapter) if kind == "tuned" else base.fresh_model()
+        fresh = base.fresh_model()
+        model = PeftModel.from_pretrained(fresh, str(config.adapter)) if kind == "tuned" else fresh
+        encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
+        skill = task.skill(encoder, config.answers, None)
+        if kind == "tuned":
+            skill.extend(model)
+            skill.load(model, config.adapter)
         model.eval()
         for cell in cells:
             _answer(cell, model, skill, rows, config, folder.answers(cell.name), channel)
-        del model
+        del model, fresh, encoder, skill
         torch.cuda.empty_cache()
     if config.bertscore_model:
         from hpsearch.train.bertscore import add_bertscore
@@ -48,14 +53,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
             channel.tell(f"BERTScore of {cell.name}", 0, 0)
             add_bertscore(folder.answers(cell.name), config.bertscore_model)
     channel.tell("measuring the references", 0, 0)
-    return EvaluationResult(num_rows=len(rows), longer_than_limit=_num_too_long(encoder, rows, config))
-
-
-def _tuned(base: Base, skill: Skill, adapter: Path) -> Any:
-    model = PeftModel.from_pretrained(base.fresh_model(), str(adapter))
-    skill.extend(model)
-    skill.load(model, adapter)
-    return model
+    return EvaluationResult(num_rows=len(rows), longer_than_limit=_num_too_long(base.processor, rows, config))
 
 
 def _answer(
@@ -63,14 +61,19 @@ def _answer(
 ) -> None:
     done = _whole_lines(file)
     dtype = compute_dtype(config.model)
+    batch = MicroBatch(chosen(config.batch_size, ROWS_WITHOUT_GRADIENTS))
+
+    def answered(part: list[Row]) -> list[AnsweredRow]:
+        asked = [skill.encode(prompted(row, cell.prompt, config.prompts)) for row in part]
+        return list(_answer_batch(cell, model, skill, part, asked, config.has_references, dtype))
+
+    channel.tell(f"answers: {cell.name}", done, len(rows))
     with file.open("a") as answers:
-        for part in batches(rows[done:], chosen(config.batch_size, ROWS_WITHOUT_GRADIENTS)):
-            channel.tell(f"answers: {cell.name}", done, len(rows))
-            asked = [prompted(row, cell.prompt, config.prompts) for row in part]
-            for answered in _answer_batch(cell, model, skill, part, asked, config.has_references, dtype):
-                answers.write(answered.model_dump_json() + "\n")
+        for part, found in in_parts(rows[done:], batch, answered):
+            answers.writelines(row.model_dump_json() + "\n" for row in found)
             answers.flush()
             done += len(part)
+            channel.tell(f"answers: {cell.name}", done, len(rows))
 
 
 def _answer_batch(
@@ -78,7 +81,7 @@ def _answer_batch(
     model: Any,
     skill: Skill,
     rows: list[Row],
-    asked: list[Row],
+    asked: list[Encoded],
     has_references: bool,
     dtype: torch.dtype,
 ) -> Iterator[AnsweredRow]:
@@ -129,8 +132,9 @@ def _holds(question: str, keywords: list[str]) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", question, re.IGNORECASE) for word in keywords)
 
 
-def _num_too_long(encoder: Encoder, rows: list[Row], config: EvaluationConfig) -> int:
+def _num_too_long(processor: Any, rows: list[Row], config: EvaluationConfig) -> int:
     if not config.has_references:
         return 0
-    lengths = encoder.tokenizer([reference(row) for row in rows], add_special_tokens=False)["input_ids"]
+    tokenizer = getattr(processor, "tokenizer", processor)
+    lengths = tokenizer([reference(row) for row in rows], add_special_tokens=False)["input_ids"]
     return sum(len(tokens) > config.answers.max_new_tokens for tokens in lengths)

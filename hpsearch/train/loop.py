@@ -22,6 +22,7 @@ from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ending import write_end
 from hpsearch.train.failure import failure
+from hpsearch.train.features import make_encoder
 from hpsearch.train.fitting import find_fit, known_fit, longest_rows
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.memory import clear_traceback, give_back
@@ -88,15 +89,15 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
     set_seed(config.training.seed)
     task = TASKS[config.task]
-    encoder = Encoder(base.fresh_processor(), config.rows, has_images=task.has_images)
     train_rows = Dataset.load_from_disk(str(config.train_rows))
-    skill = task.skill(encoder, config.answers, train_rows)
     model = attach(base.fresh_model(), config.lora)
+    encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
+    skill = task.skill(encoder, config.answers, train_rows)
     skill.extend(model)
     stages = task.stages(config, train_rows)
     validation = Validation(
         Dataset.load_from_disk(str(config.validation_rows)),
-        chosen(config.training.evaluation_batch_size, ROWS_WITHOUT_GRADIENTS),
+        MicroBatch(chosen(config.training.evaluation_batch_size, ROWS_WITHOUT_GRADIENTS)),
         skill,
         compute_dtype(config.model),
         [name for name in config.objectives if name != "loss"],

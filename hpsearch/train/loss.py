@@ -32,7 +32,7 @@ def token_losses(model: Any, batch: Batch, dtype: torch.dtype) -> tuple[torch.Te
         FieldError: a model whose decoder is not where transformers says.
     """
     device = model.device
-    inputs = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    inputs = on_device(batch, device)
     wanted = batch["labels"][:, 1:].to(device)
     is_learned = wanted != IGNORED
     num_positions = max(1, SLICE_BYTES // (4 * model.config.get_text_config().vocab_size))
@@ -90,3 +90,16 @@ class _Slices:
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """The autocast in which accelerate runs training steps, for passes outside of a trainer."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """What a model takes of a batch, where the model is. `labels` stay behind: with them it would compute a loss."""
+    return {name: _moved(value, device) for name, value in batch.items() if name != "labels"}
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, list):
+        return [_moved(part, device) for part in value]
+    return type(value)(**{name: _moved(part, device) for name, part in value.items()})

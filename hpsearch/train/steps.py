@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeVar
 
 from hpsearch.spec.training import Rows
 from hpsearch.train.encoding import Encoded, Row
+from hpsearch.train.failure import is_out_of_memory
+from hpsearch.train.memory import clear_traceback, give_back
 from hpsearch.trial import Fit
 
 Encode = Callable[[Row], Encoded]
-
+T = TypeVar("T")
+R = TypeVar("R")
 
 ROWS_WITHOUT_GRADIENTS = 32
 """Rows per forward of a validation or evaluation, where they fit: more win little."""
@@ -71,6 +75,34 @@ class StepCollator:
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
+
+
+def in_parts(rows: list[T], most: MicroBatch, do: Callable[[list[T]], R]) -> Iterator[tuple[list[T], R]]:
+    """(rows, what `do` gave for them), part after part.
+
+    Out of memory: the part is done again with half the rows, and no later one is larger. Raised where it is one row.
+    """
+    done = 0
+    while done < len(rows):
+        part = rows[done : done + most.size]
+        found = _unless_too_large(part, do)
+        if found is None:
+            most.halve(len(part))
+            give_back()
+            continue
+        done += len(part)
+        yield part, found[0]
+
+
+def _unless_too_large(part: list[T], do: Callable[[list[T]], R]) -> tuple[R] | None:
+    try:
+        return (do(part),)
+    except (RuntimeError, MemoryError) as error:
+        if len(part) == 1 or not is_out_of_memory(error):
+            raise
+        print(f"{len(part)} rows per forward do not fit, half of them are tried: {error}", flush=True)
+        clear_traceback(error)
+    return None
 
 
 def micro_batches(rows: list[Encoded], size: int) -> list[list[Encoded]]:

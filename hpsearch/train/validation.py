@@ -1,17 +1,26 @@
-"""Validation: what a run is asked at each of its reports."""
+"""Validation: what a run is asked at each of its reports, of rows that are encoded once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from datasets import Dataset
 
 from hpsearch.metrics import scores
-from hpsearch.train.tasks.task import Answer, RowLoss, Skill, batches, mean_loss
+from hpsearch.train.encoding import Encoded
+from hpsearch.train.steps import MicroBatch, in_parts
+from hpsearch.train.tasks.task import Answer, RowLoss, Skill, mean_loss
+
+KEPT_BYTES = 256 * 2**20
+"""Of encoded rows, from one report to the next. Features of images are mapped from disk and take none of it."""
+_ROW_BYTES = 16 * 2**10
+"""What a row costs besides its tensors: objects, and the pages of a mapping, of which Linux gives a process 65,530."""
+
+Measured = tuple[list[RowLoss], list[Answer]]
 
 
 @dataclass(frozen=True)
@@ -19,32 +28,56 @@ class Validation:
     """What is asked of the validation rows at each report."""
 
     rows: Dataset
-    batch_size: int
+    batch: MicroBatch
     skill: Skill
     dtype: torch.dtype
     metrics: list[str]
+    _by_length: list[int] = field(default_factory=list)
+    """Positions of the rows, the longest first: rows of a batch have little padding, and what does not fit shows at
+    once. The order is of the data alone, so that a batch is the same at each report, in whatever process."""
+    _kept: dict[int, Encoded] = field(default_factory=dict)
 
     def of(self, model: Any, goes_on: Callable[[int, int], bool] = lambda *_: True) -> dict[str, float] | None:
         """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no."""
         model.eval()
-        parts = list(batches(self.rows, self.batch_size))
-        losses: list[RowLoss] = []
-        said: list[Answer] = []
-        for done, part in enumerate(parts):
-            if not goes_on(done, len(parts)):
-                return None
-            if self.metrics:
-                found, answers = self.skill.measure(model, part, self.dtype)
-                said += answers
-            else:
-                found = self.skill.losses(model, part, self.dtype)
-            losses += found
+        if not self._by_length:
+            lengths = [self.skill.num_tokens(row) for row in self.rows]
+            self._by_length.extend(sorted(range(len(lengths)), key=lambda position: -lengths[position]))
+        losses: dict[int, RowLoss] = {}
+        said: dict[int, Answer] = {}
+        if not goes_on(0, len(self.rows)):
+            return None
+        for part, (found, answers) in in_parts(self._by_length, self.batch, lambda part: self._measure(model, part)):
+            losses |= zip(part, found, strict=True)
+            said |= zip(part, answers, strict=bool(self.metrics))
             if not math.isfinite(mean_loss(found)):
-                return {"loss": mean_loss(losses)}
-        values = {"loss": mean_loss(losses)}
+                return {"loss": mean_loss(list(losses.values()))}
+            if len(losses) < len(self.rows) and not goes_on(len(losses), len(self.rows)):
+                return None
+        in_order = range(len(self.rows))
+        values = {"loss": mean_loss([losses[position] for position in in_order])}
         if not self.metrics:
             return values
-        return values | scores([reference(row) for row in self.rows], [answer.text for answer in said], self.metrics)
+        texts = [said[position].text for position in in_order]
+        return values | scores([reference(row) for row in self.rows], texts, self.metrics)
+
+    def _measure(self, model: Any, positions: list[int]) -> Measured:
+        rows = [self._kept.get(position) or self.skill.encode(self.rows[position]) for position in positions]
+        if self.metrics:
+            measured = self.skill.measure(model, rows, self.dtype)
+        else:
+            measured = self.skill.losses(model, rows, self.dtype), []
+        self._keep(positions, rows)
+        return measured
+
+    def _keep(self, positions: list[int], rows: list[Encoded]) -> None:
+        """As many as there is room for: the others are encoded again at each report."""
+        held = sum(row.num_bytes + _ROW_BYTES for row in self._kept.values())
+        for position, row in zip(positions, rows, strict=True):
+            held += 0 if position in self._kept else row.num_bytes + _ROW_BYTES
+            if held > KEPT_BYTES:
+                return
+            self._kept[position] = row
 
 
 def reference(row: Any) -> str:

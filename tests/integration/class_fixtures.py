@@ -85,5 +85,9 @@ def tuned(base: Base, rows: Rows, head: HeadSpec = HEAD) -> tuple[Any, Classifyi
     return model.eval(), skill
 
 
+def collate(skill: Classifying, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return skill.batch([skill.encode(row) for row in rows])
+
+
 def losses(result: TrialResult) -> list[float]:
     return [report.loss for report in result.reports]

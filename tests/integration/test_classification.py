@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.bases import Base
+from hpsearch.train.steps import MicroBatch
 from hpsearch.train.trainer import Trainer
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, TrialConfig, TrialResult
@@ -24,6 +25,7 @@ from tests.integration.class_fixtures import (
     HEAD,
     Rows,
     base,
+    collate,
     config_of,
     inside,
     losses,
@@ -40,7 +42,7 @@ __all__ = ["base", "inside", "rows"]
 class TestLearning:
     def test_the_loss_reaches_adapter_and_head_and_nothing_else(self, base: Base, rows: Rows) -> None:
         model, skill = tuned(base, rows)
-        batch = skill.collate([Dataset.load_from_disk(str(rows[0]))[0]])
+        batch = collate(skill, [Dataset.load_from_disk(str(rows[0]))[0]])
         skill.training_loss(model.train(), batch, 1).backward()
         moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
         assert {name for name in moved if "classification_head" in name} == {
@@ -162,7 +164,7 @@ class TestKeeping:
         model = PeftModel.from_pretrained(base.fresh_model(), str(adapter))
         skill.extend(model)
         skill.load(model, adapter)
-        validation = Validation(Dataset.load_from_disk(str(rows[1])), 8, skill, FLOAT32, ["accuracy"])
+        validation = Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(8), skill, FLOAT32, ["accuracy"])
         values = validation.of(model)
         assert values is not None
         assert values["loss"] == pytest.approx(losses(result)[-1], rel=1e-6)

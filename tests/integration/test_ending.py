@@ -44,8 +44,8 @@ def asked(text: str) -> dict[str, Any]:
 
 
 def test_generation_stops_at_the_end_that_was_taught(base: Path, model: Any) -> None:
-    rows = [asked("Repeat: number"), asked("Repeat: data of the number")]
     skill = Speaking(encoder(base), AnswersConfig(max_new_tokens=16), None)
+    rows = [skill.encode(asked("Repeat: number")), skill.encode(asked("Repeat: data of the number"))]
     said = skill.answers(model, rows, torch.float32, is_tuned=True)
     assert not any(answer.is_cut for answer in said)
     alone = [skill.answers(model, [row], torch.float32, is_tuned=True)[0] for row in rows]

@@ -13,8 +13,9 @@ from hpsearch.jobs import Cell
 from hpsearch.spec.model import HeadSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
-from hpsearch.train.encoding import IGNORED, Encoder
+from hpsearch.train.encoding import IGNORED, Encoded, Encoder
 from hpsearch.train.evaluation import _answer_batch
+from hpsearch.train.steps import MicroBatch
 from hpsearch.train.tasks.vlm_classify import Classifying, class_weights, logits_of
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.train.validation import Validation
@@ -26,6 +27,7 @@ from tests.integration.class_fixtures import (
     ROWS,
     Rows,
     base,
+    collate,
     config_of,
     inside,
     rows,
@@ -48,11 +50,11 @@ class TestPooling:
         adapted = attach(model, config_of(rows).lora)
         skill.extend(adapted)
         adapted.eval()
-        batch = skill.collate(validation_rows)
+        batch = collate(skill, validation_rows)
         assert not batch["attention_mask"].bool().all(), "no row is padded"
         with torch.no_grad():
             together = logits_of(adapted, batch)
-            alone = torch.cat([logits_of(adapted, skill.collate([row])) for row in validation_rows])
+            alone = torch.cat([logits_of(adapted, collate(skill, [row])) for row in validation_rows])
         assert together.shape == (9, 3)
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
         assert (alone.max(dim=0).values - alone.min(dim=0).values).min() > 1e-3, "all rows look the same to it"
@@ -60,7 +62,7 @@ class TestPooling:
     def test_it_is_the_mean_over_the_row_s_own_tokens(self, base: Base, rows: Rows) -> None:
         model, skill = tuned(base, rows)
         row = Dataset.load_from_disk(str(rows[1]))[0]
-        batch = skill.collate([row])
+        batch = collate(skill, [row])
         with torch.no_grad():
             inputs = {name: value for name, value in batch.items() if name != "labels"}
             hidden = model(**inputs, output_hidden_states=True).hidden_states[-1]
@@ -71,7 +73,7 @@ class TestPooling:
         _, skill = tuned(base, rows)
         row = Dataset.load_from_disk(str(rows[1]))[0]
         other = {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": "something else"}]}
-        assert torch.equal(skill.collate([row])["input_ids"], skill.collate([other])["input_ids"])
+        assert torch.equal(collate(skill, [row])["input_ids"], collate(skill, [other])["input_ids"])
 
 
 class TestClassWeights:
@@ -106,7 +108,7 @@ class TestClassWeights:
         weights = class_weights(train["label"], CLASSES, HEAD)
         assert weights is not None
         for row in (train[0], train[1], train[5]):
-            batch = skill.collate([row])
+            batch = collate(skill, [row])
             with torch.no_grad():
                 plain = cross_entropy(logits_of(model, batch), batch["labels"])
                 weighted = skill.training_loss(model, batch, 1)
@@ -116,7 +118,7 @@ class TestClassWeights:
         by_head = []
         for head in (HEAD, HEAD.model_copy(update={"balance_beta": None})):
             model, skill = tuned(base, rows, head)
-            by_head.append([loss.total for loss in skill.losses(model, validation_rows, FLOAT32)])
+            by_head.append([loss.total for loss in skill.losses(model, encoded(skill, validation_rows), FLOAT32)])
         assert by_head[0] == by_head[1]
 
 
@@ -124,9 +126,11 @@ class TestJudging:
     def test_the_validation_loss_does_not_depend_on_the_batch_size(self, base: Base, rows: Rows) -> None:
         model, skill = tuned(base, rows)
         data = Dataset.load_from_disk(str(rows[1]))
-        found = [Validation(data, size, skill, FLOAT32, ["accuracy", "macro_f1"]).of(model) for size in (1, 4, 9)]
+        found = [
+            Validation(data, MicroBatch(size), skill, FLOAT32, ["accuracy", "macro_f1"]).of(model) for size in (1, 4, 9)
+        ]
         assert set(found[0]) == {"loss", "accuracy", "macro_f1"}
-        batch = skill.collate(list(data))
+        batch = collate(skill, list(data))
         with torch.no_grad():
             assert found[0]["loss"] == pytest.approx(float(cross_entropy(logits_of(model, batch), batch["labels"])))
         for other in found[1:]:
@@ -136,16 +140,18 @@ class TestJudging:
         self, base: Base, rows: Rows, validation_rows: list[dict[str, Any]]
     ) -> None:
         model, skill = tuned(base, rows)
-        alone = skill.losses(model, validation_rows, FLOAT32)
-        said = skill.answers(model, validation_rows, FLOAT32, is_tuned=True)
+        alone = skill.losses(model, encoded(skill, validation_rows), FLOAT32)
+        said = skill.answers(model, encoded(skill, validation_rows), FLOAT32, is_tuned=True)
         forwards: list[int] = []
         model.get_base_model().model.register_forward_hook(lambda *_: forwards.append(1))
-        assert skill.measure(model, validation_rows, FLOAT32) == (alone, said), "bit for bit"
+        assert skill.measure(model, encoded(skill, validation_rows), FLOAT32) == (alone, said), "bit for bit"
         assert len(forwards) == 1
-        Validation(Dataset.load_from_disk(str(rows[1])), 3, skill, FLOAT32, ["accuracy"]).of(model)
+        Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(3), skill, FLOAT32, ["accuracy"]).of(model)
         assert len(forwards) == 1 + 3, "one for each batch of a validation"
         cell = Cell(model="tuned")
-        answered = list(_answer_batch(cell, model, skill, validation_rows, validation_rows, True, FLOAT32))
+        answered = list(
+            _answer_batch(cell, model, skill, validation_rows, encoded(skill, validation_rows), True, FLOAT32)
+        )
         assert len(forwards) == 1 + 3 + 1, "and of an evaluation"
         assert [row.prediction for row in answered] == [answer.text for answer in said]
         assert [row.loss for row in answered] == [loss.total for loss in alone]
@@ -155,8 +161,8 @@ class TestJudging:
     ) -> None:
         model, skill = tuned(base, rows)
         with torch.no_grad():
-            wanted = logits_of(model, skill.collate(validation_rows)).argmax(dim=1).tolist()
-        said = skill.answers(model, validation_rows, FLOAT32, is_tuned=True)
+            wanted = logits_of(model, collate(skill, validation_rows)).argmax(dim=1).tolist()
+        said = skill.answers(model, encoded(skill, validation_rows), FLOAT32, is_tuned=True)
         assert [answer.text for answer in said] == [CLASSES[position] for position in wanted]
 
     def test_the_base_says_the_likeliest_name(self, base: Base, validation_rows: list[dict[str, Any]]) -> None:
@@ -164,7 +170,7 @@ class TestJudging:
         skill, encoder = skill_of(processor), Encoder(processor, ROWS, has_images=True)
         model = base.fresh_model().eval()
         wanted = [min(CLASSES, key=lambda name: mean_loss_of(model, encoder, row, name)) for row in validation_rows]
-        said = skill.answers(model, validation_rows, FLOAT32, is_tuned=False)
+        said = skill.answers(model, encoded(skill, validation_rows), FLOAT32, is_tuned=False)
         assert [answer.text for answer in said] == wanted
 
     def test_a_long_name_is_not_at_a_disadvantage(self, base: Base, validation_rows: list[dict[str, Any]]) -> None:
@@ -174,8 +180,13 @@ class TestJudging:
         model, row = base.fresh_model().eval(), validation_rows[0]
         names = ["red", "red" + " and dark blue" * 4]
         answers = AnswersConfig(head=HEAD, classes=names)
-        said = Classifying(encoder, answers, None).answers(model, [row], FLOAT32, is_tuned=False)
+        skill = Classifying(encoder, answers, None)
+        said = skill.answers(model, encoded(skill, [{**row, "label": None}]), FLOAT32, is_tuned=False)
         assert said[0].text == min(names, key=lambda name: mean_loss_of(model, encoder, row, name))
+
+
+def encoded(skill: Classifying, rows: list[dict[str, Any]]) -> list[Encoded]:
+    return [skill.encode(row) for row in rows]
 
 
 def mean_loss_of(model: Any, encoder: Encoder, row: dict[str, Any], name: str) -> float:

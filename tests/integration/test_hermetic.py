@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from hpsearch.trial import GIB, CacheConfig, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import Driver, changed, text_config
 
 pytestmark = pytest.mark.slow
@@ -50,9 +50,17 @@ def test_a_twentieth_trial_has_the_losses_of_a_first_one(
     for number in range(19):
         name = "text" if number < 7 or number > 15 else "image"
         losses(driver.run(tmp_path / str(number), others(configs[name], number)))
+    kept = CacheConfig(folder=tmp_path / "features", limit_bytes=GIB)
+    frozen = changed(configs["image"], lora__vision=False, images=kept)
+    found = losses(driver.run(tmp_path / "frozen", frozen))
+    files = {file: file.stat().st_ino for file in kept.folder.glob("*/*")}
+    assert len(files) == 24, "the 16 training rows of four steps, and the 8 for validation"
     for name, config in configs.items():
-        fresh = losses(start_driver().run(tmp_path / f"{name}-fresh", config))
+        new = start_driver()
+        fresh = losses(new.run(tmp_path / f"{name}-fresh", config))
         assert losses(driver.run(tmp_path / f"{name}-warm", config)) == fresh, "not bit for bit the same"
+    assert losses(new.run(tmp_path / "frozen-elsewhere", frozen)) == found, "with features that another process left"
+    assert {file: file.stat().st_ino for file in kept.folder.glob("*/*")} == files, "a tower was asked again"
 
 
 def test_another_seed_gives_other_losses(driver: Driver, text_rows: tuple[Path, Path], tmp_path: Path) -> None:

@@ -133,9 +133,10 @@ def test_the_loss_is_that_of_transformers(built: Any, image: str, name: str) -> 
 def test_a_prompt_has_the_same_tokens_in_training_as_in_generation(built: Any, image: str, name: str) -> None:
     encoder = Encoder(built[name][1], ROWS, has_images=name != "tiny:qwen2")
     whole = encoder.encode(row("What is this?", "a polyp", image)).tokens["input_ids"]
-    prompt = encoder.encode_prompt(row("What is this?", "a polyp", image)).tokens["input_ids"]
+    prompt = encoder.encode(row("What is this?", "a polyp", image)).prompt().tokens["input_ids"]
     assert torch.equal(whole[: len(prompt)], prompt)
-    batch = encoder.collate_prompts([row("Why?", "x", image), row("What is this thing?", "x", image)])
+    rows = [row("Why?", "x", image), row("What is this thing?", "x", image)]
+    batch = encoder.prompt_batch([encoder.encode(one) for one in rows])
     assert batch["attention_mask"][0][0] == 0, "shorter prompts are padded on the left"
     assert "labels" not in batch
 
@@ -154,7 +155,7 @@ def test_every_answer_of_a_chat_is_learned_and_nothing_else(built: Any) -> None:
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
     encoded = encoder.encode({"messages": messages})
     assert spoken(encoder, encoded.labels) == "Good day<|im_end|>Well<|im_end|>"
-    prompt = encoder.tokenizer.decode(encoder.encode_prompt({"messages": messages}).tokens["input_ids"])
+    prompt = encoder.tokenizer.decode(encoder.encode({"messages": messages}).prompt().tokens["input_ids"])
     assert prompt.endswith("How are you?<|im_end|>\n<|im_start|>assistant\n")
 
 

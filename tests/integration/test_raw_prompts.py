@@ -60,14 +60,14 @@ def test_tokens_and_labels_are_those_of_stock_trl(name: str) -> None:
         assert (ids[0] == tokenizer.bos_token_id) == has_beginning
         assert encoded.labels[0] == IGNORED
         assert encoder.num_tokens(row(prompt, completion)) == len(ids)
-        asked = encoder.encode_prompt(row(prompt, completion)).tokens["input_ids"].tolist()
+        asked = encoder.encode(row(prompt, completion)).prompt().tokens["input_ids"].tolist()
         assert asked == ids[: len(asked)], "generation is given what was trained on"
 
 
 def test_a_token_across_the_border_does_not_change_the_prompt() -> None:
     """Stock trl warns, and trains on another prompt than generation is given."""
     encoder = Encoder(qwen_tokenizer(), RAW, has_images=False)
-    asked = encoder.encode_prompt(row("The dat", "")).tokens["input_ids"].tolist()
+    asked = encoder.encode(row("The dat", "")).prompt().tokens["input_ids"].tolist()
     encoded = encoder.encode(row("The dat", "a"))
     assert encoded.tokens["input_ids"].tolist() != encoder.tokenizer("The data<|im_end|>")["input_ids"]
     assert encoded.tokens["input_ids"].tolist()[: len(asked)] == asked

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row
 from hpsearch.train.ending import end_tokens
-from hpsearch.train.loss import mixed_precision, token_losses
+from hpsearch.train.loss import mixed_precision, on_device, token_losses
 from hpsearch.train.tasks.task import Answer, RowLoss
 from hpsearch.trial import AnswersConfig
 
@@ -31,6 +31,9 @@ class Speaking:
     def encode(self, row: Row) -> Encoded:
         return self._encoder.encode(row)
 
+    def num_tokens(self, row: Row) -> int:
+        return self._encoder.num_tokens(row)
+
     def batch(self, rows: list[Encoded]) -> Batch:
         return self._encoder.batch(rows)
 
@@ -40,17 +43,16 @@ class Speaking:
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         raise NotImplementedError("the model has a loss of its own")
 
-    def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
-        totals, counts = token_losses(model, self._encoder.collate(rows), dtype)
+    def losses(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> list[RowLoss]:
+        totals, counts = token_losses(model, self._encoder.batch(rows), dtype)
         return [RowLoss(float(total), int(count)) for total, count in zip(totals, counts, strict=True)]
 
     @torch.no_grad()
-    def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
+    def answers(self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         del is_tuned
         tokenizer = self._encoder.tokenizer
         ends = end_tokens(self._encoder, model.generation_config)
-        batch = self._encoder.collate_prompts(rows)
-        inputs = {name: value.to(model.device) for name, value in batch.items()}
+        inputs = on_device(self._encoder.prompt_batch(rows), model.device)
         with mixed_precision(model.device, dtype):
             generated = model.generate(
                 **inputs,
@@ -62,7 +64,7 @@ class Speaking:
         said = generated[:, inputs["input_ids"].shape[1] :].tolist()
         return [_answer(tokenizer, tokens, set(ends)) for tokens in said]
 
-    def measure(self, model: Any, rows: list[Row], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+    def measure(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
         """A forward over the taught answer, and as many as the model's own answer has tokens."""
         return self.losses(model, rows, dtype), self.answers(model, rows, dtype, is_tuned=True)
 

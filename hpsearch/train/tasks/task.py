@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,9 @@ class Skill(Protocol):
     def encode(self, row: Row) -> Encoded:
         """A row to learn from."""
 
+    def num_tokens(self, row: Row) -> int:
+        """How long a row is, without reading its image."""
+
     def batch(self, rows: list[Encoded]) -> Batch:
         """Rows as the model takes them together, with labels."""
 
@@ -55,13 +58,13 @@ class Skill(Protocol):
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         """A batch's part in the mean loss over the `num_items` of its optimizer step, where `has_own_loss`."""
 
-    def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
-        """The loss of each row; `model` is in evaluation mode."""
+    def losses(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> list[RowLoss]:
+        """The loss of each row that `encode` gave; `model` is in evaluation mode."""
 
-    def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
+    def answers(self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         """What the model says to each row."""
 
-    def measure(self, model: Any, rows: list[Row], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+    def measure(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
         """`losses` and `answers` of a model that has what `extend` adds: in one forward, where one gives both."""
 
     def save(self, model: Any, folder: Path) -> None:
@@ -96,8 +99,3 @@ class Task:
     skill: Callable[[Encoder, AnswersConfig, Dataset | None], Skill]
     """Made from the encoder, and from the training rows where there are any."""
     stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
-
-
-def batches(rows: list[Row] | Dataset, size: int) -> Iterator[list[Row]]:
-    for start in range(0, len(rows), size):
-        yield [rows[position] for position in range(start, min(start + size, len(rows)))]

@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hpsearch.spec.model import HeadSpec
-from hpsearch.train.encoding import Batch, Encoded, Encoder, Row
-from hpsearch.train.loss import mixed_precision, token_losses
+from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row
+from hpsearch.train.loss import mixed_precision, on_device, token_losses
 from hpsearch.train.tasks.task import Answer, RowLoss, Task
 from hpsearch.trial import AnswersConfig
 
@@ -43,9 +43,12 @@ class Classifying:
         model.add_module(_HEAD, head.to(model.device))
 
     def encode(self, row: Row) -> Encoded:
-        """The prompt; its label is one number, that of the class."""
-        prompt = self._encoder.encode_prompt(row)
-        return replace(prompt, labels=torch.tensor([self._classes.index(row["label"])]))
+        """The prompt; its label is one number, that of the class, if the row is more than a question."""
+        label = IGNORED if row["label"] is None else self._classes.index(row["label"])
+        return replace(self._encoder.encode(row).prompt(), labels=torch.tensor([label]))
+
+    def num_tokens(self, row: Row) -> int:
+        return self._encoder.num_tokens(row)
 
     def batch(self, rows: list[Encoded]) -> Batch:
         """`labels` has shape (rows,)."""
@@ -53,9 +56,6 @@ class Classifying:
 
     def num_items(self, rows: list[Encoded]) -> int:
         return len(rows)
-
-    def collate(self, rows: list[Row]) -> Batch:
-        return self.batch([self.encode(row) for row in rows])
 
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         """Weighted per row and divided by the number of rows, as in Cui et al.
@@ -68,21 +68,21 @@ class Classifying:
             losses = losses * self._weights.to(model.device)[labels]
         return losses.sum() / num_items
 
-    def losses(self, model: Any, rows: list[Row], dtype: torch.dtype) -> list[RowLoss]:
+    def losses(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> list[RowLoss]:
         return self.measure(model, rows, dtype)[0]
 
     @torch.no_grad()
-    def answers(self, model: Any, rows: list[Row], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
+    def answers(self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         if not is_tuned:
             return self._answers(self._likeliest_names(model, rows, dtype))
         with mixed_precision(model.device, dtype):
-            logits = logits_of(model, self._encoder.collate_prompts(rows))
+            logits = logits_of(model, self._encoder.prompt_batch(rows))
         return self._answers(logits.argmax(dim=1))
 
     @torch.no_grad()
-    def measure(self, model: Any, rows: list[Row], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+    def measure(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
         """Losses are one per row and unweighted: trials with different weights are compared by the same measure."""
-        batch = self.collate(rows)
+        batch = self.batch(rows)
         with mixed_precision(model.device, dtype):
             logits = logits_of(model, batch)
         losses = cross_entropy(logits, batch["labels"].to(model.device), reduction="none")
@@ -91,14 +91,12 @@ class Classifying:
     def _answers(self, chosen: torch.Tensor) -> list[Answer]:
         return [Answer(self._classes[position]) for position in chosen.tolist()]
 
-    def _likeliest_names(self, model: Any, rows: list[Row], dtype: torch.dtype) -> torch.Tensor:
+    def _likeliest_names(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> torch.Tensor:
         """By the mean log-likelihood of each name's tokens, so that long names are not at a disadvantage."""
         per_class = []
         for name in self._classes:
-            named = [
-                {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": name}]} for row in rows
-            ]
-            totals, counts = token_losses(model, self._encoder.collate(named), dtype)
+            named = [self._encoder.with_answer(_without_label(row), name) for row in rows]
+            totals, counts = token_losses(model, self._encoder.batch(named), dtype)
             per_class.append(totals / counts)
         return torch.stack(per_class).argmin(dim=0)
 
@@ -110,6 +108,11 @@ class Classifying:
 
     def load(self, model: Any, folder: Path) -> None:
         getattr(model, _HEAD).load_state_dict(load_file(folder / _FILE))
+
+
+def _without_label(row: Encoded) -> Encoded:
+    """As a language model takes it: its prompt, of which no token is learned."""
+    return replace(row, labels=torch.full_like(row.tokens["input_ids"], IGNORED))
 
 
 def make_head(spec: HeadSpec, width: int, num_classes: int) -> torch.nn.Module:
@@ -125,7 +128,7 @@ def make_head(spec: HeadSpec, width: int, num_classes: int) -> torch.nn.Module:
 
 def logits_of(model: Any, batch: Batch) -> torch.Tensor:
     """(rows, classes), in float32. The language head is not computed."""
-    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    inputs = on_device(batch, model.device)
     hidden = model.get_base_model().model(**inputs, use_cache=False).last_hidden_state.float()
     mask = inputs["attention_mask"].unsqueeze(-1).float()
     pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)

@@ -1,0 +1,147 @@
+"""What a frozen vision tower makes of an image: asked once, kept on disk, and given to the model instead of pixels.
+
+The tower and its projector are most of a step's work where the images are large and the answers short. Frozen, and
+without an adapter, they make the same of an image in every step, trial, validation and evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from hpsearch.spec.data import ImageSize
+from hpsearch.train.adapters import adapts_vision
+from hpsearch.train.bases import Base, compute_dtype
+from hpsearch.train.encoding import Encoder
+from hpsearch.train.images import Outputs, Picture, Resized, checksum
+from hpsearch.train.tensor_cache import TensorCache
+from hpsearch.trial import CacheConfig, RowsConfig
+
+_MODEL_TYPES = ("gemma3", "qwen2_vl", "qwen2_5_vl")
+"""Whose forward takes nothing of an image but its `pooler_output`; Qwen3-VL's takes layers in between as well."""
+_FEATURES = "features"
+_PIXELS = "pixel_values"
+
+
+class Features:
+    """Asks one base's tower. Always for one image at a time, in evaluation mode and under the study's precision: what
+    it says does not depend on who asked first, nor on the images beside."""
+
+    def __init__(self, base: Base, size: ImageSize | None, cache: TensorCache | None) -> None:
+        self._base = base
+        self._tower: Any = None
+        identity = base_identity(base)
+        self._cache = cache if identity else None
+        self._folder = _key(base, size, identity)
+
+    @staticmethod
+    def fit(base: Base) -> bool:
+        return base.model.config.model_type in _MODEL_TYPES
+
+    def find(self, row: Mapping[str, Any]) -> tuple[Picture, Outputs] | None:
+        if self._cache is None:
+            return None
+        found = self._cache.read(f"{self._folder}/{checksum(row)}")
+        if found is None or _FEATURES not in found:
+            return None
+        features = found.pop(_FEATURES)
+        return Picture(checksum(row), {}, features, is_mapped=True), found
+
+    def picture(self, row: Mapping[str, Any], outputs: Outputs) -> Picture:
+        return Picture(checksum(row) if self._cache else str(row["image"]), outputs)
+
+    def given(self, pictures: list[Picture]) -> dict[str, BaseModelOutputWithPooling]:
+        """What a model takes as `mm_encoder_outputs` (transformers 5.24, modeling_gemma3.py, `Gemma3Model.forward`).
+
+        Gemma 3 takes one tensor of shape (images and their crops, tokens, width), the Qwens a list of (tokens, width).
+        """
+        for picture in pictures:
+            self._settle(picture, pictures)
+        features = [picture.features for picture in pictures if picture.features is not None]
+        together = torch.cat(features) if features[0].dim() == 3 else features
+        return {"image": BaseModelOutputWithPooling(pooler_output=together)}
+
+    def _settle(self, picture: Picture, beside: list[Picture]) -> None:
+        """Gives the picture its features: another row with its image, or another worker, may have asked for them."""
+        if picture.features is not None:
+            return
+        twin = next((other for other in beside if other.name == picture.name and other.features is not None), None)
+        if twin is None:
+            twin = self._kept(picture.name) or self._ask(picture)
+        picture.features, picture.is_mapped, picture.pixels = twin.features, twin.is_mapped, {}
+
+    def _kept(self, name: str) -> Picture | None:
+        found = self._cache.read(f"{self._folder}/{name}") if self._cache else None
+        return Picture(name, {}, found[_FEATURES], is_mapped=True) if found and _FEATURES in found else None
+
+    def _ask(self, picture: Picture) -> Picture:
+        features = self._answer(picture.pixels)
+        if self._cache is None:
+            return Picture(picture.name, {}, features)
+        others = {name: value for name, value in picture.pixels.items() if not name.startswith(_PIXELS)}
+        self._cache.write(f"{self._folder}/{picture.name}", others | {_FEATURES: features})
+        return self._kept(picture.name) or Picture(picture.name, {}, features)
+
+    @torch.no_grad()
+    def _answer(self, outputs: Outputs) -> torch.Tensor:
+        if self._tower is None:
+            self._tower = self._base.fresh_model().eval().base_model
+        ask = self._tower.get_image_features
+        device, dtype = self._base.model.device, compute_dtype(self._base.spec)
+        taken = inspect.signature(ask).parameters
+        inputs = {name: value.to(device) for name, value in outputs.items() if name in taken}
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            found = ask(**inputs, return_dict=True).pooler_output
+        return (found if isinstance(found, torch.Tensor) else torch.cat(found)).cpu()
+
+
+def make_encoder(base: Base, model: Any, rows: RowsConfig, images: CacheConfig | None, *, has_images: bool) -> Encoder:
+    """For `model`, which is the base or has an adapter on it."""
+    cache = TensorCache(images) if images and images.limit_bytes else None
+    features = resized = None
+    if has_images and Features.fit(base) and not adapts_vision(model):
+        features = Features(base, rows.image_size, cache)
+    elif has_images and cache and rows.image_size:
+        resized = Resized(cache, rows.image_size)
+    processor = base.fresh_processor()
+    return Encoder(processor, rows, has_images=has_images, features=features, resized=resized)
+
+
+def base_identity(base: Base) -> str | None:
+    """The commit of a hub's base; names, sizes and times of a folder's files. None: nobody knows which weights it has.
+
+    The commit is in the path of the hub's cache: since 5.24 transformers' configs no longer tell it
+    (configuration_utils.py drops `_commit_hash`).
+    """
+    location = Path(base.model.name_or_path)
+    if location.is_dir():
+        files = sorted(file for file in location.rglob("*") if file.is_file())
+        facts = [(str(file.relative_to(location)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    config = try_to_load_from_cache(str(base.model.name_or_path), "config.json", revision=base.spec.revision)
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
+def _key(base: Base, size: ImageSize | None, identity: str | None) -> str:
+    """Names the folder: all that features depend on besides the image."""
+    cuda = torch.cuda.is_available()
+    facts = [
+        base.model.name_or_path if identity is None else identity,
+        base.spec.quantization,
+        str(compute_dtype(base.spec)),
+        base.spec.attention,
+        size,
+        base.processor.image_processor.to_json_string(),
+        torch.cuda.get_device_name() if cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        [version(name) for name in ("torch", "transformers", "bitsandbytes")],
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

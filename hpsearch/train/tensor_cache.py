@@ -1,0 +1,101 @@
+"""Tensors on disk that can always be made again: files in folders by key, shared by workers, within a size limit.
+
+A file appears under its name when it is whole, so whoever reads needs no lock. One that is gone, torn or can't be
+written costs its maker's work once more and nothing else: a full disk is no trial's failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hpsearch.files import draft_of, sync
+from hpsearch.trial import CacheConfig
+
+Tensors = dict[str, torch.Tensor]
+
+LEAVES_FREE_BYTES = 5 * 2**30
+"""On the disk: checkpoints and results need room, these files don't."""
+_KEPT_SHARE = 0.9
+"""Of the limit, after files had to go: not each new one makes another look at all of them necessary."""
+
+
+class TensorCache:
+    """The files that were read longest ago go first.
+
+    Each process counts what it wrote since it last looked at all files, and looks again when that is a twentieth of
+    the limit: with N processes the folder can be larger than the limit by N twentieths of it.
+    """
+
+    def __init__(self, config: CacheConfig) -> None:
+        self.folder = config.folder
+        self._limit = config.limit_bytes
+        self._unseen = self._limit
+        """Bytes written since the last look; a first look is due at the first write."""
+
+    def read(self, place: str) -> Tensors | None:
+        """The tensors of a file, mapped into memory and read as they are used. None: there is none that is whole."""
+        file = self.folder / place
+        try:
+            os.utime(file)
+            return load_file(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError, RuntimeError):  # RuntimeError: torch can't map it
+            self._drop(file)
+            return None
+
+    def write(self, place: str, tensors: Tensors) -> None:
+        """Keeps the tensors, unless there is no room. `place` is a name within a folder, such as "key/image"."""
+        num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        if num_bytes > self._limit:
+            return
+        file = self.folder / place
+        draft = draft_of(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if not self._has_room(num_bytes):
+                return
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft)
+            sync(draft)  # a name that outlives a power cut has its bytes
+            draft.rename(file)
+            self._unseen += num_bytes
+        except (OSError, SafetensorError) as error:
+            print(f"{file} is not kept: {error}", flush=True)
+            self._drop(draft)
+
+    def _has_room(self, num_bytes: int) -> bool:
+        if self._unseen + num_bytes > self._limit / 20:
+            self._make_room(num_bytes)
+            self._unseen = 0
+        return shutil.disk_usage(self.folder).free - num_bytes >= LEAVES_FREE_BYTES
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Drafts of killed processes are files like others: nobody reads them, so their turn comes."""
+        found = []
+        for file in self.folder.glob("*/*"):
+            try:
+                status = file.stat()
+            except OSError:  # another process dropped it
+                continue
+            found.append((status.st_mtime_ns, status.st_size, file))
+        total = sum(size for _, size, _ in found)
+        if total + num_bytes <= self._limit:
+            return
+        for _, size, file in sorted(found):
+            if total + num_bytes <= self._limit * _KEPT_SHARE:
+                break
+            self._drop(file)
+            total -= size
+
+    @staticmethod
+    def _drop(file: Path) -> None:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            print(f"{file} can't be removed: {error}", flush=True)

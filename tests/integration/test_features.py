@@ -1,0 +1,190 @@
+"""An image is encoded once, and no gradient enters a frozen vision tower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from hpsearch.folders import JobFolder
+from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.spec.evaluation import PromptsSpec
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.train.adapters import attach
+from hpsearch.train.bases import Base
+from hpsearch.train.evaluation import evaluate
+from hpsearch.train.features import Features, make_encoder
+from hpsearch.train.tasks import TASKS
+from hpsearch.trial import GIB, AnswersConfig, CacheConfig, TrialConfig, TrialResult
+from tests.integration.conftest import ROWS, changed, text_config
+from tests.integration.inside import Answering, Inside
+
+Rows = tuple[Path, Path]
+Gradients = dict[str, torch.Tensor]
+VISION = ["tiny:gemma3", "tiny:qwen2-vl", "tiny:qwen2.5-vl"]
+TOWERS = ("SiglipVisionModel", "Qwen2VisionTransformerPretrainedModel", "Qwen2_5_VisionTransformerPretrainedModel")
+NUM_IMAGES = 32
+"""Of the rows: 24 to train on, 8 to validate with, each with its own."""
+
+
+@pytest.fixture(scope="module")
+def inside() -> Inside:
+    return Inside()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> CacheConfig:
+    return CacheConfig(folder=tmp_path / "features", limit_bytes=GIB)
+
+
+@pytest.fixture
+def asked() -> Iterator[list[bool]]:
+    """For each call of a vision tower in this process: whether a gradient will go through what it said."""
+    calls: list[bool] = []
+
+    def note(module: torch.nn.Module, _: Any, said: Any) -> None:
+        if type(module).__name__ in TOWERS:
+            calls.append(said.last_hidden_state.requires_grad)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    yield calls
+    hook.remove()
+
+
+def config_of(rows: Rows, kept: CacheConfig | None, **changes: Any) -> TrialConfig:
+    """Six steps with two reports, without dropout."""
+    config = text_config(rows, task="vlm-sft", model__base="tiny:gemma3", lora__dropout=0.0, images=kept)
+    return changed(config, **{"budget": BudgetSpec(max_steps=6, reports=2), **changes})
+
+
+def losses(result: TrialResult) -> list[float]:
+    return [report.loss for report in result.reports]
+
+
+@pytest.fixture
+def by_pixels(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Models are given pixels while this is in force."""
+    monkeypatch.setattr(Features, "fit", staticmethod(lambda _: False))
+    return monkeypatch
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_losses_and_gradients_are_those_of_pixels(
+    image_rows: Rows, inside: Inside, kept: CacheConfig, asked: list[bool], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Within float32's rounding, and with features that are read bit for bit as with those that were just made."""
+    base = inside.bases.get(TASKS["vlm-sft"], config_of(image_rows, kept, model__base=name).model)
+    rows = list(Dataset.load_from_disk(str(image_rows[0])))[:4]
+    made, calls = loss_of(base, rows, kept), len(asked)
+    read = loss_of(base, rows, kept)
+    assert (calls, len(asked)) == (4, 4), "each image is asked for once"
+    torch.testing.assert_close(read, made, rtol=0, atol=0)
+    torch.testing.assert_close(loss_of(base, rows, None), made, rtol=0, atol=0)
+    monkeypatch.setattr(Features, "fit", staticmethod(lambda _: False))
+    torch.testing.assert_close(loss_of(base, rows, None), made, rtol=1e-4, atol=1e-6)
+    assert made["loss"] > 0
+    assert any(value.abs().max() > 1e-3 for value in made.values())
+
+
+def loss_of(base: Base, rows: list[Any], kept: CacheConfig | None) -> Gradients:
+    """The loss of a batch, with the gradients of a new adapter."""
+    torch.manual_seed(0)
+    model = attach(base.fresh_model(), config_of((Path(), Path()), None).lora)
+    encoder = make_encoder(base, model, ROWS, kept, has_images=True)
+    batch = encoder.batch([encoder.encode(row) for row in rows])
+    loss = model.train()(**batch).loss
+    loss.backward()
+    return {"loss": loss.detach()} | {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_answers_are_those_of_pixels(
+    image_rows: Rows, inside: Inside, kept: CacheConfig, by_pixels: pytest.MonkeyPatch, name: str
+) -> None:
+    """`generate` hands features on to its first forward alone: they stand for tokens of the prompt."""
+    base = inside.bases.get(TASKS["vlm-sft"], config_of(image_rows, kept, model__base=name).model)
+    rows = list(Dataset.load_from_disk(str(image_rows[0])))[:3]
+    model = base.fresh_model().eval()
+    wanted = said(base, model, rows, None)
+    by_pixels.undo()
+    assert said(base, model, rows, kept) == wanted
+    assert said(base, model, rows, kept) == wanted
+
+
+def said(base: Base, model: Any, rows: list[Any], kept: CacheConfig | None) -> list[str]:
+    encoder = make_encoder(base, model, ROWS, kept, has_images=True)
+    skill = TASKS["vlm-sft"].skill(encoder, AnswersConfig(max_new_tokens=5), None)
+    encoded = [skill.encode(row) for row in rows]
+    return [answer.text for answer in skill.answers(model, encoded, torch.float32, is_tuned=False)]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    image_rows: Rows, inside: Inside, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CacheConfig, list[float], int]:
+    """A final run that began with nothing kept: its folder, what it left, its losses, its calls of the tower."""
+    folder = tmp_path_factory.mktemp("trained")
+    kept = CacheConfig(folder=folder / "features", limit_bytes=GIB)
+    calls: list[int] = []
+    ask = Features._answer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Features, "_answer", lambda self, given: (calls.append(1), ask(self, given))[1])
+        config = config_of(image_rows, kept, is_final=True, objectives=["exact_match"])
+        result = inside.run(folder / "run", config)
+    assert result.ledger is not None
+    assert result.ledger.closes, result.ledger.not_given_back
+    return folder, kept, losses(result), len(calls)
+
+
+def test_an_image_is_asked_once_for_all_trials_and_their_evaluation(
+    trained: tuple[Path, CacheConfig, list[float], int],
+    image_rows: Rows,
+    inside: Inside,
+    tmp_path: Path,
+    asked: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, kept, found, calls = trained
+    assert calls == NUM_IMAGES
+    monkeypatch.setattr("hpsearch.train.encoding.load_image", lambda *_: pytest.fail("an image was read again"))
+    again = inside.run(tmp_path / "again", config_of(image_rows, kept, objectives=["exact_match"]))
+    assert losses(again) == found, "warm as cold, bit for bit"
+    other = changed(config_of(image_rows, kept), lora__r=4, training__learning_rate=1e-4, training__micro_batch=1)
+    inside.run(tmp_path / "other", other)
+    job = EvaluationConfig(
+        task="vlm-sft",
+        model=other.model,
+        adapter=folder / "run" / "adapter",
+        rows=ROWS,
+        answers=AnswersConfig(max_new_tokens=3),
+        cells=[Cell(model=model, prompt=prompt) for model in ("base", "tuned") for prompt in ("none", "static")],
+        prompts=PromptsSpec(static="Look closely."),
+        test_rows=image_rows[1],
+        batch_size="auto",
+        images=kept,
+    )
+    place = JobFolder(tmp_path / "evaluation")
+    place.prepare(job)
+    assert evaluate(job, place, inside.bases, Answering()).num_rows == 8
+    assert asked == []
+
+
+@pytest.mark.usefixtures("by_pixels")
+@pytest.mark.parametrize("name", ["tiny:gemma3", "tiny:qwen2.5-vl"])
+def test_no_gradient_enters_a_frozen_tower(
+    image_rows: Rows, inside: Inside, tmp_path: Path, asked: list[bool], name: str
+) -> None:
+    """Where it is given pixels, as those of architectures without features are, and with gradient checkpointing."""
+    one_step = BudgetSpec(max_steps=1, reports=1)
+    config = config_of(
+        image_rows, None, model__base=name, training__gradient_checkpointing=True, budget=one_step, lora__vision=False
+    )
+    inside.run(tmp_path / "frozen", config)
+    assert asked
+    assert not any(asked)
+    inside.run(tmp_path / "adapted", changed(config, lora__vision=True))
+    assert any(asked), "an adapter in the tower learns"
