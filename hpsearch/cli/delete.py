@@ -39,3 +39,5 @@ def delete(
     for path in (folder, storage.plots(study)):
         shutil.rmtree(path, ignore_errors=True)
     console.print(f"{study} is deleted; final runs stay in {storage.runs}", soft_wrap=True)
+    if storage.features.exists():
+        console.print(f"what studies share stays too: {storage.features} may be deleted at any time", soft_wrap=True)

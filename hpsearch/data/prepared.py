@@ -108,6 +108,7 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
         columns["stage"] = [row.stage for row in rows]
     if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
         columns["image"] = [row.image for row in rows]
+        columns["image_sha256"] = [row.image_sha256 for row in rows]
     if with_groups:
         columns["group"] = list(leakage_groups(rows))
     Dataset.from_dict(columns).save_to_disk(str(draft))
