@@ -165,9 +165,13 @@ def _load_quantized(task: Task, spec: ModelSpec, tell: Tell, processor: Any, opt
         give_back()
     model = _from_pretrained(task.model_class, spec, tell, options | {"quantization_config": settings})
     base = Base(spec, _settle(model, dtype), processor)
-    if place and place == place_now():  # neither the hub's branch nor the folder has moved on meanwhile
+    now = place_now()
+    if now and place in (
+        now,
+        None,
+    ):  # not where the hub's branch or the folder has moved on meanwhile; None: downloaded
         tell(f"keeping the quantized {spec.base} for the next trainer", 0, 0)
-        quantized.keep(base.model, place, base.fingerprint())
+        quantized.keep(base.model, now, base.fingerprint())
     return base
 
 

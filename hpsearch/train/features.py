@@ -11,17 +11,16 @@ import inspect
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpsearch.spec.data import ImageSize
 from hpsearch.train.adapters import adapts_vision
 from hpsearch.train.bases import Base, compute_dtype
 from hpsearch.train.encoding import Encoder
+from hpsearch.train.identity import identity_of
 from hpsearch.train.images import Outputs, Picture, Resized, checksum
 from hpsearch.train.tensor_cache import TensorCache
 from hpsearch.trial import CacheConfig, RowsConfig
@@ -39,7 +38,7 @@ class Features:
     def __init__(self, base: Base, size: ImageSize | None, cache: TensorCache | None) -> None:
         self._base = base
         self._tower: Any = None
-        identity = base_identity(base)
+        identity = identity_of(base.model.name_or_path, base.spec.revision)
         self._cache = cache if identity else None
         self._folder = _key(base, size, identity)
 
@@ -114,21 +113,6 @@ def make_encoder(base: Base, model: Any, rows: RowsConfig, images: CacheConfig |
         resized = Resized(cache, rows.image_size)
     processor = base.fresh_processor()
     return Encoder(processor, rows, has_images=has_images, features=features, resized=resized)
-
-
-def base_identity(base: Base) -> str | None:
-    """The commit of a hub's base; names, sizes and times of a folder's files. None: nobody knows which weights it has.
-
-    The commit is in the path of the hub's cache: since 5.24 transformers' configs no longer tell it
-    (configuration_utils.py drops `_commit_hash`).
-    """
-    location = Path(base.model.name_or_path)
-    if location.is_dir():
-        files = sorted(file for file in location.rglob("*") if file.is_file())
-        facts = [(str(file.relative_to(location)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    config = try_to_load_from_cache(str(base.model.name_or_path), "config.json", revision=base.spec.revision)
-    return Path(config).parent.name if isinstance(config, str) else None
 
 
 def _key(base: Base, size: ImageSize | None, identity: str | None) -> str:

@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedModel
 from hpsearch.checkpoints import clear_drafts, drop, replace_folder
 from hpsearch.files import draft_of
 from hpsearch.folders import quantized_bases
+from hpsearch.train.identity import identity_of
 from hpsearch.trial import GIB
 
 _LIBRARIES = ("torch", "transformers", "bitsandbytes", "hpsearch")
@@ -43,7 +44,7 @@ def place_of(location: str, revision: dict[str, str], settings: Any, model_class
         return None
     if getattr(config, "quantization_config", None) is not None or getattr(config, "auto_map", None) is not None:
         return None
-    state = _files_of(Path(location)) if Path(location).is_dir() else getattr(config, "_commit_hash", None)
+    state = identity_of(location, revision.get("revision"))
     if state is None:
         return None
     libraries = [f"{name} {version(name)}" for name in _LIBRARIES]
@@ -51,12 +52,6 @@ def place_of(location: str, revision: dict[str, str], settings: Any, model_class
     facts = f"{location} {state} {model_class.__name__} {settings} {device} {libraries}"
     name = Path(location).name
     return quantized_bases() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-
-
-def _files_of(folder: Path) -> list[tuple[str, int, int]]:
-    """A folder's state: its files' names, sizes and times. Reading the weights would take as long as loading them."""
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    return sorted((str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in found)
 
 
 def read_copy(place: Path, name: str, model_class: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, str] | None:

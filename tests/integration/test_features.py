@@ -165,6 +165,7 @@ def test_an_image_is_asked_once_for_all_trials_and_their_evaluation(
         prompts=PromptsSpec(static="Look closely."),
         test_rows=image_rows[1],
         batch_size="auto",
+        rules=2,
         images=kept,
     )
     place = JobFolder(tmp_path / "evaluation")

@@ -6,8 +6,8 @@ a language layer is 6nW. Adapters and attention over so few tokens add a few per
 dequantized is not counted, nor is the head, which is the same with pixels and features.
 
 Two layers of each kind are counted. With all of them, a row of 300 tokens of Gemma-3-4B (34 language layers, 27 in the
-tower, 896 pixels a side) is 5.9 TFLOP with features; asking its tower once is 5.5 more, and with back-propagation through it,
-as SFTTrainer does, that is 17.
+tower, 896 pixels a side) is 5.9 TFLOP with features; asking its tower once is 5.5 more, and with back-propagation
+through it, as SFTTrainer does, that is 17.
 """
 
 from __future__ import annotations
