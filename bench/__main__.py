@@ -14,6 +14,7 @@ from rich.console import Console
 from bench import cli_start, memory_growth, quantized_base, store_size, store_throughput, warm_base
 from bench.comparison import Finding, NotMeasured, Say, as_table
 from bench.machine import describe
+from bench.race import race
 
 BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "warm_base": warm_base.measure,
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "store_throughput": store_throughput.measure,
     "store_size": store_size.measure,
     "cli_start": cli_start.measure,
+    "race": race.measure,
 }
 
 WIDTH_OF_A_FILE = 150

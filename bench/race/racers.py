@@ -1,0 +1,117 @@
+"""The ways as processes, seen from the race: started, given their turns, timed, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.race.setting import Setting
+from hpsearch.bridge.trainer_process import _DEFAULTS as ENVIRONMENT
+
+OURS = "hpsearch"
+WAYS = {
+    OURS: "ours",
+    "the tutorial's loop": "tutorial",
+    "Trainer.hyperparameter_search": "trainer_search",
+    "Ray Tune": "ray_tune",
+}
+_REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass
+class Seen:
+    """Of one way: seconds until it was ready, and of each trial its seconds and its validation losses."""
+
+    start_s: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    losses: list[list[float]] = field(default_factory=list)
+
+    def total_s(self) -> float:
+        return self.start_s + sum(self.seconds)
+
+    def trials_per_hour(self) -> float:
+        return 3600 * len(self.seconds) / self.total_s()
+
+    def pruned(self, setting: Setting) -> int:
+        return sum(len(losses) < setting.reports for losses in self.losses)
+
+    def steps(self, setting: Setting) -> int:
+        """Optimizer steps done, pruned trials' among them."""
+        return setting.steps_per_report * sum(map(len, self.losses))
+
+
+def missing(module: str) -> str | None:
+    """Why a way can't be measured."""
+    if module == "ray_tune" and find_spec("ray") is None:
+        return "Ray is not installed: pip install 'hpsearch[bench]'"
+    return None
+
+
+class Racer:
+    def __init__(self, name: str, module: str, folder: Path) -> None:
+        self.name = name
+        self.seen = Seen()
+        self._log = folder / "log.txt"
+        self._started = time.perf_counter()
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=_REPOSITORY,
+                env=ENVIRONMENT | os.environ,
+            )
+
+    def wait_until_ready(self) -> None:
+        self._line()
+        self.seen.start_s = time.perf_counter() - self._started
+
+    def run_trial(self) -> None:
+        assert self._process.stdin is not None
+        started = time.perf_counter()
+        self._process.stdin.write("next\n")
+        self._process.stdin.flush()
+        losses = json.loads(self._line())["losses"]
+        self.seen.seconds.append(time.perf_counter() - started)
+        self.seen.losses.append(losses)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline().strip():
+            return line
+        last_words = "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
+        raise RuntimeError(f"{self.name} ended with exit code {self._process.wait()}:\n{last_words}")
+
+    def end(self) -> None:
+        """Its stdin closes, which ends it with whatever it started; what does not listen is killed."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def racers(folder: Path, ways: dict[str, str]) -> Iterator[dict[str, Racer]]:
+    """One after the other, so that no start slows another one's down."""
+    found = {}
+    with ExitStack() as stack:
+        for name, module in ways.items():
+            (folder / module).mkdir()
+            racer = Racer(name, f"bench.race.{module}", folder / module)
+            stack.callback(racer.end)
+            racer.wait_until_ready()
+            found[name] = racer
+        yield found
