@@ -35,12 +35,12 @@ def tiny(say: Say) -> Setting:
     )
 
 
-def race(setting: Setting, folder: Path, say: Say, deadline: float) -> list[Finding]:
+def race(setting: Setting, folder: Path, say: Say, deadline: float, entered: dict[str, str] = WAYS) -> list[Finding]:
     """`deadline` is on the monotonic clock."""
     setting.write(folder)
     setting.write_rows(folder)
-    absent = {name: why for name, module in WAYS.items() if (why := missing(module))}
-    ways = {name: module for name, module in WAYS.items() if name not in absent}
+    absent = {name: why for name, module in entered.items() if (why := missing(module))}
+    ways = {name: module for name, module in entered.items() if name not in absent}
     with racers(folder, ways) as found:
         for racer in found.values():
             say(f"{racer.name}: ready after {racer.seen.start_s:.1f} s")
