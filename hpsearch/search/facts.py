@@ -29,10 +29,13 @@ def memory_violation(result: TrialResult, memory_gib: float | None) -> float | N
     return max(violation, 1e-3) if out_of_memory else violation
 
 
-def _fit_facts(result: TrialResult) -> dict[str, str | int | bool | None]:
+def _fit_facts(result: TrialResult) -> dict[str, str | int | float | bool | None]:
     if (fit := result.fit) is None:
         return {}
+    real = result.ledger.peak_allocated_bytes if result.ledger else 0
+    is_comparable = fit.predicted_bytes and real and not result.halvings
     return {
+        "memory_predicted_to_real": round((fit.predicted_bytes or 0) / real, 3) if is_comparable else None,
         "micro_batch": fit.rows,
         "gradient_checkpointing": fit.gradient_checkpointing,
         "halvings": ", ".join(map(str, result.halvings)) or None,

@@ -6,7 +6,7 @@ import pytest
 from contract_parts import ledger_of
 
 from hpsearch.search.facts import facts, memory_violation
-from hpsearch.trial import GIB, Outcome, TrialResult
+from hpsearch.trial import GIB, Fit, Outcome, TrialResult
 
 CUDA = {"peak_allocated_bytes": 2 * GIB, "is_context_estimated": True}
 OOM, RAN = Outcome.OUT_OF_MEMORY, Outcome.COMPLETE
@@ -50,6 +50,15 @@ class TestFacts:
             result = TrialResult(outcome=RAN, ledger=ledger_of(peak * GIB, witnessed_peak_bytes=seen))
             assert memory_violation(result, 16) == gib / 16 - 1
             assert facts(result, "loss")["ledger.peak_device_gib"] == gib
+
+    def test_the_prediction_stands_beside_the_real_peak(self) -> None:
+        fit = Fit(device="card", shape="s", rows=4, gradient_checkpointing=False, predicted_bytes=9 * GIB)
+        ledgers = ledger_of(12 * GIB, peak_allocated_bytes=10 * GIB)
+        told = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers), "loss")
+        assert (told["micro_batch"], told["memory_predicted_to_real"]) == (4, 0.9)
+        assert Fit.model_validate_json(str(told["fit"])) == fit
+        halved = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers, halvings=[8]), "loss")
+        assert "memory_predicted_to_real" not in halved
 
     def test_what_is_unknown_is_left_out(self) -> None:
         assert facts(TrialResult(outcome=Outcome.PRUNED), "loss") == {
