@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import Cell, EvaluationConfig
 from hpsearch.spec.evaluation import PromptsSpec
+from hpsearch.spec.model import LoraSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
 from hpsearch.train.evaluation import evaluate
 from hpsearch.train.features import Features, make_encoder
+from hpsearch.train.images import load_image, process
 from hpsearch.train.tasks import TASKS
 from hpsearch.trial import GIB, AnswersConfig, CacheConfig, TrialConfig, TrialResult
 from tests.integration.conftest import ROWS, changed, text_config
@@ -172,6 +175,33 @@ def test_an_image_is_asked_once_for_all_trials_and_their_evaluation(
     place.prepare(job)
     assert evaluate(job, place, inside.bases, Answering()).num_rows == 8
     assert asked == []
+
+
+def test_an_image_that_pixels_are_needed_of_is_kept_at_its_size(
+    inside: Inside, tmp_path: Path, kept: CacheConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the tower has an adapter. One that is as small as it should be is read from its own file."""
+    base = inside.bases.get(TASKS["vlm-sft"], config_of((Path(), Path()), kept).model)
+    model = attach(base.fresh_model(), LoraSpec(vision=True))
+    size = ROWS.model_copy(update={"image_size": 40})
+    encoder = make_encoder(base, model, size, kept, has_images=True)
+    rows = []
+    for side in (90, 30):
+        file = tmp_path / f"{side}.png"
+        Image.effect_noise((side, side // 2), 80).save(file)
+        turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "This"}]
+        rows.append({"messages": turns, "image": str(file)})
+    wanted = [process(encoder.processor, "<start_of_image>", load_image(Path(row["image"]), 40))[1] for row in rows]
+    for row, pixels in zip(rows, wanted, strict=True):
+        torch.testing.assert_close(encoder.encode(row).others["pixel_values"], pixels["pixel_values"], rtol=0, atol=0)
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "hpsearch.train.images.load_image", lambda path, size: (read.append(path), load_image(path, size))[1]
+    )
+    for row, pixels in zip(rows, wanted, strict=True):
+        torch.testing.assert_close(encoder.encode(row).others["pixel_values"], pixels["pixel_values"], rtol=0, atol=0)
+    assert read == [Path(rows[1]["image"])]
+    assert len(list(kept.folder.glob("*/*"))) == 1
 
 
 @pytest.mark.usefixtures("by_pixels")
