@@ -71,7 +71,6 @@ def test_validating_and_long_steps_give_signs_of_life(tmp_path: Path, monkeypatc
         assert reporter.validating(done, 8)
         clock.now += 0.125
     assert [event.done for event in worker.sent if isinstance(event, Phase)] == [0, 3, 6]
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     clock.now += 1
-    reporter.on_substep_end(arguments, TrainerState(global_step=3, max_steps=100), TrainerControl())
+    reporter.alive(TrainerState(global_step=3, max_steps=100))
     assert worker.sent[-1] == Progress(step=3, num_steps=100)

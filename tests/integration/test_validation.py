@@ -165,6 +165,7 @@ def test_an_evaluation_s_batch_too(
         cells=[Cell(model="base")],
         test_rows=rows,
         batch_size="auto",
+        rules=2,
     )
     folder = JobFolder(tmp_path / "evaluation")
     folder.prepare(job)
