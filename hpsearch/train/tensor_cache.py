@@ -1,7 +1,8 @@
 """Tensors on disk that can always be made again: files in folders by key, shared by workers, within a size limit.
 
 A file appears under its name when it is whole, so whoever reads needs no lock. One that is gone, torn or can't be
-written costs its maker's work once more and nothing else: a full disk is no trial's failure.
+written costs its maker's work once more and nothing else: a full disk is no trial's failure. Nothing waits for the
+disk: after a power cut a file may be shorter than its header says, which is a miss.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hpsearch.files import draft_of, sync
+from hpsearch.files import draft_of
 from hpsearch.trial import CacheConfig
 
 Tensors = dict[str, torch.Tensor]
@@ -62,7 +63,6 @@ class TensorCache:
             if not self._has_room(num_bytes):
                 return
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft)
-            sync(draft)  # a name that outlives a power cut has its bytes
             draft.rename(file)
             self._unseen += num_bytes
         except (OSError, SafetensorError) as error:
