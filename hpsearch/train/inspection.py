@@ -32,12 +32,12 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
             task = TASKS[config.task]
             channel.tell(f"loading the processor of {model.base}", 0, 0)
             processor = load_processor(task, model, channel.tell)
+            linear[model.base] = _linear_layers(task.model_class, model, channel)
             encoder = Encoder(processor, config.rows, has_images=task.has_images)
             for position, row in enumerate(rows):
                 tokens[position] = max(tokens[position], encoder.num_tokens(row))
                 if position % _EVERY == 0:
                     channel.tell("counting tokens", position, len(rows))
-            linear[model.base] = _linear_layers(task.model_class, model, channel)
             examples = examples or [_example(encoder, rows[i]) for i in range(config.num_examples)]
     except FieldError as error:
         return InspectionResult(mistake=(error.key, error.message))
