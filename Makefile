@@ -2,7 +2,8 @@
 # make test   all tests but the storms
 # make storms small storms of kills, signals and outages among real processes
 # make check  ruff, mypy, import-linter
-# make bench  side-by-side benchmarks
+# make bench  side-by-side benchmarks, the race among them; writes bench/RESULTS.md
+# make bench-gpu  what only a card can tell, in eight minutes; writes bench/RESULTS.md
 # make faults kills, signals, outages and the like, provoked for an hour; writes bench/faults/RESULTS.md
 # Each makes its own .venv first.
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test storms check bench faults clean
+.PHONY: run test storms check bench bench-gpu faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -30,8 +31,11 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev
-	$(BIN)/python -m bench
+bench: .venv/bench
+	$(BIN)/python -m bench --results bench/RESULTS.md
+
+bench-gpu: .venv/dev
+	$(BIN)/python -m bench.gpu --results bench/RESULTS.md
 
 faults: .venv/dev
 	$(BIN)/python -m bench.faults --results bench/faults/RESULTS.md
@@ -53,4 +57,9 @@ clean:
 .venv/dev: .venv/bin/python pyproject.toml
 	@echo "installing hpsearch and its test tools into .venv; torch alone takes some minutes …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/bench: .venv/bin/python pyproject.toml
+	@echo "installing hpsearch and what its benchmarks need into .venv; torch alone takes some minutes …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	@touch $@

@@ -10,6 +10,9 @@
 | store_throughput | claim, report, tell with leases and fencing | plain Optuna: ask, report, tell |
 | store_size | reading a study of 2,000 trials, and starting its next one | plain Optuna: all trials; ask and suggest |
 | cli_start | `hpsearch --help` | `python -c "import torch"` |
+| race | a study with pruning in the tutorials' setting | the tutorial's loop, Trainer's own search, Ray Tune |
+
+What only a card can tell is measured by `python -m bench.gpu`. [RESULTS.md](RESULTS.md) keeps what was measured.
 
 `python -m bench.coverage` is no comparison of speed: it simulates how often intervals hold the truth.
 
@@ -20,9 +23,10 @@ Every row says how to get it again. The machine and the versions stand above the
 little.
 
 What is trained: without CUDA `tiny:qwen2` (its first use on a machine pretrains it for a minute, before anything is
-timed), all in all less than five minutes on two cores. With CUDA a model of Qwen2.5-0.5B's shape with random
-weights, built on the spot; nothing is downloaded. Trials are short on purpose (a few steps): what is compared is
-what surrounds training, and a longer trial moves the ratio of seconds towards 1, but not the seconds saved.
+timed), all in all less than five minutes on two cores, and ten for the race (on `tiny:gemma3`). With CUDA a model
+of Qwen2.5-0.5B's shape with random weights, built on the spot; nothing is downloaded. Trials are short on purpose
+(a few steps): what is compared is what surrounds training, and a longer trial moves the ratio of seconds towards 1,
+but not the seconds saved. In the race the steps themselves are compared.
 
 Timings are for people. No test asserts one: a shared machine would make it a coin toss.
 """

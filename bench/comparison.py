@@ -56,10 +56,13 @@ Say = Callable[[str], None]
 """Progress for a person: one line."""
 
 
+HEADINGS = ("measured", "hpsearch's way", "the other way", "ratio", "again with")
+
+
 def as_table(findings: Sequence[tuple[str, Finding]]) -> Table:
     """One row for each (benchmark's name, finding)."""
     table = Table(title="medians; ratio = the other way ÷ hpsearch's way", show_lines=True)
-    for heading in ("measured", "hpsearch's way", "the other way", "ratio", "again with"):
+    for heading in HEADINGS:
         table.add_column(heading, overflow="fold")
     for name, finding in findings:
         table.add_row(*map(Text, finding.cells()), f"python -m bench {name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ _LIBRARIES = (
     "accelerate",
     "optuna",
     "sqlalchemy",
+    "ray",
 )
 
 
@@ -34,8 +35,15 @@ def describe() -> list[str]:
         f"load before the first benchmark: {os.getloadavg()[0]:.1f}; OMP_NUM_THREADS: {threads}",
         f"GPU: {', '.join(_gpus()) or 'none'}",
         f"versions: Python {platform.python_version()}, "
-        + ", ".join(f"{library} {version(library)}" for library in _LIBRARIES),
+        + ", ".join(f"{library} {_version(library)}" for library in _LIBRARIES),
     ]
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:

@@ -32,5 +32,9 @@ def write_section(
     file.write_text(head.rstrip() + "\n" + "".join(f"{_MARK}{kept[name]}\n" for name in kept))
 
 
+def has_section(file: Path, title: str) -> bool:
+    return file.exists() and f"{_MARK}{title}\n" in file.read_text()
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "/").replace("\n", " ") for cell in cells) + " |"

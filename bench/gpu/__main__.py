@@ -15,12 +15,13 @@ from bench.__main__ import WIDTH_OF_A_FILE
 from bench.gpu.figures import HEADINGS, WHAT, Figure, as_table, not_measured
 from bench.gpu.process import has_card, run_part
 from bench.machine import describe
-from bench.results import write_section
+from bench.results import has_section, write_section
 
 TIME_S = 8 * 60.0
 MOST_S = {"product": 40.0, "steps": 170.0, "race": 200.0, "oom": 45.0, "ledger": 70.0, "paged": 45.0, "tests": 150.0}
 """Of each part; what one leaves over is there for those behind it."""
 REHEARSAL_S = 3600.0
+TITLE = "On one card"
 NO_CARD = "no card was at hand"
 
 
@@ -43,10 +44,11 @@ def main() -> int:
     for line in machine:
         console.print(line, highlight=False)
     figures, failed = measure(parts, console, rehearses=chosen.rehearse)
-    title = "rehearsal: every part ran, and its numbers say nothing" if chosen.rehearse else "on one card"
+    title = "rehearsal: every part ran, and its numbers say nothing" if chosen.rehearse else TITLE
     console.print(as_table(figures, title))
-    if chosen.results:
-        write_section(chosen.results, "On a GPU", machine, HEADINGS, [figure.cells() for figure in figures])
+    is_measured = any(not figure.found.startswith("not measured") for figure in figures)
+    if chosen.results and not chosen.rehearse and (is_measured or not has_section(chosen.results, TITLE)):
+        write_section(chosen.results, TITLE, machine, HEADINGS, [figure.cells() for figure in figures])
     return 1 if failed else 0
 
 

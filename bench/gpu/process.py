@@ -37,9 +37,8 @@ def run_part(
         return [], OUT_OF_TIME
     console.print(f"[bold]{part}[/bold]")
     started = time.monotonic()
-    command = [sys.executable, "-m", "bench.gpu.part", part, str(folder), str(max(1.0, most_s - LATE_S))]
     process = subprocess.Popen(
-        [*command, *(["--rehearse"] if rehearses else [])],
+        command(part, folder, most_s, rehearses=rehearses),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -52,12 +51,14 @@ def run_part(
     watch.start()
     figures, words = [], []
     assert process.stdout is not None
-    for line in process.stdout:
-        if (figure := from_line(line)) is not None:
-            figures.append(figure)
-            line = f"{figure.measured}: {figure.found}"
-        words.append(line.rstrip())
-        console.print(f"  {line.rstrip()}", markup=False, highlight=False)
+    with process.stdout:
+        for line in process.stdout:
+            told = line.rstrip()
+            if (figure := from_line(line)) is not None:
+                figures.append(figure)
+                told = f"{figure.measured}: {figure.found}"
+            words.append(told)
+            console.print(f"  {told}", markup=False, highlight=False)
     code = process.wait()
     watch.cancel()
     console.print(f"  {time.monotonic() - started:.0f} s in all", highlight=False)
@@ -66,6 +67,12 @@ def run_part(
     if code:
         return figures, f"exit code {code}: {words[-1] if words else 'without a word'}"
     return figures, None
+
+
+def command(part: str, folder: Path, most_s: float, *, rehearses: bool) -> list[str]:
+    seconds = max(1.0, most_s - LATE_S)
+    given = ["--rehearse"] if rehearses else []
+    return [sys.executable, "-m", "bench.gpu.part", part, str(folder), str(seconds), *given]
 
 
 def end_all(pid: int) -> None:

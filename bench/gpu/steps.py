@@ -13,9 +13,9 @@ from bench.gpu.place import Place
 from bench.gpu.product import flops_per_second
 from bench.gpu.shapes import SHAPES, Shape
 from bench.gpu.trials import ROWS_PER_STEP, Trials, changed, config_of, trials
-from hpsearch.trial import GIB, TrialConfig, TrialResult
+from hpsearch.trial import GIB, CacheConfig, TrialConfig, TrialResult
 
-FEW, MANY = 1, 4
+FEW, MORE = 1, 2
 PLAIN: dict[str, Any] = {"training__micro_batch": 1, "training__gradient_checkpointing": True, "images": None}
 """The tutorials': one row per forward, everything recomputed, the tower asked each time."""
 
@@ -36,8 +36,9 @@ def measure(place: Place) -> None:
 def _of_shape(shape: Shape, place: Place, product: float) -> None:
     config = config_of(shape, place)
     with trials(place.fresh(f"steps-{shape.tiny.removeprefix('tiny:')}")) as running:
+        running.run(changed(config, **PLAIN, budget__max_steps=FEW))  # loads the base
         plain_s = None
-        for name, changes in mechanisms(shape, config, place).items():
+        for name, changes in mechanisms(shape, place).items():
             seconds, result = _timed(running, changed(config, **changes))
             plain_s = plain_s or seconds
             place.show(_figure(shape, name, seconds, plain_s, result))
@@ -47,10 +48,10 @@ def _of_shape(shape: Shape, place: Place, product: float) -> None:
     place.show(_language(shape, config, seconds, product))
 
 
-def mechanisms(shape: Shape, config: TrialConfig, place: Place) -> dict[str, dict[str, Any]]:
+def mechanisms(shape: Shape, place: Place) -> dict[str, dict[str, Any]]:
     """Name → what differs from the config; the plain way first, all together last."""
-    kept = _kept_images(place) if shape.image_size else None
-    plain = {name: value for name, value in PLAIN.items() if name.partition("__")[0] in type(config).model_fields}
+    kept = CacheConfig(folder=place.folder / "features", limit_bytes=4 * GIB) if shape.image_size else None
+    plain = PLAIN
     ways = {
         "plain: 1 row per forward, recomputed, from pixels": plain,
         "micro-batch auto alone": plain | {"training__micro_batch": "auto"},
@@ -62,20 +63,14 @@ def mechanisms(shape: Shape, config: TrialConfig, place: Place) -> dict[str, dic
     return ways | {"all together": plain | together | ({"images": kept} if kept is not None else {})}
 
 
-def _kept_images(place: Place) -> Any:
-    from hpsearch.trial import CacheConfig
-
-    return CacheConfig(folder=place.folder / "features", limit_bytes=4 * GIB)
-
-
 def _timed(running: Trials, config: TrialConfig) -> tuple[float, TrialResult]:
-    """(seconds per step, the longer trial's result). The first trial fills caches and finds what fits."""
+    """(seconds per step, the longer trial's result). What is found out or kept once is there before both."""
     first = running.run(changed(config, budget__max_steps=FEW))
     if first.fit is not None:
         config = config.model_copy(update={"fits": [first.fit]})
     few = running.run(changed(config, budget__max_steps=FEW))
-    many = running.run(changed(config, budget__max_steps=FEW + MANY))
-    return (many.train_seconds - few.train_seconds) / MANY, many
+    many = running.run(changed(config, budget__max_steps=FEW + MORE))
+    return (many.train_seconds - few.train_seconds) / MORE, many
 
 
 def _figure(shape: Shape, name: str, seconds: float, plain_s: float, result: TrialResult) -> Figure:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ WAYS = {
     "Trainer.hyperparameter_search": "trainer_search",
     "Ray Tune": "ray_tune",
 }
+_LEAVING_S = 20.0
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -95,12 +96,15 @@ class Racer:
     def end(self) -> None:
         """Its stdin closes, which ends it with whatever it started; what does not listen is killed."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
-            self._process.wait(20)
+            self._process.wait(_LEAVING_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
 
 
 @contextmanager
