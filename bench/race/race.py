@@ -103,6 +103,12 @@ def findings(setting: Setting, seen: dict[str, Seen], absent: dict[str, str]) ->
                 Side(OURS, own.seconds[1:]),
                 Side(name, other.seconds[1:]),
             ),
+            Comparison(
+                f"processor seconds per trial without the first, {setting.name}, n = {number - 1}",
+                "s",
+                Side(OURS, own.processor_s[1:]),
+                Side(name, other.processor_s[1:]),
+            ),
         ]
     return found + [NotMeasured(f"seconds for a study, {name}", why) for name, why in absent.items()]
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 from bench.race.setting import Setting
 from hpsearch.bridge.trainer_process import _DEFAULTS as ENVIRONMENT
 
@@ -34,6 +36,8 @@ class Seen:
     start_s: float = 0.0
     seconds: list[float] = field(default_factory=list)
     losses: list[list[float]] = field(default_factory=list)
+    processor_s: list[float] = field(default_factory=list)
+    """Of each trial, on all cores, by the way's own processes: what others do on the machine is not in it."""
 
     def total_s(self) -> float:
         return self.start_s + sum(self.seconds)
@@ -54,6 +58,17 @@ def missing(module: str) -> str | None:
     if module == "ray_tune" and find_spec("ray") is None:
         return "Ray is not installed: pip install 'hpsearch[bench]'"
     return None
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process and all that it started, those among them that have ended."""
+    total = 0.0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += sum(each.cpu_times()[:4])
+    return total
 
 
 class Racer:
@@ -79,11 +94,12 @@ class Racer:
 
     def run_trial(self) -> None:
         assert self._process.stdin is not None
-        started = time.perf_counter()
+        started, used = time.perf_counter(), processor_seconds(self._process.pid)
         self._process.stdin.write("next\n")
         self._process.stdin.flush()
         losses = json.loads(self._line())["losses"]
         self.seen.seconds.append(time.perf_counter() - started)
+        self.seen.processor_s.append(processor_seconds(self._process.pid) - used)
         self.seen.losses.append(losses)
 
     def _line(self) -> str:

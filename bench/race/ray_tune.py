@@ -74,6 +74,8 @@ def main() -> None:
     setting = lane.setting
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    # 15 by default: beside other processes it would wait for all of them. Ray reads it in these letters.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     num_gpus = int(torch.cuda.is_available())
     with tempfile.TemporaryDirectory(prefix="r") as short:  # Ray's sockets lie in it: their paths may not be long
         ray.init(

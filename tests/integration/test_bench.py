@@ -66,17 +66,19 @@ class TestRace:
     def seen(self) -> dict[str, Seen]:
         whole, pruned = [0.9, 0.8, 0.7, 0.6], [0.9, 0.8]
         return {
-            OURS: Seen(1.0, [2.0, 1.0, 1.0], [whole, pruned, whole]),
-            "other": Seen(2.0, [5.0, 4.0, 6.0], [whole, pruned, pruned]),
+            OURS: Seen(1.0, [2.0, 1.0, 1.0], [whole, pruned, whole], [3.0, 1.0, 2.0]),
+            "other": Seen(2.0, [5.0, 4.0, 6.0], [whole, pruned, pruned], [3.0, 6.0, 6.0]),
         }
 
     def test_whole_studies_and_trials_without_the_first_are_compared(self) -> None:
-        study, trials, absent = race.findings(SETTING, self.seen(), {"third": "it is not here"})
+        study, trials, processor, absent = race.findings(SETTING, self.seen(), {"third": "it is not here"})
         assert isinstance(study, Comparison)
         assert study.ratio() == "3.40×"
         assert "2,160 trials an hour, 20 steps done" in study.hpsearch.name
         assert isinstance(trials, Comparison)
         assert trials.ratio() == "5.00× (4.00 to 6.00)"
+        assert isinstance(processor, Comparison)
+        assert processor.ratio() == "4.50× (3.00 to 6.00)"
         assert isinstance(absent, NotMeasured)
         assert absent.why == "it is not here"
 
