@@ -18,8 +18,8 @@ from bench.machine import describe
 from bench.results import has_section, write_section
 
 TIME_S = 8 * 60.0
-MOST_S = {"product": 40.0, "steps": 170.0, "race": 200.0, "oom": 45.0, "ledger": 70.0, "paged": 45.0, "tests": 150.0}
-"""Of each part; what one leaves over is there for those behind it."""
+MOST_S = {"product": 30.0, "steps": 150.0, "race": 120.0, "oom": 40.0, "ledger": 45.0, "paged": 40.0, "tests": TIME_S}
+"""Of each part; what one leaves over is there for those behind it. The tests come last and have what is left."""
 REHEARSAL_S = 3600.0
 TITLE = "On one card"
 NO_CARD = "no card was at hand"

@@ -26,7 +26,7 @@ def main() -> None:
         time.monotonic() + float(seconds),
         rehearses="--rehearse" in sys.argv,
         say=lambda line: print(line, flush=True),
-        show=lambda figure: print(figure.told(), flush=True),
+        show=lambda figure: print(f"\n{figure.told()}", flush=True),  # a library may have left half a line
     )
     measure_of(part)(place)
 

@@ -57,8 +57,9 @@ def run_part(
             if (figure := from_line(line)) is not None:
                 figures.append(figure)
                 told = f"{figure.measured}: {figure.found}"
-            words.append(told)
-            console.print(f"  {told}", markup=False, highlight=False)
+            if told:
+                words.append(told)
+                console.print(f"  {told}", markup=False, highlight=False)
     code = process.wait()
     watch.cancel()
     console.print(f"  {time.monotonic() - started:.0f} s in all", highlight=False)

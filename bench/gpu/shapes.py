@@ -45,14 +45,10 @@ class Shape:
 
     def base(self, place: Place) -> Path:
         """The folder of its base, built by the first part that needs it."""
-        if place.rehearses:
-            from hpsearch.train.tiny import ensure_tiny
-
-            return ensure_tiny(self.tiny, lambda *_: None)
         folder = place.folder / "bases" / self.tiny.removeprefix("tiny:")
         if not (folder / "config.json").exists():
             place.say(f"building a base of {self.name}'s shape with random weights")
-            _save(self.build(), folder)
+            _save(_tiny(self.tiny) if place.rehearses else self.build(), folder, "cpu" if place.rehearses else "cuda")
         return folder
 
     def rows(self, place: Place) -> tuple[Path, Path]:
@@ -96,19 +92,26 @@ def _noise(size: int, seed: int, file: Path) -> None:
     Image.fromarray(pixels).save(file, compress_level=1)
 
 
-def _save(built: Built, folder: Path) -> None:
+def _save(built: Built, folder: Path, device: str) -> None:
     """Drawn on the card: a host takes minutes for billions of numbers."""
     import torch
 
     model_class, config, processor = built
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device(device):
         model = model_class._from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     del model
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def _tiny(name: str) -> Built:
+    from hpsearch.train.tiny.architectures import ARCHITECTURES
+
+    model, processor = ARCHITECTURES[name]()
+    return type(model), model.config, processor
 
 
 def _gemma3_4b() -> Built:

@@ -13,14 +13,16 @@ _REPOSITORY = Path(__file__).parents[2]
 
 
 def measure(place: Place) -> None:
-    """A test that does not end in time is killed with this process; those before it stand in the log."""
-    command = [sys.executable, "-m", "pytest", "tests/gpu", "-q", "-x", "-p", "no:cacheprovider"]
+    """Each test's name is said as it ends: where time runs out, these are what there is."""
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "-v", "-p", "no:cacheprovider"]
     if place.rehearses:
-        command += ["--collect-only"]
-    done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, check=False)
-    place.say(done.stdout)
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    last = lines[-1].strip("= ") if lines else "nothing was printed"
-    if place.rehearses and done.returncode not in (0, 5):
-        raise RuntimeError(done.stdout + done.stderr)
-    place.show(Figure("tests", "tests/gpu", last, "all pass"))
+        command += ["--collect-only", "-q"]
+    lines = []
+    with subprocess.Popen(command, cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        for line in tests.stdout:
+            place.say(line.rstrip())
+            lines += [line.strip().strip("= ")] if line.strip() else []
+    if place.rehearses and tests.returncode not in (0, 5):
+        raise RuntimeError("the tests can't be collected")
+    place.show(Figure("tests", "tests/gpu", lines[-1] if lines else "nothing was printed", "all pass"))

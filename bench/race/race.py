@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from bench.comparison import Comparison, Finding, NotMeasured, Say, Side
-from bench.race.racers import OURS, WAYS, Racer, Seen, missing, racers
+from bench.race.racers import OURS, UNCOUNTED, WAYS, Racer, Seen, missing, racers
 from bench.race.setting import Setting
 
 TIME_S = 540.0
@@ -103,14 +103,16 @@ def findings(setting: Setting, seen: dict[str, Seen], absent: dict[str, str]) ->
                 Side(OURS, own.seconds[1:]),
                 Side(name, other.seconds[1:]),
             ),
-            Comparison(
-                f"processor seconds per trial without the first, {setting.name}, n = {number - 1}",
-                "s",
-                Side(OURS, own.processor_s[1:]),
-                Side(name, other.processor_s[1:]),
-            ),
+            _processor(setting, name, own, other),
         ]
     return found + [NotMeasured(f"seconds for a study, {name}", why) for name, why in absent.items()]
+
+
+def _processor(setting: Setting, name: str, own: Seen, other: Seen) -> Finding:
+    measured = f"processor seconds per trial without the first, {setting.name}, n = {len(own.seconds) - 1}"
+    if name in UNCOUNTED:
+        return NotMeasured(f"{measured}, {name}", "its processes come and go")
+    return Comparison(measured, "s", Side(OURS, own.processor_s[1:]), Side(name, other.processor_s[1:]))
 
 
 def _whole(name: str, seen: Seen, setting: Setting) -> Side:

@@ -25,6 +25,8 @@ WAYS = {
     "Trainer.hyperparameter_search": "trainer_search",
     "Ray Tune": "ray_tune",
 }
+UNCOUNTED = ("Ray Tune",)
+"""Ways whose processor time is not known: Ray kills the process of a trial that it stops, and with it what it took."""
 _LEAVING_S = 20.0
 _REPOSITORY = Path(__file__).parents[2]
 
