@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hpsearch.errors import FieldError, did_you_mean
 from hpsearch.jobs import Tell
 from hpsearch.spec.model import TINY_BASES, ModelSpec
 from hpsearch.train import quantized
+from hpsearch.train.kept_rows import KeptRows
 from hpsearch.train.memory import give_back
 from hpsearch.train.tasks import Task
 
@@ -34,6 +35,7 @@ class Base:
     spec: ModelSpec
     model: PreTrainedModel
     processor: Any
+    rows: KeptRows = field(default_factory=KeptRows, compare=False)
 
     def fresh_model(self) -> PreTrainedModel:
         """A new module tree around the same weights, in milliseconds."""

@@ -8,6 +8,7 @@ is every image token wherever it stands.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,18 @@ import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
-from hpsearch.errors import FieldError
-from hpsearch.train.images import Picture, Pictures, Resized, fitted_size, load_image, process, process_known
+from hpsearch.train.images import (
+    Picture,
+    Pictures,
+    Resized,
+    checksum,
+    fitted_size,
+    load_image,
+    process,
+    process_known,
+)
+from hpsearch.train.kept_rows import KeptRows
+from hpsearch.train.template import Segment, Template
 from hpsearch.trial import RowsConfig
 
 IGNORED = -100
@@ -63,17 +74,11 @@ class Encoded:
         return sum(tensor.nbytes for tensor in held)
 
 
-@dataclass(frozen=True)
-class Segment:
-    text: str
-    is_learned: bool
-
-
 class Encoder:
     """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows have an image.
 
     Of images it gives `features` where there are any to give, and else their pixels, at the size at which they are
-    kept where they are `resized`.
+    kept where they are `resized`. Rows without pixels are `kept`.
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class Encoder:
         has_images: bool,
         features: Pictures | None = None,
         resized: Resized | None = None,
+        kept: KeptRows | None = None,
     ) -> None:
+        self._kept = kept
         self._features = features
         self._resized = resized
         self.processor = processor
@@ -93,18 +100,32 @@ class Encoder:
         self.has_images = has_images
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        if rows.row_format != "prompt-completion" and not getattr(processor, "chat_template", None):
-            raise FieldError(
-                "model.base",
-                "has no chat template: take an instruction-tuned base, or give the data as prompt and completion "
-                "columns",
-            )
+        self._template = Template(processor, rows, has_images=has_images)
         self._extra_by_size: dict[tuple[int, int], int] = {}
         self.image_token_ids = self._find_image_tokens() if has_images else frozenset[int]()
 
     def encode(self, row: Row) -> Encoded:
         """The whole conversation, with labels."""
-        segments = self.segments(row["messages"])
+        if self._kept is None or (self.has_images and self._features is None):
+            return self._encode(row)
+        key = self._key(row)
+        kept = self._kept.find(key)
+        known = self._features.find(row) if kept and self._features else None
+        if kept and (known or not self.has_images):
+            picture, outputs = known or (None, {})
+            tokens, labels = kept.arrays()
+            return Encoded(tokens, {name: outputs[name] for name in kept.others}, labels, kept.num_prompt, picture)
+        encoded = self._encode(row)
+        self._kept.keep(key, encoded.tokens, encoded.labels, encoded.num_prompt, tuple(encoded.others))
+        return encoded
+
+    def _key(self, row: Row) -> Hashable:
+        """All that a row's tokens depend on, besides the base."""
+        words = tuple((message["role"], message["content"]) for message in row["messages"])
+        return self.rows, words, checksum(row) if self.has_images else None
+
+    def _encode(self, row: Row) -> Encoded:
+        segments = self._template.segments(row["messages"])
         rest = segments[1:]
         first, *pieces = self._pieces(segments)
         encoded = self._encode_first(segments[0].text, first, row)
@@ -115,37 +136,15 @@ class Encoder:
     def with_answer(self, prompt: Encoded, answer: str) -> Encoded:
         """The prompt of a row, and another answer to it than the row's own."""
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-        return self._appended(prompt, self._tokenize(self.segments(turns)[-1].text), is_learned=True)
+        return self._appended(prompt, self._tokenize(self._template.segments(turns)[-1].text), is_learned=True)
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of the whole conversation; cheap where images of one size recur."""
-        length = sum(map(len, self._pieces(self.segments(row["messages"]))))
+        length = sum(map(len, self._pieces(self._template.segments(row["messages"]))))
         if not self.has_images:
             return length
         with Image.open(row["image"]) as image:
             return length + self._extra_tokens(fitted_size(image.size, self.rows.image_size))
-
-    def segments(self, messages: list[dict[str, str]]) -> list[Segment]:
-        """The rendered conversation in order; the last segment is learned."""
-        if self.rows.row_format == "prompt-completion":
-            *prompts, completion = (message["content"] for message in messages)
-            end = "" if completion.endswith(self.tokenizer.eos_token) else self.tokenizer.eos_token
-            return [Segment("\n".join(prompts), False), Segment(completion + end, True)]
-        if self.rows.system_prompt:
-            messages = _with_system_prompt(messages, self.rows.system_prompt)
-        segments = []
-        rendered = ""
-        for position, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            given = self._render(messages[:position], ask=True, with_image=self.has_images)
-            whole = self._render(messages[: position + 1], ask=False, with_image=self.has_images)
-            if not (given.startswith(rendered) and whole.startswith(given)):
-                raise FieldError("model.base", "its chat template rewrites earlier turns; hpsearch can't mask them")
-            learned = whole[len(given) :].rstrip()  # nothing is ever generated after the end of the turn
-            segments += [Segment(given[len(rendered) :], False), Segment(learned, True)]
-            rendered = given + learned
-        return segments
 
     @cached_property
     def end_token(self) -> int | None:
@@ -154,22 +153,12 @@ class Encoder:
         None where that is an ordinary one, which may stand in the middle of an answer: such a template marks no end.
         """
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-        last = self._tokenize(self.segments(turns)[-1].text)[-1]
+        last = self._tokenize(self._template.segments(turns)[-1].text)[-1]
         return last if last in self._special_ids else None
 
     @property
     def _special_ids(self) -> set[int]:
         return set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-
-    def _render(self, messages: list[dict[str, str]], *, ask: bool, with_image: bool) -> str:
-        turns: list[dict[str, Any]] = list(messages)
-        if self.has_images:
-            turns = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages]
-        if with_image:
-            first = next(turn for turn in turns if turn["role"] == "user")
-            first["content"].insert(0, {"type": "image"})
-        text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
-        return str(text)
 
     def _tokenize(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -231,19 +220,16 @@ class Encoder:
             return self._resized.load(row)
         return load_image(Path(row["image"]), self.rows.image_size)
 
-    def _blank_prompt(self, *, with_image: bool) -> str:
-        return self._render([{"role": "user", "content": "?"}], ask=True, with_image=with_image)
-
     def _find_image_tokens(self) -> frozenset[int]:
         """The special tokens that come with an image: those that no prompt without an image has."""
-        found, _ = process(self.processor, self._blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
-        without = set(self._tokenize(self._blank_prompt(with_image=False)))
+        found, _ = process(self.processor, self._template.blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
+        without = set(self._tokenize(self._template.blank_prompt(with_image=False)))
         return frozenset((set(found["input_ids"][0].tolist()) - without) & self._special_ids)
 
     def _extra_tokens(self, size: tuple[int, int]) -> int:
         """Tokens that an image of `size` adds to its placeholder."""
         if size not in self._extra_by_size:
-            prompt = self._blank_prompt(with_image=True)
+            prompt = self._template.blank_prompt(with_image=True)
             found, _ = process(self.processor, prompt, Image.new("RGB", size))
             self._extra_by_size[size] = found["input_ids"].shape[1] - len(self._tokenize(prompt))
         return self._extra_by_size[size]
@@ -280,13 +266,6 @@ def _per_token(found: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor],
     shape = found["input_ids"].shape
     tokens = {name: value[0] for name, value in found.items() if value.shape == shape}
     return tokens, {name: value for name, value in found.items() if value.shape != shape}
-
-
-def _with_system_prompt(messages: list[dict[str, str]], prompt: str) -> list[dict[str, str]]:
-    """Chat templates take one system turn: a second one joins the first."""
-    if messages[0]["role"] == "system":
-        return [{"role": "system", "content": f"{prompt}\n{messages[0]['content']}"}, *messages[1:]]
-    return [{"role": "system", "content": prompt}, *messages]
 
 
 def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:

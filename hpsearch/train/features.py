@@ -112,7 +112,7 @@ def make_encoder(base: Base, model: Any, rows: RowsConfig, images: CacheConfig |
     elif has_images and cache and rows.image_size:
         resized = Resized(cache, rows.image_size)
     processor = base.fresh_processor()
-    return Encoder(processor, rows, has_images=has_images, features=features, resized=resized)
+    return Encoder(processor, rows, has_images=has_images, features=features, resized=resized, kept=base.rows)
 
 
 def _key(base: Base, size: ImageSize | None, identity: str | None) -> str:
