@@ -34,7 +34,7 @@ from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Skill, Stage
 from hpsearch.train.trainer import Trainer, make_trainer, planned_steps
 from hpsearch.train.validation import Validation
-from hpsearch.trial import Fit, Outcome, Report, TrialConfig, TrialResult
+from hpsearch.trial import Fit, MemoryLedger, Outcome, Report, TrialConfig, TrialResult
 
 
 class _Stopped(Exception):
@@ -59,7 +59,18 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
     if not book.is_open:
         return result
     channel.tell("giving memory back", 0, 0)
-    return result.model_copy(update={"ledger": book.close()})
+    return result.model_copy(update={"ledger": _closed(book)})
+
+
+def _closed(book: LedgerBook) -> MemoryLedger | None:
+    """None where the device no longer answers: after a CUDA error such as an illegal address each further call raises
+    the same, and the error that the trial ended with would be lost."""
+    try:
+        return book.close()
+    except RuntimeError as error:
+        print(f"the memory ledger can't be closed: {error}", flush=True)
+        clear_traceback(error)
+        return None
 
 
 def _begin_phase(channel: Channel, name: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
+from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import MIB, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import Driver, changed, text_config
@@ -169,3 +170,34 @@ def test_a_checksum_takes_little_memory() -> None:
         found = _checksum(data)
     assert found == int(data.view(torch.uint8).sum(dtype=torch.int64))
     assert 0 < max(event.cpu_memory_usage for event in seen.events()) <= 8 * 4 * MIB
+
+
+def test_a_device_that_no_longer_answers_loses_no_result(
+    text_rows: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CUDA error sticks to its process: the ledger, which asks the device, meets it again."""
+    import gc
+
+    from hpsearch.train import ledger, loop
+    from hpsearch.train.serve import _is_clean
+    from tests.integration.inside import Answering, Inside
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    inside = Inside()
+    config = text_config(text_rows, budget=BudgetSpec(max_steps=1, reports=1))
+    folder = JobFolder(tmp_path / "trial")
+    folder.prepare(config)
+    opened = loop.LedgerBook.open
+    monkeypatch.setattr(
+        loop.LedgerBook, "open", lambda *given: (opened(*given), monkeypatch.setattr(ledger, "give_back", broken))
+    )
+    monkeypatch.setattr(loop, "attach", broken)
+    result = inside.attempt(Answering(), folder, config)
+    assert (result.outcome, result.reason) == (
+        Outcome.FAILED,
+        "RuntimeError: CUDA error: an illegal memory access was encountered",
+    )
+    assert not _is_clean(result)
+    gc.unfreeze()
