@@ -14,8 +14,9 @@ import torch
 from hpsearch.bridge.witness import device_bytes
 from hpsearch.trial import MIB
 
-_CONTEXT_BYTES = 512 * MIB
-"""Of a CUDA context with torch's and bitsandbytes' kernels, where nobody tells: an estimate on the large side."""
+CONTEXT_BYTES = 512 * MIB
+"""Of a CUDA context with torch's and bitsandbytes' kernels: an estimate on the large side. CUDA loads each
+kernel when it is first called; and in some containers nobody tells what the context takes."""
 
 
 def device_name() -> str:
@@ -47,7 +48,7 @@ def beside_torch() -> tuple[int, bool]:
         return 0, False
     held = device_bytes(os.getpid())
     if held is None:
-        return _CONTEXT_BYTES, True
+        return CONTEXT_BYTES, True
     return max(0, held - torch.cuda.memory_reserved()), False
 
 

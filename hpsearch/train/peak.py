@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import psutil
@@ -11,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hpsearch.train.memory import beside_torch, device_parts, give_back
+from hpsearch.train.memory import CONTEXT_BYTES, beside_torch, device_parts, give_back
 from hpsearch.trial import GIB
 
 _USABLE = 0.92
@@ -32,19 +33,26 @@ def keep_within(memory_gib: float | None) -> None:
     would. Holds for the process until the next call."""
     if not torch.cuda.is_available():
         return
+    most = _pool_as_started()
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, max(_share_bytes(memory_gib), 1) / total))
+    torch.cuda.set_per_process_memory_fraction(min(most, max(_share_bytes(memory_gib), 1) / total))
+
+
+@cache
+def _pool_as_started() -> float:
+    """The share of the card that PYTORCH_CUDA_ALLOC_CONF gives to torch's pool; asked before it is first changed."""
+    return torch.cuda.get_per_process_memory_fraction()
 
 
 def _share_bytes(memory_gib: float | None) -> int:
     """For torch's pool: this process's part of the card, or the study's budget where that is less, without what the
-    context takes."""
+    context takes or will: CUDA loads each kernel when it is first called, and the driver counts that, too."""
     total = torch.cuda.get_device_properties(0).total_memory
     parts = device_parts()
     if memory_gib is None and parts == 1:
-        return total
+        return int(total * _pool_as_started())
     budget = total if memory_gib is None else int(memory_gib * GIB)
-    return min(total // parts, budget) - beside_torch()[0]
+    return min(total // parts, budget) - max(beside_torch()[0], CONTEXT_BYTES)
 
 
 def peak_bytes(work: Callable[[], None]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +12,13 @@ import torch
 
 import hpsearch.train.fitting as fitting
 import hpsearch.train.loop as loop
+import hpsearch.train.peak as peak
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.fitting import find_fit, known_fit
-from hpsearch.train.peak import peak_bytes
+from hpsearch.train.peak import keep_within, peak_bytes, room_bytes
 from hpsearch.train.trainer import Trainer
-from hpsearch.trial import MIB, Fit, Outcome, TrialConfig, TrialResult
+from hpsearch.trial import GIB, MIB, Fit, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import text_config
 from tests.integration.inside import Inside
 
@@ -162,3 +165,33 @@ def test_a_peak_counts_what_lives_at_once() -> None:
         kept.view(-1).add_(1)
 
     assert peak_bytes(work) == 3 * MIB
+
+
+class TestTheCard:
+    """Of 16 GiB, of which the context has taken 0.2 so far; what torch's allocator is told."""
+
+    def told(self, monkeypatch: pytest.MonkeyPatch, *budgets: float | None, as_started: float = 1.0) -> list[float]:
+        fraction = [as_started]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=16 * GIB))
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: fraction[-1])
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fraction.append)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (16 * GIB, 16 * GIB))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+        monkeypatch.setattr(peak, "beside_torch", lambda: (GIB // 5, False))
+        monkeypatch.setattr(peak, "_pool_as_started", cache(peak._pool_as_started.__wrapped__))
+        for memory_gib in budgets:
+            keep_within(memory_gib)
+        return fraction[1:]
+
+    def test_a_budget_has_room_for_kernels_that_are_loaded_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else a pool that fills its limit would be beyond the budget as soon as they are."""
+        assert self.told(monkeypatch, 8.0) == [7.5 / 16]
+        assert room_bytes(8.0) == int(7.5 * GIB * 0.92)
+
+    def test_another_budget_is_another_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.told(monkeypatch, 4.0, 8.0, None, 0.1) == [3.5 / 16, 7.5 / 16, 1.0, 1 / (16 * GIB)]
+
+    def test_a_limit_of_the_person_s_own_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.told(monkeypatch, None, 8.0, 2.0, None, as_started=0.25) == [0.25, 0.25, 1.5 / 16, 0.25]
+        assert room_bytes(None) == int(4 * GIB * 0.92)
