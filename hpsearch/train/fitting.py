@@ -54,12 +54,12 @@ def known_fit(config: TrialConfig) -> Fit | None:
     return min(found, key=lambda fit: fit.rows, default=None)
 
 
-def longest_rows(rows: Dataset, encode: Callable[[Row], Encoded], count: int) -> list[Encoded]:
+def longest_rows(rows: Dataset, num_tokens: Callable[[Row], int], count: int) -> list[Row]:
     """`count` rows, the longest first; one twice where there are fewer."""
     lengths = [sum(len(message["content"]) for message in messages) for messages in rows["messages"]]
     positions = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)[: max(_CANDIDATES, count)]
-    encoded = sorted((encode(rows[position]) for position in positions), key=len, reverse=True)
-    return [encoded[number % len(encoded)] for number in range(count)]
+    longest = sorted((rows[position] for position in positions), key=num_tokens, reverse=True)
+    return [longest[number % len(longest)] for number in range(count)]
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,10 @@ def _train_stage(
 
 
 def _found_fit(run: _Run, trainer: Trainer) -> Fit:
-    longest = longest_rows(run.train_rows, run.validation.skill.encode, run.config.training.batch_size)
+    skill = run.validation.skill
+    rows = longest_rows(run.train_rows, skill.num_tokens, run.config.training.batch_size)
+    longest = sorted(map(skill.encode, rows), key=len, reverse=True)
+    skill.batch(longest[:2])  # asks the vision tower, whose own peak would hide what a row takes
     return find_fit(run.config, longest, parameter_counts(run.model)[0], trainer.probe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,10 @@ import hpsearch.train.loop as loop
 import hpsearch.train.peak as peak
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.encoding import Encoded
+from hpsearch.train.features import Features
 from hpsearch.train.fitting import find_fit, known_fit
 from hpsearch.train.peak import keep_within, peak_bytes, room_bytes
+from hpsearch.train.tasks.speaking import Speaking
 from hpsearch.train.trainer import Trainer
 from hpsearch.trial import GIB, MIB, Fit, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import text_config
@@ -90,6 +93,33 @@ class TestARealModel:
         knew = inside.run(tmp_path / "knew", config.model_copy(update={"fits": [fit_of(looked)]}))
         assert knew.reports == looked.reports
         assert knew.fit == looked.fit
+
+    def test_images_are_read_and_asked_before_anything_is_measured(
+        self, image_rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As many as a step has: of a tower's peak in the first measurement, a second row would seem to take little."""
+        encoded: list[int] = []
+        asked: list[bool] = []
+        measuring: list[bool] = []
+
+        def measured(work: Callable[[], None]) -> int:
+            measuring.append(True)
+            found = peak_bytes(work)
+            measuring.pop()
+            return found
+
+        encode, answer = Speaking.encode, Features._answer
+        monkeypatch.setattr(Speaking, "encode", lambda skill, row: encoded.append(1) or encode(skill, row))
+        monkeypatch.setattr(Features, "_answer", lambda *given: asked.append(bool(measuring)) or answer(*given))
+        monkeypatch.setattr(fitting, "peak_bytes", measured)
+        monkeypatch.setattr(Trainer, "train", lambda _: None)
+        config = config_of(image_rows, task="vlm-sft", model__base="tiny:gemma3", training__batch_size=4)
+        fit = inside.run(tmp_path / "images", config).fit
+        assert fit is not None
+        assert fit.predicted_bytes
+        assert len(encoded) == 4
+        assert asked
+        assert not any(asked)
 
     def test_another_shape_is_looked_at_anew(self, text_rows: Rows, inside: Inside, tmp_path: Path) -> None:
         config = config_of(text_rows)
