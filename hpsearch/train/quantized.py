@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedModel
 from hpsearch.checkpoints import clear_drafts, drop, replace_folder
 from hpsearch.files import draft_of
 from hpsearch.folders import quantized_bases
+from hpsearch.train.failure import is_out_of_memory
 from hpsearch.train.identity import identity_of
 from hpsearch.trial import GIB
 
@@ -62,9 +63,9 @@ def read_copy(place: Path, name: str, model_class: Any, options: dict[str, Any])
         wanted = (place / _FINGERPRINT).read_text()
         model = model_class.from_pretrained(place, **options)
         os.utime(place)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever readers of JSON and safetensors raise on a broken file
+        if is_out_of_memory(error):
+            raise
         reject(place, f"{type(error).__name__}: {error}")
         return None
     model.name_or_path = model.config._name_or_path = name  # what adapters are saved with

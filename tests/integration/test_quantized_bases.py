@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -116,6 +117,16 @@ def test_a_torn_copy_is_dropped_and_made_again(damage: Callable[[Path], None], k
     assert not is_read(second)
     assert second.fingerprint() == first.fingerprint()
     assert is_read(load())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")])
+def test_no_memory_is_no_fault_of_the_copy(error: Exception, kept: Path) -> None:
+    load(ModelSpec(base="tiny:qwen2"))
+    (copy,) = copies(kept)
+    full = Mock(from_pretrained=Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        quantized.read_copy(copy, "tiny:qwen2", full, {})
+    assert copies(kept) == [copy]
 
 
 def test_none_is_kept_of_what_has_none_or_can_t_be_told_apart(kept: Path, tmp_path: Path) -> None:
