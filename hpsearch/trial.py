@@ -149,6 +149,7 @@ class MemorySnapshot(Record):
     """What a trainer process holds at one moment."""
 
     host_rss_bytes: int
+    host_own_bytes: int = Field(0, description="of these, all but pages of mapped files")
     device_allocated_bytes: int
     live_tensors: int
     threads: int

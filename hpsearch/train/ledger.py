@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from hpsearch.train.bases import Base
-from hpsearch.train.memory import beside_torch, give_back, host_rss_bytes, live_tensors
+from hpsearch.train.memory import beside_torch, give_back, host_rss_bytes, live_tensors, own_host_bytes
 from hpsearch.train.pools import start_pools
 from hpsearch.trial import MIB, MemoryLedger, MemorySnapshot
 
@@ -82,7 +82,7 @@ def _differences(before: MemorySnapshot, after: MemorySnapshot) -> list[str]:
     device = after.device_allocated_bytes - before.device_allocated_bytes
     if device > _DEVICE_TOLERANCE_BYTES:
         found.append(f"{device / MIB:.1f} MiB of device memory")
-    host = after.host_rss_bytes - before.host_rss_bytes
+    host = after.host_own_bytes - before.host_own_bytes
     if host > _HOST_TOLERANCE_BYTES:
         found.append(f"{host / MIB:.0f} MiB of host memory")
     tensors = after.live_tensors - before.live_tensors
@@ -102,6 +102,7 @@ def _snapshot(base: Base) -> MemorySnapshot:
     process = psutil.Process()
     return MemorySnapshot(
         host_rss_bytes=host_rss_bytes(),
+        host_own_bytes=own_host_bytes(),
         device_allocated_bytes=torch.cuda.memory_allocated() if torch.cuda.is_available() else 0,
         live_tensors=live_tensors(),
         threads=process.num_threads(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -135,16 +136,16 @@ def test_no_trial_answers_for_the_pools_of_a_machine_with_many_cores(monkeypatch
         gc.unfreeze()
 
 
-def test_what_a_trial_keeps_is_found(image_rows: tuple[Path, Path]) -> None:
+def test_what_a_trial_keeps_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gc
 
     import torch
 
+    from hpsearch.train import ledger
     from hpsearch.train.bases import Bases
     from hpsearch.train.ledger import LedgerBook
     from hpsearch.train.tasks import TASKS
 
-    del image_rows
     base = Bases(lambda *_: None).get(TASKS["text-sft"], text_config((Path(), Path())).model)
     book = LedgerBook()
     book.open(base)
@@ -153,6 +154,18 @@ def test_what_a_trial_keeps_is_found(image_rows: tuple[Path, Path]) -> None:
     assert book.close().not_given_back == ["30 tensors"]
     kept.clear()
     assert book.close().closes
+    monkeypatch.setattr(ledger, "_HOST_TOLERANCE_BYTES", 64 * MIB)
+    with (tmp_path / "library.so").open("wb+") as file:
+        file.truncate(128 * MIB)
+        with mmap(file.fileno(), 0) as pages:
+            assert sum(pages[:: 2**12]) == 0
+            after = book.close()
+            assert after.after.host_rss_bytes - after.before.host_rss_bytes > 100 * MIB
+            assert after.closes, "the kernel takes a file's pages back where it needs them"
+    own = bytearray(range(256)) * (128 * MIB // 256)
+    (found,) = book.close().not_given_back
+    assert found.endswith(" MiB of host memory")
+    del own
     next(base.model.parameters()).data.add_(1.0)
     assert book.close().not_given_back == ["a changed base model"]
     gc.unfreeze()  # what the ledger froze stays in this test process otherwise
