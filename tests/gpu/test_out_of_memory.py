@@ -1,4 +1,8 @@
-"""Real out-of-memory errors: torch's allocator is given a small part of the card, and a batch that can't fit."""
+"""Real out-of-memory errors: torch's allocator is given a small part of the card, and work that can't fit.
+
+A step of too many rows is no such work: it is done in parts. A single row that is too long is, and an adapter that is
+too large.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +25,15 @@ from tests.integration.conftest import Driver, changed, hpsearch, text_config
 pytestmark = pytest.mark.needs_gpu
 
 LIMIT_BYTES = 512 * MIB
-TOO_MANY_ROWS = 256
+BUDGET_GIB = 1.5
+"""Of which CUDA's context has a part."""
+TOO_LARGE_A_RANK = 131_072
+"""tiny:qwen2 has 4,096 adapter weights for each 1 of it: 2 GiB in float32."""
+NUM_ROWS = 256
 FEW_ROWS = 2
 NUM_WORDS = 300
+TOO_MANY_WORDS = 30_000
+"""In one row: of float32 activations a row was seen to take 72 KB for each of its two tokens per word, on a CPU."""
 QUESTION = "How does it go on?"
 
 ALLOCATES = f"""
@@ -45,16 +55,17 @@ task: text-sft
 model: {{base: "tiny:qwen2"}}
 data: {{source: rows.jsonl, max_tokens: 1024}}
 training:
-  batch_size: {TOO_MANY_ROWS}
+  batch_size: {FEW_ROWS}
   evaluation_batch_size: 2
   gradient_checkpointing: false
-budget: {{max_steps: 2, reports: 1, memory_gib: {LIMIT_BYTES / 2**30}}}
+lora: {{r: {TOO_LARGE_A_RANK}}}
+budget: {{max_steps: 2, reports: 1, memory_gib: {BUDGET_GIB}}}
 search:
   trials: 4
   sampler: random
   pruner: none
   space:
-    training.batch_size: [{TOO_MANY_ROWS}, 1, {FEW_ROWS}, 3, 4]
+    lora.r: [{TOO_LARGE_A_RANK}, 1, 2, 4, 8]
 """
 
 
@@ -68,37 +79,39 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", settings)
 
 
-def answer(number: int) -> str:
-    return " ".join(str((number + word) % 10) for word in range(NUM_WORDS))
+def answer(number: int, num_words: int = NUM_WORDS) -> str:
+    return " ".join(str((number + word) % 10) for word in range(num_words))
 
 
-def long_config(folder: Path) -> TrialConfig:
-    """A trial on rows of some six hundred tokens each."""
+def long_config(folder: Path, num_rows: int, num_words: int) -> TrialConfig:
+    """A trial on rows of some two tokens for each word, all of them in one step."""
     rows = [
         Row(
             id=str(number),
-            messages=[{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer(number)}],
+            messages=[
+                {"role": "user", "content": QUESTION},
+                {"role": "assistant", "content": answer(number, num_words)},
+            ],
             image=None,
             image_sha256=None,
             group=None,
             label=None,
             split=None,
         )
-        for number in range(TOO_MANY_ROWS)
+        for number in range(num_rows)
     ]
     write_rows(rows, folder / "train")
     write_rows(rows[:2], folder / "validation")
     config = text_config((folder / "train", folder / "validation"), budget=BudgetSpec(max_steps=2, reports=1))
-    return changed(config, training__evaluation_batch_size=2)
+    return changed(config, training__batch_size=num_rows, training__evaluation_batch_size=2)
 
 
 @pytest.mark.usefixtures("small_card")
-def test_too_large_a_batch_is_an_answer_and_the_next_trainer_is_fine(
+def test_too_long_a_row_is_an_answer_and_the_next_trainer_is_fine(
     start_driver: Callable[[], Driver], tmp_path: Path
 ) -> None:
-    config = long_config(tmp_path)
     driver = start_driver()
-    result = driver.run(tmp_path / "large", changed(config, training__batch_size=TOO_MANY_ROWS))
+    result = driver.run(tmp_path / "large", long_config(tmp_path / "long", FEW_ROWS, TOO_MANY_WORDS))
     assert result.outcome is Outcome.OUT_OF_MEMORY, result.reason
     assert result.bytes_needed is not None
     assert result.bytes_needed > LIMIT_BYTES / 2, "what was held is missing"
@@ -108,9 +121,19 @@ def test_too_large_a_batch_is_an_answer_and_the_next_trainer_is_fine(
     assert not driver.was_clean
     driver.process.end()
     driver = start_driver()
-    small = driver.run(tmp_path / "small", changed(config, training__batch_size=FEW_ROWS))
+    small = driver.run(tmp_path / "small", long_config(tmp_path / "short", FEW_ROWS, NUM_WORDS))
     assert small.outcome is Outcome.COMPLETE, small.reason
     assert driver.was_clean
+
+
+@pytest.mark.usefixtures("small_card")
+def test_a_step_of_too_many_rows_is_done_in_parts(start_driver: Callable[[], Driver], tmp_path: Path) -> None:
+    config = changed(long_config(tmp_path, NUM_ROWS, NUM_WORDS), training__micro_batch=NUM_ROWS)
+    driver = start_driver()
+    result = driver.run(tmp_path / "large", config)
+    assert result.outcome is Outcome.COMPLETE, result.reason
+    assert result.halvings
+    assert driver.was_clean, result.ledger
 
 
 @pytest.mark.usefixtures("small_card")
@@ -126,13 +149,13 @@ def test_every_refusal_of_the_allocator_tells_its_bytes() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_card")
 def test_a_search_prunes_it_with_the_bytes_needed_and_goes_on(workplace: Path) -> None:
-    rows = [{"question": f"{QUESTION} {number}", "answer": answer(number)} for number in range(2 * TOO_MANY_ROWS)]
+    rows = [{"question": f"{QUESTION} {number}", "answer": answer(number)} for number in range(2 * NUM_ROWS)]
     (workplace / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (workplace / "study.yaml").write_text(STUDY)
     code, said = hpsearch("run", "study.yaml")
     assert code == 0, said
     trials = optuna.load_study(study_name="small_card", storage="sqlite:///storage/hpsearch.db").trials
-    large = [trial for trial in trials if trial.params["training.batch_size"] == TOO_MANY_ROWS]
+    large = [trial for trial in trials if trial.params["lora.r"] == TOO_LARGE_A_RANK]
     small = [trial for trial in trials if trial not in large]
     assert large[0] is trials[0], "the file's own values come first"
     assert small, "every trial was too large: take another seed"
@@ -140,7 +163,7 @@ def test_a_search_prunes_it_with_the_bytes_needed_and_goes_on(workplace: Path) -
     assert {trial.state for trial in small} == {TrialState.COMPLETE}, said
     for trial in large:
         assert trial.user_attrs["outcome"] == Outcome.OUT_OF_MEMORY
-        assert trial.user_attrs["bytes_needed"] > LIMIT_BYTES / 2
+        assert trial.user_attrs["bytes_needed"] > 2**29
         assert all(violation > 0 for violation in trial.constraints.values())
         assert trial.constraints
     for trial in small:
