@@ -34,11 +34,13 @@ def failure(error: Exception) -> TrialResult:
 
 
 def is_out_of_memory(error: Any) -> bool:
-    """CUDA raises its own type; the CPU allocator and cuBLAS a RuntimeError with these words."""
+    """CUDA raises its own type; the CPU allocator, cuBLAS and cuDNN a RuntimeError with these words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
 
 
 def _bytes_needed(message: str) -> int | None:

@@ -26,7 +26,7 @@ from hpsearch.bridge.cards import Device
 
 MOST_PARTS = 8
 PARTS_VARIABLE = "HPSEARCH_DEVICE_PARTS"
-"""Tells a trainer among how many its device is shared out (`train.peak`)."""
+"""Tells a trainer among how many its device is shared out (`train.memory`)."""
 _BACKLOG = 4096
 """Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, it isn't told any more."""
 _WORDS = 80

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_torch_still_uses_these_words(words: str) -> None:
     if not library.exists():
         pytest.skip("this torch is built without CUDA")
     assert words.encode() in library.read_bytes()
+
+
+def test_a_library_that_can_t_allocate_on_the_device_is_out_of_memory() -> None:
+    """By cuDNN's word for it, which is in its library; as a CUDA error it would count against the device."""
+    word = "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+    assert failure(RuntimeError(f"cuDNN error: {word}")).outcome is Outcome.OUT_OF_MEMORY
+    assert failure(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")).outcome is Outcome.FAILED
+    spec = find_spec("nvidia.cudnn")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("this torch comes without cuDNN")
+    (library,) = Path(spec.submodule_search_locations[0]).glob("lib/libcudnn_graph.so.*")
+    assert word.encode() in library.read_bytes()
 
 
 @pytest.mark.parametrize(("told", "beside"), [(3 * GIB, (GIB, False)), (None, (512 * MIB, True))])
