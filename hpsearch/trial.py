@@ -55,10 +55,6 @@ The folder is pydantic's context; without one, the path stands as it is.
 """
 
 
-def _today(training: object) -> object:
-    return in_rows_per_step(training) if isinstance(training, dict) else training
-
-
 class Outcome(StrEnum):
     """How a trial ended.
 
@@ -121,7 +117,7 @@ class TrialConfig(Record):
     task: Task
     model: ModelSpec
     lora: LoraSpec
-    training: Annotated[TrainingSpec, BeforeValidator(_today)]
+    training: Annotated[TrainingSpec, BeforeValidator(in_rows_per_step)]
     budget: BudgetSpec
     rows: RowsConfig
     train_rows: Place = Field(description="folder of prepared rows")

@@ -63,7 +63,7 @@ class RunFolder(JobFolder):
         config = self.job()
         if not isinstance(config, TrialConfig):
             raise UnreadableFile(self.config, f"it is no training run's, but of a job {config.job!r}")
-        return load_study(self.study), read_file(self.manifest, Manifest.from_bytes), config
+        return load_study(self.study, is_kept=True), read_file(self.manifest, Manifest.from_bytes), config
 
 
 def find_run(name: str, storage: StorageFolder) -> RunFolder:
@@ -134,7 +134,7 @@ def train_final(
 
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:
-    return load_study(folder.study).spec == _final_spec(file)
+    return load_study(folder.study, is_kept=True).spec == _final_spec(file)
 
 
 def _final_spec(file: StudyFile) -> StudySpec:

@@ -16,7 +16,7 @@ from hpsearch.spec.cross import cross_mistakes
 from hpsearch.spec.knobs import explain, space_mistakes
 from hpsearch.spec.search import ParameterSpec
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.training import FORMER
+from hpsearch.spec.training import FORMER, in_rows_per_step
 from hpsearch.spec.yaml_limits import MOST_LEVELS, Loader, NotYaml, compose, construct, read_text, read_yaml
 
 Path_ = tuple[str | int, ...]
@@ -55,8 +55,11 @@ class StudyFile:
         return StudyFileErrors(str(self.path), [Mistake(key, message, _line(self.lines, tuple(key.split("."))))])
 
 
-def load_study(path: Path, overrides: list[str] | None = None) -> StudyFile:
+def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool = False) -> StudyFile:
     """The study in `path` with `KEY=VALUE` overrides applied.
+
+    `is_kept`: hpsearch wrote it down for itself, maybe an earlier one, whose settings are put in today's terms. What a
+    person writes in former terms is a mistake.
 
     Raises:
         StudyFileErrors: with every mistake.
@@ -78,6 +81,8 @@ def load_study(path: Path, overrides: list[str] | None = None) -> StudyFile:
         raise InputError(f"{path}: a study file is a mapping of keys, found {type(raw).__name__}")
     for override in overrides or []:
         _override(raw, override)
+    if is_kept and "training" in raw:
+        raw["training"] = in_rows_per_step(raw["training"])
     return StudyFile(path, _validate(raw, path, lines, repeated), lines)
 
 

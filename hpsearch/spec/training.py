@@ -50,13 +50,15 @@ FORMER = {
 """Keys that study files once had, and what to write instead."""
 
 
-def in_rows_per_step(training: dict[str, Any]) -> dict[str, Any]:
-    """Stored settings in today's terms: `batch_size` was the rows per forward, so many of which made a step."""
-    if "gradient_accumulation_steps" not in training:
-        return training
-    rows = training["batch_size"]
-    kept = {name: value for name, value in training.items() if name != "gradient_accumulation_steps"}
-    return kept | {"batch_size": rows * training["gradient_accumulation_steps"], "micro_batch": rows}
+def in_rows_per_step(training: Any) -> Any:
+    """Stored settings in today's terms: `batch_size` was the rows per forward, so many of which made a step.
+
+    What is no such settings stays as it is, for the model that reads it to complain of.
+    """
+    match training:
+        case {"batch_size": int(rows), "gradient_accumulation_steps": int(forwards), **kept}:
+            return kept | {"batch_size": rows * forwards, "micro_batch": rows}
+    return training
 
 
 class BudgetSpec(Spec):

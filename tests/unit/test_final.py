@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hpsearch.bridge.follow import run_to_end
 from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progress, Reported, Run
@@ -93,6 +95,21 @@ def test_the_final_training_leaves_a_folder_that_says_everything(run: FinalRun) 
 def test_a_run_that_is_trained_is_not_trained_again(run: FinalRun) -> None:
     first = run.train(plays(inspecting(), training))
     assert run.train(nobody) == run.train(nobody, resume=True) == first
+
+
+def test_a_run_of_an_earlier_hpsearch_is_read_in_todays_terms(run: FinalRun) -> None:
+    """Its batch_size was the rows per forward, its config's too."""
+    settings = "training.batch_size=16", "training.micro_batch=4", "training.evaluation_batch_size=8"
+    first = run.train(plays(inspecting(), training), *settings)
+    study, config = yaml.safe_load(run.folder.study.read_text()), json.loads(run.folder.config.read_text())
+    for kept in (study, config):
+        del kept["training"]["micro_batch"]
+        kept["training"] |= {"batch_size": 4, "gradient_accumulation_steps": 4}
+    run.folder.study.write_text(yaml.safe_dump(study))
+    run.folder.config.write_text(json.dumps(config))
+    file, _, resolved = run.folder.load()
+    assert file.spec.training == resolved.training == run.file(*settings).spec.training
+    assert run.train(nobody, *settings) == first, "it is the same run"
 
 
 def test_a_study_file_with_a_search_is_the_same_run_without_it(run: FinalRun) -> None:
