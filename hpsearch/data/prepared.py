@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -88,13 +89,16 @@ def write_prepared(
     for split, fraction in wanted:
         path = storage.rows(manifest, split, fraction)
         if not _is_whole(path):
-            shutil.rmtree(path, ignore_errors=True)
             write_rows(subset(splits[split], fraction), path, with_groups=split == "test")
     write_text(storage.files(manifest), json.dumps({str(file): _stamp(file) for file in files}))
 
 
 def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) -> None:
-    """Writes rows as an Arrow folder, all or nothing. `with_groups`: rows that hang together share a number."""
+    """Writes rows as an Arrow folder, all or nothing. `with_groups`: rows that hang together share a number.
+
+    A whole folder that is there stays: another process was faster, and its trainer may be reading already. A damaged
+    one is there until its successor takes its place.
+    """
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -113,10 +117,15 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
         columns["group"] = list(leakage_groups(rows))
     Dataset.from_dict(columns).save_to_disk(str(draft))
     (draft / _SUMS).write_text(json.dumps(_sums(draft)))
+    aside = draft_of(path)
+    if path.is_dir() and not _is_whole(path):
+        with suppress(OSError):
+            path.rename(aside)
     try:
         draft.rename(path)
     except OSError:  # another process was faster
         shutil.rmtree(draft)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _is_whole(path: Path) -> bool:

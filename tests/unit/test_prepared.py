@@ -264,3 +264,23 @@ def test_two_processes_may_write_the_same_rows_at_once(
     write_rows([row(2)], path)
     assert [found.name for found in tmp_path.iterdir()] == ["train"]
     assert [row["id"] for row in loaded(path)] == ["1"]
+
+
+def test_damaged_rows_stay_until_their_successor_takes_their_place(
+    start: StartStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process, which found them whole, may be about to open them: there is no moment without a folder."""
+    study = start()
+    path = study.prepare()["train", 1.0]
+    next(path.glob("*.arrow")).write_bytes(b"damaged")
+    was_there, save = [], Dataset.save_to_disk
+
+    def look_and_save(table: Dataset, draft: str) -> None:
+        was_there.append(path.is_dir())
+        save(table, draft)
+
+    monkeypatch.setattr(Dataset, "save_to_disk", look_and_save)
+    study.prepare()
+    assert was_there == [True]
+    assert len(loaded(path)) == 32
+    assert study.written() == {"train", "validation", "files.json"}
