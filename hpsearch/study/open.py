@@ -130,9 +130,9 @@ def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     if changed:
         lines = [f"  {key}: {was.get(key)} → {now.get(key)}" for key in changed]
         raise InputError(
-            f"{file.path} has changed since study {stored.name!r} was created:\n"
+            f"{file.path} is not what study {stored.name!r} was created with; it says now, or leaves to a default:\n"
             + "\n".join(lines)
-            + "\nThe trials so far ran with the old values. Either bring the old values back, "
+            + "\nThe trials so far ran with the old values. Either write the old values into it, "
             f"or start another study: --set study={stored.name}-2"
         )
 

@@ -141,9 +141,9 @@ def test_a_file_that_changed_since_its_study_was_created_is_told_with_the_choice
         code, _, complained = hpsearch(f"{verb} study.yaml")
         assert code == 2
         assert complained == (
-            "hpsearch: study.yaml has changed since study 'demo' was created:\n"
+            "hpsearch: study.yaml is not what study 'demo' was created with; it says now, or leaves to a default:\n"
             "  training.learning_rate: 2e-05 → 3e-05\n"
-            "The trials so far ran with the old values. Either bring the old values back, "
+            "The trials so far ran with the old values. Either write the old values into it, "
             "or start another study: --set study=demo-2\n"
         )
     assert stored_studies(folder) == before
