@@ -102,8 +102,6 @@ def _put_training(draft: Draft) -> None:
     batch, accumulated = file.whole("per_device_train_batch_size", 8), file.whole("gradient_accumulation_steps", 1)
     settings.put_batch(draft, batch, accumulated)
     file.take("per_device_eval_batch_size")
-    for quiet in ("gradient_checkpointing", "disable_gradient_checkpointing"):
-        file.take(quiet)
     settings.put_optimizer(draft, "optim", "adamw_torch")
     settings.put_scheduler(draft, "lr_scheduler_type", "linear")
     settings.put_warmup(draft, max(max_steps, 0), 0.0)
