@@ -73,6 +73,6 @@ def _found(file: StudyFile, folder: Path) -> tuple[Manifest, dict[str, list[str]
 
 def _prepared_from(file: StudyFile) -> str:
     spec = file.spec
-    data = local_source(spec.data, file.path.parent).model_copy(update={"manifest": None})
-    parts = [spec.task, spec.model.revision, data.model_dump(mode="json"), spec.curriculum.model_dump(mode="json")]
+    data = local_source(spec.data, file.path.parent).model_dump(mode="json", exclude={"manifest", "feature_cache_gib"})
+    parts = [spec.task, spec.model.revision, data, spec.curriculum.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -52,7 +52,8 @@ def searched(desk: Desk) -> Searched:
 
 @pytest.mark.parametrize("is_pinned", [True, False], ids=["best.yaml", "the study file itself"])
 def test_the_final_training_reads_and_inspects_nothing_again(searched: Searched, is_pinned: bool) -> None:
-    assert not searched.inspects(*[searched.pinned] * is_pinned, "training.learning_rate=1e-3")
+    no_matter = "training.learning_rate=1e-3", "data.feature_cache_gib=1"
+    assert not searched.inspects(*[searched.pinned] * is_pinned, *no_matter)
     assert searched.desk.told == []
     _, manifest, config = searched.folder.load()
     assert manifest == searched.manifest
