@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def examine(
     return [
         _host(),
         _disk(storage.path),
-        _quantized_bases(),
+        _cache("quantized bases", quantized_bases()),
+        _cache("image features", storage.features),
         _store(open_store),
         _drivers(),
         _hub(),
@@ -73,11 +75,15 @@ def _disk(folder: Path) -> Check:
     return Check(name="disk", verdict="works", found=found)
 
 
-def _quantized_bases() -> Check:
-    folder = quantized_bases()
-    sizes = [sum(file.stat().st_size for file in copy.iterdir()) for copy in folder.glob("[!.]*/")]
-    found = f"{len(sizes)} in {folder}, {sum(sizes) / GIB:.1f} GiB; the folder may be deleted at any time"
-    return Check(name="quantized bases", verdict="works", found=found)
+def _cache(name: str, folder: Path) -> Check:
+    """`os.walk`, which passes over what a trainer drops meanwhile, as `Path.glob` does not."""
+    num_bytes = 0
+    for path, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                num_bytes += (Path(path) / file).stat().st_size
+    found = f"{num_bytes / GIB:.1f} GiB in {folder}, which may be deleted at any time"
+    return Check(name=name, verdict="works", found=found if num_bytes else f"none in {folder}")
 
 
 def _store(open_store: Callable[[], Store]) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -201,3 +202,16 @@ def test_doctor_tells_what_there_is_and_what_is_refused(control_node: Path, monk
     assert (doctor._devices().verdict, doctor._devices().found.count("\n")) == ("fails", 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (doctor._devices().verdict, doctor._devices().found.split("\n")[0]) == ("works", "the CPU")
+
+
+def test_doctor_tells_how_large_a_cache_is_while_trainers_drop_files_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor._cache("image features", tmp_path / "none").found == f"none in {tmp_path / 'none'}"
+    (tmp_path / "key").mkdir()
+    for name in ("dropped", "kept"):
+        (tmp_path / "key" / name).write_bytes(b"\0" * 2**26)
+    listed = list(os.walk(tmp_path))
+    (tmp_path / "key" / "dropped").unlink()
+    monkeypatch.setattr(os, "walk", lambda _: listed)
+    assert doctor._cache("image features", tmp_path).found.startswith(f"0.1 GiB in {tmp_path}, which may be deleted")
