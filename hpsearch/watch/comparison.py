@@ -10,7 +10,7 @@ from hpsearch.watch.evaluation import told_around, told_basis, told_below, told_
 
 def comparison_table(comparison: Comparison) -> Table:
     first = comparison.runs[0].name
-    title = f"{comparison.num_rows} test rows, {comparison.cell} models{told_below(comparison.units, 'number')}"
+    title = f"{comparison.cell} models on {comparison.num_rows} test rows{told_below(comparison.units, 'number')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for heading in ("", "run", "value", f"against {first}", ""):
         table.add_column(heading, justify="right" if heading == "value" else "left")

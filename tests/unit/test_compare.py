@@ -206,7 +206,7 @@ def test_the_command_prints_the_table_and_the_words(
         main()
     said = capfd.readouterr().out
     assert exited.value.code == 0
-    assert "20 test rows, tuned models" in said
+    assert "tuned models on 20 test rows" in said
     assert "balanced accuracy" in said
     assert "bad against good: worse" in said
     assert Path(pair[1].path).exists()
