@@ -36,7 +36,7 @@ def check_any_left(read: ReadRows) -> None:
 
 
 def _by_fraction(rows: list[Row], spec: SplitByFraction) -> Splits:
-    train, rest = _draw(rows, spec.validation + spec.test, spec.seed)
+    train, rest = _draw(rows, spec.validation + spec.test, spec.seed, fewest=2)
     validation, test = _draw(rest, spec.test / (spec.validation + spec.test), spec.seed)
     return {"train": train, "validation": validation, "test": test}
 
@@ -79,13 +79,13 @@ def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
     return splits
 
 
-def _draw(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(the rest, about `share` of the rows), groups whole and labels in their shares."""
+def _draw(rows: list[Row], share: float, seed: int, fewest: int = 1) -> tuple[list[Row], list[Row]]:
+    """(the rest, about `share` of the rows), groups whole and labels in their shares; `fewest` groups at least."""
     groups = leakage_groups(rows)
     if len(set(groups)) == len(rows):
         drawn = _stratified(rows, share, seed)
     else:
-        drawn = _stratified_groups(rows, groups, share, seed)
+        drawn = _stratified_groups(rows, groups, share, seed, fewest)
     return [row for i, row in enumerate(rows) if i not in drawn], [row for i, row in enumerate(rows) if i in drawn]
 
 
@@ -128,7 +128,7 @@ def _stratified(rows: Sequence[Row], share: float, seed: int) -> set[int]:
     return set(drawn)
 
 
-def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, seed: int) -> set[int]:
+def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, seed: int, fewest: int) -> set[int]:
     """Whole groups, the largest first, each drawn or not: whichever leaves the two sides nearer to their shares.
 
     A look at the labels of each group is enough: scikit-learn's StratifiedGroupKFold, which measures twenty folds
@@ -140,7 +140,8 @@ def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, see
     for group, stratum in zip(groups, strata, strict=True):
         labels.setdefault(group, Counter())[stratum] += 1
     if len(labels) < 2:
-        raise FieldError("data.split", "all rows hang together by their group or image: nothing can be split off")
+        message = "too few groups for each split to have one; rows of a group or image stay together"
+        raise FieldError("data.split", message)
     order = sorted(labels)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda group: -labels[group].total())
@@ -152,8 +153,11 @@ def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, see
         (drawn if is_drawn else rest).update(added)
         if is_drawn:
             chosen.add(group)
-    if len(chosen) in (0, len(order)):
-        chosen ^= {order[-1]}  # the smallest
+    for smallest in order[: -fewest - 1 : -1]:
+        if len(chosen) < fewest:
+            chosen.add(smallest)
+    if len(chosen) == len(order):
+        chosen.remove(order[-1])
     return {position for position, group in enumerate(groups) if group in chosen}
 
 

@@ -163,9 +163,19 @@ def test_a_group_that_is_larger_than_a_small_split_is_not_drawn_into_it(row: Mak
     assert {name: labels(part)["b"] for name, part in splits.items()} == {"train": 40, "validation": 5, "test": 5}
 
 
-def test_one_group_alone_can_not_be_split(row: MakeRow) -> None:
-    with pytest.raises(FieldError, match="all rows hang together by their group or image"):
-        drawn([row(i, group="g") for i in range(10)])
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_fewer_groups_than_splits_are_refused(row: MakeRow, num_groups: int) -> None:
+    with pytest.raises(FieldError, match="too few groups for each split to have one; rows of a group or image"):
+        drawn([row(i, group=f"g{i % num_groups}") for i in range(10)])
+
+
+def test_three_groups_are_enough_for_three_splits(row: MakeRow) -> None:
+    splits = drawn([row(i, group="aaaaaabbbbcc"[i]) for i in range(12)], 0.7, 0.15, 0.15)
+    assert {name: {row.group for row in rows} for name, rows in splits.items()} == {
+        "train": {"a"},
+        "validation": {"b"},
+        "test": {"c"},
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))
