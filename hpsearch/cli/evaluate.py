@@ -47,15 +47,16 @@ def evaluate(
     )
     with telling(console) as tell:
         result = evaluate_run(folder, options, storage_folder(), trainer_starter("evaluation"), tell)
-    console.print(evaluation_table(result))
+    spec = folder.load()[0].spec
+    console.print(evaluation_table(result, spec.task))
     if table := class_table(result):
         console.print(table)
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
-    shown, study = short(folder.path), folder.load()[0].spec.study
+    shown = short(folder.path)
     steps = {
         f"hpsearch predict {shown} …": "ask it something yourself; --help says how",
         f"hpsearch export {shown} --to merged": "for other tools: merged, gguf, ollama, hub",
-        f"hpsearch report {study} --run {shown}": "the whole story in one page",
+        f"hpsearch report {spec.study} --run {shown}": "the whole story in one page",
     }
     console.print(told_steps(steps), soft_wrap=True)

@@ -9,12 +9,13 @@ from rich.table import Table
 
 from hpsearch.metrics import FEWEST, Interval
 from hpsearch.scores import Evaluation, Gap, Score, Units
+from hpsearch.spec.study import Task
 
 WITHOUT_BASE = "The base model was not asked: what the training gained over it is not known."
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """Seven cells fit into 80 columns."""
+def evaluation_table(evaluation: Evaluation, task: Task) -> Table:
+    """Seven cells fit into 80 columns. A classifier's loss is a row's, not a token's."""
     title = f"{evaluation.num_rows} test rows{told_below(evaluation.resampled, 'value')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
@@ -27,7 +28,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             table.add_row(told_metric(metric), *(told_score(score) for score in found))
     losses = [cell.loss for cell in evaluation.cells]
     if any(loss is not None for loss in losses):
-        table.add_row("loss (nats\nper token)", *("" if loss is None else f"{loss:.4f}" for loss in losses))
+        unit = "row" if task == "vlm-classify" else "token"
+        table.add_row(f"loss (nats\nper {unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses))
     return table
 
 

@@ -133,7 +133,9 @@ def evaluated(desk: Desk, folder: RunFolder, **options: Any) -> Evaluation:
 
 
 def shown(evaluation: Evaluation) -> str:
-    return " ".join(f"{seen(evaluation_table(evaluation))} {evaluation_words(evaluation, Path('s'))}".split())
+    return " ".join(
+        f"{seen(evaluation_table(evaluation, 'vlm-sft'))} {evaluation_words(evaluation, Path('s'))}".split()
+    )
 
 
 def test_an_evaluation_is_resampled_over_the_data_s_groups(desk: Desk) -> None:

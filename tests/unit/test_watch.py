@@ -154,7 +154,7 @@ def evaluation() -> Evaluation:
 
 
 def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
-    shown = cells(seen(evaluation_table(evaluation), width=80))
+    shown = cells(seen(evaluation_table(evaluation, "vlm-sft"), width=80))
     title = "3 test rows; below each value its 95 % interval, resampled over 12 images"
     assert " ".join(shown[0] + shown[1]) == title
     shown = shown[1:]
@@ -163,12 +163,13 @@ def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
         ["exact", "match", "50.0%", "10.4%", "20.0%", "90.0%", "80.0%"],
         ["46.0–54.0", "6.4–14.4", "16.0–24.0", "86.0–94.0", "76.0–84.0"],
     ]
-    assert shown[-2] == ["loss", "(nats", "2.3457", "2.5000", "1.0000", "1.2500"]
+    assert shown[-2:] == [["loss", "(nats", "2.3457", "2.5000", "1.0000", "1.2500"], ["per", "token)"]]
+    assert cells(seen(evaluation_table(evaluation, "vlm-classify"), width=80))[-1] == ["per", "row)"]
 
 
 def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
     bare = evaluation.model_copy(update={"cells": [cell("base", 0.1)], "metrics": ["bertscore", "bleu"]})
-    shown = seen(evaluation_table(bare))
+    shown = seen(evaluation_table(bare, "vlm-sft"))
     assert "bleu" in shown
     assert "bertscore" not in shown
     assert "loss" not in shown
