@@ -18,6 +18,7 @@ from hpsearch.files import read_file
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
+from hpsearch.spec.study import changes
 from hpsearch.study.configs import training_config
 from hpsearch.study.open import final_rows
 from hpsearch.study.preparation import find_preparation, keep_preparation
@@ -121,7 +122,7 @@ def train_final(
         return folder.read(TrialResult)
     if folder.config.exists():
         if not _same_run(folder, file):
-            raise InputError(f"{folder.path} holds another run: choose another folder with --out, or --restart")
+            raise InputError(_other_run(folder, file))
         checkpoint = last_checkpoint(folder)
         if checkpoint and not resume:
             at = checkpoint.name.replace("checkpoint-", "step ")
@@ -135,6 +136,16 @@ def train_final(
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:
     return load_study(folder.study, is_kept=True).spec == _final_spec(file)
+
+
+def _other_run(folder: RunFolder, file: StudyFile) -> str:
+    """A default that is another one since is no mistake of the person's: what differs is told."""
+    lines = changes(load_study(folder.study, is_kept=True).spec, _final_spec(file)).values()
+    return (
+        f"{folder.path} holds another run; {file.path} says now, or leaves to a default:\n"
+        + "\n".join(lines)
+        + "\nWrite the old values into it, choose another folder with --out, or throw that run away with --restart"
+    )
 
 
 def _final_spec(file: StudyFile) -> StudySpec:

@@ -102,6 +102,13 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return joined
 
 
+def changes(was: StudySpec, now: StudySpec) -> dict[str, str]:
+    """Dotted key → a line for a person, of each field that differs."""
+    old, new = flat(was.model_dump()), flat(now.model_dump())
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return {key: f"  {key}: {old.get(key)} → {new.get(key)}" for key in keys}
+
+
 def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:
     if not isinstance(parameter, RangeSpec):
         return len(parameter)

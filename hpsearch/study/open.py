@@ -17,7 +17,7 @@ from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.search import Search
 from hpsearch.spec import StudyFile, StudySpec
-from hpsearch.spec.study import MAY_CHANGE, flat
+from hpsearch.spec.study import MAY_CHANGE, changes
 from hpsearch.store import Store, StoredStudy
 from hpsearch.study.configs import training_config
 from hpsearch.study.preparation import keep_preparation
@@ -125,10 +125,8 @@ def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer
 
 def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     """A study is one experiment: what its trials depend on may not change under it."""
-    was, now = flat(stored.spec.model_dump()), flat(file.spec.model_dump())
-    changed = [key for key in sorted({*was, *now}) if was.get(key) != now.get(key) and not _may_change(key)]
-    if changed:
-        lines = [f"  {key}: {was.get(key)} → {now.get(key)}" for key in changed]
+    lines = [line for key, line in changes(stored.spec, file.spec).items() if not _may_change(key)]
+    if lines:
         raise InputError(
             f"{file.path} is not what study {stored.name!r} was created with; it says now, or leaves to a default:\n"
             + "\n".join(lines)

@@ -123,7 +123,7 @@ def test_a_study_file_with_a_search_is_the_same_run_without_it(run: FinalRun) ->
 @pytest.mark.parametrize("last", [training, stopped])
 def test_another_run_in_the_folder_is_left_alone(run: FinalRun, last: Any, resume: bool) -> None:
     run.train(plays(inspecting(), last))
-    with pytest.raises(InputError, match=r"runs/demo holds another run: choose another folder with --out, or --rest"):
+    with pytest.raises(InputError, match=r"runs/demo holds another run; .*\n  training.seed: 42 → 7\nWrite the old"):
         run.train(nobody, "training.seed=7", resume=resume)
 
 
