@@ -37,7 +37,8 @@ def _from_1(spec: dict[str, Any]) -> dict[str, Any]:
     if "training.gradient_accumulation_steps" in space or ("training.batch_size" in space and forwards != 1):
         raise InputError(
             "was made by an older hpsearch and searches training.gradient_accumulation_steps or a batch_size beside "
-            "it; batch_size is the rows per optimizer step now: start it anew under another name"
+            "it; batch_size is the rows per optimizer step now: start it anew under another name "
+            "(hpsearch dashboard and optuna trials still show what its trials came to)"
         )
     return spec | {"training": in_rows_per_step(training)}
 
