@@ -14,25 +14,29 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete a study with all of its trials and their folders. Final runs stay."""
+    """Delete a study with all of its trials and their folders, also one that can't be read. Final runs stay."""
     import shutil
 
     import optuna
 
     from hpsearch.errors import InputError
-    from hpsearch.search.view import read_view
+    from hpsearch.search.view import live
     from hpsearch.watch.console import open_console
 
     console, storage = open_console(), storage_folder()
     with change_store(store) as opened:
-        found = find_study(opened, study)
-        view = read_view(opened, found)
-        if view.live_workers:
-            workers = "1 worker" if len(view.live_workers) == 1 else f"{len(view.live_workers)} workers"
+        with opened.reaching():
+            unreadable = {each.name: each for each in opened.studies.unreadable()}
+        found = unreadable.get(study) or find_study(opened, study)
+        with opened.reaching():
+            trials = opened.optuna.get_all_trials(found.study_id, deepcopy=False)
+            there = live(opened.workers.of(found.study_id))
+        if there:
+            workers = "1 worker" if len(there) == 1 else f"{len(there)} workers"
             raise InputError(f"{study} has {workers} now: hpsearch stop {study} ends them")
         folder = storage.path / "trials" / found.uid
         if not yes:
-            typer.confirm(f"delete {study} with its {len(view.trials)} trials and {folder}?", abort=True)
+            typer.confirm(f"delete {study} with its {len(trials)} trials and {folder}?", abort=True)
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
             opened.studies.forget_deleted()

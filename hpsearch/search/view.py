@@ -80,7 +80,7 @@ class StudyView:
 
     @property
     def live_workers(self) -> list[StoredWorker]:
-        return [w for w in self.workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]
+        return live(self.workers)
 
     @property
     def is_finished(self) -> bool:
@@ -103,6 +103,10 @@ class StudyView:
             return None
         mean = sum(times) / len(times)
         return mean * (self.slots.wanted - self.slots.finished) / len(self.live_workers)
+
+
+def live(workers: list[StoredWorker]) -> list[StoredWorker]:
+    return [w for w in workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -41,6 +41,7 @@ class UnreadableStudy:
     """A study whose spec this hpsearch can't read; `reason` is a clause that follows the name."""
 
     study_id: int
+    uid: str
     name: str
     reason: str
 
@@ -131,7 +132,7 @@ def _study(row: Any) -> StoredStudy | UnreadableStudy:
     try:
         spec = specs.from_text(row.spec)
     except InputError as error:
-        return UnreadableStudy(row.study_id, row.name, str(error))
+        return UnreadableStudy(row.study_id, row.uid, row.name, str(error))
     return StoredStudy(
         study_id=row.study_id,
         uid=row.uid,

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from hpsearch.cli import app as app_module
-from hpsearch.store.tables import leases, workers
+from hpsearch.store.tables import leases, studies, workers
 from hpsearch.trial import Outcome
 from hpsearch.worker.endings import Step
 from tests.unit.worker_fixtures import HERE, Demo, demo, ends, make_demo, nobody, plays, steadily
@@ -199,6 +199,12 @@ class TestDelete:
         assert demo.store.studies.find("demo") is None
         assert (demo.leases, demo.store.workers.of(demo.study.study_id)) == ([], [])
         assert run("status demo")[0] == 2
+
+    def test_that_can_t_be_read_goes_all_the_same(self, demo: Demo, run: Run) -> None:
+        with demo.store.optuna.engine.begin() as connection:
+            connection.execute(update(studies).values(spec='{"version": 99}'))
+        assert run("delete demo --yes")[0] == 0
+        assert demo.store.studies.unreadable() == []
 
     def test_not_without_a_yes(self, run: Run, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
         with Path("/dev/null").open() as nothing:
