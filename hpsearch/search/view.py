@@ -8,8 +8,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.search.former import in_todays_terms
 from hpsearch.search.history import kept_reports
 from hpsearch.search.usage import Usage, reached
+from hpsearch.spec.study import StudySpec
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.leases import Slots
 from hpsearch.store.workers import SECONDS_UNTIL_SILENT
@@ -118,7 +120,7 @@ def read_view(store: Store, study: StoredStudy) -> StudyView:
         trials = store.optuna.get_all_trials(study.study_id, deepcopy=False)
         slots = store.leases.slots(study.study_id)
         workers = store.workers.of(study.study_id)
-    return StudyView(study, slots, [_trial_view(trial) for trial in trials], workers)
+    return StudyView(study, slots, [_trial_view(trial, study.spec) for trial in trials], workers)
 
 
 _OUTCOMES = {
@@ -130,7 +132,7 @@ _OUTCOMES = {
 }
 
 
-def _trial_view(trial: FrozenTrial) -> TrialView:
+def _trial_view(trial: FrozenTrial, spec: StudySpec) -> TrialView:
     reports = dict(sorted(trial.intermediate_values.items())) or kept_reports(trial)
     last = list(reports.values())[-1] if reports else None
     values = tuple(trial.values or ()) if trial.state is TrialState.COMPLETE else ()
@@ -141,7 +143,7 @@ def _trial_view(trial: FrozenTrial) -> TrialView:
         value=values[0] if values else last,
         values=values,
         reports=reports,
-        params=trial.params,
+        params=in_todays_terms(trial.params, spec),
         seconds=trial.duration.total_seconds() if trial.duration else None,
         facts=trial.user_attrs,
         is_feasible=all(violation <= 0 for violation in trial.constraints.values()),

@@ -43,8 +43,10 @@ class TrainingSpec(Spec):
     seed: Annotated[int, Field(ge=0, description="adapter, dropout and data order")] = 42
 
 
+BATCH_SIZE = "training.batch_size"
+FORMER_KNOB = "training.gradient_accumulation_steps"
 FORMER = {
-    "training.gradient_accumulation_steps": "batch_size is the rows per optimizer step: what was 1 × 16 is 16, and how "
+    FORMER_KNOB: "batch_size is the rows per optimizer step: what was 1 × 16 is 16, and how "
     "many go through the model at once (micro_batch) is the machine's"
 }
 """Keys that study files once had, and what to write instead."""

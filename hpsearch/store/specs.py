@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from hpsearch.errors import InputError
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.training import in_rows_per_step
+from hpsearch.spec.training import BATCH_SIZE, FORMER_KNOB, in_rows_per_step
 
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -29,18 +29,41 @@ def _from_0(spec: dict[str, Any]) -> dict[str, Any]:
 def _from_1(spec: dict[str, Any]) -> dict[str, Any]:
     """`batch_size` was the rows per forward, `gradient_accumulation_steps` of which made an optimizer step.
 
+    What trials had of the latter is put into today's terms by whoever reads them (`search.former`).
+
     Raises:
-        InputError: one of them is searched, so that the trials of the study are told in the old terms.
+        InputError: `batch_size` alone was searched beside several forwards: its trials can't be told from new ones.
     """
-    training, space = spec.get("training", {}), (spec.get("search") or {}).get("space", {})
-    forwards = training.get("gradient_accumulation_steps")
-    if "training.gradient_accumulation_steps" in space or ("training.batch_size" in space and forwards != 1):
+    training, search = spec.get("training", {}), spec.get("search") or {}
+    space = dict(search.get("space", {}))
+    rows, forwards = space.get(BATCH_SIZE, training.get("batch_size")), training.get("gradient_accumulation_steps")
+    if FORMER_KNOB in space:
+        space[BATCH_SIZE] = _times(rows, space.pop(FORMER_KNOB))
+    elif BATCH_SIZE in space and forwards != 1:
         raise InputError(
-            "was made by an older hpsearch and searches training.gradient_accumulation_steps or a batch_size beside "
-            "it; batch_size is the rows per optimizer step now: start it anew under another name "
-            "(hpsearch dashboard and optuna trials still show what its trials came to)"
+            "was made by an older hpsearch and searches a batch_size of which several made an optimizer step; now it "
+            "is the rows per optimizer step: start it anew under another name (hpsearch dashboard and optuna trials "
+            "still show what its trials came to)"
         )
-    return spec | {"training": in_rows_per_step(training)}
+    search = {"search": search | {"space": space}} if search else {}
+    return spec | {"training": in_rows_per_step(training)} | search
+
+
+def _times(rows: Any, forwards: Any) -> Any:
+    """The space of their product; either may be one number, a list of choices, or a range."""
+    if isinstance(forwards, dict) or isinstance(rows, dict):
+        low, high = (_end(rows, end) * _end(forwards, end) for end in ("low", "high"))
+        return {"low": low, "high": high}
+    choices = [[each] if isinstance(each, int) else each for each in (rows, forwards)]
+    return sorted({one * other for one in choices[0] for other in choices[1]})
+
+
+def _end(space: Any, end: str) -> Any:
+    if isinstance(space, dict):
+        return space[end]
+    if isinstance(space, list):
+        return min(space) if end == "low" else max(space)
+    return space
 
 
 STEPS: tuple[Step, ...] = (_from_0, _from_1)

@@ -16,6 +16,7 @@ from hpsearch.errors import FieldError, InputError
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.search import Search
+from hpsearch.search.former import refuse_former
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.study import MAY_CHANGE, changes
 from hpsearch.store import Store, StoredStudy
@@ -75,6 +76,8 @@ def open_study(
         with store.reaching():
             stored = store.studies.find(spec.study)
         assert stored is not None
+    with store.reaching():
+        refuse_former(store, stored.study_id, stored.spec)
     _check_unchanged(file, stored)
     manifest = Manifest.from_bytes(stored.manifest)
     if not joins:

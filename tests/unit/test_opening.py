@@ -6,8 +6,12 @@ from pathlib import Path
 
 import datasets
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import create_trial
 
 from hpsearch.errors import InputError, StudyFileErrors
+from hpsearch.results.best import choose
+from hpsearch.search.view import read_view
 from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
 from tests.unit.worker_fixtures import plays
 
@@ -162,3 +166,25 @@ def test_a_budget_may_not_shrink_below_what_is_finished(desk: Desk) -> None:
     assert desk.store.leases.slots(study.study_id).wanted == 4
     desk.open("search.trials=3")
     assert desk.store.leases.slots(study.study_id).wanted == 3
+
+
+def test_trials_of_an_earlier_hpsearch_are_read_and_no_trial_joins_them(desk: Desk) -> None:
+    """It searched how many forwards make a step, of two rows each."""
+    overrides = ("training.micro_batch=2", "search.space.training.batch_size=[2, 8]")
+    study = desk.open(*overrides, start=plays(inspecting()))
+    rate = FloatDistribution(1e-5, 1e-3, log=True)
+    forwards = CategoricalDistribution([1, 4])
+    former = create_trial(
+        params={"training.learning_rate": 1e-4, "training.gradient_accumulation_steps": 4},
+        distributions={"training.learning_rate": rate, "training.gradient_accumulation_steps": forwards},
+        user_attrs={"outcome": "complete"},
+        value=0.5,
+    )
+    desk.store.optuna.create_new_trial(study.study_id, former)
+    stored = desk.store.studies.find("demo")
+    assert stored is not None
+    best = choose(read_view(desk.store, stored), None)
+    assert best.values == {"training.learning_rate": 1e-4, "training.batch_size": 8}
+    assert (best.final.training.batch_size, best.final.training.learning_rate) == (8, 1e-4)
+    with pytest.raises(InputError, match=r"was searched by an older hpsearch, .* --set study=demo-2"):
+        desk.open(*overrides)

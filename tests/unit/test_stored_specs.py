@@ -59,10 +59,29 @@ def test_batch_size_was_the_rows_per_forward() -> None:
     assert (training.batch_size, training.micro_batch, training.evaluation_batch_size) == (16, 2, 4)
 
 
-@pytest.mark.parametrize("knob", ["training.gradient_accumulation_steps", "training.batch_size"])
-def test_a_study_that_searches_either_of_the_two_can_t_go_on(knob: str) -> None:
-    with pytest.raises(InputError, match="batch_size is the rows per optimizer step now: start it anew"):
-        specs.from_text(version_1(knob))
+def test_a_batch_size_that_was_searched_beside_several_forwards_can_t_be_read() -> None:
+    with pytest.raises(InputError, match="it is the rows per optimizer step: start it anew"):
+        specs.from_text(version_1("training.batch_size"))
+
+
+@pytest.mark.parametrize(
+    ("forwards", "rows", "expected"),
+    [
+        ("[1,2,8]", None, [2, 4, 16]),
+        ("[1,2]", "[2,4]", [2, 4, 8]),
+        ('{"low":1,"high":8,"log":false,"step":null}', None, {"low": 2, "high": 16, "log": False, "step": None}),
+        ('{"low":1,"high":8}', "[2,4]", {"low": 2, "high": 32, "log": False, "step": None}),
+    ],
+)
+def test_a_search_of_forwards_is_one_of_rows(forwards: str, rows: str | None, expected: Any) -> None:
+    text = version_1("training.gradient_accumulation_steps")
+    text = text.replace('{"low":1e-06,"high":0.001,"log":true,"step":null}', forwards)
+    if rows:
+        text = text.replace('"space":{', f'"space":{{"training.batch_size":{rows},')
+    spec = specs.from_text(text)
+    assert list(spec.searched.space) == ["training.batch_size"]
+    assert spec.model_dump(mode="json")["search"]["space"]["training.batch_size"] == expected
+    assert specs.from_text(specs.to_text(spec)) == spec
 
 
 @pytest.mark.parametrize(
