@@ -100,7 +100,9 @@ class Features:
         inputs = {name: value.to(device) for name, value in outputs.items() if name in taken}
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             found = ask(**inputs, return_dict=True).pooler_output
-        return (found if isinstance(found, torch.Tensor) else torch.cat(found)).cpu()
+        whole = found if isinstance(found, torch.Tensor) else torch.cat(found)
+        # CUDA's autocast has layer norms give float32, and Gemma 3's projector casts its 16-bit product to that.
+        return whole.to(dtype).cpu()
 
 
 def make_encoder(base: Base, model: Any, rows: RowsConfig, images: CacheConfig | None, *, has_images: bool) -> Encoder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from PIL import Image
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import Cell, EvaluationConfig
 from hpsearch.spec.evaluation import PromptsSpec
-from hpsearch.spec.model import LoraSpec
+from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
@@ -202,6 +204,17 @@ def test_an_image_that_pixels_are_needed_of_is_kept_at_its_size(
         torch.testing.assert_close(encoder.encode(row).others["pixel_values"], pixels["pixel_values"], rtol=0, atol=0)
     assert read == [Path(rows[1]["image"])]
     assert len(list(kept.folder.glob("*/*"))) == 1
+
+
+def test_features_take_16_bits_a_number_where_the_study_computes_in_16(inside: Inside) -> None:
+    """What a tower on CUDA says in float32 is a 16-bit product: 2.6 MB of an image for Gemma 3, or half."""
+    spec = ModelSpec(base="tiny:gemma3", dtype="bfloat16")
+    features = Features(inside.bases.get(TASKS["vlm-sft"], spec), None, None)
+    product = torch.randn(1, 16, 128).bfloat16()
+    tower = Mock()
+    tower.get_image_features = lambda **_: SimpleNamespace(pooler_output=product.float())
+    features._tower = tower
+    torch.testing.assert_close(features._answer({}), product, rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("by_pixels")
