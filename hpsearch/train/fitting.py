@@ -76,15 +76,17 @@ class _Line:
         return max(0, room - self.fixed) // max(1, self.per_row)
 
 
-def find_fit(config: TrialConfig, rows: list[Encoded], trainable: int, probe: Probe) -> Fit:
-    """`rows` are as many as a step has, the longest of the data. `trainable` parameters have a state in the optimizer.
+def find_fit(config: TrialConfig, read: Callable[[], list[Encoded]], trainable: int, probe: Probe) -> Fit:
+    """`read` gives as many rows as a step has, the longest of the data; it is asked where something is to be measured.
+    `trainable` parameters have a state in the optimizer.
 
     Raises:
         torch.OutOfMemoryError: one row does not fit.
     """
     training = config.training
     if training.micro_batch != "auto" and training.gradient_checkpointing != "auto":
-        return _fit(config, min(training.micro_batch, len(rows)), training.gradient_checkpointing)
+        return _fit(config, min(training.micro_batch, training.batch_size), training.gradient_checkpointing)
+    rows = read()
     state = _OPTIMIZER_BYTES.get(training.optimizer, 0) * trainable
     room = room_bytes(config.budget.memory_gib) - state
     is_given = training.micro_batch != "auto"

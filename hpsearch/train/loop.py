@@ -19,7 +19,7 @@ from hpsearch.train.adapters import attach, parameter_counts, to_float32
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.checkpoint import disk_errors
-from hpsearch.train.encoding import Encoder
+from hpsearch.train.encoding import Encoded, Encoder
 from hpsearch.train.ending import write_end
 from hpsearch.train.failure import failure
 from hpsearch.train.features import make_encoder
@@ -209,10 +209,14 @@ def _train_stage(
 
 def _found_fit(run: _Run, trainer: Trainer) -> Fit:
     skill = run.validation.skill
-    rows = longest_rows(run.train_rows, skill.num_tokens, run.config.training.batch_size)
-    longest = sorted(map(skill.encode, rows), key=len, reverse=True)
-    skill.batch(longest[:2])  # asks the vision tower, whose own peak would hide what a row takes
-    return find_fit(run.config, longest, parameter_counts(run.model)[0], trainer.probe)
+
+    def read() -> list[Encoded]:
+        rows = longest_rows(run.train_rows, skill.num_tokens, run.config.training.batch_size)
+        longest = sorted(map(skill.encode, rows), key=len, reverse=True)
+        skill.batch(longest[:2])  # asks the vision tower, whose own peak would hide what a row takes
+        return longest
+
+    return find_fit(run.config, read, parameter_counts(run.model)[0], trainer.probe)
 
 
 def _save_best(model: Any, skill: Skill, base: Base, encoder: Encoder, adapter: Path) -> None:

@@ -148,7 +148,7 @@ class TestChoosing:
 
         monkeypatch.setattr(fitting, "room_bytes", lambda _: room * MIB)
         rows = [Encoded({"input_ids": torch.zeros(1)}, {}, torch.zeros(1))] * config.training.batch_size
-        return find_fit(config, rows, 0, probe), tried
+        return find_fit(config, lambda: rows, 0, probe), tried
 
     @pytest.mark.parametrize(
         ("room", "micro_batch", "checkpointing", "rows", "recomputes"),

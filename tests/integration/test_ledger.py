@@ -99,7 +99,7 @@ def test_a_crash_is_told_with_its_trace_and_taints_the_process(
     assert result.reason is not None
     assert "gone.png" in result.reason
     assert result.traceback is not None
-    assert "load_image" in result.traceback
+    assert "encoding.py" in result.traceback
     assert not driver.was_clean
 
 
