@@ -51,7 +51,7 @@ def test_a_twentieth_trial_has_the_losses_of_a_first_one(
         name = "text" if number < 7 or number > 15 else "image"
         losses(driver.run(tmp_path / str(number), others(configs[name], number)))
     kept = CacheConfig(folder=tmp_path / "features", limit_bytes=GIB)
-    frozen = changed(configs["image"], lora__vision=False, images=kept)
+    frozen = changed(configs["image"], lora__vision=False, images=kept, training__micro_batch=4)
     found = losses(driver.run(tmp_path / "frozen", frozen))
     files = {file: file.stat().st_ino for file in kept.folder.glob("*/*")}
     assert len(files) == 24, "the 16 training rows of four steps, and the 8 for validation"
