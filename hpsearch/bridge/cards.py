@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 _CONTROL_NODE = Path("/dev/nvidiactl")
 """There where a process may speak to an NVIDIA driver. (/proc/driver/nvidia shows in containers without any card.)"""
 
+PARTS_VARIABLE = "HPSEARCH_DEVICE_PARTS"
+"""Tells a trainer among how many its device is shared out."""
+
 T = TypeVar("T")
 
 

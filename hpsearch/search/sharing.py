@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from hpsearch.search.facts import FIT
 from hpsearch.search.view import StudyView
-from hpsearch.trial import GIB, Fit
+from hpsearch.trial import GIB, MOST_PER_DEVICE, Fit
 
-MOST = 8
 _CONTEXT_BYTES = GIB // 2
 """What each further process takes of a card besides its tensors, about."""
 
@@ -23,7 +22,7 @@ def sharing(view: StudyView) -> str | None:
     if not known:
         return None
     taken, room, fit = max(known, key=lambda each: each[0] / each[1])
-    number = min(MOST, room // (taken + _CONTEXT_BYTES))
+    number = min(MOST_PER_DEVICE, room // (taken + _CONTEXT_BYTES))
     if number < 2:
         return None
     return (

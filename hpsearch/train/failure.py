@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
-from hpsearch.train.memory import beside_torch, host_rss_bytes
+from hpsearch.train.memory import beside_torch, clear_traceback, give_back, host_rss_bytes
 from hpsearch.trial import GIB, Outcome, TrialResult
 
+R = TypeVar("R")
 _ALLOCATION = re.compile(
     r"(?:[Tt]ried to allocate|Trying to allocate|Requested size:|allocation: requested) ([0-9.]+) ?(bytes|KiB|MiB|GiB)?"
 )
@@ -41,6 +43,19 @@ def is_out_of_memory(error: Any) -> bool:
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")
+
+
+def unless_out_of_memory(work: Callable[[], R], *, may_fail: bool = True) -> tuple[R] | None:
+    """(what it gives,); None where memory ran out and that may be: what it held is given back by then."""
+    try:
+        return (work(),)
+    except (RuntimeError, MemoryError) as error:
+        if not may_fail or not is_out_of_memory(error):
+            raise
+        print(f"out of memory: {error}", flush=True)
+        clear_traceback(error)
+    give_back()
+    return None
 
 
 def _bytes_needed(message: str) -> int | None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from datasets import Dataset
 
 from hpsearch.train.encoding import Encoded, Row
-from hpsearch.train.failure import is_out_of_memory
-from hpsearch.train.memory import clear_traceback, device_name, give_back
+from hpsearch.train.failure import unless_out_of_memory
+from hpsearch.train.memory import device_name
 from hpsearch.train.peak import peak_bytes, room_bytes
 from hpsearch.trial import Fit, TrialConfig
 
@@ -37,7 +38,7 @@ def shape_of(config: TrialConfig) -> str:
     parts = [
         config.task,
         config.model.model_dump_json(),
-        config.lora.model_dump_json(exclude={"alpha", "dropout"}),
+        config.lora.model_dump_json(exclude={"alpha", "dropout"}) + str(config.lora.dropout > 0),
         config.rows.model_dump_json(),
         config.answers.model_dump_json(),
         config.train_rows.name,
@@ -124,38 +125,20 @@ def _fit(
 
 
 def _measured(rows: list[Encoded], recomputes: bool, probe: Probe, *, may_fail: bool) -> _Line | None:
-    """None: not even one or two rows fit, where that may be."""
-    try:
-        one = peak_bytes(lambda: probe(rows[:1], recomputes))
-    except (RuntimeError, MemoryError) as error:
-        if not (may_fail and is_out_of_memory(error)):
-            raise
-        clear_traceback(error)
-        give_back()
+    """None: not even one row fits, where that may be."""
+    one = unless_out_of_memory(lambda: peak_bytes(lambda: probe(rows[:1], recomputes)), may_fail=may_fail)
+    if one is None:
         return None
     if len(rows) == 1:
-        return _Line(one, 0)
-    try:
-        two = peak_bytes(lambda: probe(rows[:2], recomputes))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        clear_traceback(error)
-        give_back()
-        return _Line(0, one)
-    return _Line(one - (two - one), two - one)
+        return _Line(one[0], 0)
+    two = unless_out_of_memory(lambda: peak_bytes(lambda: probe(rows[:2], recomputes)))
+    if two is None:
+        return _Line(0, one[0])
+    return _Line(2 * one[0] - two[0], two[0] - one[0])
 
 
 def _tried(rows: list[Encoded], most: int, recomputes: bool, probe: Probe) -> int:
     """`most`, or half of it and so on: what really fits."""
-    while most > 1:
-        try:
-            probe(rows[:most], recomputes)
-            return most
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            clear_traceback(error)
+    while most > 1 and unless_out_of_memory(partial(probe, rows[:most], recomputes)) is None:
         most //= 2
-        give_back()
     return most

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from hpsearch.bridge.cards import PARTS_VARIABLE
 from hpsearch.bridge.witness import device_bytes
 from hpsearch.trial import MIB
 
@@ -29,7 +30,7 @@ def device_name() -> str:
 
 def device_parts() -> int:
     """Among how many workers this process's device is shared out; the worker says so (`worker.device_lock`)."""
-    return int(os.environ.get("HPSEARCH_DEVICE_PARTS", "1"))
+    return int(os.environ.get(PARTS_VARIABLE, "1"))
 
 
 def live_tensors() -> int:

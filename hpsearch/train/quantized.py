@@ -8,6 +8,7 @@ when it is whole; what its weights depend on is in the name.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -62,12 +63,13 @@ def read_copy(place: Path, name: str, model_class: Any, options: dict[str, Any])
     try:
         wanted = (place / _FINGERPRINT).read_text()
         model = model_class.from_pretrained(place, **options)
-        os.utime(place)
     except Exception as error:  # whatever readers of JSON and safetensors raise on a broken file
         if is_out_of_memory(error):
             raise
         reject(place, f"{type(error).__name__}: {error}")
         return None
+    with contextlib.suppress(OSError):  # another user's copy, or a disk that is only to be read
+        os.utime(place)
     model.name_or_path = model.config._name_or_path = name  # what adapters are saved with
     return model, wanted
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
 from hpsearch.spec.training import Rows
 from hpsearch.train.encoding import Encoded, Row
-from hpsearch.train.failure import is_out_of_memory
-from hpsearch.train.memory import clear_traceback, give_back
+from hpsearch.train.failure import unless_out_of_memory
 from hpsearch.trial import Fit
 
 Encode = Callable[[Row], Encoded]
@@ -85,24 +85,12 @@ def in_parts(rows: list[T], most: MicroBatch, do: Callable[[list[T]], R]) -> Ite
     done = 0
     while done < len(rows):
         part = rows[done : done + most.size]
-        found = _unless_too_large(part, do)
+        found = unless_out_of_memory(partial(do, part), may_fail=len(part) > 1)
         if found is None:
             most.halve(len(part))
-            give_back()
             continue
         done += len(part)
         yield part, found[0]
-
-
-def _unless_too_large(part: list[T], do: Callable[[list[T]], R]) -> tuple[R] | None:
-    try:
-        return (do(part),)
-    except (RuntimeError, MemoryError) as error:
-        if len(part) == 1 or not is_out_of_memory(error):
-            raise
-        print(f"{len(part)} rows per forward do not fit, half of them are tried: {error}", flush=True)
-        clear_traceback(error)
-    return None
 
 
 def micro_batches(rows: list[Encoded], size: int) -> list[list[Encoded]]:

@@ -7,6 +7,7 @@ disk: after a power cut a file may be shorter than its header says, which is a m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -43,13 +44,15 @@ class TensorCache:
         """The tensors of a file, mapped into memory and read as they are used. None: there is none that is whole."""
         file = self.folder / place
         try:
-            os.utime(file)
-            return load_file(file)
+            found = load_file(file)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, RuntimeError):  # RuntimeError: torch can't map it
             self._drop(file)
             return None
+        with contextlib.suppress(OSError):  # another user's file, or a disk that is only to be read
+            os.utime(file)
+        return found
 
     def write(self, place: str, tensors: Tensors) -> None:
         """Keeps the tensors, unless there is no room. `place` is a name within a folder, such as "key/image"."""

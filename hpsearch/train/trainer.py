@@ -15,9 +15,9 @@ from hpsearch.checkpoints import drop, written_whole
 from hpsearch.files import draft_of
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoded
-from hpsearch.train.failure import is_out_of_memory
+from hpsearch.train.failure import unless_out_of_memory
 from hpsearch.train.loss import mixed_precision
-from hpsearch.train.memory import RandomState, clear_traceback, give_back
+from hpsearch.train.memory import RandomState
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.steps import MicroBatch, StepCollator, StepRows, micro_batches
 from hpsearch.train.tasks.task import Stage
@@ -108,29 +108,23 @@ class Trainer(SFTTrainer):
         rows = inputs.encoded()
         num_items = self.validation.skill.num_items(rows)
         random_state = RandomState.now()
-        while (loss := self._in_parts(model, rows, num_items)) is None:
-            random_state.set()
-        return loss
-
-    def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor | None:
-        """The step's loss; None: memory ran out, and the next try takes fewer rows at a time."""
-        total = torch.zeros((), device=self.args.device)
-        try:
-            for number, part in enumerate(micro_batches(rows, self.micro_batch.size)):
-                if number:
-                    self.reporter.alive(self.state)
-                total += super().training_step(model, self.validation.skill.batch(part), num_items)
-            return total
-        except (RuntimeError, MemoryError) as error:
+        while True:
             size = min(self.micro_batch.size, len(rows))
-            if size == 1 or not is_out_of_memory(error):
-                raise
-            print(f"{size} rows per forward do not fit, half of them are tried: {error}", flush=True)
-            clear_traceback(error)
-        self.micro_batch.halve(size)
-        model.zero_grad()
-        give_back()
-        return None
+            loss = unless_out_of_memory(lambda: self._in_parts(model, rows, num_items), may_fail=size > 1)
+            if loss is not None:
+                return loss[0]
+            self.micro_batch.halve(size)
+            model.zero_grad()
+            random_state.set()
+
+    def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor:
+        """The step's loss, and its gradients."""
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(micro_batches(rows, self.micro_batch.size)):
+            if number:
+                self.reporter.alive(self.state)
+            total += super().training_step(model, self.validation.skill.batch(part), num_items)
+        return total
 
     def probe(self, rows: list[Encoded], recomputes: bool) -> None:
         """Forward and backward of rows as a part of a step, before the first one; nothing of it is left."""

@@ -22,11 +22,9 @@ from pathlib import Path
 
 import psutil
 
-from hpsearch.bridge.cards import Device
+from hpsearch.bridge.cards import PARTS_VARIABLE, Device
+from hpsearch.trial import MOST_PER_DEVICE
 
-MOST_PARTS = 8
-PARTS_VARIABLE = "HPSEARCH_DEVICE_PARTS"
-"""Tells a trainer among how many its device is shared out (`train.memory`)."""
 _BACKLOG = 4096
 """Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, it isn't told any more."""
 _WORDS = 80
@@ -91,7 +89,7 @@ def holder_of(device: Device) -> str | None:
 
 def _in_the_way(device: Device) -> Iterator[Device]:
     """The same card, cut otherwise."""
-    for parts in range(1, MOST_PARTS + 1):
+    for parts in range(1, MOST_PER_DEVICE + 1):
         if parts != device.parts:
             yield from (replace(device, part=part, parts=parts) for part in range(1, parts + 1))
 
