@@ -23,7 +23,8 @@ test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm" $(PYTEST_ARGS)
 
 storms: .venv/dev
-	$(BIN)/pytest tests/integration/test_faults.py $(PYTEST_ARGS)
+	$(BIN)/pytest -m storm tests/integration/test_faults.py tests/integration/test_interrupts.py \
+	  tests/integration/test_saving.py $(PYTEST_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .

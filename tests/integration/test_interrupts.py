@@ -137,6 +137,7 @@ def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> No
     assert trained_steps(*attempts(0)) == 60, "a step was trained twice, or left out"
 
 
+@pytest.mark.storm
 def test_a_killed_trainer_and_a_killed_worker_cost_nothing(study: Path) -> None:
     run = start("run", str(study), "--trials", "2")
     seen = until(has_reported(0), run)

@@ -34,15 +34,13 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def config_of(rows: Rows, task: str, base: str, folder: Path) -> TrialConfig:
-    """Three passes over all rows."""
-    budget = BudgetSpec(epochs=3, reports=2)
+    """Two passes over all rows."""
+    budget = BudgetSpec(epochs=2, reports=1)
     images = CacheConfig(folder=folder / "features", limit_bytes=GIB)
-    return text_config(rows, task=task, model__base=base, budget=budget, images=images, training__micro_batch=4)
+    return text_config(rows, task=task, model__base=base, budget=budget, images=images, training__micro_batch=8)
 
 
-@pytest.mark.parametrize(
-    ("task", "base"), [("text-sft", "tiny:qwen2"), ("vlm-sft", "tiny:gemma3"), ("vlm-sft", "tiny:qwen2.5-vl")]
-)
+@pytest.mark.parametrize(("task", "base"), [("text-sft", "tiny:qwen2"), ("vlm-sft", "tiny:qwen2.5-vl")])
 def test_a_row_is_encoded_once_for_all_epochs_and_trials(
     text_rows: Rows, image_rows: Rows, tmp_path: Path, encoded: list[str], task: str, base: str
 ) -> None:

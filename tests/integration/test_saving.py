@@ -167,6 +167,7 @@ def test_at_each_write_of_a_checkpoint_there_is_one_that_is_whole(
     assert_same_bits(folder, whole)
 
 
+@pytest.mark.storm
 def test_killed_at_its_writes_a_trial_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m bench.faults.checkpoints`, briefly: real processes and SIGKILL."""
     monkeypatch.setattr(reporter, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
