@@ -24,7 +24,7 @@ test: .venv/dev
 
 storms: .venv/dev
 	$(BIN)/pytest -m storm tests/integration/test_faults.py tests/integration/test_interrupts.py \
-	  tests/integration/test_saving.py $(PYTEST_ARGS)
+	  tests/integration/test_ledger.py tests/integration/test_saving.py $(PYTEST_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .

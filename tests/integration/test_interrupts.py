@@ -155,6 +155,7 @@ def test_a_killed_trainer_and_a_killed_worker_cost_nothing(study: Path) -> None:
     assert [len(trial.reports) for trial in after.trials] == [6, 6]
 
 
+@pytest.mark.storm
 def test_workers_leave_when_the_run_that_started_them_is_killed(study: Path) -> None:
     run = start("run", str(study))
     seen = until(has_reported(0), run)

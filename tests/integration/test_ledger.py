@@ -40,6 +40,7 @@ def slope_per_trial(values: list[float]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.storm
 def test_sixty_trials_leave_nothing_behind(
     start_driver: Callable[[], Driver],
     image_rows: tuple[Path, Path],
