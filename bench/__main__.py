@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 import traceback
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from bench import cli_start, memory_growth, quantized_base, store_size, store_throughput, warm_base
 from bench.comparison import HEADINGS, Finding, NotMeasured, Say, as_table
-from bench.machine import describe
+from bench.machine import describe, offline_console
 from bench.race import race
 from bench.results import write_section
 
@@ -28,8 +27,6 @@ BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "race": race.measure,
 }
 
-WIDTH_OF_A_FILE = 150
-
 
 def main() -> int:
     """The exit code: 1 when a benchmark failed."""
@@ -41,11 +38,7 @@ def main() -> int:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_OF_A_FILE)
+    console = offline_console()
     machine = describe()
     for line in machine:
         console.print(line, highlight=False)

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import psutil
 import pynvml
+from rich.console import Console
 
 from hpsearch.trial import GIB
+
+WIDTH_OF_A_FILE = 150
 
 _LIBRARIES = (
     "hpsearch",
@@ -63,3 +66,11 @@ def _gpus() -> list[str]:
         f"driver {driver}"
         for handle in handles
     ]
+
+
+def offline_console() -> Console:
+    """The terminal's, or one as wide as the tables are for a file; libraries are told that there is no network."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_OF_A_FILE)

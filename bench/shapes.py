@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.comparison import Say
 
@@ -53,10 +54,9 @@ def chosen(folder: Path, say: Say) -> Shape:
     return Shape("tiny:qwen2", str(base), words=8, steps=4, warm_base_pairs=5, growth_trials=40)
 
 
-def _build_half_a_billion(folder: Path) -> Path:
-    """Saves a random model with the configuration of Qwen/Qwen2.5-0.5B and the tiny tokenizer (whose ids are few)."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def half_a_billion() -> tuple[Any, Any]:
+    """The configuration of Qwen/Qwen2.5-0.5B, and the tiny tokenizer (whose ids are few)."""
+    from transformers import Qwen2Config
 
     from hpsearch.train.tiny.tokenizers import qwen_tokenizer
 
@@ -75,6 +75,15 @@ def _build_half_a_billion(folder: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    return config, tokenizer
+
+
+def _build_half_a_billion(folder: Path) -> Path:
+    """Saves a random model of it."""
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    config, tokenizer = half_a_billion()
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(config).bfloat16()
     model.save_pretrained(folder)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.__main__ import WIDTH_OF_A_FILE
 from bench.gpu.figures import HEADINGS, WHAT, Figure, as_table, not_measured
 from bench.gpu.process import has_card, run_part
-from bench.machine import describe
+from bench.machine import describe, offline_console
 from bench.results import has_section, write_section
 
 TIME_S = 8 * 60.0
@@ -35,11 +34,7 @@ def main() -> int:
     parts = chosen.parts or list(WHAT)
     if unknown := [part for part in parts if part not in WHAT]:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(WHAT)}")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH_OF_A_FILE)
+    console = offline_console()
     machine = describe()
     for line in machine:
         console.print(line, highlight=False)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.place import Place
+from bench.shapes import half_a_billion
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.spec.study import Task
@@ -213,26 +214,9 @@ def _qwen_2_5_vl_7b() -> Built:
 
 
 def _qwen_2_5_half_b() -> Built:
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
 
-    from hpsearch.train.tiny.tokenizers import qwen_tokenizer
-
-    tokenizer = qwen_tokenizer()
-    config = Qwen2Config(
-        vocab_size=151_936,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_hidden_layers=24,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        max_position_embeddings=32_768,
-        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return Qwen2ForCausalLM, config, tokenizer
+    return Qwen2ForCausalLM, *half_a_billion()
 
 
 GEMMA3_4B = Shape("Gemma-3-4B", "vlm-sft", _gemma3_4b, "tiny:gemma3", image_size=896, words=10)
