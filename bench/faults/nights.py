@@ -30,7 +30,7 @@ _AWAY_S = 120 / _FASTER
 
 @dataclass
 class _Job:
-    """A worker as the crew of `hpsearch run` sees it (`launch.local.WorkerJob`)."""
+    """A worker as the crew of `hpsearch run` sees it (`launch.local.WorkerProcess`)."""
 
     member: Member
 

@@ -127,21 +127,21 @@ def _refuse_paused(stored: StoredStudy) -> None:
 
 
 def _num_workers(console: Console, per_device: int) -> int:
-    from hpsearch.launch.local import default_num_workers
+    from hpsearch.launch.process import default_num_workers
 
     return default_num_workers(lambda line: console.print(f"  {line}", soft_wrap=True), per_device)
 
 
 def _start_crew(console: Console, store: Store, arguments: list[str], number: int) -> Crew:
     from hpsearch.launch.crew import Crew
-    from hpsearch.launch.local import WorkerJob, start_worker
+    from hpsearch.launch.process import WorkerProcess, start_worker
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
     folder = storage_folder().path
 
-    def start(index: int) -> WorkerJob:
+    def start(index: int) -> WorkerProcess:
         return start_worker(index, number, arguments, store.url, folder)
 
     return Crew(start, number, say)

@@ -36,7 +36,7 @@ def worker(
 
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import TrainerProcess
-    from hpsearch.launch.local import PARENT_VARIABLE
+    from hpsearch.launch.process import PARENT_VARIABLE
     from hpsearch.spec import load_study
     from hpsearch.store.workers import own_worker_id
     from hpsearch.study.open import open_study

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpsearch.launch.local import WorkerJob
+from hpsearch.launch.process import WorkerProcess
 from hpsearch.worker.endings import NO_MORE_TRIALS
 
 _FIRST_WAIT_S = 1.0
@@ -26,7 +26,7 @@ _BRIEF_S = 30.0
 class _Place:
     """One worker's place: who has it now, and since when or until when nobody."""
 
-    job: WorkerJob
+    job: WorkerProcess
     started_at: float
     failures: int = 0
     kills: int = 0
@@ -40,7 +40,7 @@ class Crew:
 
     def __init__(
         self,
-        start: Callable[[int], WorkerJob],
+        start: Callable[[int], WorkerProcess],
         num_workers: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
@@ -56,7 +56,7 @@ class Crew:
         return any(not place.is_left for place in self._places)
 
     @property
-    def failures(self) -> list[WorkerJob]:
+    def failures(self) -> list[WorkerProcess]:
         """The last workers of the places that were left because of failures."""
         return [place.job for place in self._places if place.is_left and place.job.has_failed]
 

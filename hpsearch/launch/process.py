@@ -25,7 +25,7 @@ PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
 
 
 @dataclass(frozen=True)
-class WorkerJob:
+class WorkerProcess:
     """A started worker: its process and its log."""
 
     process: subprocess.Popen[bytes]
@@ -67,7 +67,7 @@ def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device
     return max(1, len(free_devices(devices)))
 
 
-def start_worker(index: int, num_workers: int, arguments: list[str], store: URL, storage: Path) -> WorkerJob:
+def start_worker(index: int, num_workers: int, arguments: list[str], store: URL, storage: Path) -> WorkerProcess:
     """Starts `hpsearch worker` with `arguments`; the store's URL travels in the environment, not in argv."""
     log = storage / "logs" / f"worker-{index}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def start_worker(index: int, num_workers: int, arguments: list[str], store: URL,
             env=environment,
             start_new_session=True,  # Ctrl-C reaches `hpsearch run` alone, which then asks its workers to stop
         )
-    return WorkerJob(process, log)
+    return WorkerProcess(process, log)
 
 
 def _works_on_cpu() -> bool:

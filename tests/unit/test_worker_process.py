@@ -14,8 +14,8 @@ from sqlalchemy import make_url
 from hpsearch.bridge.cards import Device, read_cards
 from hpsearch.cli.options import trainer_starter
 from hpsearch.errors import HpsearchError
-from hpsearch.launch import local
-from hpsearch.launch.local import default_num_workers, start_worker
+from hpsearch.launch import process
+from hpsearch.launch.process import default_num_workers, start_worker
 from hpsearch.worker.device_lock import HeldDevice, hold
 from tests.unit.nvml_fixtures import FakeCard, FakeNvml, gpu
 
@@ -80,7 +80,7 @@ def test_a_card_that_is_refused_gets_no_worker(monkeypatch: pytest.MonkeyPatch) 
 
 def environment_of_a_worker(storage: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     seen: list[Any] = []
-    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
     start_worker(1, 2, ["study.yaml"], make_url("sqlite:///x.db"), storage)
     return dict(seen[0])
 
