@@ -14,10 +14,14 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 class StopFlag:
-    """Once asked, a worker saves a checkpoint and leaves; asked again, it leaves without; a third time, at once."""
+    """Once asked, a worker saves a checkpoint and leaves; asked again, it leaves without; a third time, at once.
+
+    `hpsearch stop` asks through the store and through the engine, whichever a worker hears first: an order and a signal
+    are one wish.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._signals = self._orders = 0
         self._patience = 2
         self._event = threading.Event()
         self._parent = os.getppid()
@@ -32,7 +36,7 @@ class StopFlag:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.ask()
-        if self._count > self._patience:
+        if self._signals > self._patience:
             self._leave()
 
     @staticmethod
@@ -52,8 +56,18 @@ class StopFlag:
             self._patience = 2
 
     def ask(self) -> None:
-        self._count += 1
+        self._signals += 1
         self._event.set()
+
+    def order(self, *, now: bool) -> None:
+        """What the store says, as often as it says it; `now`: to leave without saving."""
+        before, self._orders = self._orders, max(self._orders, 1 + now)
+        if self._orders > before:
+            self._event.set()
+
+    @property
+    def _count(self) -> int:
+        return max(self._signals, self._orders)
 
     @property
     def requested(self) -> bool:

@@ -14,6 +14,7 @@ from hpsearch.cli import (
     doctor,
     evaluate,
     export,
+    launch,
     new,
     pause,
     predict,
@@ -45,6 +46,7 @@ app.command("doctor")(doctor.doctor)
 app.command("new")(new.new)
 app.command("show")(show.show)
 app.command("run")(run.run)
+app.command("launch")(launch.launch)
 app.command("worker")(worker.worker)
 app.command("status")(status.status)
 app.command("stop")(stop.stop)

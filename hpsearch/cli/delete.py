@@ -20,6 +20,7 @@ def delete(
     import optuna
 
     from hpsearch.errors import InputError
+    from hpsearch.launch.roll import call_roll
     from hpsearch.search.view import live
     from hpsearch.watch.console import open_console
 
@@ -34,6 +35,8 @@ def delete(
         if there:
             workers = "1 worker" if len(there) == 1 else f"{len(there)} workers"
             raise InputError(f"{study} has {workers} now: hpsearch stop {study} ends them")
+        if jobs := [job for called in call_roll(opened, found.study_id) for job in called.there]:
+            raise InputError(f"{study} has jobs that wait or run ({jobs[0].job_id}): hpsearch stop {study} ends them")
         folder = storage.path / "trials" / found.uid
         if not yes:
             typer.confirm(f"delete {study} with its {len(trials)} trials and {folder}?", abort=True)

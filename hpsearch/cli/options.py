@@ -46,6 +46,15 @@ SetOption = Annotated[
 ]
 
 
+def worker_arguments(
+    study_file: Path, store: str | None, overrides: list[str] | None, workers_per_device: int, wait_for_store: float
+) -> list[str]:
+    """What makes one verb's options those of the `hpsearch worker` that it starts."""
+    arguments = [str(study_file), *(part for override in overrides or [] for part in ("--set", override))]
+    arguments += ["--store", store] if store else []
+    return [*arguments, "--wait-for-store", f"{wait_for_store:g}", "--workers-per-device", str(workers_per_device)]
+
+
 def storage_folder() -> StorageFolder:
     """`$HPSEARCH_STORAGE`, or `./storage`."""
     from hpsearch.folders import StorageFolder

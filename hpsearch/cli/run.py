@@ -19,6 +19,7 @@ from hpsearch.cli.options import (
     stoppable,
     storage_folder,
     telling,
+    worker_arguments,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from hpsearch.store import Store, StoredStudy
     from hpsearch.worker.relay import Relay
 
-_LOOK_EVERY_S = 0.5
+_LONGEST_LOOK_S = 0.5
 
 
 def run(
@@ -81,12 +82,11 @@ def run(
         stored = patiently(lambda: find_study(opened, study.spec.study), limit_s, stop, say)
         _introduce(console, opened, stored)
         _refuse_paused(stored)
-        arguments = [str(study_file), *(part for override in overrides for part in ("--set", override))]
-        arguments += ["--wait-for-store", str(wait_for_store), "--workers-per-device", str(workers_per_device)]
+        arguments = worker_arguments(study_file, None, overrides, workers_per_device, wait_for_store)
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
             number = workers or _num_workers(console, workers_per_device)
-            crew = _start_crew(console, opened, arguments, number)
+            crew = _start_crew(console, opened, stored.name, arguments, number)
             with closing(Relay(opened, stop, limit_s)) as relay:
                 _work(console, relay, lambda: _read(opened, stored), crew, stop)
                 view = relay.ask(lambda: _read(opened, stored))
@@ -132,44 +132,38 @@ def _num_workers(console: Console, per_device: int) -> int:
     return default_num_workers(lambda line: console.print(f"  {line}", soft_wrap=True), per_device)
 
 
-def _start_crew(console: Console, store: Store, arguments: list[str], number: int) -> Crew:
+def _start_crew(console: Console, store: Store, study: str, arguments: list[str], number: int) -> Crew:
     from hpsearch.launch.crew import Crew
-    from hpsearch.launch.process import WorkerProcess, start_worker
+    from hpsearch.launch.process import WorkerProcess, share_cores, start_worker, worker_environment
 
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    folder = storage_folder().path
+    storage = storage_folder()
+    environment = worker_environment(store.url, str(storage.path)) | share_cores(number)
 
     def start(index: int) -> WorkerProcess:
-        return start_worker(index, number, arguments, store.url, folder)
+        return start_worker(arguments, environment, storage.logs(study) / f"worker-{index}.txt")
 
-    return Crew(start, number, say)
+    return Crew(start, number, lambda line: console.print(line, soft_wrap=True))
 
 
 def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: Crew, stop: StopFlag) -> None:
     """Until no worker is left. An outage of the store is theirs to survive: nobody stops them for it, and a store that
     does not answer holds up no stop."""
+    from hpsearch.launch.crew import supervise
     from hpsearch.watch.live import Follower
 
-    asked, seen = 0, relay.offer(read)
-    try:
-        with Follower(console) as follower:
-            while crew.works:
-                if relay.is_answered(seen, _LOOK_EVERY_S):
-                    follower.look(seen.result)
-                    seen = relay.offer(read)
-                if stop.requested and asked < 1 + stop.urgent:
-                    asked += 1
-                    crew.stop()
-                    console.print("stopping: running trials are saved … (Ctrl-C again to stop at once)")
-                crew.look(stopping=stop.requested)
-                stop.wait(_LOOK_EVERY_S)
-            last = relay.offer(read)
-            if relay.is_answered(last):
-                follower.look(last.result)
-    finally:
-        crew.stop()
+    seen = relay.offer(read)
+    with Follower(console) as follower:
+
+        def look() -> None:
+            nonlocal seen
+            if relay.is_answered(seen, _LONGEST_LOOK_S):
+                follower.look(seen.result)
+                seen = relay.offer(read)
+
+        supervise(crew, stop, lambda line: console.print(line, soft_wrap=True), look)
+        last = relay.offer(read)
+        if relay.is_answered(last):
+            follower.look(last.result)
 
 
 def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
@@ -183,8 +177,8 @@ def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
     if aside:
         told = "\n".join(["the devices here are set aside:", *dict.fromkeys(aside)])
         raise HpsearchError(f"{told}\nmend them and give the same command again; no trial is lost")
-    job = crew.failures[-1]
-    raise HpsearchError(f"workers keep failing: {job.last_line()}\nthe log is {job.log}")
+    failed = crew.failures[-1]
+    raise HpsearchError(f"workers keep failing: {failed.last_line()}\nthe log is {failed.log}")
 
 
 def _conclude(console: Console, store: Store, view: StudyView, stop: StopFlag) -> None:

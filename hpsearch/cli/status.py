@@ -49,11 +49,15 @@ def _picture(store: Store, name: str | None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from hpsearch.launch.roll import call_roll
     from hpsearch.search.view import read_view
+    from hpsearch.watch.jobs import jobs_parts
     from hpsearch.watch.tables import studies_table, study_panel, workers_table
 
     if name is not None:
-        return study_panel(read_view(store, find_study(store, name)))
+        view = read_view(store, find_study(store, name))
+        called = call_roll(store, view.study.study_id)
+        return Group(study_panel(view), *jobs_parts(called, is_finished=view.is_finished))
     with store.reaching():
         known, unreadable = store.studies.all(), store.studies.unreadable()
     if not known and not unreadable:
@@ -63,4 +67,6 @@ def _picture(store: Store, name: str | None) -> RenderableType:
     parts += [Text(f"{study.name} {study.reason}", style="red") for study in unreadable]
     if workers := [worker for view in views for worker in view.live_workers]:
         parts += [Text(), workers_table(workers)]
+    for view in views:
+        parts += jobs_parts(call_roll(store, view.study.study_id), is_finished=view.is_finished)
     return Group(*parts)

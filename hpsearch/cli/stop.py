@@ -15,6 +15,7 @@ def stop(
     store: StoreOption = None,
 ) -> None:
     """Ask every worker of a study, here and elsewhere, to save its trial and leave."""
+    from hpsearch.launch.roll import call_roll, dismiss
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
 
@@ -22,8 +23,14 @@ def stop(
     with change_store(store) as opened:
         found = find_study(opened, study)
         num_workers = len(read_view(opened, found).live_workers)
+        num_jobs = sum(len(called.there) for called in call_roll(opened, found.study_id))
         with opened.reaching():
             opened.orders.stop(found.study_id, now=now)
+        for silence in dismiss(opened, found.study_id, now=now):
+            console.print(f"jobs that could not be asked: {silence}", soft_wrap=True)
+    if num_jobs:
+        jobs = "1 job is" if num_jobs == 1 else f"{num_jobs} jobs are"
+        console.print(f"{jobs} ended, those that wait at once", soft_wrap=True)
     if not num_workers:
         console.print(f"{study} has no worker now", soft_wrap=True)
         return

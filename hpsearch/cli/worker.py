@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from hpsearch.cli.options import (
     stoppable,
     storage_folder,
     telling,
+    worker_arguments,
 )
 
 if TYPE_CHECKING:
@@ -30,12 +31,16 @@ def worker(
     set_: SetOption = None,
     workers_per_device: PerDeviceOption = 1,
     wait_for_store: WaitOption = 60.0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="start another one when it fails, later each time: for jobs and containers")
+    ] = False,
 ) -> None:
     """Join a study: run trials until it is finished, or until Ctrl-C or SIGTERM."""
     import logging
 
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import TrainerProcess
+    from hpsearch.launch.keep import keep_worker
     from hpsearch.launch.process import PARENT_VARIABLE
     from hpsearch.spec import load_study
     from hpsearch.store.workers import own_worker_id
@@ -52,9 +57,13 @@ def worker(
     log.setLevel(logging.INFO)
     stop = StopFlag()
     stop.install(watch_parent=PARENT_VARIABLE in os.environ)
+    if keep:
+        load_study(study_file, set_)  # a mistake in it is told once
+        arguments = worker_arguments(study_file, store, set_, workers_per_device, wait_for_store)
+        raise typer.Exit(keep_worker(arguments, stop, log.info))
     file = load_study(study_file, set_)
     storage, worker_id, limit_s = storage_folder(), own_worker_id(), 60 * wait_for_store
-    trainer_log = storage.trainer_log(worker_id.replace(":", "-"))
+    trainer_log = storage.trainer_log(worker_id.replace(":", "-"), file.spec.study)
     with stop.preparing(), telling(open_console()) as tell:
         opened = patiently(lambda: open_store(store), limit_s, stop, log.warning)
         study = patiently(

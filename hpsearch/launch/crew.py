@@ -1,6 +1,8 @@
-"""The crew: the workers of one `hpsearch run`, kept at their number. One that fails is replaced, later each time.
+"""The crew: workers on this machine, kept at their number until a stop is asked for. One that fails is replaced, later
+each time.
 
 A worker that was killed did not fail: whoever preempts does so as often as it pleases, and the place is kept.
+`hpsearch run` is a crew with a screen; `hpsearch worker --keep` is a crew of one.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.launch.process import WorkerProcess
-from hpsearch.worker.endings import NO_MORE_TRIALS
 
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 120.0
@@ -20,13 +22,14 @@ MAX_FAILURES = 8
 """In a row without such a time: then its place stays empty, and the others go on."""
 _BRIEF_S = 30.0
 """A worker that is killed sooner than this is replaced later each time: it may be killed for what it does."""
+_LOOK_EVERY_S = 0.5
 
 
 @dataclass
 class _Place:
     """One worker's place: who has it now, and since when or until when nobody."""
 
-    job: WorkerProcess
+    worker: WorkerProcess
     started_at: float
     failures: int = 0
     kills: int = 0
@@ -58,30 +61,37 @@ class Crew:
     @property
     def failures(self) -> list[WorkerProcess]:
         """The last workers of the places that were left because of failures."""
-        return [place.job for place in self._places if place.is_left and place.job.has_failed]
+        return [place.worker for place in self._places if place.is_left and place.worker.has_failed]
+
+    @property
+    def exit_code(self) -> int:
+        """The highest of the last workers', once nobody works; 1 for one that was killed."""
+        codes = [place.worker.exit_code or 0 for place in self._places]
+        return max(1 if code < 0 else code for code in codes)
 
     def look(self, *, stopping: bool) -> None:
         """Replaces who failed, when it is time; `stopping`: nobody is replaced any more."""
         for index, place in enumerate(self._places):
-            if place.is_left or place.job.is_running:
+            if place.is_left or place.worker.is_running:
                 continue
-            if stopping or not place.job.has_failed or place.job.exit_code == NO_MORE_TRIALS:
+            if stopping or not place.worker.has_failed or place.worker.is_final:
                 place.is_left = True
             elif place.starts_at is None:
                 self._note_end(index, place)
             elif self._clock() >= place.starts_at:
-                place.job, place.started_at, place.starts_at = self._start(index), self._clock(), None
+                place.worker, place.started_at, place.starts_at = self._start(index), self._clock(), None
 
     def _note_end(self, index: int, place: _Place) -> None:
         lived_s = self._clock() - place.started_at
-        told = f"worker {index} ended ({place.job.last_line()})"
-        if place.job.was_killed:
+        told = f"worker {index} ended ({place.worker.last_line()})"
+        if place.worker.was_killed:
             place.kills = 1 if lived_s >= _BRIEF_S else place.kills + 1
             return self._wait(place, place.kills, told)
         place.failures = 1 if lived_s >= _QUIET_S else place.failures + 1
         if place.failures >= MAX_FAILURES:
             place.is_left = True
-            self._say(f"{told}, {place.failures} times in a row: nobody takes its place. The log is {place.job.log}")
+            log = f". The log is {place.worker.log}" if place.worker.log else ""
+            self._say(f"{told}, {place.failures} times in a row: nobody takes its place{log}")
             return None
         return self._wait(place, place.failures, told)
 
@@ -92,4 +102,20 @@ class Crew:
 
     def stop(self) -> None:
         for place in self._places:
-            place.job.stop()
+            place.worker.stop()
+
+
+def supervise(crew: Crew, stop: StopFlag, say: Callable[[str], None], look: Callable[[], None] = lambda: None) -> None:
+    """Until no worker is left. A stop is passed on, an urgent one once more; `look` is called between two looks."""
+    asked = 0
+    try:
+        while crew.works:
+            look()
+            if stop.requested and asked < 1 + stop.urgent:
+                asked += 1
+                crew.stop()
+                say("stopping: running trials are saved … (Ctrl-C again to stop at once)")
+            crew.look(stopping=stop.requested)
+            stop.wait(_LOOK_EVERY_S)
+    finally:
+        crew.stop()

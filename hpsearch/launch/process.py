@@ -1,4 +1,4 @@
-"""Workers on this machine: one per free device, or one on the CPU.
+"""A worker's process on this machine, and how many of them the machine has devices for.
 
 Which device is a worker's isn't said here: each takes the next free one by itself, as a worker started by hand does.
 """
@@ -11,25 +11,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, InputError
 from hpsearch.worker.devices import find_devices
+from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.take_device import free_devices, held_devices
 
 PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
-"""Set for workers that `hpsearch run` starts: they stop when it is gone."""
+"""Set for workers of a crew: they stop when the process that keeps them is gone."""
 
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """A started worker: its process and its log."""
+    """A started worker. `log`: where it writes; None: to where its starter writes."""
 
     process: subprocess.Popen[bytes]
-    log: Path
+    log: Path | None = None
 
     @property
     def is_running(self) -> bool:
@@ -44,6 +46,12 @@ class WorkerProcess:
         return self.exit_code not in (None, 0)
 
     @property
+    def is_final(self) -> bool:
+        """Whether another one in its place would come to the same: the study is paused, a device is set aside, or the
+        study file has mistakes."""
+        return self.exit_code in (NO_MORE_TRIALS, InputError.exit_code)
+
+    @property
     def was_killed(self) -> bool:
         """By a signal: a scheduler's, the kernel's, a person's."""
         return self.exit_code is not None and self.exit_code < 0
@@ -54,8 +62,11 @@ class WorkerProcess:
             self.process.send_signal(signal.SIGTERM)
 
     def last_line(self) -> str:
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1] if lines else "it wrote nothing"
+        """What it said last, or how it ended."""
+        if self.log is None:
+            code = self.exit_code or 0
+            return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return last_line(self.log) or "it wrote nothing"
 
 
 def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device: int = 1) -> int:
@@ -67,28 +78,51 @@ def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device
     return max(1, len(free_devices(devices)))
 
 
-def start_worker(index: int, num_workers: int, arguments: list[str], store: URL, storage: Path) -> WorkerProcess:
-    """Starts `hpsearch worker` with `arguments`; the store's URL travels in the environment, not in argv."""
-    log = storage / "logs" / f"worker-{index}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {
-        "HPSEARCH_STORE": store.render_as_string(hide_password=False),
-        "HPSEARCH_STORAGE": str(storage),
-        PARENT_VARIABLE: "1",
-    }
-    if _works_on_cpu():
-        # Two torch processes that each use all cores slow each other down many times over.
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // num_workers)))
-    with log.open("ab") as output:
-        process = subprocess.Popen(
+def worker_environment(store: URL, storage: str) -> dict[str, str]:
+    """What a worker must know: the store's URL travels here, not in argv, where every user of the machine reads it."""
+    return {"HPSEARCH_STORE": store.render_as_string(hide_password=False), "HPSEARCH_STORAGE": storage}
+
+
+def share_cores(num_workers: int) -> dict[str, str]:
+    """Two torch processes that each use all cores slow each other down many times over."""
+    if "OMP_NUM_THREADS" in os.environ or not _works_on_cpu():
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_workers))}
+
+
+def start_worker(arguments: list[str], environment: dict[str, str], log: Path | None) -> WorkerProcess:
+    """Starts `hpsearch worker` with `arguments`, in this process's environment with `environment` over it."""
+    process = start_detached(arguments, environment | {PARENT_VARIABLE: "1"}, log)
+    return WorkerProcess(process, log)
+
+
+def start_detached(
+    arguments: list[str], environment: dict[str, str], log: Path | None, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """In a session of its own: Ctrl-C reaches its starter alone, which then asks it to stop."""
+    with ExitStack() as files:
+        output = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = files.enter_context(log.open("ab"))
+        return subprocess.Popen(
             [sys.executable, "-m", "hpsearch", "worker", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches `hpsearch run` alone, which then asks its workers to stop
+            env=os.environ | environment,
+            cwd=folder,
+            start_new_session=True,
         )
-    return WorkerProcess(process, log)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something; empty where there is none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _works_on_cpu() -> bool:

@@ -14,7 +14,7 @@ from hpsearch.search.usage import Usage, reached
 from hpsearch.spec.study import StudySpec
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.leases import Slots
-from hpsearch.store.workers import SECONDS_UNTIL_SILENT
+from hpsearch.store.workers import SECONDS_UNTIL_SILENT, is_dead
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class StudyView:
 
 
 def live(workers: list[StoredWorker]) -> list[StoredWorker]:
-    return [w for w in workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]
+    """Those that gave a sign of life within the last minute, and weren't killed on this machine meanwhile."""
+    there = [w for w in workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]
+    return [w for w in there if not is_dead(w.worker_id)]
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

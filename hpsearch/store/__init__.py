@@ -4,8 +4,19 @@ Every method is one short transaction. May import `trial`, `spec` and `errors`.
 """
 
 from hpsearch.store.fence import Handover, Lease
+from hpsearch.store.launches import LaunchedJob, StoredLaunch
 from hpsearch.store.store import Store
 from hpsearch.store.studies import StoredStudy, UnreadableStudy
 from hpsearch.store.workers import Activity, StoredWorker
 
-__all__ = ["Activity", "Handover", "Lease", "Store", "StoredStudy", "StoredWorker", "UnreadableStudy"]
+__all__ = [
+    "Activity",
+    "Handover",
+    "LaunchedJob",
+    "Lease",
+    "Store",
+    "StoredLaunch",
+    "StoredStudy",
+    "StoredWorker",
+    "UnreadableStudy",
+]

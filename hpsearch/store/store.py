@@ -9,6 +9,7 @@ from types import TracebackType
 from sqlalchemy.engine import URL
 
 from hpsearch.store.engine import named, open_optuna_storage, reaching
+from hpsearch.store.launches import Launches
 from hpsearch.store.leases import Leases
 from hpsearch.store.migrate import exclusively, refuse_another_optuna, upgrade
 from hpsearch.store.orders import StudyOrders
@@ -35,6 +36,7 @@ class Store:
         self.leases = Leases(self.optuna.engine)
         self.orders = StudyOrders(self.optuna.engine)
         self.workers = Workers(self.optuna.engine)
+        self.launches = Launches(self.optuna.engine)
 
     def _open_to_write(self) -> QuickStorage:
         with exclusively(self.url):

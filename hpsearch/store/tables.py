@@ -83,4 +83,17 @@ workers = Table(
     Column("gone", Boolean, nullable=False),
     Column("device_uuid", String(200)),
     Column("aside", Text),
+    Column("job", String(200)),
+)
+
+launches = Table(
+    "hpsearch_launches",
+    metadata,
+    Column("launch_id", Integer, primary_key=True),
+    Column("study_id", Integer, nullable=False, index=True),
+    Column("engine", String(40), nullable=False),
+    Column("options", _LONG_TEXT, nullable=False),
+    Column("jobs", _LONG_TEXT, nullable=False),
+    Column("host", String(200), nullable=False),
+    Column("started_at", Float(53), nullable=False),
 )

@@ -15,6 +15,7 @@ from hpsearch.store.tables import studies, workers
 from hpsearch.trial import Record
 
 SECONDS_UNTIL_SILENT = 60
+JOB_VARIABLE = "HPSEARCH_JOB"
 
 
 class Activity(Record):
@@ -42,6 +43,8 @@ class StoredWorker:
     device_uuid: str | None = None
     aside: str | None = None
     """Why its device takes no more trials, where it doesn't."""
+    job: str | None = None
+    """How the engine that runs it names it."""
 
     @property
     def seconds(self) -> float:
@@ -54,7 +57,7 @@ class Workers:
         self._engine = engine
 
     def register(self, worker_id: str, study_id: int, device: str, device_uuid: str | None = None) -> None:
-        """Once or again: whether an answer was lost, nobody knows."""
+        """Once or again: whether an answer was lost, nobody knows. `$HPSEARCH_JOB` is how its engine names it."""
         with self._engine.begin() as connection:
             if connection.scalar(select(workers.c.worker_id).where(workers.c.worker_id == worker_id)):
                 return
@@ -64,6 +67,7 @@ class Workers:
                 "study_id": study_id,
                 "device": device,
                 "device_uuid": device_uuid,
+                "job": os.environ.get(JOB_VARIABLE),
                 "started_at": now,
                 "beat_at": now,
                 "activity": Activity(doing="starting").model_dump_json(),
@@ -120,6 +124,7 @@ class Workers:
                 gone=row.gone,
                 device_uuid=row.device_uuid,
                 aside=row.aside,
+                job=row.job,
             )
             for row in rows
         ]
@@ -134,11 +139,16 @@ def worker_id_of(pid: int) -> str:
     return f"{socket.gethostname()}:{pid}:{_state_and_start(pid)[1]}@{_place()}"
 
 
+def is_of_this_machine(worker_id: str) -> bool:
+    """Whether its pid means a process here."""
+    return worker_id.rpartition("@")[2] == _place()
+
+
 def is_dead(worker_id: str) -> bool:
     """Whether a worker is certainly gone. Where its pid says nothing here, only the lease's end tells."""
     _host, pid, start_and_place = worker_id.rsplit(":", 2)
-    start, _, place = start_and_place.partition("@")
-    if place != _place():
+    start = start_and_place.partition("@")[0]
+    if not is_of_this_machine(worker_id):
         return False
     try:
         os.kill(int(pid), 0)

@@ -119,8 +119,9 @@ def sparkline(values: list[float]) -> str:
 
 
 def workers_table(workers: list[StoredWorker]) -> Table:
+    has_jobs = any(worker.job for worker in workers)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("worker", "device", "doing", "progress", "loss", "memory"):
+    for heading in ("worker", *(["job"] if has_jobs else []), "device", "doing", "progress", "loss", "memory"):
         table.add_column(heading, no_wrap=True)
     for worker in workers:
         doing = worker.activity
@@ -128,6 +129,7 @@ def workers_table(workers: list[StoredWorker]) -> Table:
         memory = doing.device_bytes or doing.host_bytes
         table.add_row(
             ":".join(worker.worker_id.split(":")[:2]),
+            *([(worker.job or "").partition("@")[0]] if has_jobs else []),
             worker.device,
             f"{trial}{doing.doing}",
             _bar(doing.done, doing.total),

@@ -80,7 +80,5 @@ class Signs:
             if self._renewing == lease:
                 raise
             return  # of a trial that this worker has dropped by now
-        if orders.stop and not self._stop.requested:
-            self._stop.ask()
-        if orders.stop_now and not self._stop.urgent:
-            self._stop.ask()
+        if orders.stop:
+            self._stop.order(now=orders.stop_now)

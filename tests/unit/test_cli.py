@@ -26,7 +26,12 @@ SURFACE: dict[str, set[str]] = {
     "new": {"--from", "-o", "--output", "--force"},
     "show": {"STUDY_FILE", "--examples", "--set"},
     "run": {"STUDY_FILE", "--workers", "--workers-per-device", "--trials", "--store", "--set", "--wait-for-store"},
-    "worker": {"STUDY_FILE", "--workers-per-device", "--store", "--set", "--wait-for-store"},
+    "launch": {
+        *("STUDY_FILE", "--on", "--workers", "--profile", "--dry-run", "--time", "--partition", "--account", "--qos"),
+        *("--constraint", "--gres", "--gpus", "--cpus", "--memory", "--setup", "--address"),
+        *("--workers-per-device", "--store", "--set", "--wait-for-store"),
+    },
+    "worker": {"STUDY_FILE", "--keep", "--workers-per-device", "--store", "--set", "--wait-for-store"},
     "status": {"STUDY", "--watch", "--store"},
     "stop": {"STUDY", "--now", "--store"},
     "pause": {"STUDY", "--store"},

@@ -19,7 +19,7 @@ from rich.console import Console
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.cli import run as run_verb
 from hpsearch.cli import train as train_verb
-from hpsearch.errors import HpsearchError
+from hpsearch.errors import HpsearchError, InputError
 from hpsearch.launch.crew import MAX_FAILURES, Crew
 from hpsearch.trial import Outcome
 from hpsearch.watch.console import open_console
@@ -64,6 +64,10 @@ class Job:
     @property
     def has_failed(self) -> bool:
         return self._look() not in (None, 0)
+
+    @property
+    def is_final(self) -> bool:
+        return self._look() in (NO_MORE_TRIALS, InputError.exit_code)
 
     @property
     def was_killed(self) -> bool:
@@ -221,7 +225,7 @@ def test_an_outage_does_not_end_a_run(running: Running, outage: Outage) -> None:
 
 def test_a_store_that_never_answers_holds_up_no_stop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     silent = threading.Event()
-    monkeypatch.setattr(run_verb, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(run_verb, "_LONGEST_LOOK_S", 0.01)
     monkeypatch.setattr(Relay.is_answered, "__defaults__", (0.01,))
     monkeypatch.setattr(run_verb, "_read", lambda *_: silent.wait())
     running.stop.happens = [lambda: None, running.stop.ask]

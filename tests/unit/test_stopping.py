@@ -30,6 +30,17 @@ def flag() -> Iterator[StopFlag]:
         signal.signal(number, handler)
 
 
+def test_an_order_of_the_store_and_a_signal_are_one_wish() -> None:
+    """`hpsearch stop` asks through both: a worker that takes them for two leaves without saving."""
+    flag = StopFlag()
+    flag.order(now=False)
+    flag.order(now=False)
+    flag.ask()
+    assert (flag.requested, flag.urgent) == (True, False)
+    flag.order(now=True)
+    assert flag.urgent
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_asks_to_stop_and_a_second_one_at_once(flag: StopFlag, number: signal.Signals) -> None:
     assert (flag.requested, flag.urgent) == (False, False)

@@ -15,7 +15,7 @@ from hpsearch.bridge.cards import Device, read_cards
 from hpsearch.cli.options import trainer_starter
 from hpsearch.errors import HpsearchError
 from hpsearch.launch import process
-from hpsearch.launch.process import default_num_workers, start_worker
+from hpsearch.launch.process import default_num_workers, share_cores, start_worker, worker_environment
 from hpsearch.worker.device_lock import HeldDevice, hold
 from tests.unit.nvml_fixtures import FakeCard, FakeNvml, gpu
 
@@ -78,39 +78,47 @@ def test_a_card_that_is_refused_gets_no_worker(monkeypatch: pytest.MonkeyPatch) 
     assert told == ["left out: GPU 0: GPU is lost"]
 
 
-def environment_of_a_worker(storage: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     seen: list[Any] = []
     monkeypatch.setattr(process.subprocess, "Popen", lambda *_, env, **__: seen.append(env))
-    start_worker(1, 2, ["study.yaml"], make_url("sqlite:///x.db"), storage)
+    start_worker(["study.yaml"], share_cores(2), None)
     return dict(seen[0])
 
 
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("said", ["2", "3,1", "GPU-1", None])
 def test_a_worker_is_given_no_card_but_what_the_person_allows(
-    said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
-    environment = environment_of_a_worker(tmp_path, monkeypatch)
+    environment = environment_of_a_worker(monkeypatch)
     assert environment.get("CUDA_VISIBLE_DEVICES") == said
     assert "OMP_NUM_THREADS" not in environment
 
 
-def test_workers_on_the_cpu_share_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert environment_of_a_worker(tmp_path, monkeypatch)["OMP_NUM_THREADS"] == "4"
+    assert environment_of_a_worker(monkeypatch)["OMP_NUM_THREADS"] == "4"
 
 
-def test_a_driver_that_does_not_answer_ends_nobody_who_replaces_a_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_driver_that_does_not_answer_ends_nobody_who_replaces_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("hpsearch.worker.devices.open_nvml", lambda: (None, "Unknown Error"))
-    assert "HPSEARCH_STORE" in environment_of_a_worker(tmp_path, monkeypatch)
+    assert "HPSEARCH_STARTED_BY_RUN" in environment_of_a_worker(monkeypatch)
+
+
+def test_the_address_of_the_store_is_in_no_argument_of_a_worker() -> None:
+    url = make_url("postgresql+psycopg://me:secret@host/hpsearch")
+    given = worker_environment(url, "/storage")
+    assert given == {
+        "HPSEARCH_STORE": "postgresql+psycopg://me:secret@host/hpsearch",
+        "HPSEARCH_STORAGE": "/storage",
+    }
 
 
 def test_final_trainings_and_evaluations_hold_a_device_too(

@@ -1,0 +1,188 @@
+"""`hpsearch launch`: workers for a study on an engine, without staying with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpsearch.cli.options import (
+    PerDeviceOption,
+    SetOption,
+    StoreOption,
+    StudyFileArgument,
+    WaitOption,
+    find_study,
+    inspector,
+    open_store,
+    stoppable,
+    storage_folder,
+    store_url,
+    telling,
+    worker_arguments,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from sqlalchemy.engine import URL
+
+    from hpsearch.launch.launcher import Order
+    from hpsearch.launch.sites import Site
+    from hpsearch.spec import StudyFile
+    from hpsearch.store import LaunchedJob, Store, StoredStudy
+
+
+def _engine_option(help_: str) -> Any:
+    return typer.Option(help=help_, show_default=False, rich_help_panel="What the engine is told")
+
+
+def launch(
+    study_file: StudyFileArgument,
+    on: Annotated[str | None, typer.Option(metavar="ENGINE", help="local, slurm or ray", show_default=False)] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="default: 1; local: one per free GPU", show_default=False)
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="a site of ./launch.yaml, with its options", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would be submitted, and submit nothing")
+    ] = False,
+    time: Annotated[str | None, _engine_option("slurm: time limit of a job, as 4h, 90m or 1-12:00:00")] = None,
+    partition: Annotated[str | None, _engine_option("slurm: partition")] = None,
+    account: Annotated[str | None, _engine_option("slurm: account")] = None,
+    qos: Annotated[str | None, _engine_option("slurm: quality of service")] = None,
+    constraint: Annotated[str | None, _engine_option("slurm: features that a node must have")] = None,
+    gres: Annotated[str | None, _engine_option("slurm: generic resources of a worker, as gpu:a100:1")] = None,
+    gpus: Annotated[float | None, _engine_option("slurm, ray: GPUs of a worker")] = None,
+    cpus: Annotated[int | None, _engine_option("slurm, ray: cores of a worker")] = None,
+    memory: Annotated[str | None, _engine_option("slurm, ray: memory of a worker, as 64G")] = None,
+    setup: Annotated[str | None, _engine_option("shell lines before a worker starts, as 'module load cuda'")] = None,
+    address: Annotated[str | None, _engine_option("ray: the cluster, as auto or http://HEAD:8265")] = None,
+    workers_per_device: PerDeviceOption = 1,
+    store: StoreOption = None,
+    set_: SetOption = None,
+    wait_for_store: WaitOption = 60.0,
+) -> None:
+    """Start workers for a study on this machine, SLURM or a Ray cluster, and leave them to it."""
+    from hpsearch.launch.sites import choose_site
+    from hpsearch.spec import load_study
+    from hpsearch.watch.console import open_console
+
+    console = open_console()
+    given: dict[str, Any] = {
+        "on": on,
+        "workers": workers,
+        "time": time,
+        "partition": partition,
+        "account": account,
+        "qos": qos,
+    }
+    given |= {"constraint": constraint, "gres": gres, "gpus": gpus, "cpus": cpus, "memory": memory}
+    site = choose_site(profile, given | {"setup": setup, "address": address})
+    file = load_study(study_file, set_)
+    arguments = worker_arguments(study_file.resolve(), None, set_, workers_per_device, wait_for_store)
+    order = _order(console, site, file.spec.study, arguments, store, workers_per_device)
+    site.launcher.check(order)
+    if dry_run:
+        console.print(site.launcher.plan(order), soft_wrap=True)
+        return
+    with open_store(store) as opened:
+        stored = _open(console, file, opened)
+        _refuse_idle(opened, stored)
+        started = _start(site, order, opened, stored.study_id)
+    _say_started(console, site, order, started)
+
+
+def _order(console: Console, site: Site, study: str, arguments: list[str], store: str | None, per_device: int) -> Order:
+    from hpsearch.launch.launcher import Order
+    from hpsearch.launch.process import default_num_workers, worker_environment
+
+    url, storage = store_url(store), storage_folder()
+    if site.launcher.reaches_other_machines:
+        _refuse_unreachable(console, url)
+        num_workers = site.num_workers or 1
+    else:
+        num_workers = site.num_workers or default_num_workers(
+            lambda line: console.print(line, soft_wrap=True), per_device
+        )
+    return Order(
+        study=study,
+        num_workers=num_workers,
+        arguments=arguments,
+        environment=worker_environment(url, str(storage.path)),
+        folder=Path.cwd(),
+        logs=storage.logs(study),
+    )
+
+
+_ONLY_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+def _refuse_unreachable(console: Console, url: URL) -> None:
+    """Workers elsewhere would make a store of their own, or find none."""
+    from hpsearch.errors import InputError
+
+    if url.get_backend_name() == "sqlite":
+        raise InputError(
+            "--store: an SQLite file belongs to this machine, and workers on others can't share it: use PostgreSQL or "
+            "MySQL, with its address in $HPSEARCH_STORE (docs/how-to/databases.md)"
+        )
+    if url.host in _ONLY_HERE:
+        told = f"careful: {url.host} means each machine itself; workers on others look for the store there"
+        console.print(told, soft_wrap=True)
+
+
+def _open(console: Console, file: StudyFile, store: Store) -> StoredStudy:
+    """The study, created where it is new: workers that start together then all find it prepared."""
+    from hpsearch.bridge.stopping import StopFlag
+    from hpsearch.study.open import open_study
+
+    stop = StopFlag()
+    stop.install(watch_parent=False)
+    with stop.preparing(), telling(console) as tell:
+        study = open_study(file, store, storage_folder(), inspector(), stoppable(tell, stop), joins=False)
+    return find_study(store, study.spec.study)
+
+
+def _refuse_idle(store: Store, stored: StoredStudy) -> None:
+    from hpsearch.errors import HpsearchError
+    from hpsearch.search.view import read_view
+
+    view = read_view(store, stored)
+    if stored.paused is not None:
+        raise HpsearchError(
+            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
+        )
+    if view.is_finished:
+        raise HpsearchError(f"{stored.name} is finished: hpsearch status {stored.name}")
+    if view.reached_limit:
+        raise HpsearchError(f"{stored.name} has come to its limit: {view.reached_limit}")
+
+
+def _start(site: Site, order: Order, store: Store, study_id: int) -> list[LaunchedJob]:
+    """Started and written down, or neither: what nobody knows of can't be stopped."""
+    from hpsearch.store import StoredLaunch
+
+    started = site.launcher.start(order)
+    options = site.options.model_dump(mode="json", exclude_none=True)
+    try:
+        with store.reaching():
+            store.launches.add(study_id, site.engine, options, started)
+    except BaseException:
+        site.launcher.stop(StoredLaunch(0, site.engine, options, started, "", 0.0), now=True)
+        raise
+    return started
+
+
+def _say_started(console: Console, site: Site, order: Order, started: list[LaunchedJob]) -> None:
+    workers = "1 worker" if len(started) == 1 else f"{len(started)} workers"
+    ids = ", ".join(job.job_id for job in started[:4]) + (", …" if len(started) > 4 else "")
+    lines = [
+        f"{workers} for {order.study} on {site.engine}: {ids}",
+        f"  hpsearch status {order.study}   who works, who waits, and why",
+        f"  hpsearch logs {order.study}     what they say; in {order.logs}",
+        f"  hpsearch stop {order.study}     all of them save and leave",
+    ]
+    console.print("\n".join(lines), soft_wrap=True)

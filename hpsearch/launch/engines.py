@@ -1,0 +1,10 @@
+"""The engines that workers can be launched on: name → launcher. A new one is its file and its line here."""
+
+from __future__ import annotations
+
+from hpsearch.launch.launcher import Launcher
+from hpsearch.launch.local import Local
+
+ENGINES: dict[str, type[Launcher]] = {
+    "local": Local,
+}

@@ -1,0 +1,27 @@
+"""Keeping one worker at work: what a job of a cluster, a container or a service runs (`hpsearch worker --keep`).
+
+Whoever started it, SLURM, Ray or Kubernetes, starts it again where the machine was lost; a worker that fails on a
+machine that works is replaced here, later each time, and given up in words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.launch.crew import Crew, supervise
+from hpsearch.launch.process import start_worker
+from hpsearch.store.workers import JOB_VARIABLE, own_worker_id
+
+STOPPED = 130
+"""The exit code after a stop from outside: whoever sends one and wants the worker back starts it again."""
+
+
+def keep_worker(arguments: list[str], stop: StopFlag, say: Callable[[str], None]) -> int:
+    """`arguments` are those of `hpsearch worker`, in this process's environment. Gives the exit code: STOPPED, or the
+    last worker's own (0: the study has nothing left to do, or `hpsearch stop` asked for it)."""
+    job = {JOB_VARIABLE: os.environ.get(JOB_VARIABLE) or own_worker_id()}  # its engine's name, or else this process
+    crew = Crew(lambda _: start_worker(arguments, job, None), 1, say)
+    supervise(crew, stop, say)
+    return STOPPED if stop.requested else crew.exit_code

@@ -1,0 +1,92 @@
+"""The interface of a launcher: it asks an engine for jobs, says how they are, and ends them. It schedules nothing.
+
+An engine is what runs processes on machines: this machine, SLURM, a Ray cluster. A job is one of its processes, or its
+place in a queue, and keeps one worker at work (`hpsearch worker --keep`). The search needs no launcher: whatever
+starts that command, by hand or in a container, has started a worker.
+
+One file holds a launcher, one line of `launch/engines.py` names it, and one contract test
+(tests/contract/test_launchers.py) runs over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from hpsearch.spec.base import Spec
+from hpsearch.store import LaunchedJob, StoredLaunch
+
+
+@dataclass(frozen=True)
+class Order:
+    """Workers that are wanted.
+
+    `arguments` are those of `hpsearch worker`, the study file first, with absolute paths. `environment` is what a
+    worker must be given besides what its machine has; secrets are in it, so it goes into no command line and no file
+    that others can read. `folder` is where the workers start, `logs` where what they say goes.
+    """
+
+    study: str
+    num_workers: int
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    logs: Path
+
+
+class JobState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    REQUEUED = "requeued"
+    """Pending again, after it had run: its trial waits in the store for any worker."""
+    GONE = "gone"
+    UNKNOWN = "unknown"
+    """Its engine can't tell from here."""
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A job as its engine sees it: under the engine's own id, with the engine's own reason where it has one."""
+
+    job_id: str
+    state: JobState
+    reason: str = ""
+    node: str = ""
+    log: str | None = None
+
+    @property
+    def is_there(self) -> bool:
+        return self.state in (JobState.PENDING, JobState.RUNNING, JobState.REQUEUED)
+
+
+class Launcher(Protocol):
+    """What an engine must do. It is made from its `Options`, which a person writes and the store keeps.
+
+    `reaches_other_machines`: its workers need a store, and a storage folder, that other machines can reach.
+    """
+
+    Options: ClassVar[type[Spec]]
+    reaches_other_machines: ClassVar[bool]
+
+    def check(self, order: Order) -> None:
+        """Raises HpsearchError, with what to do, where the engine would not take the order: it can't be reached, a
+        partition doesn't exist, a right is missing. Starts nothing."""
+
+    def plan(self, order: Order) -> str:
+        """What `start` would submit, for a person to read; without secrets."""
+
+    def start(self, order: Order) -> list[LaunchedJob]:
+        """Submits all of the order's jobs, or none: raises HpsearchError with the engine's own words. Doesn't wait
+        until they run. A job whose machine is lost, or that is preempted, is started again by its engine."""
+
+    def jobs(self, launch: StoredLaunch) -> list[JobView]:
+        """Every job of a launch, in its order, also long after its end; UNKNOWN where the engine can't tell. Raises
+        HpsearchError where the engine doesn't answer within seconds."""
+
+    def stop(self, launch: StoredLaunch, *, now: bool) -> None:
+        """Ends all jobs of a launch and doesn't wait for it: those that wait go at once; those that run get SIGTERM
+        and minutes to save a checkpoint, or with `now` are killed. None of them is started again. A job that is gone
+        stays so. Raises HpsearchError as `jobs`."""

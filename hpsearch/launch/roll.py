@@ -1,0 +1,60 @@
+"""The roll of a study's jobs: what every engine says of what was launched, also where one of them can't be asked."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from hpsearch.errors import HpsearchError
+from hpsearch.launch.launcher import JobState, JobView
+from hpsearch.launch.sites import make_launcher
+from hpsearch.store import Store, StoredLaunch
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Called:
+    """A launch, its jobs, and why they could not be asked after, where they couldn't."""
+
+    launch: StoredLaunch
+    jobs: list[JobView] = field(default_factory=list)
+    silence: str | None = None
+
+    @property
+    def there(self) -> list[JobView]:
+        return [job for job in self.jobs if job.is_there]
+
+    @property
+    def is_over(self) -> bool:
+        return self.silence is None and all(job.state is JobState.GONE for job in self.jobs)
+
+
+def call_roll(store: Store, study_id: int) -> list[Called]:
+    """The oldest launch first. Engines are asked side by side: one that is slow holds up no other."""
+    with store.reaching():
+        launches = store.launches.of(study_id)
+    if not launches:
+        return []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(_call, launches))
+
+
+def dismiss(store: Store, study_id: int, *, now: bool) -> list[str]:
+    """Asks every engine to end what was launched; what it could not be asked, in words."""
+    with store.reaching():
+        launches = store.launches.of(study_id)
+    silences = []
+    for launch in launches:
+        try:
+            make_launcher(launch.engine, launch.options).stop(launch, now=now)
+        except HpsearchError as error:
+            silences.append(f"{launch.engine}, launched on {launch.host}: {error}")
+    return silences
+
+
+def _call(launch: StoredLaunch) -> Called:
+    try:
+        return Called(launch, make_launcher(launch.engine, launch.options).jobs(launch))
+    except HpsearchError as error:
+        return Called(launch, silence=str(error))
