@@ -1,6 +1,7 @@
 # make run    the quickstart: search → best → final training → evaluation on the untouched test split
-# make test   all tests but the storms
+# make test   all tests but the storms and the clusters
 # make storms small storms of kills, signals and outages among real processes
+# make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, with faults
 # make check  ruff, mypy, import-linter
 # make bench  side-by-side benchmarks, the race among them; writes bench/RESULTS.md
 # make bench-gpu  what only a card can tell, in eight minutes; writes bench/RESULTS.md
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test storms check bench bench-gpu faults clean
+.PHONY: run test storms clusters check bench bench-gpu faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -20,11 +21,14 @@ run: .venv/run
 	$(HPSEARCH) evaluate storage/runs/quickstart
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm" $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm and not cluster" $(PYTEST_ARGS)
 
 storms: .venv/dev
 	$(BIN)/pytest -m storm tests/integration/test_faults.py tests/integration/test_interrupts.py \
 	  tests/integration/test_ledger.py tests/integration/test_saving.py $(PYTEST_ARGS)
+
+clusters: .venv/dev
+	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff check .

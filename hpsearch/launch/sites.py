@@ -95,7 +95,8 @@ def _read(file: Path, profile: str) -> dict[str, Any]:
     if profile not in sites:
         names = [str(name) for name in sites]
         raise InputError(f"--profile: {file} has no {cut(profile)!r}; {did_you_mean(profile, names)}")
-    return {str(key): value for key, value in sites[profile].items()}
+    # PyYAML follows YAML 1.1, where a bare `on` is the value true (https://yaml.org/type/bool.html).
+    return {"on" if key is True else str(key): value for key, value in sites[profile].items()}
 
 
 _EXAMPLE = "as in:\nlab:\n  on: slurm\n  workers: 8\n  time: 4h\n  partition: gpu"

@@ -20,7 +20,7 @@ import hpsearch.store.studies as studies_module
 from hpsearch.errors import HpsearchError, InputError, LeaseLost
 from hpsearch.search import Search
 from hpsearch.spec import StudySpec
-from hpsearch.store import Activity, Store
+from hpsearch.store import Activity, LaunchedJob, Store
 from hpsearch.store.leases import Slots
 from hpsearch.store.tables import studies
 from hpsearch.store.workers import is_dead, own_worker_id, worker_id_of
@@ -167,6 +167,26 @@ class TestWorkers:
         for number, study_id in ((2, 4), (1, 5), (3, 4)):
             store.workers.register(f"host:{number}:1.00", study_id, "cpu")
         assert [worker.worker_id for worker in store.workers.of(4)] == ["host:2:1.00", "host:3:1.00"]
+
+    def test_a_worker_says_which_job_it_is(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.workers.register("host:1:1.00", 4, "cpu")
+        monkeypatch.setenv("HPSEARCH_JOB", "1234_5")
+        store.workers.register("host:2:1.00", 4, "cpu")
+        assert [worker.job for worker in store.workers.of(4)] == [None, "1234_5"]
+
+
+def test_launches_come_back_as_they_were_and_go_with_their_study(store: Store) -> None:
+    study_id = created(store, spec_of()).study_id
+    jobs = [LaunchedJob(job_id=f"1234_{number}", log=f"/logs/{number}.txt") for number in range(3)]
+    store.launches.add(study_id, "slurm", {"partition": "gpu", "time": "4h"}, jobs)
+    store.launches.add(study_id, "local", {}, jobs[:1])
+    first, second = store.launches.of(study_id)
+    assert (first.engine, first.options, first.jobs) == ("slurm", {"partition": "gpu", "time": "4h"}, jobs)
+    assert (second.engine, second.host, second.jobs) == ("local", socket.gethostname(), jobs[:1])
+    assert store.launches.of(study_id + 1) == []
+    store.optuna.delete_study(study_id)
+    store.studies.forget_deleted()
+    assert store.launches.of(study_id) == []
 
 
 @pytest.fixture
