@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_study, look_at_store
+from hpsearch.cli.options import StoreOption, find_study, look_at_store, store_url
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from hpsearch.store import Store
 
+_LOOK_EVERY_S = 1.0
+
 
 def status(
     study: Annotated[str | None, typer.Argument(help="one study in full; default: all", show_default=False)] = None,
     watch: Annotated[bool, typer.Option("--watch", help="keep looking until Ctrl-C")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON document for programs; with --watch one a line, each second")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """What every study has come to, and what each worker does now."""
+    if as_json:
+        _tell_programs(store, study, watch)
+        return
     from rich.live import Live
     from rich.text import Text
 
@@ -42,7 +50,30 @@ def status(
         with Live(_picture(opened, study), console=console, auto_refresh=False) as live:
             while True:
                 live.update(_picture(opened, study), refresh=True)
-                time.sleep(1.0)
+                time.sleep(_LOOK_EVERY_S)
+
+
+def _tell_programs(url: str | None, study: str | None, watch: bool) -> None:
+    """The same exit codes and words for people as without --json, on standard error; nothing else but JSON is
+    printed."""
+    from hpsearch.errors import NoStoreYet
+    from hpsearch.store.engine import named
+    from hpsearch.watch.status import no_status, read_status
+
+    try:
+        opened = look_at_store(url)
+    except NoStoreYet:
+        if study is not None or watch:
+            raise
+        print(no_status(named(store_url(url))).to_json(indent=2))
+        return
+    with opened:
+        while True:
+            found = None if study is None else find_study(opened, study)
+            print(read_status(opened, found).to_json(indent=None if watch else 2), flush=True)
+            if not watch:
+                return
+            time.sleep(_LOOK_EVERY_S)
 
 
 def _picture(store: Store, name: str | None) -> RenderableType:

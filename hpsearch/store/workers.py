@@ -144,6 +144,11 @@ def is_of_this_machine(worker_id: str) -> bool:
     return worker_id.rpartition("@")[2] == _place()
 
 
+def host_and_pid(worker_id: str) -> tuple[str, int]:
+    host, pid, _start_and_place = worker_id.rsplit(":", 2)
+    return host, int(pid)
+
+
 def is_dead(worker_id: str) -> bool:
     """Whether a worker is certainly gone. Where its pid says nothing here, only the lease's end tells."""
     _host, pid, start_and_place = worker_id.rsplit(":", 2)

@@ -32,7 +32,7 @@ SURFACE: dict[str, set[str]] = {
         *("--workers-per-device", "--store", "--set", "--wait-for-store"),
     },
     "worker": {"STUDY_FILE", "--keep", "--workers-per-device", "--store", "--set", "--wait-for-store"},
-    "status": {"STUDY", "--watch", "--store"},
+    "status": {"STUDY", "--watch", "--json", "--store"},
     "stop": {"STUDY", "--now", "--store"},
     "pause": {"STUDY", "--store"},
     "resume": {"STUDY", "--store"},

@@ -11,7 +11,7 @@ from typer.main import get_command
 from hpsearch.cli.app import app
 from tests.conftest import REPOSITORY
 
-PAGES = [REPOSITORY / name for name in ("README.md", "studies/README.md", "storage/README.md")]
+PAGES = [REPOSITORY / name for name in ("README.md", "studies/README.md", "storage/README.md", "docs/how-to/watching.md")]
 COMMAND = re.compile(r"(?<![\w/.-])hpsearch ([a-z]+)((?: +(?![ #&|])[^\s`#]+)*)")
 
 
