@@ -1,9 +1,10 @@
-"""`hpsearch dashboard`: the stock optuna-dashboard, and TensorBoard for final runs, behind a door."""
+"""`hpsearch dashboard`: the stock optuna-dashboard, TensorBoard for final runs and /metrics, behind a door."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,9 @@ def dashboard(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Open optuna-dashboard on the store, and TensorBoard on the final runs."""
+    """Open optuna-dashboard on the store, TensorBoard on the final runs, and /metrics for Prometheus."""
+    from hpsearch.bridge.stopping import StopFlag
+    from hpsearch.store import Store
     from hpsearch.store.reading import open_to_read
     from hpsearch.watch.console import open_console
     from hpsearch.watch.dashboard import make_dashboard
@@ -45,16 +48,21 @@ def dashboard(
     from hpsearch.watch.door.door import Door
     from hpsearch.watch.door.login import Login
     from hpsearch.watch.door.server import Server
+    from hpsearch.watch.prometheus import Metrics, StudyCollector
+    from hpsearch.worker.relay import Relay
 
     console, storage = open_console(), storage_folder()
     address = find_address(host, port)
     hosts = Hosts(address, allow_host or [])
     secret = _choose_token(console, hosts, token)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what `kill`, systemd and Docker send
-    with open_store(store) as opened, Server(address) as server:
+    with open_store(store) as opened, Server(address) as server, ExitStack() as stack:
         _draw(console, opened, storage)
         optuna = opened.optuna if allow_changes else open_to_read(opened.url)
-        inside = make_dashboard(optuna, storage.artifacts, storage.runs)
+        looking = stack.enter_context(Store(opened.url, only_to_read=True))
+        relay = stack.enter_context(closing(Relay(looking, StopFlag())))
+        metrics = Metrics(StudyCollector(looking, relay))
+        inside = make_dashboard(optuna, storage.artifacts, storage.runs, metrics)
         server.set_app(Door(inside, hosts, Login(secret, port) if secret else None, allow_changes))
         _say_where(console, address, allow_changes)
         server.serve_forever()
@@ -88,7 +96,11 @@ def _choose_token(console: Console, hosts: Hosts, asked_for: bool) -> str | None
 
 def _say_where(console: Console, address: Address, allow_changes: bool) -> None:
     can = "it may change and delete" if allow_changes else "it only shows; --allow-changes lets it change and delete"
-    lines = [f"dashboard:   {address.url}   ({can})", f"TensorBoard: {address.url}/tensorboard/   (Ctrl-C ends both)"]
+    lines = [
+        f"dashboard:   {address.url}   ({can})",
+        f"TensorBoard: {address.url}/tensorboard/   (Ctrl-C ends all)",
+        f"Prometheus:  {address.url}/metrics",
+    ]
     if address.is_everywhere:
         lines.append(
             f"{address.given} is every network of this machine: whoever reaches port {address.port} is asked for the "

@@ -85,16 +85,18 @@ class Studies:
             raise InputError(f"study {name!r} {found.reason}")
         return found
 
-    def all(self) -> list[StoredStudy]:
-        """Those that can be read, the oldest first."""
-        return [study for study in self._every() if isinstance(study, StoredStudy)]
+    def all(self, *, manifests: bool = True) -> list[StoredStudy]:
+        """Those that can be read, the oldest first. Without their `manifests`, which may be megabytes, these are
+        empty."""
+        return [study for study in self._every(manifests) if isinstance(study, StoredStudy)]
 
     def unreadable(self) -> list[UnreadableStudy]:
-        return [study for study in self._every() if isinstance(study, UnreadableStudy)]
+        return [study for study in self._every(manifests=False) if isinstance(study, UnreadableStudy)]
 
-    def _every(self) -> list[StoredStudy | UnreadableStudy]:
+    def _every(self, manifests: bool) -> list[StoredStudy | UnreadableStudy]:
+        asked = [column for column in studies.c if manifests or column is not studies.c.manifest]
         with self._engine.begin() as connection:
-            rows = connection.execute(select(studies).where(is_in_optuna).order_by(studies.c.created_at)).all()
+            rows = connection.execute(select(*asked).where(is_in_optuna).order_by(studies.c.created_at)).all()
         return [_study(row) for row in rows]
 
     def update(self, study_id: int, spec: StudySpec, trials: int, folder: Path | None = None) -> int | None:
@@ -138,7 +140,7 @@ def _study(row: Any) -> StoredStudy | UnreadableStudy:
         uid=row.uid,
         name=row.name,
         spec=spec,
-        manifest=row.manifest,
+        manifest=getattr(row, "manifest", b""),
         trials=row.trials,
         folder=Path(row.folder),
         created_at=row.created_at,

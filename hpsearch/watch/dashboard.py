@@ -1,4 +1,4 @@
-"""The dashboard behind its door: optuna-dashboard, and TensorBoard below /tensorboard."""
+"""The dashboard behind its door: optuna-dashboard, TensorBoard below /tensorboard, and /metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
-from hpsearch.watch.door.answers import TENSORBOARD
+from hpsearch.watch.door.answers import METRICS, TENSORBOARD
 from hpsearch.watch.tensorboard import TensorBoard
 
 _FONTS = "/font-roboto/"
 """TensorBoard's page asks for them here, wherever it lies itself: https://github.com/tensorflow/tensorboard/issues/1885"""
 
 
-def make_dashboard(storage: RDBStorage, artifacts: Path, runs: Path) -> WSGIApplication:
-    """Both, without the door. What the dashboard changes goes to `storage`, which may refuse it."""
+def make_dashboard(storage: RDBStorage, artifacts: Path, runs: Path, metrics: WSGIApplication) -> WSGIApplication:
+    """All three, without the door. What the dashboard changes goes to `storage`, which may refuse it."""
     from optuna_dashboard import wsgi
 
     artifacts.mkdir(parents=True, exist_ok=True)
@@ -28,6 +28,8 @@ def make_dashboard(storage: RDBStorage, artifacts: Path, runs: Path) -> WSGIAppl
         path = environ["PATH_INFO"]
         if path.startswith(_FONTS):
             path = environ["PATH_INFO"] = TENSORBOARD + path
+        if path == METRICS:
+            return metrics(environ, start_response)
         asked = board if path == TENSORBOARD or path.startswith(f"{TENSORBOARD}/") else optuna
         return asked(environ, start_response)
 

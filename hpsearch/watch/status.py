@@ -143,9 +143,13 @@ def read_status(store: Store, study: StoredStudy | None = None) -> StatusDocumen
     if study is not None:
         return _document(store, [study_status(read_view(store, study), with_trials=True)])
     with store.reaching():
-        known, unreadable = store.studies.all(), store.studies.unreadable()
+        known, unreadable = store.studies.all(manifests=False), store.studies.unreadable()
     told = [UnreadableStatus(name=each.name, reason=each.reason) for each in unreadable]
-    return _document(store, [study_status(read_view(store, each)) for each in known], told)
+    return _document(store, study_statuses(store, known), told)
+
+
+def study_statuses(store: Store, studies: list[StoredStudy]) -> list[StudyStatus]:
+    return [study_status(read_view(store, study)) for study in studies]
 
 
 def no_status(store: str) -> StatusDocument:
@@ -162,7 +166,8 @@ def _document(
 def study_status(view: StudyView, *, with_trials: bool = False) -> StudyStatus:
     spec, usage, left = view.study.spec, view.usage, view.seconds_left()
     counts = Counter(trial.outcome for trial in view.trials)
-    shown = [worker for worker in view.workers if worker in view.live_workers or worker.aside]
+    live = {worker.worker_id for worker in view.live_workers}
+    shown = [worker for worker in view.workers if worker.worker_id in live or worker.aside]
     return StudyStatus(
         name=view.study.name,
         description=spec.description,
@@ -184,7 +189,7 @@ def study_status(view: StudyView, *, with_trials: bool = False) -> StudyStatus:
             device_seconds=usage.device_hours * _HOUR_S,
             cost=usage.cost(spec.searched.limits),
         ),
-        workers=[_worker(worker, is_live=worker in view.live_workers) for worker in shown],
+        workers=[_worker(worker, is_live=worker.worker_id in live) for worker in shown],
         trials=[_trial(view, trial) for trial in view.trials] if with_trials else None,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
+from hpsearch.bridge.stopping import StopFlag
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.reading import open_to_read
@@ -24,6 +25,8 @@ from hpsearch.watch.door.addresses import Hosts, find_address
 from hpsearch.watch.door.door import Door
 from hpsearch.watch.door.login import Attempts, Login
 from hpsearch.watch.door.server import Server
+from hpsearch.watch.prometheus import Metrics, StudyCollector
+from hpsearch.worker.relay import Relay
 from tests.unit.worker_fixtures import Clock
 
 TOKEN = "correct-horse-battery-staple"
@@ -88,6 +91,13 @@ def fill(store: RDBStorage, artifacts: Path) -> None:
 
 
 @contextmanager
+def metrics_of(store: Store) -> Iterator[Metrics]:
+    """What Prometheus sees of the store, on connections that only read."""
+    with Store(store.url, only_to_read=True) as looking, closing(Relay(looking, StopFlag())) as relay:
+        yield Metrics(StudyCollector(looking, relay))
+
+
+@contextmanager
 def serving(
     store: Store,
     folder: Path,
@@ -98,9 +108,10 @@ def serving(
     """The parts that `hpsearch dashboard` puts together, on a free port."""
     address = find_address("127.0.0.1", 0)
     read_only = open_to_read(store.url)
-    with Server(address) as server:
+    with Server(address) as server, metrics_of(store) as metrics:
         port = server.server_port
-        inside = make_dashboard(store.optuna if allow_changes else read_only, folder / "artifacts", folder / "runs")
+        optuna = store.optuna if allow_changes else read_only
+        inside = make_dashboard(optuna, folder / "artifacts", folder / "runs", metrics)
         server.set_app(Door(inside, Hosts(replace(address, port=port), hosts), login(port), allow_changes))
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

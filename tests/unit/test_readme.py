@@ -11,7 +11,8 @@ from typer.main import get_command
 from hpsearch.cli.app import app
 from tests.conftest import REPOSITORY
 
-PAGES = [REPOSITORY / name for name in ("README.md", "studies/README.md", "storage/README.md", "docs/how-to/watching.md")]
+PAGES = [REPOSITORY / name for name in ("README.md", "studies/README.md", "storage/README.md")]
+PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
 COMMAND = re.compile(r"(?<![\w/.-])hpsearch ([a-z]+)((?: +(?![ #&|])[^\s`#]+)*)")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 TENSORBOARD = "/tensorboard"
+METRICS = "/metrics"
 _ARTIFACTS = "/artifacts/"
 _STATIC = "/static/"
 _SHOWN = re.compile(r"image/(png|jpeg|gif|webp)", re.IGNORECASE)

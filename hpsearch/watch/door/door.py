@@ -11,7 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from hpsearch.watch.door import login
 from hpsearch.watch.door.addresses import Hosts
-from hpsearch.watch.door.answers import TENSORBOARD, Answer, with_headers, words
+from hpsearch.watch.door.answers import METRICS, TENSORBOARD, Answer, with_headers, words
 from hpsearch.watch.door.login import Login
 
 MAX_BODY_BYTES = 32 * 2**20
@@ -49,7 +49,9 @@ class Door:
         if self.login is not None and path == login.PATH and method == "POST":
             return self.login.answer(environ)
         if self.login is not None and not self.login.has_let_in(environ):
-            return self.login.ask(environ)
+            # The token in each request is for a program that only reads: anywhere else it would stand for a person.
+            asked = self.login.ask_program if path == METRICS and method in _READING else self.login.ask
+            return asked(environ)
         if path == login.PATH:
             return Answer("303 See Other", b"", (("Location", "/dashboard"),))
         is_reading = method in _READING or (method == "POST" and _READS_BY_POST.match(path))

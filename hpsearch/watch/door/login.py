@@ -1,4 +1,6 @@
-"""Logging in: the token is given once, in a form, and a cookie stands for it until the dashboard ends."""
+"""Logging in: the token is given once, in a form, and a cookie stands for it until the dashboard ends. A program that
+reads /metrics sends the token itself, as `Authorization: Bearer TOKEN`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from threading import Lock
@@ -66,6 +69,15 @@ class Attempts:
         with self._lock:
             self._failures.pop(_network(address), None)
 
+    def take_back(self, address: str) -> None:
+        """The attempt that has begun was right, and says nothing of those before it: a scraper that asks every few
+        seconds must not have the wrong tokens forgotten that others try from its address."""
+        network = _network(address)
+        with self._lock:
+            failures, _ = self._failures.pop(network, (1, 0.0))
+            if failures > 1:
+                self._failures[network] = failures - 1, 0.0
+
 
 def _network(address: str) -> str:
     """One house has 2^64 addresses of IPv6."""
@@ -98,6 +110,18 @@ class Login:
         page = _PAGE.format(complaint=html.escape(complaint), to=html.escape(quote(_place(place or path))))
         return Answer(status, page.encode(), _PAGE_HEADERS)
 
+    def ask_program(self, environ: WSGIEnvironment) -> Answer | None:
+        """None where the request carries the token. Wrong ones wait with those of the form."""
+        scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
+        if scheme.lower() != "bearer":
+            return _unauthorized("the token is asked for: log in at /dashboard, or send Authorization: Bearer TOKEN")
+        if wait_s := self._attempts.begin(environ["REMOTE_ADDR"]):
+            return words("429 Too Many Requests", _too_many(wait_s))
+        if not _same(token.strip(), self._token):
+            return _unauthorized("this is not the token")
+        self._attempts.take_back(environ["REMOTE_ADDR"])
+        return None
+
     def answer(self, environ: WSGIEnvironment) -> Answer:
         """To a form that was sent."""
         address = environ["REMOTE_ADDR"]
@@ -107,14 +131,22 @@ class Login:
         place = _place(form.get("to", ""))
         wait_s = self._attempts.begin(address)
         if wait_s:
-            said = f"too many wrong tokens from this address: wait {ceil(wait_s)} s before the next one"
-            return self.ask(environ, said, "429 Too Many Requests", place)
+            return self.ask(environ, _too_many(wait_s), "429 Too Many Requests", place)
         if not _same(form.get("token", "").strip(), self._token):
             return self.ask(environ, "this is not the token", "403 Forbidden", place)
         self._attempts.forget(address)
         secure = "; Secure" if environ["wsgi.url_scheme"] == "https" else ""
         cookie = f"{self._cookie}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"
         return Answer("303 See Other", b"", (("Location", quote(place)), ("Set-Cookie", cookie)))
+
+
+def _too_many(wait_s: float) -> str:
+    return f"too many wrong tokens from this address: wait {ceil(wait_s)} s before the next one"
+
+
+def _unauthorized(text: str) -> Answer:
+    said = words("401 Unauthorized", text)
+    return replace(said, headers=(*said.headers, ("WWW-Authenticate", 'Bearer realm="hpsearch"')))
 
 
 def _same(one: str, other: str) -> bool:
