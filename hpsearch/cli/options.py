@@ -37,6 +37,16 @@ WaitOption = Annotated[
         "--wait-for-store", metavar="MINUTES", min=0, help="how long an outage of the store may last before it gives up"
     ),
 ]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        metavar="COMMAND",
+        help="called when the study is finished, paused, at a limit, stopped or failed: mail, chat; the message comes "
+        "on its standard input",
+        show_default=False,
+    ),
+]
 PerDeviceOption = Annotated[
     int, typer.Option(min=1, max=8, help="workers that share each card, and its memory in equal parts")
 ]

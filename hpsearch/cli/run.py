@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.options import (
+    NotifyOption,
     PerDeviceOption,
     SetOption,
     StoreOption,
@@ -49,6 +50,7 @@ def run(
     store: StoreOption = None,
     set_: SetOption = None,
     wait_for_store: WaitOption = 60.0,
+    notify: NotifyOption = None,
 ) -> None:
     """Search: create the study or resume it, and work until all of its trials are done."""
     from hpsearch.spec import load_study
@@ -59,6 +61,7 @@ def run(
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
+    from hpsearch.watch.notify import notifying
     from hpsearch.worker.patience import patiently
     from hpsearch.worker.relay import Relay
 
@@ -86,11 +89,12 @@ def run(
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
             number = workers or _num_workers(console, workers_per_device)
-            crew = _start_crew(console, opened, stored.name, arguments, number)
-            with closing(Relay(opened, stop, limit_s)) as relay:
-                _work(console, relay, lambda: _read(opened, stored), crew, stop)
-                view = relay.ask(lambda: _read(opened, stored))
-            _refuse_failures(view, crew, stop)
+            with notifying(notify, opened, view, lambda: _read(opened, stored), say):
+                crew = _start_crew(console, opened, stored.name, arguments, number)
+                with closing(Relay(opened, stop, limit_s)) as relay:
+                    _work(console, relay, lambda: _read(opened, stored), crew, stop)
+                    view = relay.ask(lambda: _read(opened, stored))
+                _refuse_failures(view, crew, stop)
         _conclude(console, opened, view, stop)
 
 

@@ -42,9 +42,21 @@ def parse_url(url: str, *, from_argv: bool) -> URL:
             f"--store: expected sqlite:///FILE, postgresql+psycopg://USER@HOST/NAME or mysql+pymysql://USER@HOST/NAME; "
             f"it starts with {scheme[:30]!r}"
         ) from None
-    if from_argv and (parsed.password is not None or any(key.endswith(_SECRETS) for key in parsed.query)):
+    if from_argv and _has_password(parsed):
         raise InputError(_PASSWORD_IN_ARGV)
     return parsed
+
+
+def _has_password(url: URL) -> bool:
+    return url.password is not None or any(key.endswith(_SECRETS) for key in url.query)
+
+
+def holds_secret(url: str) -> bool:
+    """Whether somebody who sees the URL may learn a password. One that can't be read may hold one."""
+    try:
+        return bool(url) and _has_password(parse_url(url, from_argv=False))
+    except InputError:
+        return True
 
 
 _BACKENDS = ("sqlite", "postgresql", "mysql")

@@ -8,6 +8,7 @@ from types import TracebackType
 
 from sqlalchemy.engine import URL
 
+from hpsearch.store.claims import Claims
 from hpsearch.store.engine import named, open_optuna_storage, reaching
 from hpsearch.store.launches import Launches
 from hpsearch.store.leases import Leases
@@ -35,6 +36,7 @@ class Store:
         self.studies = Studies(self.optuna.engine)
         self.leases = Leases(self.optuna.engine)
         self.orders = StudyOrders(self.optuna.engine)
+        self.claims = Claims(self.optuna.engine)
         self.workers = Workers(self.optuna.engine)
         self.launches = Launches(self.optuna.engine)
 

@@ -25,7 +25,16 @@ SURFACE: dict[str, set[str]] = {
     "doctor": {"--store"},
     "new": {"--from", "-o", "--output", "--force"},
     "show": {"STUDY_FILE", "--examples", "--set"},
-    "run": {"STUDY_FILE", "--workers", "--workers-per-device", "--trials", "--store", "--set", "--wait-for-store"},
+    "run": {
+        "STUDY_FILE",
+        "--workers",
+        "--workers-per-device",
+        "--trials",
+        "--store",
+        "--set",
+        "--wait-for-store",
+        "--notify",
+    },
     "launch": {
         *("STUDY_FILE", "--on", "--workers", "--profile", "--dry-run", "--time", "--partition", "--account", "--qos"),
         *("--constraint", "--gres", "--gpus", "--cpus", "--memory", "--setup", "--address"),

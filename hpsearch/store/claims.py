@@ -1,0 +1,34 @@
+"""Claims: of several processes that see the same happen to a study, one alone tells of it.
+
+A claim is a row among the study's system attributes, Optuna's own table: a key can stand there once (`UNIQUE (study_id,
+key)`; 5.0.0, storages/_rdb/models.py), so whoever comes second is refused by the database. It goes with the study.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, column, delete, insert, table
+from sqlalchemy.exc import IntegrityError
+
+_attributes = table("study_system_attributes", column("study_id"), column("key"), column("value_json"))
+_PREFIX = "hpsearch:claim:"
+
+
+class Claims:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def take(self, study_id: int, what: str) -> bool:
+        """False where somebody has it."""
+        values = {"study_id": study_id, "key": f"{_PREFIX}{what}", "value_json": "true"}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(_attributes).values(values))
+        except IntegrityError:
+            return False
+        return True
+
+    def give_up(self, study_id: int) -> None:
+        """All of the study's: what may happen from now on is news."""
+        own = (_attributes.c.study_id == study_id) & _attributes.c.key.startswith(_PREFIX)
+        with self._engine.begin() as connection:
+            connection.execute(delete(_attributes).where(own))

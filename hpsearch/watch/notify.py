@@ -1,0 +1,175 @@
+"""`--notify`: a command of the person's own that is called when a study ends, pauses or stops. Mail, chat, whatever.
+
+    finished   all of its trials have ended                              of the study: one process alone calls, of all
+    paused     no trial begins, until hpsearch resume                    that were given --notify, on whatever machine
+    limit      it has come to one of search.limits
+    stopped    by Ctrl-C, a signal, or hpsearch stop                     of this process: each calls
+    failed     its workers kept failing, or the store stayed away
+
+At most once: whoever is killed between the claim and the call has told nobody. What the command comes to is said and
+changes nothing. It is the person's own line, given to `sh -c` as it stands; our words reach it in variables and on
+standard input alone, so nothing in them is ever read as a command.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Literal
+
+from hpsearch.errors import HpsearchError, InputError, StoreUnreachable, cut
+from hpsearch.search.view import StudyView
+from hpsearch.store import Store
+from hpsearch.store.engine import holds_secret
+from hpsearch.watch.closing import closing_words
+
+Event = Literal["finished", "paused", "limit", "stopped", "failed"]
+
+DEADLINE_S = 30.0
+"""SLURM and Kubernetes leave as much between asking a process to end and killing it."""
+_OF_THE_STUDY = ("finished", "paused", "limit")
+_SECRETS = ("HPSEARCH_DASHBOARD_TOKEN",)
+_MOST_LINES = 40
+_LONGEST_LINE = 1000
+"""A variable holds 128 KiB at most (execve(2), MAX_ARG_STRLEN), and nobody reads so much."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is told: of the study as `view` shows it."""
+
+    event: Event
+    message: str
+    view: StudyView
+
+    def variables(self) -> dict[str, str]:
+        view, best = self.view, self.view.best
+        return {
+            "HPSEARCH_STUDY": view.study.name,
+            "HPSEARCH_EVENT": self.event,
+            "HPSEARCH_MESSAGE": self.message,
+            "HPSEARCH_HOST": socket.gethostname(),
+            "HPSEARCH_TRIALS_FINISHED": str(view.slots.finished),
+            "HPSEARCH_TRIALS_WANTED": str(view.slots.wanted),
+            "HPSEARCH_OBJECTIVE": view.objective,
+            "HPSEARCH_BEST_VALUE": "" if best is None else repr(best.value),
+            "HPSEARCH_BEST_TRIAL": "" if best is None else str(best.number),
+        }
+
+
+@contextmanager
+def notifying(
+    command: str | None, store: Store, view: StudyView, read: Callable[[], StudyView], say: Callable[[str], None]
+) -> Iterator[None]:
+    """Within this a study is worked on. Where that ends, `command` is called with how; None: nobody is.
+
+    `view` is the study before, `read` gives it as it is then, and `say` tells a person how the command fared.
+
+    Raises:
+        InputError: the command is empty.
+    """
+    if command is None:
+        yield
+        return
+    if not command.strip():
+        raise InputError("--notify: expected a command, as in --notify 'mail -s \"$HPSEARCH_STUDY\" me@lab'")
+    if not (view.is_finished or view.study.paused or view.reached_limit):
+        with suppress(StoreUnreachable), store.reaching():
+            store.claims.give_up(view.study.study_id)
+    try:
+        yield
+    except HpsearchError as error:
+        if not isinstance(error, StoreUnreachable):
+            view = _read_or(view, read)
+        _tell(command, store, notice_of(view, str(error)), say)
+        raise
+    _tell(command, store, notice_of(_read_or(view, read)), say)
+
+
+def notice_of(view: StudyView, failure: str | None = None) -> Notice:
+    """What there is to tell of a study on which a process worked, and that it does no more; `failure`: because of an
+    error."""
+    name, paused = view.study.name, view.study.paused
+    if view.is_finished:
+        return Notice("finished", _tidy(closing_words(view)), view)
+    if paused is not None:
+        told = f"{name} is paused: {paused}\nhpsearch resume {name} lets trials begin again"
+        return Notice("paused", _tidy(told), view)
+    if failure is not None:
+        return Notice("failed", _tidy(failure), view)
+    return Notice("limit" if view.reached_limit else "stopped", _tidy(closing_words(view)), view)
+
+
+def _read_or(view: StudyView, read: Callable[[], StudyView]) -> StudyView:
+    with suppress(StoreUnreachable):
+        return read()
+    return view
+
+
+def _tell(command: str, store: Store, notice: Notice, say: Callable[[str], None]) -> None:
+    is_ours = notice.event not in _OF_THE_STUDY or _take(store, notice)
+    became = _call(command, notice) if is_ours else "another process tells it"
+    say(f"--notify: {became} ({notice.event})")
+
+
+def _take(store: Store, notice: Notice) -> bool:
+    """Where the store is away nobody knows who has told: better twice than never."""
+    try:
+        with store.reaching():
+            return store.claims.take(notice.view.study.study_id, notice.event)
+    except StoreUnreachable:
+        return True
+
+
+def _call(command: str, notice: Notice) -> str:
+    """What became of the command, in words. Its words go to files: one that leaves a child behind, or reads nothing,
+    holds nobody up."""
+    with TemporaryFile() as message, TemporaryFile() as output:
+        message.write(f"{notice.message}\n".encode(errors="replace"))
+        message.seek(0)
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                stdin=message,
+                stdout=output,
+                stderr=output,
+                env=_environment() | notice.variables(),
+                start_new_session=True,  # Ctrl-C is for us; and all that it starts can be ended with it
+            )
+        except OSError as error:
+            return f"the command can't be started: {error.strerror}"
+        try:
+            code = process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return f"the command did not end within {DEADLINE_S:g} s and was killed"
+        if code == 0:
+            return "told"
+        output.seek(0)
+        lines = output.read().decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    how = f"ended with exit code {code}" if code > 0 else f"was killed by signal {-code}"
+    return f"the command {how}: {cut(last, 300)}"
+
+
+def _environment() -> dict[str, str]:
+    """The person's own, without what hpsearch alone need know: a store's password, the dashboard's token."""
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    if holds_secret(kept.get("HPSEARCH_STORE", "")):
+        del kept["HPSEARCH_STORE"]
+    return kept
+
+
+def _tidy(text: str) -> str:
+    """Lines without anything that a terminal, a variable or a mail would choke on."""
+    lines = text.split("\n")
+    left_out = [f"… and {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
+    return "\n".join(cut(line, _LONGEST_LINE) for line in [*lines[:_MOST_LINES], *left_out])

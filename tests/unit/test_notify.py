@@ -1,0 +1,322 @@
+"""`--notify`: a person's command is called once, with what happened, and can't hurt the study."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.cli import run as run_verb
+from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
+from hpsearch.launch.crew import Crew
+from hpsearch.search.view import StudyView
+from hpsearch.store import Store
+from hpsearch.trial import Outcome
+from hpsearch.watch import notify
+from hpsearch.watch.notify import notice_of, notifying
+from hpsearch.worker.worker import Worker
+from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.outage_fixtures import Outage, outage
+from tests.unit.view_fixtures import finished
+from tests.unit.worker_fixtures import Demo, Play, demo, ends, make_demo, plays, steadily
+
+__all__ = ["demo", "desk", "make_demo", "outage"]
+
+GOOD = ends(Outcome.COMPLETE, 0.5)
+BAD = ends(Outcome.FAILED, reason="KeyError: 'x'", clean=False)
+KEEP = 'cat > message.txt; echo "$HPSEARCH_EVENT" >> events.txt; env > variables.txt'
+"""A command that keeps all that it is told."""
+
+
+def events(folder: Path) -> list[str]:
+    file = folder / "events.txt"
+    return file.read_text().split() if file.exists() else []
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Those that begin a line: a message has several."""
+    lines = (folder / "variables.txt").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+@dataclass
+class Ended:
+    """A worker's process that did its work while it was started."""
+
+    exit_code: int = 0
+    log: Path = Path("worker.txt")
+    is_running: bool = field(default=False, init=False)
+    was_killed: bool = field(default=False, init=False)
+
+    @property
+    def has_failed(self) -> bool:
+        return self.exit_code != 0
+
+    def stop(self) -> None:
+        pass
+
+    def last_line(self) -> str:
+        return "Bus error"
+
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Run]:
+    """`hpsearch run study.yaml --notify COMMAND`, its worker in this process with trainers that follow a script; gives
+    what it says. A worker's exit code instead of scripts: its process ends so, at each start."""
+    assert workplace == desk.folder
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(run_verb, "inspector", lambda: plays(inspecting()))
+    monkeypatch.setattr("hpsearch.watch.pictures.draw_study", lambda *_: None)
+
+    def run(command: str | None, *scripts: Play, exit_code: int = 0, **options: Any) -> str:
+        def start(_: int) -> Any:
+            if scripts:
+                study = desk.open(*options.get("set_", []), start=plays(inspecting()), joins=True)
+                Worker(study, desk.store, "elsewhere:1:1.00", plays(*scripts), StopFlag()).run()
+            return Ended(exit_code)
+
+        def start_crew(*_: object) -> Crew:
+            return Crew(start, 1, print, clock=iter(range(0, 10**6, 60)).__next__)
+
+        monkeypatch.setattr(run_verb, "_start_crew", start_crew)
+        monkeypatch.setattr(run_verb, "_LOOK_EVERY_S", 0.001)
+        url = desk.store.url.render_as_string()
+        run_verb.run(desk.file().path, workers=1, store=url, notify=command, **options)
+        return str(capsys.readouterr().out)
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class TestARun:
+    def test_is_not_hurt_by_a_command_that_is_not_there(self, run: Run) -> None:
+        said = run("no-such-command-here", GOOD)
+        assert "--notify: the command ended with exit code 127: " in said
+        assert "not found" in said
+        assert "demo is finished, nothing is left to do: 4 complete." in said
+
+    def test_that_finishes(self, run: Run, workplace: Path) -> None:
+        said = run(KEEP, GOOD)
+        assert "--notify: told (finished)" in said
+        assert events(workplace) == ["finished"]
+        message = (workplace / "message.txt").read_text()
+        assert message.startswith(
+            "demo is finished, nothing is left to do: 4 complete.\nBest: trial 0, validation loss"
+        )
+        told = variables(workplace)
+        assert {name: told[f"HPSEARCH_{name}"] for name in ("STUDY", "TRIALS_FINISHED", "TRIALS_WANTED")} == {
+            "STUDY": "demo", "TRIALS_FINISHED": "4", "TRIALS_WANTED": "4",
+        }  # fmt: skip
+        assert (told["HPSEARCH_BEST_VALUE"], told["HPSEARCH_BEST_TRIAL"]) == ("0.5", "0")
+        assert (told["HPSEARCH_OBJECTIVE"], told["HPSEARCH_HOST"]) == ("loss", os.uname().nodename)
+        assert told["HPSEARCH_MESSAGE"] == message.splitlines()[0]
+
+    def test_that_pauses(self, run: Run, desk: Desk, workplace: Path) -> None:
+        """All trials fail alike: a worker pauses the study, on whatever machine."""
+        with pytest.raises(HpsearchError, match="study demo is paused: the first 3 trials all failed"):
+            run(KEEP, BAD)
+        assert events(workplace) == ["paused"]
+        message = (workplace / "message.txt").read_text()
+        assert message.startswith("demo is paused: the first 3 trials all failed")
+        assert message.endswith("hpsearch resume demo lets trials begin again\n")
+        assert variables(workplace)["HPSEARCH_BEST_VALUE"] == ""
+        desk.store.orders.resume(desk.store.studies.all()[0].study_id, 3)
+        run(KEEP, GOOD)
+        assert events(workplace) == ["paused", "finished"], "what follows is news again"
+
+    def test_whose_workers_keep_failing(self, run: Run, workplace: Path) -> None:
+        for _ in range(2):
+            with pytest.raises(HpsearchError, match="workers keep failing: Bus error"):
+                run(KEEP, exit_code=1)
+        assert events(workplace) == ["failed", "failed"], "of this run: each tells"
+        assert (workplace / "message.txt").read_text() == "workers keep failing: Bus error\nthe log is worker.txt\n"
+
+    def test_that_is_stopped(self, run: Run, workplace: Path) -> None:
+        with pytest.raises(typer.Exit) as ended:
+            run(KEEP, exit_code=0)
+        assert ended.value.exit_code == 130
+        assert events(workplace) == ["stopped"]
+
+    def test_that_comes_to_a_limit(self, run: Run, workplace: Path) -> None:
+        run(KEEP, GOOD, set_=["search.limits.until=2020-01-01 00:00"])
+        assert events(workplace) == ["limit"]
+        assert "demo has come to its limit: it is past 2020-01-01" in (workplace / "message.txt").read_text()
+
+    def test_with_more_trials_tells_once_more(self, run: Run, workplace: Path) -> None:
+        run(KEEP, GOOD)
+        assert "--notify" not in run(KEEP), "it is finished already: that is no news"
+        run(KEEP, GOOD, set_=["search.trials=5"])
+        assert events(workplace) == ["finished", "finished"]
+
+    @pytest.mark.parametrize("command", ["", "  "])
+    def test_without_a_command_is_a_mistake(self, run: Run, workplace: Path, command: str) -> None:
+        with pytest.raises(InputError, match="--notify: expected a command"):
+            run(command, GOOD)
+        assert events(workplace) == []
+
+
+# Within one process
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def here(demo: Demo, workplace: Path, said: list[str]) -> Callable[[str], Any]:
+    """`notifying` on the demo, in an empty folder."""
+    assert workplace.exists()
+
+    def read() -> StudyView:
+        with demo.store.reaching():
+            return demo.view
+
+    return lambda command=KEEP: notifying(command, demo.store, demo.view, read, said.append)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("echo oh >&2; printf 'no \\033[2Jmail'; exit 3", r"the command ended with exit code 3: no \x1b[2Jmail"),
+        ("exit 1", "the command ended with exit code 1: it said nothing"),
+        ("no-such-command-here", "not found"),
+        ("kill -9 $$", "the command was killed by signal 9: it said nothing"),
+        ("if", "the command ended with exit code 2: "),
+    ],
+)
+def test_a_command_that_fails_is_told(here: Any, said: list[str], command: str, words: str) -> None:
+    with here(command):
+        pass
+    (line,) = said
+    assert line.startswith("--notify: ")
+    assert line.endswith(" (stopped)")
+    assert words in line
+
+
+def test_a_command_that_hangs_is_killed_with_all_that_it_started(
+    here: Any, said: list[str], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "DEADLINE_S", 0.5)
+    os.mkfifo(workplace / "alive")
+    alive = os.open(workplace / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    with here("sleep 600 > alive & wait"):
+        pass
+    assert said == ["--notify: the command did not end within 0.5 s and was killed (stopped)"]
+    os.set_blocking(alive, True)
+    assert os.read(alive, 1) == b"", "the pipe ends with the last that holds it"
+    os.close(alive)
+
+
+def test_a_command_that_leaves_a_child_behind_or_reads_nothing_holds_nobody_up(
+    here: Any, said: list[str], demo: Demo
+) -> None:
+    demo.store.orders.pause(demo.study.study_id, "x" * 10**6)
+    with here("sleep 600 & echo $! > child"):
+        pass
+    os.kill(int(Path("child").read_text()), signal.SIGKILL)
+    assert said == ["--notify: told (paused)"]
+
+
+def test_of_several_processes_one_tells(here: Any, demo: Demo, workplace: Path, said: list[str]) -> None:
+    with here(), here():
+        demo.store.orders.pause(demo.study.study_id, "a person said so")
+    assert events(workplace) == ["paused"]
+    assert said == ["--notify: told (paused)", "--notify: another process tells it (paused)"]
+
+
+def test_who_joins_a_paused_study_takes_nobody_s_claim(here: Any, demo: Demo, workplace: Path) -> None:
+    with here():
+        demo.store.orders.pause(demo.study.study_id, "a person said so")
+        with here():
+            pass
+        with here():
+            pass
+    assert events(workplace) == ["paused"]
+
+
+def test_a_store_that_is_away_keeps_nothing_from_being_told(
+    here: Any, demo: Demo, workplace: Path, outage: Outage
+) -> None:
+    def unreachable() -> None:
+        with here():
+            outage.is_down = True
+            raise StoreUnreachable("the store can't be reached")
+
+    with pytest.raises(StoreUnreachable):
+        unreachable()
+    assert events(workplace) == ["failed"]
+    outage.is_down = False
+    with here():
+        demo.worker(plays(steadily(0.5))).run()
+        outage.is_down = True
+    assert events(workplace) == ["failed", "stopped"], "as the study was when it was last seen"
+
+
+def test_nothing_of_ours_is_read_as_a_command(here: Any, demo: Demo, workplace: Path) -> None:
+    evil = "$(touch pwned) `touch pwned`; touch pwned\n'\"\x00\x1b[2J\\"
+    demo.store.orders.pause(demo.study.study_id, evil)
+    with here('printf "%s\\n" "$HPSEARCH_MESSAGE" > variable.txt; cat > message.txt'):
+        pass
+    assert not (workplace / "pwned").exists()
+    told = (workplace / "message.txt").read_text()
+    assert told == (workplace / "variable.txt").read_text()
+    assert r"touch pwned" in told
+    assert "\x1b" not in told
+    assert "\x00" not in told
+
+
+def test_a_message_is_short_enough_for_a_variable(view: StudyView) -> None:
+    notice = notice_of(view, "\n".join(["é" * 5000] * 5000))
+    assert (notice.event, len(notice.message.splitlines())) == ("failed", 41)
+    assert len(notice.message.encode()) < 128 * 1024
+    assert notice.message.endswith("… and 4960 more lines")
+
+
+def test_a_study_that_finished_though_workers_failed_is_finished(view: StudyView) -> None:
+    assert notice_of(finished(view), "workers keep failing").event == "finished"
+    assert notice_of(replace(view, study=replace(view.study, paused="why")), "study demo is paused").event == "paused"
+
+
+@pytest.mark.parametrize(
+    ("store", "is_kept"),
+    [
+        ("postgresql+psycopg://me@db.lab/x", True),
+        ("sqlite:///storage/hpsearch.db", True),
+        ("postgresql+psycopg://me:hunter2@db.lab/x", False),
+        ("postgresql+psycopg://db.lab/x?password=hunter2", False),
+        ("postgresql+psycopg://me:hun@ter2@db.lab/x", False),
+        ("nonsense", False),
+    ],
+)
+def test_a_secret_of_ours_is_not_handed_on(
+    here: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch, store: str, is_kept: bool
+) -> None:
+    monkeypatch.setenv("HPSEARCH_STORE", store)
+    monkeypatch.setenv("HPSEARCH_DASHBOARD_TOKEN", "correct-horse-battery-staple")
+    monkeypatch.setenv("MY_OWN", "is mine")
+    with here():
+        pass
+    told = variables(workplace)
+    assert told.get("HPSEARCH_STORE") == (store if is_kept else None)
+    assert "HPSEARCH_DASHBOARD_TOKEN" not in told
+    assert told["MY_OWN"] == "is mine"
+
+
+def test_without_a_command_nothing_is_read(view: StudyView, empty_store: Store) -> None:
+    def unread() -> StudyView:
+        raise AssertionError
+
+    with notifying(None, empty_store, view, unread, print):
+        pass
