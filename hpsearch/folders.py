@@ -135,6 +135,11 @@ class TrialFolder:
         return [JobFolder(path) for path in sorted(found, key=number_of, reverse=True)]
 
     @property
+    def attempts(self) -> list[JobFolder]:
+        """Those that there are, in their order."""
+        return [JobFolder(path) for path in sorted(self.path.glob("attempt-*"), key=number_of)]
+
+    @property
     def last(self) -> JobFolder | None:
         numbers = [number_of(path) for path in self.path.glob("attempt-*")]
         return self.attempt(max(numbers)) if numbers else None
@@ -179,6 +184,10 @@ class StorageFolder:
     def plots(self, study: str) -> Path:
         """Of the study as a whole; a run keeps its own."""
         return self.path / "plots" / study
+
+    def logs(self, study: str) -> Path:
+        """What the study's workers and trainers said, each in a file of its own."""
+        return self.path / "logs" / study
 
     @property
     def diagnosis(self) -> JobFolder:

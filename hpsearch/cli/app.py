@@ -15,6 +15,7 @@ from hpsearch.cli import (
     evaluate,
     export,
     launch,
+    logs,
     new,
     pause,
     predict,
@@ -49,6 +50,7 @@ app.command("run")(run.run)
 app.command("launch")(launch.launch)
 app.command("worker")(worker.worker)
 app.command("status")(status.status)
+app.command("logs")(logs.logs)
 app.command("stop")(stop.stop)
 app.command("pause")(pause.pause)
 app.command("resume")(resume.resume)

@@ -187,6 +187,13 @@ class Leases:
             counts = {bool(row[0]): row[1] for row in connection.execute(counted.group_by(leases.c.finished))}
         return Slots(wanted, counts.get(True, 0), counts.get(False, 0))
 
+    def last_of(self, trial_id: int) -> tuple[str | None, int]:
+        """Who has the trial or had it at its end, None where it was given back; and the number of its attempts."""
+        chosen = select(leases.c.worker_id, leases.c.attempt).where(leases.c.trial_id == trial_id)
+        with self._engine.begin() as connection:
+            found = connection.execute(chosen).first()
+        return (None, 0) if found is None else (found.worker_id, found.attempt)
+
     def seconds_left(self, study_id: int) -> dict[str, float]:
         """Worker → seconds until its lease runs out, for the leases that are held."""
         held = select(leases.c.worker_id, leases.c.expires_at).where(

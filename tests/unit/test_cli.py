@@ -42,6 +42,7 @@ SURFACE: dict[str, set[str]] = {
     },
     "worker": {"STUDY_FILE", "--keep", "--workers-per-device", "--store", "--set", "--wait-for-store"},
     "status": {"STUDY", "--watch", "--json", "--store"},
+    "logs": {"STUDY", "TRIAL", "--follow", "-f", "--store"},
     "stop": {"STUDY", "--now", "--store"},
     "pause": {"STUDY", "--store"},
     "resume": {"STUDY", "--store"},
@@ -149,7 +150,7 @@ def test_every_flag_of_every_verb_is_explained() -> None:
         for verb, command in verbs.items()
         for parameter in command.params
     }
-    assert len(explained) == sum(len(names - {"-o"}) for names in SURFACE.values())  # -o is --output
+    assert len(explained) == sum(len(names - {"-o", "-f"}) for names in SURFACE.values())  # --output and --follow
     assert [flag for flag, words in explained.items() if not words] == []
 
 
