@@ -199,10 +199,6 @@ class StorageFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return JobFolder(Path(mkdtemp(prefix=f"{study}-", dir=folder)))
 
-    def logs(self, study: str) -> Path:
-        """What the study's workers say."""
-        return self.path / "logs" / study
-
     def trainer_log(self, worker: str, study: str = "") -> Path:
         """What the libraries in a trainer say besides its job's own log."""
         return self.logs(study) / f"trainer-{worker}.txt"

@@ -12,6 +12,7 @@ from hpsearch.cli.options import StoreOption, find_study, look_at_store, store_u
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hpsearch.launch.roll import Roll
     from hpsearch.store import Store
 
 _LOOK_EVERY_S = 1.0
@@ -33,6 +34,7 @@ def status(
     from rich.text import Text
 
     from hpsearch.errors import NoStoreYet
+    from hpsearch.launch.roll import Roll
     from hpsearch.watch.console import open_console
 
     console = open_console()
@@ -44,12 +46,13 @@ def status(
         console.print(Text(str(nothing)), soft_wrap=True)
         return
     with opened:
+        roll = Roll(opened)
         if not watch:
-            console.print(_picture(opened, study))
+            console.print(_picture(opened, roll, study))
             return
-        with Live(_picture(opened, study), console=console, auto_refresh=False) as live:
+        with Live(_picture(opened, roll, study), console=console, auto_refresh=False) as live:
             while True:
-                live.update(_picture(opened, study), refresh=True)
+                live.update(_picture(opened, roll, study), refresh=True)
                 time.sleep(_LOOK_EVERY_S)
 
 
@@ -57,6 +60,7 @@ def _tell_programs(url: str | None, study: str | None, watch: bool) -> None:
     """The same exit codes and words for people as without --json, on standard error; nothing else but JSON is
     printed."""
     from hpsearch.errors import NoStoreYet
+    from hpsearch.launch.roll import Roll
     from hpsearch.store.engine import named
     from hpsearch.watch.status import no_status, read_status
 
@@ -68,26 +72,26 @@ def _tell_programs(url: str | None, study: str | None, watch: bool) -> None:
         print(no_status(named(store_url(url))).to_json(indent=2))
         return
     with opened:
+        roll = Roll(opened)
         while True:
             found = None if study is None else find_study(opened, study)
-            print(read_status(opened, found).to_json(indent=None if watch else 2), flush=True)
+            print(read_status(opened, roll, found).to_json(indent=None if watch else 2), flush=True)
             if not watch:
                 return
             time.sleep(_LOOK_EVERY_S)
 
 
-def _picture(store: Store, name: str | None) -> RenderableType:
+def _picture(store: Store, roll: Roll, name: str | None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from hpsearch.launch.roll import call_roll
     from hpsearch.search.view import read_view
     from hpsearch.watch.jobs import jobs_parts
     from hpsearch.watch.tables import studies_table, study_panel, workers_table
 
     if name is not None:
         view = read_view(store, find_study(store, name))
-        called = call_roll(store, view.study.study_id)
+        called = roll.of(view.study.study_id)
         return Group(study_panel(view), *jobs_parts(called, is_finished=view.is_finished))
     with store.reaching():
         known, unreadable = store.studies.all(), store.studies.unreadable()
@@ -99,5 +103,5 @@ def _picture(store: Store, name: str | None) -> RenderableType:
     if workers := [worker for view in views for worker in view.live_workers]:
         parts += [Text(), workers_table(workers)]
     for view in views:
-        parts += jobs_parts(call_roll(store, view.study.study_id), is_finished=view.is_finished)
+        parts += jobs_parts(roll.of(view.study.study_id), is_finished=view.is_finished)
     return Group(*parts)

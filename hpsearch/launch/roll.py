@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -11,6 +13,7 @@ from hpsearch.launch.sites import make_launcher
 from hpsearch.store import Store, StoredLaunch
 
 _AT_ONCE = 8
+_ASK_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,22 @@ def call_roll(store: Store, study_id: int) -> list[Called]:
         return []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(_call, launches))
+
+
+class Roll:
+    """Called again and again, while somebody watches: a cluster's controller is everybody's, and asked now and then."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._kept: dict[int, tuple[float, list[Called]]] = {}
+
+    def of(self, study_id: int) -> list[Called]:
+        asked_at, called = self._kept.get(study_id, (float("-inf"), []))
+        if self._clock() - asked_at >= _ASK_EVERY_S:
+            called = call_roll(self._store, study_id)
+            self._kept[study_id] = self._clock(), called
+        return called
 
 
 def dismiss(store: Store, study_id: int, *, now: bool) -> list[str]:

@@ -24,8 +24,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from hpsearch.store import Store
+from hpsearch.watch.document import OUTCOMES, StudyStatus
 from hpsearch.watch.door.answers import Answer
-from hpsearch.watch.status import OUTCOMES, StudyStatus, study_statuses
+from hpsearch.watch.status import study_statuses
 from hpsearch.worker.relay import Relay
 
 log = logging.getLogger("hpsearch.metrics")

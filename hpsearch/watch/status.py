@@ -1,155 +1,75 @@
-"""What `hpsearch status --json` says and `/metrics` counts: one document, the same for every program that reads it.
-
-`version` changes when a field goes away or means something else; fields that are added don't change it. Moments are
-seconds since 1970 (UTC), lengths of time are seconds, memory is bytes. A number that is NaN or infinite is null, as
-JSON has neither: what diverged has the outcome `diverged`. `docs/how-to/watching.md` explains each field.
-"""
+"""Reading the status document: from the store, and from the engines that workers were launched on."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
+from hpsearch.launch.launcher import JobState, JobView
+from hpsearch.launch.roll import Called, Roll
 from hpsearch.search.view import StudyView, TrialView, read_view
 from hpsearch.spec.evaluation import is_better
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.workers import host_and_pid
 from hpsearch.trial import GIB
+from hpsearch.watch.document import (
+    OUTCOMES,
+    JobStatus,
+    ObjectiveStatus,
+    ReportStatus,
+    StatusDocument,
+    StudyStatus,
+    TrialStatus,
+    UnreadableStatus,
+    UsageStatus,
+    WorkerStatus,
+)
 
-OUTCOMES = ("complete", "pruned", "diverged", "out of memory", "failed", "running", "waiting")
 _HOUR_S = 3600
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Number = Annotated[float | None, BeforeValidator(_finite)]
-Value = Annotated[bool | int | float | str | list[Any] | None, BeforeValidator(_finite)]
-
-
-class Told(BaseModel):
-    """A part of the document."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ObjectiveStatus(Told):
-    name: str
-    direction: Literal["minimize", "maximize"]
-
-
-class ReportStatus(Told):
-    report: int = Field(description="from 1")
-    value: Number = Field(description="of the first objective")
-
-
-class TrialStatus(Told):
-    number: int
-    outcome: str = Field(description="one of the names in `trials_by_outcome`")
-    value: Number = Field(description="of the first objective: what a complete trial came to, else its last report's")
-    values: dict[str, Number] = Field(description="of every objective, by its name; empty where it is not complete")
-    fits_memory: bool = Field(description="whether it keeps to budget.memory_gib")
-    params: dict[str, Value]
-    reports: list[ReportStatus]
-    attempts: int | None = Field(description="null: it has not ended, or was run by no worker")
-    seconds: Number = Field(description="from its beginning to its end; null before it")
-    peak_device_bytes: int | None = Field(description="to the nearest thousandth of a GiB")
-    peak_host_bytes: int | None = Field(description="the same, of the host's memory")
-    ledger_closes: bool | None = Field(description="whether it gave all of its memory back")
-    reason: str | None = Field(description="why it ended as it did, where there is something to say")
-
-
-class WorkerStatus(Told):
-    name: str = Field(description="unique for ever")
-    host: str
-    process: int
-    device: str
-    device_uuid: str | None
-    is_live: bool = Field(description="it gave a sign of life within the last minute and has not left")
-    started_at_seconds: float
-    beat_at_seconds: float
-    seconds_since_beat: float
-    doing: str
-    trial: int | None
-    done: int = Field(description="of what it does, out of `total`")
-    total: int
-    loss: Number
-    device_bytes: int
-    host_bytes: int
-    aside: str | None = Field(description="why its device takes no more trials")
-    device_errors: list[str] = Field(description="cards of its machine that the driver refuses")
-
-
-class UsageStatus(Told):
-    """Since the study began."""
-
-    seconds: float = Field(description="with any worker there")
-    device_seconds: float = Field(description="of all workers together")
-    cost: float | None = Field(description="in the currency of search.limits.price_per_device_hour")
-
-
-class StudyStatus(Told):
-    name: str
-    description: str | None
-    task: str
-    base: str
-    created_at_seconds: float
-    objectives: list[ObjectiveStatus]
-    state: Literal["finished", "paused", "limit", "working", "idle"] = Field(
-        description="the first that applies; working: a worker is there"
-    )
-    paused: str | None = Field(description="why no trial begins, until hpsearch resume")
-    limit: str | None = Field(description="which of search.limits it has come to")
-    slots_wanted: int
-    slots_finished: int
-    slots_leased: int
-    trials_by_outcome: dict[str, int] = Field(description="every outcome, also those that no trial has")
-    best: TrialStatus | None
-    seconds_left: Number = Field(description="an estimate; null where there is nothing to estimate from")
-    usage: UsageStatus
-    workers: list[WorkerStatus] = Field(description="those that are live, and those whose device is set aside")
-    trials: list[TrialStatus] | None = Field(description="null where no study was named")
-
-
-class UnreadableStatus(Told):
-    name: str
-    reason: str
-
-
-class StatusDocument(Told):
-    version: Literal[1] = 1
-    read_at_seconds: float
-    store: str = Field(description="without secrets")
-    studies: list[StudyStatus]
-    unreadable: list[UnreadableStatus] = Field([], description="studies that this hpsearch can't read, and why")
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """Plain ASCII: no reader needs to know an encoding, and nothing in it is a terminal's to obey."""
-        return json.dumps(self.model_dump(), indent=indent, allow_nan=False)
-
-
-def read_status(store: Store, study: StoredStudy | None = None) -> StatusDocument:
+def read_status(store: Store, roll: Roll, study: StoredStudy | None = None) -> StatusDocument:
     """Of one study with its trials, or of all without.
 
     Raises:
         StoreUnreachable: the database did not answer.
     """
     if study is not None:
-        return _document(store, [study_status(read_view(store, study), with_trials=True)])
+        return _document(store, [_with_jobs(store, roll, study, with_trials=True)])
     with store.reaching():
         known, unreadable = store.studies.all(manifests=False), store.studies.unreadable()
     told = [UnreadableStatus(name=each.name, reason=each.reason) for each in unreadable]
-    return _document(store, study_statuses(store, known), told)
+    return _document(store, [_with_jobs(store, roll, each) for each in known], told)
 
 
 def study_statuses(store: Store, studies: list[StoredStudy]) -> list[StudyStatus]:
+    """Without their jobs: no engine is asked."""
     return [study_status(read_view(store, study)) for study in studies]
+
+
+def _with_jobs(store: Store, roll: Roll, study: StoredStudy, *, with_trials: bool = False) -> StudyStatus:
+    jobs = [job for called in roll.of(study.study_id) for job in _jobs(called)]
+    return study_status(read_view(store, study), jobs, with_trials=with_trials)
+
+
+def _jobs(called: Called) -> list[JobStatus]:
+    views = called.jobs or [
+        JobView(job.job_id, JobState.UNKNOWN, called.silence or "", "", job.log) for job in called.launch.jobs
+    ]
+    return [
+        JobStatus(
+            engine=called.launch.engine,
+            job=view.job_id,
+            state=view.state.value,
+            reason=view.reason,
+            node=view.node,
+            launched_at_seconds=called.launch.started_at,
+            log=view.log,
+        )
+        for view in views
+    ]
 
 
 def no_status(store: str) -> StatusDocument:
@@ -163,7 +83,7 @@ def _document(
     return StatusDocument(read_at_seconds=time.time(), store=store.name, studies=studies, unreadable=unreadable or [])
 
 
-def study_status(view: StudyView, *, with_trials: bool = False) -> StudyStatus:
+def study_status(view: StudyView, jobs: list[JobStatus] | None = None, *, with_trials: bool = False) -> StudyStatus:
     spec, usage, left = view.study.spec, view.usage, view.seconds_left()
     counts = Counter(trial.outcome for trial in view.trials)
     live = {worker.worker_id for worker in view.live_workers}
@@ -190,6 +110,7 @@ def study_status(view: StudyView, *, with_trials: bool = False) -> StudyStatus:
             cost=usage.cost(spec.searched.limits),
         ),
         workers=[_worker(worker, is_live=worker.worker_id in live) for worker in shown],
+        jobs=jobs,
         trials=[_trial(view, trial) for trial in view.trials] if with_trials else None,
     )
 
@@ -255,6 +176,7 @@ def _worker(worker: StoredWorker, *, is_live: bool) -> WorkerStatus:
         name=worker.worker_id,
         host=host,
         process=process,
+        job=worker.job,
         device=worker.device,
         device_uuid=worker.device_uuid,
         is_live=is_live,

@@ -16,7 +16,7 @@ from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
 from hpsearch.launch import sites
 from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import JobState, JobView, Order
-from hpsearch.launch.roll import call_roll, dismiss
+from hpsearch.launch.roll import Roll, call_roll, dismiss
 from hpsearch.launch.sites import choose_site
 from hpsearch.spec.base import Spec
 from hpsearch.store import LaunchedJob, StoredLaunch
@@ -249,6 +249,17 @@ def test_an_engine_that_can_t_be_asked_hides_no_other(demo: Demo, far: type[Far]
     far.refusal = "the controller doesn't answer"
     assert call_roll(demo.store, study_id)[0].silence == "the controller doesn't answer"
     assert not call_roll(demo.store, study_id)[0].is_over
+
+
+def test_whoever_watches_asks_an_engine_every_ten_seconds(demo: Demo, far: type[Far]) -> None:
+    study_id, now = demo.study.study_id, 100.0
+    demo.store.launches.add(study_id, "far", {}, [LaunchedJob(job_id="7_0")])
+    roll = Roll(demo.store, lambda: now)
+    assert roll.of(study_id)[0].jobs[0].state is JobState.PENDING
+    far.state, now = JobState.RUNNING, 109.0
+    assert roll.of(study_id)[0].jobs[0].state is JobState.PENDING
+    now = 110.0
+    assert roll.of(study_id)[0].jobs[0].state is JobState.RUNNING
 
 
 def test_sites_are_read_from_this_folder() -> None:

@@ -21,6 +21,7 @@ from hpsearch.store import Store
 from hpsearch.trial import Outcome
 from hpsearch.watch import notify
 from hpsearch.watch.notify import notice_of, notifying
+from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.worker import Worker
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.outage_fixtures import Outage, outage
@@ -56,6 +57,10 @@ class Ended:
     was_killed: bool = field(default=False, init=False)
 
     @property
+    def is_final(self) -> bool:
+        return self.exit_code == NO_MORE_TRIALS
+
+    @property
     def has_failed(self) -> bool:
         return self.exit_code != 0
 
@@ -89,7 +94,7 @@ def run(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
             return Crew(start, 1, print, clock=iter(range(0, 10**6, 60)).__next__)
 
         monkeypatch.setattr(run_verb, "_start_crew", start_crew)
-        monkeypatch.setattr(run_verb, "_LOOK_EVERY_S", 0.001)
+        monkeypatch.setattr("hpsearch.launch.crew._LOOK_EVERY_S", 0.001)
         url = desk.store.url.render_as_string()
         run_verb.run(desk.file().path, workers=1, store=url, notify=command, **options)
         return str(capsys.readouterr().out)

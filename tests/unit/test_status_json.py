@@ -16,7 +16,8 @@ from hpsearch.cli import app as app_module
 from hpsearch.cli import status as verb
 from hpsearch.search.view import StudyView
 from hpsearch.trial import GIB, Outcome
-from hpsearch.watch.status import OUTCOMES, StatusDocument, study_status
+from hpsearch.watch.document import OUTCOMES, StatusDocument
+from hpsearch.watch.status import study_status
 from tests.conftest import REPOSITORY
 from tests.unit.view_fixtures import GPU_WORKER, finished
 from tests.unit.worker_fixtures import Demo, demo, ends, make_demo, plays, steadily
@@ -136,8 +137,8 @@ def test_the_fields_are_these_and_each_is_explained() -> None:
     parts |= parts["StatusDocument"].pop("$defs")
     fields = {name: set(part["properties"]) for name, part in parts.items()}
     assert {name: len(names) for name, names in fields.items()} == {
-        "StatusDocument": 5, "StudyStatus": 18, "TrialStatus": 13, "WorkerStatus": 18, "ReportStatus": 2,
-        "ObjectiveStatus": 2, "UsageStatus": 3, "UnreadableStatus": 2,
+        "StatusDocument": 5, "StudyStatus": 19, "TrialStatus": 13, "WorkerStatus": 19, "JobStatus": 7,
+        "ReportStatus": 2, "ObjectiveStatus": 2, "UsageStatus": 3, "UnreadableStatus": 2,
     }  # fmt: skip
     assert sorted(name for names in fields.values() for name in names if f"`{name}`" not in page) == []
     assert all(f"`{outcome}`" in page for outcome in OUTCOMES)
