@@ -241,6 +241,14 @@ def test_of_several_processes_one_tells(here: Any, demo: Demo, workplace: Path, 
     assert said == ["--notify: told (paused)", "--notify: another process tells it (paused)"]
 
 
+def test_what_happens_again_after_the_study_went_on_is_told_again(here: Any, demo: Demo, workplace: Path) -> None:
+    for _ in range(2):
+        with here():
+            demo.store.orders.pause(demo.study.study_id, "a person said so")
+        demo.store.orders.resume(demo.study.study_id, 0)
+    assert events(workplace) == ["paused", "paused"]
+
+
 def test_who_joins_a_paused_study_takes_nobody_s_claim(here: Any, demo: Demo, workplace: Path) -> None:
     with here():
         demo.store.orders.pause(demo.study.study_id, "a person said so")
