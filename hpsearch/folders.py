@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeVar
@@ -30,8 +31,18 @@ def quantized_bases() -> Path:
 
     It may be deleted at any time.
     """
+    return _cache() / "quantized"
+
+
+def mirrored_storage(url: str) -> Path:
+    """Where this machine keeps its side of a storage folder that is a URL: `storage/<the URL's digest>`, beside the
+    quantized bases. What a worker of this machine saves lies here before the bucket has it."""
+    return _cache() / "storage" / blake2b(url.encode(), digest_size=8).hexdigest()
+
+
+def _cache() -> Path:
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hpsearch"
-    return Path(os.environ.get("HPSEARCH_CACHE", default)) / "quantized"
+    return Path(os.environ.get("HPSEARCH_CACHE", default))
 
 
 class JobFolder:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import storage_folder, telling
+from hpsearch.cli.options import find_final_run, telling
 
 
 def compare(
@@ -21,13 +21,11 @@ def compare(
 ) -> None:
     """Final runs on the same test rows: how sure each number is, and whether a run differs from the first."""
     from hpsearch.results.compare import compare_runs
-    from hpsearch.results.final import find_run
     from hpsearch.watch.comparison import comparison_table, comparison_words
     from hpsearch.watch.console import open_console
 
     console = open_console()
-    storage = storage_folder()
     with telling(console) as tell:
-        comparison = compare_runs([find_run(run, storage) for run in runs], prompt, tell, common=common)
+        comparison = compare_runs([find_final_run(run) for run in runs], prompt, tell, common=common)
     console.print(comparison_table(comparison))
     console.print(comparison_words(comparison), soft_wrap=True)

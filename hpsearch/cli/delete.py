@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study, storage_folder
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study, open_mirror, storage_folder
 
 
 def delete(
@@ -25,7 +25,7 @@ def delete(
     from hpsearch.watch.console import open_console
 
     console, storage = open_console(), storage_folder()
-    with change_store(store) as opened:
+    with open_mirror() as mirror, change_store(store) as opened:
         with opened.reaching():
             unreadable = {each.name: each for each in opened.studies.unreadable()}
         found = unreadable.get(study) or find_study(opened, study)
@@ -43,6 +43,7 @@ def delete(
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
             opened.studies.forget_deleted()
+        mirror.delete(folder)
     for path in (folder, storage.plots(study)):
         shutil.rmtree(path, ignore_errors=True)
     console.print(f"{study} is deleted; final runs stay in {storage.runs}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import names_of, short, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import find_final_run, names_of, open_mirror, short, storage_folder, telling, trainer_starter
 
 
 def evaluate(
@@ -29,7 +29,6 @@ def evaluate(
 ) -> None:
     """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
-    from hpsearch.results.final import find_run
     from hpsearch.spec.evaluation import METRIC_NAMES, PROMPT_NAMES
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
@@ -37,7 +36,7 @@ def evaluate(
     from hpsearch.watch.words import told_steps
 
     console = open_console()
-    folder = find_run(str(run_folder), storage_folder())
+    folder = find_final_run(str(run_folder))
     options = EvaluationOptions(
         prompts=names_of("--prompts", prompts, PROMPT_NAMES),
         metrics=names_of("--metrics", metrics, METRIC_NAMES),
@@ -53,6 +52,8 @@ def evaluate(
         console.print(table)
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
+    with open_mirror() as mirror:
+        mirror.follow(folder)
     shown = short(folder.path)
     steps = {
         f"hpsearch predict {shown} …": "ask it something yourself; --help says how",

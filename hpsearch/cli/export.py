@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import StoreOption, look_at_store, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import StoreOption, find_final_run, look_at_store, storage_folder, telling, trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.results.final import RunFolder
@@ -41,7 +41,6 @@ def export(
 ) -> None:
     """A final run for other tools: merged weights, GGUF, Ollama, or the Hugging Face hub."""
     from hpsearch.results.export import Export, ExportOptions
-    from hpsearch.results.final import find_run
     from hpsearch.watch.console import open_console
 
     options = ExportOptions(
@@ -56,7 +55,7 @@ def export(
         force=force,
     )
     console = open_console()
-    folder = find_run(str(run_folder), storage_folder())
+    folder = find_final_run(str(run_folder))
     with telling(console) as tell:
         job = Export(folder, options, storage_folder(), trainer_starter("export"), tell, _study_of(folder, store))
         told = job.run()

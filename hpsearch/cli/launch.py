@@ -111,7 +111,7 @@ def _order(console: Console, site: Site, study: str, arguments: list[str], store
         study=study,
         num_workers=num_workers,
         arguments=arguments,
-        environment=worker_environment(url, str(storage.path)),
+        environment=worker_environment(url, storage.path),
         folder=Path.cwd(),
         logs=storage.logs(study),
     )

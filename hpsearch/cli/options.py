@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hpsearch.bridge.trainer_process import StartTrainer
     from hpsearch.folders import StorageFolder
     from hpsearch.jobs import Tell
+    from hpsearch.mirror.mirror import Mirror
+    from hpsearch.results.final import RunFolder
     from hpsearch.store import Store, StoredStudy
 
 StudyFileArgument = Annotated[Path, typer.Argument(help="a study file", show_default=False)]
@@ -66,10 +68,46 @@ def worker_arguments(
 
 
 def storage_folder() -> StorageFolder:
-    """`$HPSEARCH_STORAGE`, or `./storage`."""
-    from hpsearch.folders import StorageFolder
+    """`$HPSEARCH_STORAGE`, or `./storage`; of a URL, this machine's side of it."""
+    from hpsearch.folders import StorageFolder, mirrored_storage
 
-    return StorageFolder(Path(os.environ.get("HPSEARCH_STORAGE", "storage")).resolve())
+    url = storage_url()
+    return StorageFolder(mirrored_storage(url) if url else Path(_said_storage()).resolve())
+
+
+def _said_storage() -> str:
+    return os.environ.get("HPSEARCH_STORAGE", "storage")
+
+
+def storage_url() -> str | None:
+    """`$HPSEARCH_STORAGE` where it is a URL. Raises InputError where that can't be one."""
+    from hpsearch.mirror.address import checked, is_url
+
+    return checked(_said_storage()) if is_url(_said_storage()) else None
+
+
+def open_mirror() -> Mirror:
+    """Of the storage folder; one that does nothing where it is a plain folder.
+
+    Raises:
+        HpsearchError: the bucket can't be written by us, or not reached.
+    """
+    from hpsearch.mirror.mirror import Mirror
+
+    mirror = Mirror(storage_folder(), storage_url())
+    mirror.check()
+    return mirror
+
+
+def find_final_run(name: str) -> RunFolder:
+    """A run folder by its path, or by its study's name, also where another machine trained it. Raises InputError."""
+    from hpsearch.results.final import find_run
+
+    storage = storage_folder()
+    if not Path(name).is_dir() and storage_url():
+        with open_mirror() as mirror:
+            mirror.fetch_runs(name)
+    return find_run(name, storage)
 
 
 def open_store(url: str | None) -> Store:
@@ -94,12 +132,18 @@ def look_at_store(url: str | None) -> Store:
 
 def store_url(url: str | None) -> URL:
     """What `--store` says, or `$HPSEARCH_STORE`, or the file in the storage folder."""
+    from hpsearch.errors import InputError
     from hpsearch.store.engine import parse_url
 
     if url is not None:
         return parse_url(url, from_argv=True)
-    default = f"sqlite:///{storage_folder().database}"
-    return parse_url(os.environ.get("HPSEARCH_STORE", default), from_argv=False)
+    said = os.environ.get("HPSEARCH_STORE")
+    if said is None and (shared := storage_url()):
+        raise InputError(
+            f"HPSEARCH_STORAGE is {shared}, for machines that share no folder, and no store is said that all of them "
+            "reach: set HPSEARCH_STORE, or --store, to a PostgreSQL or MySQL URL (on one machine alone to sqlite:///FILE)"
+        )
+    return parse_url(said or f"sqlite:///{storage_folder().database}", from_argv=False)
 
 
 def find_study(store: Store, name: str) -> StoredStudy:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import storage_folder, telling, trainer_starter
+from hpsearch.cli.options import find_final_run, storage_folder, telling, trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.results.predict import FilePrediction, Prediction
@@ -41,7 +41,6 @@ def predict(
 ) -> None:
     """Ask a final run: questions about an image or a text, or all rows of a JSONL file."""
     from hpsearch.errors import InputError
-    from hpsearch.results.final import find_run
     from hpsearch.results.predict import PredictionOptions, ask, predict_file
     from hpsearch.watch.console import open_console
 
@@ -49,7 +48,7 @@ def predict(
         raise InputError("--input and --output go together: a JSONL file to read and one to write")
     if input_ and (image or question):
         raise InputError("--input has the questions and images already: leave --image and --question out")
-    folder = find_run(str(run_folder), storage_folder())
+    folder = find_final_run(str(run_folder))
     options = PredictionOptions(with_base=base, prompt=prompt, max_new_tokens=max_new_tokens, batch_size=batch_size)
     storage, start = storage_folder(), trainer_starter("prediction")
     with telling(open_console(stderr=True)) as tell:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_study, open_store, storage_folder, telling
+from hpsearch.cli.options import StoreOption, find_study, open_mirror, open_store, storage_folder, storage_url, telling
 
 if TYPE_CHECKING:
     from hpsearch.folders import StorageFolder
@@ -70,6 +70,9 @@ def _final_run(view: StudyView, wanted: Path | None, storage: StorageFolder) -> 
     from hpsearch.trial import TrialResult
     from hpsearch.watch.report import FinalRun
 
+    if wanted is None and storage_url():
+        with open_mirror() as mirror:
+            mirror.fetch_runs(view.study.name)
     folder = RunFolder((wanted or _usual_run(view, storage)).resolve())
     if wanted is None and not folder.is_trained():
         return None

@@ -16,6 +16,7 @@ from hpsearch.cli.options import (
     WaitOption,
     find_study,
     inspector,
+    open_mirror,
     open_store,
     stoppable,
     storage_folder,
@@ -73,6 +74,7 @@ def run(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
+    open_mirror().close()  # what is wrong with it is told before anything begins
     with stop.preparing(), telling(console) as tell:
         opened = patiently(lambda: open_store(store), limit_s, stop, say)
         study = patiently(
@@ -141,7 +143,7 @@ def _start_crew(console: Console, store: Store, study: str, arguments: list[str]
     from hpsearch.launch.process import WorkerProcess, share_cores, start_worker, worker_environment
 
     storage = storage_folder()
-    environment = worker_environment(store.url, str(storage.path)) | share_cores(number)
+    environment = worker_environment(store.url, storage.path) | share_cores(number)
 
     def start(index: int) -> WorkerProcess:
         return start_worker(arguments, environment, storage.logs(study) / f"worker-{index}.txt")

@@ -12,6 +12,7 @@ from hpsearch.cli.options import (
     StoreOption,
     find_study,
     look_at_store,
+    open_mirror,
     short,
     storage_folder,
     trainer_starter,
@@ -54,8 +55,14 @@ def train(
     folder = RunFolder((out or storage.runs / name).resolve())
     stop = StopFlag()
     stop.install(watch_parent=False)
+    mirror = open_mirror()
+    if restart:
+        mirror.delete(folder.path)
+    else:
+        mirror.fetch_runs(folder.path.name)
     was_trained = folder.is_trained() and not restart
-    with TrainingDisplay(console) as display:
+    with mirror, TrainingDisplay(console) as display:
+        mirror.follow(folder)
         result = train_final(
             file,
             folder,

@@ -14,6 +14,7 @@ from hpsearch.cli.options import (
     StudyFileArgument,
     WaitOption,
     inspector,
+    open_mirror,
     open_store,
     stoppable,
     storage_folder,
@@ -64,6 +65,7 @@ def worker(
     file = load_study(study_file, set_)
     storage, worker_id, limit_s = storage_folder(), own_worker_id(), 60 * wait_for_store
     trainer_log = storage.trainer_log(worker_id.replace(":", "-"), file.spec.study)
+    mirror = open_mirror()
     with stop.preparing(), telling(open_console()) as tell:
         opened = patiently(lambda: open_store(store), limit_s, stop, log.warning)
         study = patiently(
@@ -89,6 +91,7 @@ def worker(
             stop,
             wait_limit_s=limit_s,
             device_uuid=device.device.uuid,
+            mirror=mirror,
         ).run()
     log.info("%s", step.value)
     is_asked_by_run = step is Step.STOPPED and PARENT_VARIABLE in os.environ

@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from hpsearch.errors import HpsearchError, InputError
+from hpsearch.mirror.address import is_url
 from hpsearch.worker.devices import find_devices
 from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.take_device import free_devices, held_devices
@@ -78,9 +79,14 @@ def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device
     return max(1, len(free_devices(devices)))
 
 
-def worker_environment(store: URL, storage: str) -> dict[str, str]:
-    """What a worker must know: the store's URL travels here, not in argv, where every user of the machine reads it."""
-    return {"HPSEARCH_STORE": store.render_as_string(hide_password=False), "HPSEARCH_STORAGE": storage}
+def worker_environment(store: URL, storage: Path) -> dict[str, str]:
+    """What a worker must know: the store's URL travels here, not in argv, where every user of the machine reads it.
+
+    `storage` is this machine's folder; where it keeps what lies in a bucket, a worker is told the bucket.
+    """
+    said = os.environ.get("HPSEARCH_STORAGE", "")
+    url = store.render_as_string(hide_password=False)
+    return {"HPSEARCH_STORE": url, "HPSEARCH_STORAGE": said if is_url(said) else str(storage)}
 
 
 def share_cores(num_workers: int) -> dict[str, str]:

@@ -130,6 +130,8 @@ def train_final(
     with one_trainer(start_trainer) as lend:
         if not folder.config.exists():
             _prepare(file, folder, storage, lend, tell, searched)
+        else:
+            _rows_again(file, folder, storage, tell)
         folder.result.unlink(missing_ok=True)
         return run_to_end(folder, lend, stop, watch, file.spec.silence)
 
@@ -190,6 +192,15 @@ def _prepare(
             is_final=True,
         )
     )
+
+
+def _rows_again(file: StudyFile, folder: RunFolder, storage: StorageFolder, tell: Tell) -> None:
+    """The rows of an interrupted run where they are missing: it may have begun on another machine."""
+    spec, manifest = file.spec, read_file(folder.manifest, Manifest.from_bytes)
+    try:
+        ensure_prepared(manifest, spec.data, file.path.parent, DataFolder(storage.path), final_rows(spec), tell)
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
 
 
 def _prepared_rows(file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> Manifest:

@@ -7,6 +7,8 @@ from hpsearch.trial import GIB, MIB, Outcome, TrialResult
 _TRACEBACK_CHARACTERS = 8000
 FIT = "fit"
 """The attribute of a trial that later trials read."""
+STARTED_OVER = "started_over"
+"""Why an attempt did not go on where the one before had come to."""
 
 
 def memory_violation(result: TrialResult, memory_gib: float | None) -> float | None:

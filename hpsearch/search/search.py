@@ -188,6 +188,12 @@ class Search:
             except UpdateFinishedTrialError as error:
                 raise TrialEnded(f"trial {trial.number} was ended from outside") from error
 
+    def note(self, trial: ActiveTrial, name: str, fact: str) -> None:
+        """What a person should know of a trial before its end."""
+        with fenced(trial.lease), suppress(UpdateFinishedTrialError):
+            assert trial.lease.trial_id is not None
+            self._store.optuna.set_trial_user_attr(trial.lease.trial_id, name, fact)
+
     def fits(self) -> list[Fit]:
         """How many rows a forward took in earlier trials, each shape and device once."""
         told = {trial.user_attrs[FIT] for trial in self._study.get_trials(deepcopy=False) if FIT in trial.user_attrs}

@@ -108,6 +108,12 @@ class Workers:
             values = {"beat_at": database_now(connection), "gone": True}
             connection.execute(update(workers).where(workers.c.worker_id == worker_id).values(values))
 
+    def last_host(self, study_id: int, trial: int, but: str) -> str | None:
+        """The host of the worker that was last at a trial, as far as its last sign of life tells."""
+        at = [each for each in self.of(study_id) if each.activity.trial == trial and each.worker_id != but]
+        last = max(at, key=lambda each: each.beat_at, default=None)
+        return last.worker_id.rsplit(":", 2)[0] if last else None
+
     def of(self, study_id: int) -> list[StoredWorker]:
         chosen = select(workers).where(workers.c.study_id == study_id).order_by(workers.c.started_at)
         with self._engine.begin() as connection:

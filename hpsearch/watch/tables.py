@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.jobs import Check
+from hpsearch.search.facts import STARTED_OVER
 from hpsearch.search.sharing import sharing
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.evaluation import objective_title
@@ -29,6 +30,7 @@ _COLOURS = {
 }
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHOWN_TRIALS = 24
+_SHOWN_LOSSES = 3
 
 
 def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
@@ -50,10 +52,19 @@ def _standing(view: StudyView) -> list[RenderableType]:
         lines.append(Text(used))
     if not view.is_finished and (shared := sharing(view)):
         lines.append(Text(shared))
+    lines += [Text(line, style="yellow") for line in _started_over(view)]
     refused = {error for worker in view.live_workers for error in worker.activity.device_errors}
     lines += [Text(f"the driver refuses a card: {error}", style="yellow") for error in sorted(refused)]
     aside = {f"{worker.device} is set aside: {worker.aside}" for worker in view.workers if worker.aside}
     return [*lines, *(Text(line, style="red") for line in sorted(aside))]
+
+
+def _started_over(view: StudyView) -> list[str]:
+    told = [
+        f"trial {trial.number}, {trial.facts[STARTED_OVER]}" for trial in view.trials if STARTED_OVER in trial.facts
+    ]
+    more = [f"and {len(told) - _SHOWN_LOSSES} more trials began anew"] if len(told) > _SHOWN_LOSSES else []
+    return [*told[-_SHOWN_LOSSES:], *more]
 
 
 def headline(view: StudyView) -> RenderableType:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from enum import Enum
 
 from hpsearch.errors import TrainerDied
+from hpsearch.mirror.mirror import Mirror
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.store import Lease, Store
 from hpsearch.study.open import OpenStudy
@@ -46,12 +47,15 @@ EXIT_CODES = {
 
 
 class Endings:
-    def __init__(self, study: OpenStudy, store: Store, search: Search, relay: Relay, worker_id: str) -> None:
+    def __init__(
+        self, study: OpenStudy, store: Store, search: Search, relay: Relay, worker_id: str, mirror: Mirror
+    ) -> None:
         self._study = study
         self._store = store
         self._search = search
         self._relay = relay
         self._worker_id = worker_id
+        self._mirror = mirror
         self._doctor = Doctor()
 
     @property
@@ -76,7 +80,9 @@ class Endings:
         self._relay.ask(lambda: self._search.tell(trial, result))
         self._relay.ask(lambda: self._store.leases.close(trial.lease))
         if result.outcome is not Outcome.FAILED:  # `hpsearch retry` goes on from there
-            self._study.storage.trial(self._study.uid, trial.number).drop_checkpoints()
+            folder = self._study.storage.trial(self._study.uid, trial.number)
+            folder.drop_checkpoints()
+            self._mirror.told(folder)
         report = result.report_that_counts(self._study.spec.objectives[0])
         loss = f", loss {report.loss:.4f}" if report else ""
         reason = f": {result.reason}" if result.reason else ""

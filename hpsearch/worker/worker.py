@@ -14,7 +14,9 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.bridge.witness import device_bytes, device_errors, host_bytes
 from hpsearch.errors import Interrupted, LeaseLost, StoreUnreachable, TrainerDied, TrialEnded
 from hpsearch.folders import JobFolder, TrialFolder
+from hpsearch.mirror.mirror import FETCH_S, PATIENCE_S, Mirror, waited
 from hpsearch.search import ActiveTrial, Search
+from hpsearch.search.facts import STARTED_OVER
 from hpsearch.search.usage import Usage, reached
 from hpsearch.store import Activity, Handover, Lease, Store
 from hpsearch.store.workers import is_dead
@@ -30,6 +32,7 @@ from hpsearch.worker.warm import WarmTrainer
 log = logging.getLogger("hpsearch.worker")
 
 
+_MOMENT_S = 5.0
 _LAST = (Step.FINISHED, Step.STOPPED, Step.PAUSED, Step.LIMIT, Step.SET_ASIDE)
 
 
@@ -44,6 +47,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
         wait_limit_s: float = WAIT_LIMIT_S,
         device_uuid: str | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self.study = study
         self.worker_id = worker_id
@@ -55,7 +59,8 @@ class Worker:
         self._search = self._relay.ask(lambda: Search(store, study.spec))
         self._warm = WarmTrainer(start_trainer, study.spec.searched.trials_per_process)
         self._signs = Signs(store, worker_id, self._relay, stop, self._look, clock)
-        self._endings = Endings(study, store, self._search, self._relay, worker_id)
+        self._mirror = mirror or Mirror(study.storage)
+        self._endings = Endings(study, store, self._search, self._relay, worker_id, self._mirror)
 
     def run(self) -> Step:
         """Works until the study is finished or a stop is asked for; always leaves cleanly."""
@@ -79,6 +84,7 @@ class Worker:
             leaving = self._relay.offer(lambda: self._store.workers.leave(self.worker_id))
             self._relay.is_answered(leaving)
             self._relay.close()
+            self._mirror.close(_MOMENT_S if self._stop.urgent else PATIENCE_S)
 
     def step(self) -> Step:
         """Claim → run → finish, once."""
@@ -140,6 +146,8 @@ class Worker:
             return self._endings.tell(trial, TrialResult.model_validate_json(lease.result))
         if trial.is_ended:
             raise TrialEnded(f"trial {trial.number} was ended from outside")
+        if not self._has_fetched(trial):
+            return self._endings.give_back(trial)
         trial = self._after_the_last(trial)
         if (found := self._left_behind(trial)) is not None:
             return self._endings.tell(trial, found)
@@ -147,13 +155,41 @@ class Worker:
             return self._endings.tell(trial, self._given_up(trial))
         attempt = Attempt(trial, self._search, self._relay, self._signs, self._warm.look)
         try:
-            return self._endings.judge(trial, self._train(attempt))
+            result = self._train(attempt)
+            if result.outcome in (Outcome.STOPPED, Outcome.FAILED):
+                self._save(attempt)
+            return self._endings.judge(trial, result)
         except Interrupted:
             self._warm.end()
+            self._save(attempt)
             return self._endings.give_back(trial)
         except TrainerDied as died:
             self._warm.end()
+            self._save(attempt)
             return self._bury(attempt, died)
+
+    def _has_fetched(self, trial: ActiveTrial) -> bool:
+        """What earlier attempts saved on machines that share no folder with this one; False: a stop came before."""
+        lease = trial.lease
+        if lease.attempt == 1:
+            return True
+        doing = Activity(doing="fetching what earlier attempts saved", trial=trial.number)
+        fetched = self._mirror.fetch_before(self._folder(trial), lease.attempt)
+        if waited(fetched, FETCH_S, lambda: self._signs.give(doing, lease), lambda: self._stop.requested):
+            return True
+        if not self._stop.requested:
+            log.warning(
+                "%s does not give what earlier attempts saved; trial %d begins without it",
+                self._mirror.url,
+                trial.number,
+            )
+        return not self._stop.requested
+
+    def _save(self, attempt: Attempt) -> None:
+        """Waits until other machines can go on with what the attempt saved: somebody will."""
+        settled = self._mirror.settle()
+        if not waited(settled, PATIENCE_S, attempt.tick, lambda: self._stop.urgent):
+            log.warning("%s lacks what trial %d saved last", self._mirror.url, attempt.trial.number)
 
     def _after_the_last(self, trial: ActiveTrial) -> ActiveTrial:
         """The trial with a strike where its last worker was killed while it trained and got no further.
@@ -197,12 +233,30 @@ class Worker:
         folders = self._folder(trial)
         folder = folders.begin(number)
         earlier = [before.path for before in folders.before(number)]
+        self._note_a_loss(trial, folders)
         fits = self._relay.ask(self._search.fits)
         config = self.study.trial_config(trial.number, trial.values, earlier).model_copy(update={"fits": fits})
         folder.prepare(config)
         trainer = self._warm.for_(config)
+        self._mirror.follow(folder)
         done = follow(trainer, folder, self._stop, attempt, self.study.spec.silence, self._clock)
         return self._warm.after(_whole(folder, folder.read(TrialResult)), config, is_clean=done.clean)
+
+    def _note_a_loss(self, trial: ActiveTrial, folders: TrialFolder) -> None:
+        """For whoever asks why a trial begins anew: what the attempt before had come to lies on another machine."""
+        lease, number = trial.lease, trial.lease.attempt
+        before = folders.before(number)
+        here = max((folder.last_step() for folder in before), default=0)
+        if here >= lease.progress or folders.attempt(number - 1).path.exists():
+            return
+        host = self._relay.ask(lambda: self._store.workers.last_host(self.study.study_id, trial.number, self.worker_id))
+        how = f"goes on from {before[0].path.name}" if before else "started over"
+        why = f"{self._mirror.url} does not have it" if self._mirror.url else "HPSEARCH_STORAGE is not shared"
+        told = (
+            f"attempt {number} {how}: the folder of attempt {number - 1} is on {host or 'another machine'}, and {why}"
+        )
+        log.warning("trial %d, %s", trial.number, told)
+        self._relay.ask(lambda: self._search.note(trial, STARTED_OVER, told))
 
     def _bury(self, attempt: Attempt, died: TrainerDied) -> Step:
         """A trainer that ended without a word. Its result may be there all the same."""

@@ -112,13 +112,16 @@ def test_a_driver_that_does_not_answer_ends_nobody_who_replaces_a_worker(monkeyp
     assert "HPSEARCH_STARTED_BY_RUN" in environment_of_a_worker(monkeypatch)
 
 
-def test_the_address_of_the_store_is_in_no_argument_of_a_worker() -> None:
+def test_a_worker_is_told_the_store_and_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HPSEARCH_STORAGE", raising=False)
     url = make_url("postgresql+psycopg://me:secret@host/hpsearch")
-    given = worker_environment(url, "/storage")
+    given = worker_environment(url, Path("/storage"))
     assert given == {
         "HPSEARCH_STORE": "postgresql+psycopg://me:secret@host/hpsearch",
         "HPSEARCH_STORAGE": "/storage",
     }
+    monkeypatch.setenv("HPSEARCH_STORAGE", "s3://bucket/x")
+    assert worker_environment(url, Path("/cache"))["HPSEARCH_STORAGE"] == "s3://bucket/x"
 
 
 def test_final_trainings_and_evaluations_hold_a_device_too(

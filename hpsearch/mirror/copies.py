@@ -1,0 +1,86 @@
+"""A folder's copy in the bucket, kept up with it: a whole checkpoint's seal goes last, and is deleted first.
+
+So what a kill, an outage or a full bucket leaves is torn by the rule of `checkpoints`, and whoever fetches it passes it
+over. Everything that a checkpoint depends on (the journal, the stages before it) is there before its seal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from hpsearch.checkpoints import MARKER
+from hpsearch.files import is_draft
+from hpsearch.folders import JobFolder
+from hpsearch.mirror.remote import Remote, Vanished
+
+_STAY_HERE = ("exports", "predictions")
+"""Of a final run: large, and made again from what is mirrored."""
+_TELLING = ("journal.jsonl", "result.json", "reports.json", MARKER)
+State = dict[str, tuple[int, int]]
+"""Name of a file → its size and time on this machine."""
+
+
+class Copy:
+    """Of a folder that is called `name` below the storage URL. For one thread."""
+
+    def __init__(self, remote: Remote, folder: JobFolder, name: str) -> None:
+        self._remote = remote
+        self._folder = folder
+        self.name = name
+        self._there: dict[str, tuple[int, int] | None] | None = None
+        """What lies in the bucket, as it was here when it was put; None: nobody has looked yet."""
+
+    def state(self) -> State:
+        """Changes with what is worth the way: a report, a seal, the end of a stage or of all. Not with each step."""
+        return {name: stamp for name, stamp in self._files() if PurePosixPath(name).name in _TELLING}
+
+    def keep_up(self) -> None:
+        """Puts what is new, then deletes what is no longer here. It can be begun again.
+
+        The names are read before any content: what a journal says was said before a checkpoint that is among them.
+
+        Raises:
+            RemoteUnreachable
+        """
+        files = dict(sorted(self._files(), key=lambda file: _turn(file[0])))
+        if self._there is None:
+            self._there = dict.fromkeys(self._remote.find(self.name))
+        torn = set()
+        for name, stamp in files.items():
+            place = PurePosixPath(name)
+            if self._there.get(name) == stamp or (place.name == MARKER and place.parent in torn):
+                continue
+            try:
+                self._remote.put(self._folder.path / name, f"{self.name}/{name}")
+            except Vanished:  # its trainer keeps the last two checkpoints
+                torn.add(place.parent)
+            self._there[name] = stamp
+        for name in sorted(self._there.keys() - files.keys(), key=lambda name: not name.endswith(MARKER)):
+            self._remote.delete(f"{self.name}/{name}")
+            del self._there[name]
+
+    def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """`os.walk`, which passes over what a trainer drops meanwhile, as `Path.glob` does not."""
+        for path, folders, names in os.walk(self._folder.path):
+            folders[:] = [name for name in folders if not is_draft(Path(name)) and name not in _STAY_HERE]
+            for name in names:
+                file = Path(path) / name
+                try:
+                    facts = file.stat()
+                except OSError:
+                    continue
+                if not is_draft(file):
+                    yield file.relative_to(self._folder.path).as_posix(), (facts.st_size, facts.st_mtime_ns)
+
+
+def _turn(name: str) -> tuple[int, PurePosixPath, bool, str]:
+    """The order in which files are put: first what the later ones depend on."""
+    place = PurePosixPath(name)
+    turn = 0
+    if place.parts[0] == "checkpoints":
+        turn = 2 if place.name == "reports.json" else 1 if "adapter" in place.parts else 3
+    elif name == "result.json":
+        turn = 4
+    return turn, place.parent, place.name == MARKER, name

@@ -1,0 +1,105 @@
+"""What another machine saved, brought to this one: small files, and the furthest checkpoint that is whole.
+
+A checkpoint is fetched under another name, held against its seal, and only then given its own. So a fetch that a kill
+or an outage cuts short leaves nothing that could be taken for a checkpoint, and is begun again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from hpsearch.checkpoints import MARKER, flaw, last_checkpoint, replace_folder
+from hpsearch.files import draft_of
+from hpsearch.folders import JobFolder, TrialFolder
+from hpsearch.mirror.remote import Remote
+
+log = logging.getLogger("hpsearch.mirror")
+
+_CHECKPOINT = re.compile(r"checkpoints/(?:stage-(\d+)/)?checkpoint-(\d+)")
+_ATTEMPT = re.compile(r"attempt-(\d+)/")
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """A sealed checkpoint in the bucket; the greatest is the furthest."""
+
+    stage: int
+    step: int
+    folder: str
+    """Of its job, below what was asked for."""
+    name: str
+
+
+def fetch_attempts(remote: Remote, trial: TrialFolder, name: str, before: int) -> None:
+    """What attempts before this one left in the bucket and this machine lacks. Raises RemoteUnreachable."""
+    files = remote.find(name)
+    numbers = {int(found[1]) for found in map(_ATTEMPT.match, files) if found}
+    folders = [f"attempt-{number}" for number in sorted(numbers) if number < before]
+    _fetch(remote, trial.path, name, folders, files)
+
+
+def fetch_run(remote: Remote, folder: JobFolder, name: str) -> None:
+    """What this machine lacks of a final run; all of it where it got further elsewhere. Raises RemoteUnreachable."""
+    files = remote.find(name)
+    own = folder.history.stat().st_size if folder.history.exists() else -1
+    is_further = files.get("history.jsonl", -1) > own
+    if is_further:
+        folder.result.unlink(missing_ok=True)  # an interrupted fetch leaves no run that looks complete
+    _fetch(remote, folder.path, name, [""], files, anew=is_further)
+
+
+def _fetch(
+    remote: Remote, target: Path, name: str, folders: list[str], files: dict[str, int], *, anew: bool = False
+) -> None:
+    """`result.json` comes last of all. `anew`: small files that are here already, too."""
+    places = [place for folder in folders for place in _places(folder, files)]
+    for place in sorted(places, reverse=True):
+        if _is_here(target, folders, place) or _fetch_checkpoint(remote, target, name, place, files):
+            break
+    small = [file for folder in folders for file in files if file.startswith(folder) and not _in_checkpoint(file)]
+    for file in sorted(small, key=lambda file: (file.endswith("result.json"), file.endswith(MARKER), file)):
+        here = target / file
+        # Journals and histories only grow: the longer one is the newer one.
+        if anew or not here.exists() or here.stat().st_size < files[file]:
+            remote.get(f"{name}/{file}", here)
+
+
+def _places(folder: str, files: Iterable[str]) -> Iterable[_Place]:
+    prefix = f"{folder}/" if folder else ""
+    for file in files:
+        path = PurePosixPath(file)
+        found = _CHECKPOINT.fullmatch(path.parent.as_posix().removeprefix(prefix))
+        if path.name == MARKER and file.startswith(prefix) and found:
+            yield _Place(int(found[1] or 0), int(found[2]), folder, path.parent.as_posix())
+
+
+def _in_checkpoint(file: str) -> bool:
+    return "checkpoint-" in file
+
+
+def _is_here(target: Path, folders: list[str], place: _Place) -> bool:
+    """Whether a checkpoint of this machine is as far."""
+    here = [last_checkpoint(JobFolder(target / folder)) for folder in folders]
+    found = [_CHECKPOINT.search(path.as_posix()) for path in here if path]
+    return any(each and (int(each[1] or 0), int(each[2])) >= (place.stage, place.step) for each in found)
+
+
+def _fetch_checkpoint(remote: Remote, target: Path, name: str, place: _Place, files: dict[str, int]) -> bool:
+    """Whether it is whole."""
+    folder = target / place.name
+    draft = draft_of(folder)
+    try:
+        for file in (file for file in files if file.startswith(f"{place.name}/")):
+            remote.get(f"{name}/{file}", draft / file.removeprefix(f"{place.name}/"))
+        if wrong := flaw(draft):
+            log.warning("%s/%s/%s is passed over: %s", remote.url, name, place.name, wrong)
+            return False
+        replace_folder(draft, folder)
+        return True
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,214 @@
+"""The mirror: what a worker, or the final training, asks for. A thread of its own speaks to the bucket.
+
+An outage of it holds nobody up and fails nothing: it is told, and tried again until somebody has waited long enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
+from pathlib import Path
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from hpsearch.errors import HpsearchError
+from hpsearch.folders import JobFolder, StorageFolder, TrialFolder
+from hpsearch.mirror.copies import Copy, State
+from hpsearch.mirror.fetching import fetch_attempts, fetch_run
+from hpsearch.mirror.remote import Remote, RemoteUnreachable
+
+log = logging.getLogger("hpsearch.mirror")
+
+_LOOK_EVERY_S = 1.0
+_TICK_S = 0.2
+_LONGEST_WAIT_S = 30.0
+_SAID_EACH = 20
+PATIENCE_S = 120.0
+"""How long a trial that is given back waits until the bucket has its last checkpoint."""
+FETCH_S = 300.0
+"""How long a trial that is taken over waits for what earlier attempts saved."""
+
+
+class Mirror:
+    """Of one storage folder. Without a `url` the folder is all there is: everything here does nothing, at once."""
+
+    def __init__(self, storage: StorageFolder, url: str | None = None) -> None:
+        self._storage = storage
+        self._remote = Remote(url) if url else None
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
+        self._copy: Copy | None = None
+        self._follows = False
+        self._leaving = threading.Event()
+        if self._remote:
+            self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+            self._thread.start()
+
+    def __enter__(self) -> Mirror:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str | None:
+        return self._remote.url if self._remote else None
+
+    def check(self) -> None:
+        """Raises HpsearchError where the bucket can't be written, read and tidied up."""
+        if self._remote:
+            self._remote.check()
+
+    def follow(self, folder: JobFolder) -> None:
+        """From now on what is whole in the folder is copied as it comes. One outside of the storage folder is not."""
+        self._copy = self._copy_of(folder)
+        self._follows = self._copy is not None
+
+    def settle(self) -> Future[None]:
+        """The last copy of the folder that is followed, and the end of following it."""
+        is_followed, self._follows = self._follows, False
+        return self._offer(self._copy.keep_up) if is_followed and self._copy else self._offer(None)
+
+    def told(self, trial: TrialFolder) -> Future[None]:
+        """The trial's result is told: nobody continues it, here or elsewhere."""
+        self._follows = False
+        remote, name, last = self._remote, self._name_of(trial.path), trial.last
+        if remote is None or name is None:
+            return self._offer(None)
+        copy = self._copy_of(last) if last else None
+
+        def drop() -> None:
+            if copy:
+                copy.keep_up()
+            attempts = {file.partition("/")[0] for file in remote.find(name) if "/checkpoints/" in file}
+            for attempt in sorted(attempts):
+                remote.delete_folder(f"{name}/{attempt}/checkpoints")
+
+        return self._offer(drop)
+
+    def fetch_before(self, trial: TrialFolder, attempt: int) -> Future[None]:
+        """What the attempts before this one saved on other machines."""
+        remote, name = self._remote, self._name_of(trial.path)
+        if remote is None or name is None:
+            return self._offer(None)
+        return self._offer(lambda: fetch_attempts(remote, trial, name, attempt))
+
+    def fetch_runs(self, study: str) -> None:
+        """What this machine lacks of the final runs that `study` names. Raises RemoteUnreachable."""
+        if self._remote is None:
+            return
+        runs = self._storage.runs
+        for run in sorted({file.partition("/")[0] for file in self._remote.find(runs.name)}):
+            if run == study or run.startswith(f"{study}-trial-"):
+                fetch_run(self._remote, JobFolder(runs / run), f"{runs.name}/{run}")
+
+    def delete(self, folder: Path) -> None:
+        """What is mirrored of a folder. Raises RemoteUnreachable."""
+        name = self._name_of(folder)
+        if self._remote and name:
+            self._remote.delete_folder(name)
+
+    def close(self, within_s: float = PATIENCE_S) -> bool:
+        """Copies what is followed for the last time; whether the bucket has all there is to have."""
+        if self._remote is None:
+            return True
+        settled, last = self.settle(), self._offer(None)
+        is_all = waited(last, within_s) and settled.exception() is None
+        self._leaving.set()
+        self._jobs.put(None)
+        self._thread.join(_TICK_S)  # one that the bucket never answers ends with the process
+        if not is_all:
+            log.warning("%s lacks what was saved last: it lies in %s alone", self.url, self._storage.path)
+        return is_all
+
+    def _copy_of(self, folder: JobFolder) -> Copy | None:
+        name = self._name_of(folder.path)
+        if self._remote is None or name is None:
+            return None
+        return self._copy if self._copy and self._copy.name == name else Copy(self._remote, folder, name)
+
+    def _name_of(self, folder: Path) -> str | None:
+        inside = self._storage.path.resolve()
+        return folder.resolve().relative_to(inside).as_posix() if folder.resolve().is_relative_to(inside) else None
+
+    def _offer(self, job: Callable[[], None] | None) -> Future[None]:
+        """Done when the job and all that were offered before are."""
+        answer: Future[None] = Future()
+        if self._remote is None:
+            answer.set_result(None)
+        else:
+            self._jobs.put((job or _nothing, answer))
+        return answer
+
+    def _pause(self, seconds: float) -> None:
+        self._leaving.wait(seconds)
+
+    def _work(self) -> None:
+        seen: tuple[Copy, State] | None = None
+        while True:
+            try:
+                found = self._jobs.get(timeout=_LOOK_EVERY_S)
+            except queue.Empty:
+                copy = self._copy
+                if self._follows and copy and (now := (copy, copy.state())) != seen:
+                    self._do(copy.keep_up, Future())
+                    seen = now
+                continue
+            if found is None:
+                return
+            self._do(*found)
+
+    def _do(self, job: Callable[[], None], answer: Future[None]) -> None:
+        """Again and again while the bucket is away, until nobody waits any more."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(RemoteUnreachable),
+            wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
+            stop=lambda _: self._leaving.is_set() or answer.cancelled(),
+            sleep=self._pause,
+            before_sleep=_say,
+            reraise=True,
+        )
+        try:
+            retrying(job)
+        except Exception as error:
+            if not isinstance(error, HpsearchError):
+                log.warning("the copy in %s is behind: %s", self.url, error, exc_info=not isinstance(error, OSError))
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)
+        else:
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(None)
+
+
+def waited(
+    answer: Future[None],
+    within_s: float,
+    meanwhile: Callable[[], None] = lambda: None,
+    gives_up: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Whether it is done, and well, in time. What nobody waits for any more is not tried again."""
+    until = time.monotonic() + within_s
+    while not answer.done():
+        if time.monotonic() >= until or gives_up():
+            answer.cancel()
+            return False
+        meanwhile()
+        with suppress(NotYet):
+            answer.exception(_TICK_S)
+    return not answer.cancelled() and answer.exception() is None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _say(state: RetryCallState) -> None:
+    assert state.outcome is not None
+    assert state.next_action is not None
+    if state.attempt_number == 1 or state.attempt_number % _SAID_EACH == 0:
+        log.warning("%s; it is tried again", state.outcome.exception())

@@ -1,0 +1,134 @@
+"""The bucket: files by their names below the storage URL. Whatever goes wrong with it is told in words."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from hpsearch.errors import HpsearchError, InputError, cut
+from hpsearch.files import draft_of
+from hpsearch.mirror.address import checked
+
+T = TypeVar("T")
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}},
+    "file": {"auto_mkdir": True},
+}
+"""botocore waits for 60 s and tries five times where nobody says otherwise; who calls here tries again by itself."""
+
+
+class RemoteUnreachable(HpsearchError):
+    """The bucket did not do what it was asked; it may later."""
+
+
+class Vanished(Exception):
+    """A file of this machine is no longer there: its trainer dropped it meanwhile."""
+
+
+class Remote:
+    """Files below `url`. Listings are not cached: other machines write here too.
+
+    Raises, from every method, RemoteUnreachable.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = checked(url)
+        scheme = self.url.partition(":")[0]
+        options = {"use_listings_cache": False, "skip_instance_cache": True} | _OPTIONS.get(scheme, {})
+        self._fs: Any = fsspec.filesystem(scheme, **options)
+        self._root = str(self._fs._strip_protocol(self.url)).rstrip("/")
+
+    def check(self) -> None:
+        """Writes a small file, reads it and deletes it.
+
+        Raises:
+            InputError: there is no such bucket, no right to write, or nobody to write as.
+        """
+        name = f".hpsearch-{uuid4().hex}"
+        try:
+            self._fs.pipe_file(self._at(name), b"hpsearch")
+            try:
+                found = self._fs.cat_file(self._at(name))
+            finally:
+                self._fs.rm_file(self._at(name))
+        except Exception as error:
+            raise self._told(error) from None
+        if found != b"hpsearch":
+            raise InputError(f"HPSEARCH_STORAGE: {self.url} gives back something else than was written there")
+
+    def find(self, folder: str) -> dict[str, int]:
+        """Name below `folder` → size in bytes, of every file there; none where there is no such folder."""
+        path = self._at(folder)
+
+        def found() -> dict[str, int]:
+            self._fs.invalidate_cache()
+            files = self._fs.find(path, detail=True)
+            return {name.removeprefix(f"{path}/"): int(facts["size"]) for name, facts in files.items()}
+
+        return self._asked(found)
+
+    def put(self, file: Path, name: str) -> None:
+        """Raises Vanished."""
+        with self._told_errors():
+            try:
+                self._fs.put_file(str(file), self._at(name))
+            except OSError:
+                if not file.exists():
+                    raise Vanished(str(file)) from None
+                raise
+
+    def get(self, name: str, file: Path) -> None:
+        """Writes `file` at once. A file that the bucket lacks is unreachable, too: a moment ago it was listed."""
+        draft = draft_of(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._asked(lambda: self._fs.get_file(self._at(name), str(draft)))
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """A file; also one that is gone already."""
+        with self._told_errors(), suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(name))
+
+    def delete_folder(self, folder: str) -> None:
+        with self._told_errors(), suppress(FileNotFoundError):
+            self._fs.rm(self._at(folder), recursive=True)
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        with self._told_errors():
+            return question()
+
+    @contextmanager
+    def _told_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Vanished:
+            raise
+        except Exception as error:  # botocore's, aiohttp's and google's have nothing in common
+            raise RemoteUnreachable(f"{self.url}: {_words(error)}") from None
+
+    def _told(self, error: Exception) -> HpsearchError:
+        if "Credential" in type(error).__name__:
+            told = f"HPSEARCH_STORAGE: {self.url} needs credentials, and none were found"
+            return InputError(f"{told}: for S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+        if isinstance(error, PermissionError) or getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
+            return InputError(f"HPSEARCH_STORAGE: {self.url} can't be written by you: {_words(error)}")
+        if isinstance(error, FileNotFoundError):
+            return InputError(f"HPSEARCH_STORAGE: there is no such bucket: {self.url}; make it first")
+        return RemoteUnreachable(f"HPSEARCH_STORAGE: {self.url} can't be used: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return cut(f"{error}".strip() or type(error).__name__, 300)
