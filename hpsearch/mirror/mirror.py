@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
@@ -44,6 +45,8 @@ class Mirror:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]] | None] = queue.SimpleQueue()
         self._copy: Copy | None = None
         self._follows = False
+        self._lacks = False
+        """Whether the bucket does not have what was saved last."""
         self._leaving = threading.Event()
         if self._remote:
             self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
@@ -71,8 +74,9 @@ class Mirror:
 
     def settle(self) -> Future[None]:
         """The last copy of the folder that is followed, and the end of following it."""
-        is_followed, self._follows = self._follows, False
-        return self._offer(self._copy.keep_up) if is_followed and self._copy else self._offer(None)
+        is_wanted, self._follows = self._follows or self._lacks, False
+        copy = self._copy
+        return self._offer(lambda: self._keep_up(copy)) if is_wanted and copy else self._offer(None)
 
     def told(self, trial: TrialFolder) -> Future[None]:
         """The trial's result is told: nobody continues it, here or elsewhere."""
@@ -84,7 +88,7 @@ class Mirror:
 
         def drop() -> None:
             if copy:
-                copy.keep_up()
+                self._keep_up(copy)
             attempts = {file.partition("/")[0] for file in remote.find(name) if "/checkpoints/" in file}
             for attempt in sorted(attempts):
                 remote.delete_folder(f"{name}/{attempt}/checkpoints")
@@ -115,10 +119,9 @@ class Mirror:
 
     def close(self, within_s: float = PATIENCE_S) -> bool:
         """Copies what is followed for the last time; whether the bucket has all there is to have."""
-        if self._remote is None:
-            return True
-        settled, last = self.settle(), self._offer(None)
-        is_all = waited(last, within_s) and settled.exception() is None
+        if self._remote is None or self._leaving.is_set():
+            return not self._lacks
+        is_all = waited(self.settle(), within_s) and not self._lacks
         self._leaving.set()
         self._jobs.put(None)
         self._thread.join(_TICK_S)  # one that the bucket never answers ends with the process
@@ -145,6 +148,11 @@ class Mirror:
             self._jobs.put((job or _nothing, answer))
         return answer
 
+    def _keep_up(self, copy: Copy) -> None:
+        self._lacks = True
+        copy.keep_up()
+        self._lacks = False
+
     def _pause(self, seconds: float) -> None:
         self._leaving.wait(seconds)
 
@@ -156,7 +164,7 @@ class Mirror:
             except queue.Empty:
                 copy = self._copy
                 if self._follows and copy and (now := (copy, copy.state())) != seen:
-                    self._do(copy.keep_up, Future())
+                    self._do(partial(self._keep_up, copy), Future())
                     seen = now
                 continue
             if found is None:

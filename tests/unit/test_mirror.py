@@ -298,6 +298,7 @@ class TestMirror:
         self,
         open_mirror: Callable[[str], Mirror],
         here: TrialFolder,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
@@ -311,7 +312,8 @@ class TestMirror:
         mirror.follow(attempt(here.attempt(1).path, ONE_STAGE, (0, 2), reports=1))
         assert not waited(mirror.settle(), 20, lambda: ticks.append(1), lambda: len(ticks) == 2)
         assert len(ticks) == 2
-        assert not mirror.close(0.1) or "lacks" not in caplog.text
+        assert not mirror.close(0.1)
+        assert caplog.messages[-1] == f"{mirror.url} lacks what was saved last: it lies in {tmp_path / 'here'} alone"
 
     def test_a_result_that_is_told_takes_the_checkpoints_away_of_all_machines(
         self, open_mirror: Callable[[str], Mirror], remote: Remote, bucket: Path, here: TrialFolder, there: TrialFolder
