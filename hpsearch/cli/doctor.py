@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hpsearch.cli.options import StoreOption, open_store, plain_starter, storage_folder, telling
+from hpsearch.cli.options import StoreOption, open_mirror, open_store, plain_starter, storage_folder, telling
 
 
 def doctor(store: StoreOption = None) -> None:
@@ -15,7 +15,7 @@ def doctor(store: StoreOption = None) -> None:
 
     console = open_console()
     with telling(console) as tell:
-        checks = examine(storage_folder(), lambda: open_store(store), plain_starter("doctor"), tell)
+        checks = examine(storage_folder(), lambda: open_store(store), open_mirror, plain_starter("doctor"), tell)
     console.print(checks_table(checks))
     if any(check.verdict == "fails" for check in checks):
         raise typer.Exit(1)

@@ -74,8 +74,8 @@ def run(
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    open_mirror().close()  # what is wrong with it is told before anything begins
     with stop.preparing(), telling(console) as tell:
+        open_mirror().close()  # what is wrong with it is told before anything begins
         opened = patiently(lambda: open_store(store), limit_s, stop, say)
         study = patiently(
             lambda: open_study(file, opened, storage, inspector(), stoppable(tell, stop), joins=False),

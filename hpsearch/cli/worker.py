@@ -65,8 +65,8 @@ def worker(
     file = load_study(study_file, set_)
     storage, worker_id, limit_s = storage_folder(), own_worker_id(), 60 * wait_for_store
     trainer_log = storage.trainer_log(worker_id.replace(":", "-"), file.spec.study)
-    mirror = open_mirror()
     with stop.preparing(), telling(open_console()) as tell:
+        mirror = open_mirror()
         opened = patiently(lambda: open_store(store), limit_s, stop, log.warning)
         study = patiently(
             lambda: open_study(file, opened, storage, inspector(), stoppable(tell, stop), joins=True),

@@ -17,6 +17,7 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, TrainerDied
 from hpsearch.folders import StorageFolder, quantized_bases
 from hpsearch.jobs import Check, DiagnosisConfig, DiagnosisResult, Tell
+from hpsearch.mirror.mirror import Mirror
 from hpsearch.search.sharing import sharing
 from hpsearch.search.view import read_view
 from hpsearch.store import Store
@@ -30,7 +31,11 @@ _HUB_TIMEOUT_S = 5
 
 
 def examine(
-    storage: StorageFolder, open_store: Callable[[], Store], start_trainer: StartTrainer, tell: Tell
+    storage: StorageFolder,
+    open_store: Callable[[], Store],
+    open_mirror: Callable[[], Mirror],
+    start_trainer: StartTrainer,
+    tell: Tell,
 ) -> list[Check]:
     return [
         _host(),
@@ -38,6 +43,7 @@ def examine(
         _cache("quantized bases", quantized_bases()),
         _cache("image features", storage.features),
         _store(open_store),
+        *_bucket(open_mirror),
         _drivers(),
         _hub(),
         _devices(),
@@ -97,6 +103,17 @@ def _store(open_store: Callable[[], Store]) -> Check:
     except HpsearchError as error:
         mend = "start the database, or correct --store or HPSEARCH_STORE"
         return Check(name="store", verdict="fails", found=str(error), mend=mend)
+
+
+def _bucket(open_mirror: Callable[[], Mirror]) -> list[Check]:
+    """Where storage is a URL: whether it can be written, read and tidied up."""
+    try:
+        mirror = open_mirror()
+        mirror.close()
+    except HpsearchError as error:
+        mend = "docs/how-to/storage-on-s3.md says what is needed"
+        return [Check(name="bucket", verdict="fails", found=str(error), mend=mend)]
+    return [Check(name="bucket", verdict="works", found=mirror.url)] if mirror.url else []
 
 
 def _sharing(open_store: Callable[[], Store]) -> list[Check]:
