@@ -19,8 +19,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}}},
     "file": {"auto_mkdir": True},
 }
-"""botocore waits for 60 s to connect and tries five times, s3fs five times on top (2026.9, core.py, `_error_wrapper`); who
-calls here tries again by itself."""
+"""botocore waits for 60 s to connect and tries five times, s3fs five times on top (2026.9, core.py, `_error_wrapper`);
+who calls here tries again by itself."""
 
 
 class RemoteUnreachable(HpsearchError):
