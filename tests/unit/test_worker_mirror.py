@@ -16,6 +16,7 @@ from hpsearch.bridge.stopping import StopFlag
 from hpsearch.checkpoints import written_whole
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.mirror.mirror import Mirror
+from hpsearch.store import Lease
 from hpsearch.trial import Outcome, TrialConfig
 from hpsearch.watch.tables import study_panel
 from hpsearch.worker import worker as worker_module
@@ -97,11 +98,18 @@ def standing(demo: Demo) -> str:
 
 
 def test_a_stopped_trial_is_given_back_when_the_bucket_has_its_checkpoint(
-    one: Demo, bucket: str, tmp_path: Path
+    one: Demo, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop, second = StopFlag(), Second()
+    give_back, there = one.store.leases.give_back, list[str]()
+
+    def looked(lease: Lease) -> None:
+        there.extend(path.parent.name for path in (tmp_path / "bucket").rglob("whole.json"))
+        give_back(lease)
+
+    monkeypatch.setattr(one.store.leases, "give_back", looked)
     assert worker(one, A, stops_at(4, one, stop), bucket, stop).run() is Step.STOPPED
-    assert [path.parent.name for path in (tmp_path / "bucket").rglob("whole.json")] == ["checkpoint-4"]
+    assert there == ["checkpoint-4"]
     assert worker(one, B, second, bucket).run() is Step.FINISHED
     assert second.found == ("checkpoint-4",)
     assert second.earlier[0].is_relative_to(on("b", one).path)
