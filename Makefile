@@ -2,6 +2,7 @@
 # make test   all tests but the storms and the clusters
 # make storms small storms of kills, signals and outages among real processes
 # make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, with faults
+# make skypilot  SkyPilot's own parser reads docker/skypilot.yaml
 # make check  ruff, mypy, import-linter
 # make bench  side-by-side benchmarks, the race among them; writes bench/RESULTS.md
 # make bench-gpu  what only a card can tell, in eight minutes; writes bench/RESULTS.md
@@ -12,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test storms clusters check bench bench-gpu faults clean
+.PHONY: run test storms clusters skypilot check bench bench-gpu faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -29,6 +30,9 @@ storms: .venv/dev
 
 clusters: .venv/dev
 	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+
+skypilot: .venv/skypilot/done
+	.venv/skypilot/bin/python docker/read_skypilot.py
 
 check: .venv/dev
 	$(BIN)/ruff check .
@@ -67,4 +71,10 @@ clean:
 .venv/bench: .venv/bin/python pyproject.toml
 	@echo "installing hpsearch and what its benchmarks need into .venv; torch alone takes some minutes …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+.venv/skypilot/done: .venv/bin/python
+	@echo "installing SkyPilot into an environment of its own, .venv/skypilot …"
+	@$(PYTHON) -m venv .venv/skypilot
+	@.venv/skypilot/bin/pip install --quiet --disable-pip-version-check 'skypilot>=0.14.1,<0.15'
 	@touch $@
