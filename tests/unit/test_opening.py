@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -9,11 +10,14 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 
+from hpsearch.bridge.protocol import Event
 from hpsearch.errors import InputError, StudyFileErrors
+from hpsearch.folders import JobFolder
 from hpsearch.results.best import choose
 from hpsearch.search.view import read_view
+from hpsearch.study.open import OpenStudy
 from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
-from tests.unit.worker_fixtures import plays
+from tests.unit.worker_fixtures import ScriptedTrainer, plays
 
 __all__ = ["desk"]
 
@@ -89,6 +93,19 @@ def test_a_worker_that_joins_leaves_the_budget_as_it_is(desk: Desk) -> None:
 def test_a_worker_that_joins_first_creates_the_study(desk: Desk) -> None:
     desk.open(start=plays(inspecting()), joins=True)
     assert desk.budget == 4
+
+
+def test_workers_that_all_find_no_study_share_the_one_that_the_first_creates(desk: Desk) -> None:
+    """As the pods of a Job that start at the same moment: one creates it while the others still prepare it."""
+    faster: list[OpenStudy] = []
+
+    def overtaken(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
+        faster.append(desk.open(joins=True, start=plays(inspecting())))
+        yield from inspecting()(trainer, folder)
+
+    study = desk.open(joins=True, start=plays(overtaken))
+    assert [study] == faster
+    assert [stored.study_id for stored in desk.store.studies.all()] == [study.study_id]
 
 
 def test_a_grid_has_no_more_trials_than_points(desk: Desk) -> None:
