@@ -6,6 +6,7 @@ run, an evaluation and an inspection are folders of the same kind with another c
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from enum import StrEnum
@@ -191,7 +192,8 @@ class Report(Record):
     metrics: dict[str, float] = {}
 
     def value(self, objective: str) -> float:
-        return self.loss if objective == "loss" else self.metrics[objective]
+        """NaN where it was not measured: a trial whose training loss became NaN has no validation then."""
+        return self.loss if objective == "loss" else self.metrics.get(objective, math.nan)
 
 
 def best_report(reports: Sequence[Report], objective: str) -> Report:
