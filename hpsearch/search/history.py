@@ -1,52 +1,56 @@
 """A trial's history in Optuna's tables, brought to what an attempt reported: each report once, and no other.
 
-Optuna adds and changes; it takes nothing away. That is done on its tables, in the same store and behind the same
-fence.
+Optuna adds and changes; it takes nothing away. So what is to be changed is worked out here, against the trial as the
+store has it, and written by `hpsearch.store.changes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import TypeVar
 
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import ColumnElement, TableClause, column, delete, table
 
+from hpsearch.store.changes import Changes
 from hpsearch.trial import Report
 
-_values = table("trial_intermediate_values", column("trial_id"), column("step"))
-_facts = table("trial_user_attributes", column("trial_id"), column("key"))
-_marks = table("trial_system_attributes", column("trial_id"), column("key"))
+K = TypeVar("K")
+V = TypeVar("V")
 _PREFIX = "report "
-_RUNG = "completed_rung_%"
+_RUNG = "completed_rung_"
 """How successive halving and hyperband know how far a trial got (optuna/pruners/_successive_halving.py). The pruner
 finds the rungs below a step again by itself."""
 
 
-def bring_values(storage: RDBStorage, trial: FrozenTrial, reports: Sequence[Report], objective: str) -> None:
+def bring_values(changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objective: str) -> None:
+    """`trial` is as the store has it once `changes` are written: those that it could not write yet, and these."""
     wanted = {report.step: report.value(objective) for report in reports}
     stored = trial.intermediate_values
-    stale = [step for step in stored if step not in wanted]
-    if stale:
-        _take_away(storage, _values, (_values.c.trial_id == trial._trial_id) & _values.c.step.in_(stale))
-        _take_away(storage, _marks, (_marks.c.trial_id == trial._trial_id) & _marks.c.key.like(_RUNG))
-    for step, value in wanted.items():
-        if step not in stored or not _is_same(stored[step], value):
-            storage.set_trial_intermediate_value(trial._trial_id, step, value)
+    if stale := stored.keys() - wanted.keys():
+        changes.stale_reports |= stale
+        changes.stale_marks |= {key for key in trial.system_attrs if key.startswith(_RUNG)}
+        trial.system_attrs = _without(trial.system_attrs, changes.stale_marks)
+    new = {step: value for step, value in wanted.items() if step not in stored or not _is_same(stored[step], value)}
+    changes.reports = _without(changes.reports, stale) | new
+    trial.intermediate_values = wanted
 
 
 def bring_attributes(
-    storage: RDBStorage, trial: FrozenTrial, reports: Sequence[Report], objectives: Sequence[str]
+    changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objectives: Sequence[str]
 ) -> None:
     """Of a trial with several objectives: `report 1`, `report 2`, … each with its values by name."""
     wanted = {f"{_PREFIX}{report.step}": {name: report.value(name) for name in objectives} for report in reports}
-    stale = [key for key in trial.user_attrs if key.startswith(_PREFIX) and key not in wanted]
-    if stale:
-        _take_away(storage, _facts, (_facts.c.trial_id == trial._trial_id) & _facts.c.key.in_(stale))
-    for key, values in wanted.items():
-        if trial.user_attrs.get(key) != values:
-            storage.set_trial_user_attr(trial._trial_id, key, values)
+    stored = trial.user_attrs
+    stale = {key for key in stored if key.startswith(_PREFIX)} - wanted.keys()
+    changes.stale_facts |= stale
+    new = {key: values for key, values in wanted.items() if stored.get(key) != values}
+    changes.facts = _without(changes.facts, stale) | new
+    trial.user_attrs = _without(stored, stale) | wanted
+
+
+def _without(these: Mapping[K, V], keys: Container[K]) -> dict[K, V]:
+    return {key: value for key, value in these.items() if key not in keys}
 
 
 def kept_reports(trial: FrozenTrial) -> dict[int, float]:
@@ -57,11 +61,6 @@ def kept_reports(trial: FrozenTrial) -> dict[int, float]:
         if key.startswith(_PREFIX)
     }
     return dict(sorted(kept.items()))
-
-
-def _take_away(storage: RDBStorage, rows: TableClause, which: ColumnElement[bool]) -> None:
-    with storage.engine.begin() as connection:
-        connection.execute(delete(rows).where(which))
 
 
 def _is_same(one: float, other: float) -> bool:

@@ -46,3 +46,14 @@ def make_pruner(spec: PrunerSpec, num_reports: int) -> BasePruner:
                 return PatientPruner(None, spec.patience - 1, spec.min_delta)
         case NoPruner():
             return NopPruner()
+
+
+def sees_others(spec: PrunerSpec) -> bool:
+    """Whether the pruner holds a trial against other ones."""
+    return not isinstance(spec, Patient | NoPruner)
+
+
+def sees_running(spec: PrunerSpec) -> bool:
+    """Whether it looks into unfinished ones, too: at the rungs that they have come to. The others ask for complete
+    ones alone (5.0.0, pruners/_percentile.py)."""
+    return isinstance(spec, Hyperband | SuccessiveHalving)

@@ -114,6 +114,11 @@ def make_sampler(spec: Tpe | Gp | CmaEs | OtherSampler, space: Space, seed: int,
                 return QuietGridSampler(_grid(space), seed=seed)
 
 
+def sees_running(spec: Tpe | Gp | CmaEs | OtherSampler) -> bool:
+    """Whether the sampler looks into unfinished trials: at their parameters (GP), or at their points (a grid)."""
+    return isinstance(spec, Gp) or spec.name == "grid"
+
+
 def _grid(space: Space) -> dict[str, list[bool | int | float | str | None]]:
     points: dict[str, list[bool | int | float | str | None]] = {}
     for knob, distribution in distributions(space).items():

@@ -1,8 +1,8 @@
 """Search: one study's conversation with Optuna.
 
-One logical trial is one Optuna trial through all of its attempts. The trial of a slot is created with the slot's
-number in its system attributes, so that a worker killed in the middle of asking leaves nothing behind that the
-next one doesn't find: every step can be done again.
+One logical trial is one Optuna trial through all of its attempts. Its sampler and pruner work on a draft of it, and
+what they change is written in one transaction, which first holds the lease: a worker killed at any moment leaves
+either all of a step or nothing, and every step can be done again.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import Trial, TrialState
 
 from hpsearch.errors import TrialEnded
+from hpsearch.search.draft import Draft
 from hpsearch.search.facts import FIT, facts, memory_violation
 from hpsearch.search.history import bring_attributes, bring_values
-from hpsearch.search.pruners import make_pruner
+from hpsearch.search.pruners import make_pruner, sees_others, sees_running
 from hpsearch.search.samplers import make_sampler
-from hpsearch.search.space import from_optuna, misfit, suggest_all, to_optuna
+from hpsearch.search.slots import SlotTrials
+from hpsearch.search.space import from_optuna, suggest_all
 from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.study import StudySpec, Values
 from hpsearch.store import Lease, Store
-from hpsearch.store.fence import fenced
+from hpsearch.store.changes import Changes, write
+from hpsearch.store.fence import change, fenced, hold, hold_slot
+from hpsearch.store.memory import StudyMemory
 from hpsearch.trial import Fit, Outcome, Report, TrialResult, best_report
 
-_SLOT = "hpsearch:slot"
 _MEMORY = "device memory"
 
 
@@ -58,11 +61,11 @@ class Search:
             directions=["minimize" if name == "loss" else "maximize" for name in spec.objectives],
             load_if_exists=True,
         )
-        self._live: Trial | None = None
-
-    @property
-    def study_id(self) -> int:
-        return self._store.optuna.get_study_id_from_name(self._spec.study)
+        self.study_id = store.optuna.get_study_id_from_name(spec.study)
+        self._memory = StudyMemory(self.study_id)
+        self._slots = SlotTrials(store, spec, self.study_id, self._memory)
+        self._draft: Draft | None = None
+        self._asked = self._study
 
     def describe(self) -> None:
         """What the dashboard shows of the study as a whole."""
@@ -78,88 +81,54 @@ class Search:
             self._study.set_metric_names([objective_title(name) for name in self._spec.objectives])
 
     def start(self, lease: Lease) -> ActiveTrial:
-        """The slot's trial: found again, taken from the waiting ones, or new. Then every parameter has a value."""
-        space = self._spec.searched.space
-        with fenced(lease):
-            lease = self._with_trial(lease)
-            assert lease.trial_id is not None
-            with suppress(UpdateFinishedTrialError):  # somebody ends it this very moment
-                self._begin(lease.trial_id, lease)
-            frozen = self._frozen(lease)
-        values = from_optuna(space, frozen.params) if space.keys() <= frozen.params.keys() else {}
-        return ActiveTrial(lease=lease, number=frozen.number, values=values, is_ended=frozen.state.is_finished())
+        """The slot's trial: found again, taken from the waiting ones, or new. Then every parameter has a value.
 
-    def _begin(self, trial_id: int, lease: Lease) -> None:
-        """Every parameter has a value afterwards, unless the trial was ended."""
-        if self._frozen(lease).state is TrialState.WAITING:
-            self._store.optuna.set_trial_state_values(trial_id, TrialState.RUNNING)
-        self._study = self._study_for(lease)
-        if not self._frozen(lease).state.is_finished():
-            self._live = Trial(self._study, trial_id)
-            suggest_all(self._live, self._spec.searched.space)
-
-    def _study_for(self, lease: Lease) -> optuna.Study:
-        """The study as it is now, with the slot's sampler.
-
-        Optuna's study remembers the trials that it saw until it is told of one's end, so one that lives longer than
-        a trial shows the sampler old news after a lease was lost.
+        The sampler draws between two transactions: one finds or makes the trial and looks at the others, one writes
+        all that was drawn.
         """
+        lease, own = self._slots.trial_of(lease)
+        self._draft = Draft(self.study_id, self._spec.study, self._study.directions, self._memory.trials, own)
+        self._asked = self._asked_on(self._draft, lease.slot)
+        state = own.state
+        with suppress(UpdateFinishedTrialError):  # somebody ends it this very moment
+            if state is TrialState.WAITING:
+                with fenced(lease):
+                    self._store.optuna.set_trial_state_values(own._trial_id, TrialState.RUNNING)
+                own.state = TrialState.RUNNING
+            if not state.is_finished():
+                suggest_all(Trial(self._asked, own._trial_id), self._spec.searched.space)
+                state = self._write(lease)
+        space = self._spec.searched.space
+        values = from_optuna(space, own.params) if space.keys() <= own.params.keys() else {}
+        return ActiveTrial(lease=lease, number=own.number, values=values, is_ended=state.is_finished())
+
+    def _asked_on(self, draft: Draft, slot: int) -> optuna.Study:
+        """The study as the slot's sampler and the pruner see it."""
         search = self._spec.searched
-        study = optuna.load_study(
+        return optuna.load_study(
             study_name=self._spec.study,
-            storage=self._store.optuna,
-            sampler=make_sampler(search.sampler, search.space, search.seed, lease.slot),
+            storage=draft,
+            sampler=make_sampler(search.sampler, search.space, search.seed, slot),
             pruner=make_pruner(search.pruner, self._spec.budget.reports),
         )
-        study.get_trials(deepcopy=False)  # its cache does not know trials that were made beside it
-        return study
 
-    def _frozen(self, lease: Lease) -> FrozenTrial:
-        assert lease.trial_id is not None
-        return self._store.optuna.get_trial(lease.trial_id)
+    def _write(self, lease: Lease, *, look: bool = False) -> TrialState:
+        """Writes the draft's changes, unless somebody has ended the trial; its state. `look`: at the others, too.
 
-    def _with_trial(self, lease: Lease) -> Lease:
-        """The lease, bound to a trial."""
-        if lease.trial_id is not None:
-            return lease
-        trials = self._store.optuna.get_all_trials(self.study_id, deepcopy=False)
-        begun = [t for t in trials if t.system_attrs.get(_SLOT) == lease.slot]
-        waiting = [t for t in trials if t.state is TrialState.WAITING]
-        for trial in (*begun, *waiting):
-            trial_id = self._store.optuna.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
-            if trial.state is TrialState.WAITING and self._refuses(trial_id, trial):
-                continue
-            if bound := self._store.leases.bind(lease, trial_id):
-                return bound
-        template = self._template(lease.slot, trials)
-        bound = self._store.leases.bind(lease, self._store.optuna.create_new_trial(self.study_id, template))
-        assert bound is not None, "a trial that was just created belongs to nobody else"
-        return bound
-
-    def _template(self, slot: int, trials: list[FrozenTrial]) -> FrozenTrial:
-        """A new trial of a slot. The first one has the study file's own values, where they lie in the space: the bar
-        to beat. They are part of the trial from the moment that it exists, so no kill comes between."""
-        search = self._spec.searched
-        own = to_optuna(search.space, self._spec.defaults()) if slot == 0 and search.sampler.name != "grid" else None
-        if own is None or any(trial.user_attrs.get("defaults") for trial in trials):
-            return create_trial(state=TrialState.RUNNING, system_attrs={_SLOT: slot})
-        fixed = {_SLOT: slot, "fixed_params": own}
-        return create_trial(state=TrialState.RUNNING, user_attrs={"defaults": True}, system_attrs=fixed)
-
-    def _refuses(self, trial_id: int, waiting: FrozenTrial) -> bool:
-        """Ends a trial that someone enqueued and nobody can run. It takes no slot of the budget."""
-        search = self._spec.searched
-        params = waiting.system_attrs.get("fixed_params", {})
-        reason = misfit(search.space, params)
-        if search.sampler.name == "grid" and len(params) < len(search.space):
-            reason = reason or "a trial beside a grid needs a value for every searched field"
-        if reason is None:
-            return False
-        with suppress(UpdateFinishedTrialError):  # another worker was first
-            for name, fact in {"outcome": Outcome.FAILED.value, "reason": reason}.items():
-                self._store.optuna.set_trial_user_attr(trial_id, name, fact)
-            self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
-        return True
+        What could not be written stays in the draft, for the next time.
+        """
+        draft, pruner = self._draft, self._spec.searched.pruner
+        assert draft is not None
+        with self._store.optuna.engine.begin() as connection:
+            state = hold(connection, lease)
+            if not state.is_finished():
+                write(connection, draft.own._trial_id, draft.changes)
+            if look:
+                self._memory.look(connection, (TrialState.RUNNING,) if sees_running(pruner) else ())
+        draft.changes = Changes()
+        if look:
+            draft.trials = self._memory.trials
+        return state
 
     def bring(self, trial: ActiveTrial, reports: Sequence[Report]) -> bool:
         """Brings the trial's history to `reports`; True: the pruner lets the trial go on.
@@ -172,21 +141,27 @@ class Search:
         Raises:
             TrialEnded: somebody ended the trial from outside.
         """
-        assert self._live is not None
-        objectives = self._spec.objectives
-        with fenced(trial.lease):
-            frozen = self._frozen(trial.lease)
-            if frozen.state.is_finished():
-                raise TrialEnded(f"trial {trial.number} was ended from outside, as {frozen.state.name}")
-            try:
-                if len(objectives) > 1:
-                    bring_attributes(self._store.optuna, frozen, reports, objectives)
-                    return True
-                bring_values(self._store.optuna, frozen, reports, objectives[0])
-                # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
-                return not reports or not self._study.pruner.prune(self._study, self._frozen(trial.lease))
-            except UpdateFinishedTrialError as error:
-                raise TrialEnded(f"trial {trial.number} was ended from outside") from error
+        draft = self._history(reports)
+        is_judged = bool(reports) and len(self._spec.objectives) == 1
+        state = self._write(trial.lease, look=is_judged and sees_others(self._spec.searched.pruner))
+        if state.is_finished():
+            raise TrialEnded(f"trial {trial.number} was ended from outside, as {state.name}")
+        if not is_judged:
+            return True
+        # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
+        goes_on = not self._asked.pruner.prune(self._asked, draft.own)
+        if draft.changes:  # the rungs that it has come to
+            self._write(trial.lease)
+        return goes_on
+
+    def _history(self, reports: Sequence[Report]) -> Draft:
+        draft, objectives = self._draft, self._spec.objectives
+        assert draft is not None
+        if len(objectives) > 1:
+            bring_attributes(draft.changes, draft.own, reports, objectives)
+        else:
+            bring_values(draft.changes, draft.own, reports, objectives[0])
+        return draft
 
     def note(self, trial: ActiveTrial, name: str, fact: str) -> None:
         """What a person should know of a trial before its end."""
@@ -195,13 +170,16 @@ class Search:
             self._store.optuna.set_trial_user_attr(trial.lease.trial_id, name, fact)
 
     def fits(self) -> list[Fit]:
-        """How many rows a forward took in earlier trials, each shape and device once."""
-        told = {trial.user_attrs[FIT] for trial in self._study.get_trials(deepcopy=False) if FIT in trial.user_attrs}
+        """How many rows a forward took in the trials that had ended when this one started, each shape and device
+        once."""
+        told = {trial.user_attrs[FIT] for trial in self._memory.trials if FIT in trial.user_attrs}
         return [Fit.model_validate_json(text) for text in sorted(told)]
 
     def failures_so_far(self) -> list[str] | None:
         """Why each trial failed, in the order in which they ended; None where one ended in another way."""
-        finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        with self._store.optuna.engine.begin() as connection:
+            self._memory.look(connection, ())
+        finished = [trial for trial in self._memory.trials if trial.state.is_finished()]
         if any(trial.state is not TrialState.FAIL for trial in finished):
             return None
         own = [trial for trial in finished if "attempts" in trial.user_attrs]
@@ -210,42 +188,45 @@ class Search:
 
     def put_aside(self, lease: Lease, result: TrialResult) -> None:
         """Ends a slot's trial at which workers stumble, without looking further into it; there is one afterwards."""
-        with fenced(lease):
-            trial_id = self._store.leases.trial_of(lease)
-            if trial_id is None:
-                template = create_trial(state=TrialState.RUNNING, system_attrs={_SLOT: lease.slot})
-                trial_id = self._store.optuna.create_new_trial(self.study_id, template)
-                self._store.leases.bind(lease, trial_id)
-            with suppress(UpdateFinishedTrialError):  # it has an end already
-                for name, fact in (facts(result, self._spec.objectives[0]) | {"attempts": lease.attempt}).items():
-                    self._store.optuna.set_trial_user_attr(trial_id, name, fact)
-                self._store.optuna.set_trial_state_values(trial_id, TrialState.FAIL)
+        told = facts(result, self._spec.objectives[0]) | {"attempts": lease.attempt}
+        with self._store.optuna.engine.begin() as connection:
+            if (trial_id := hold_slot(connection, lease)) is None:
+                bound, _trial = self._slots.new(connection, lease, [])
+                trial_id = bound.trial_id
+            assert trial_id is not None
+            if not hold(connection, lease).is_finished():
+                write(connection, trial_id, Changes(facts=told, end=(TrialState.FAIL, None)))
+            change(connection, lease, finished=True)
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
-        """Ends the trial in Optuna; again and again without harm, also where somebody ends it this very moment.
+        """Ends the trial and its slot in one transaction: history, facts, values, state, result, lease.
 
-        A complete trial's values are those of its best report by the first objective. Of one that was pruned Optuna
-        itself takes the last report's (`Study.tell`).
+        Whoever ends the trial from outside, also this very moment, is not contradicted; the slot is closed all the
+        same. A complete trial's values are those of its best report by the first objective. Of one that was pruned
+        Optuna itself takes the last report's (`Study.tell`).
         """
-        with fenced(trial.lease), suppress(UpdateFinishedTrialError):
-            if self._frozen(trial.lease).state.is_finished():
-                return
-            self._tell_facts(trial, result)
-            state = _STATES[result.outcome]
-            values = None
-            if state is TrialState.COMPLETE:
-                best = best_report(result.reports, self._spec.objectives[0])
-                values = [best.value(name) for name in self._spec.objectives]
-            self._study.tell(trial.number, values, state=state, skip_if_finished=True)
+        draft = self._draft
+        assert draft is not None
+        if not trial.is_ended:
+            self._draft_end(trial, result)
+        with self._store.optuna.engine.begin() as connection:
+            if not hold(connection, trial.lease).is_finished():
+                write(connection, draft.own._trial_id, draft.changes)
+            change(connection, trial.lease, result=result.model_dump_json(), finished=True)
 
-    def _tell_facts(self, trial: ActiveTrial, result: TrialResult) -> None:
-        assert self._live is not None
-        for name, fact in facts(result, self._spec.objectives[0]).items():
-            self._live.set_user_attr(name, fact)
-        self._live.set_user_attr("attempts", trial.lease.attempt)
+    def _draft_end(self, trial: ActiveTrial, result: TrialResult) -> None:
+        own = self._history(result.reports).own
+        live = Trial(self._asked, own._trial_id)
+        for name, fact in (facts(result, self._spec.objectives[0]) | {"attempts": trial.lease.attempt}).items():
+            live.set_user_attr(name, fact)
         violation = memory_violation(result, self._spec.budget.memory_gib)
-        if violation is not None and _MEMORY not in self._frozen(trial.lease).constraints:
-            self._live.set_constraint(_MEMORY, violation)
+        if violation is not None and _MEMORY not in own.constraints:
+            live.set_constraint(_MEMORY, violation)
+        state, values = _STATES[result.outcome], None
+        if state is TrialState.COMPLETE:
+            best = best_report(result.reports, self._spec.objectives[0])
+            values = [best.value(name) for name in self._spec.objectives]
+        self._asked.tell(trial.number, values, state=state)
 
 
 _STATES = {

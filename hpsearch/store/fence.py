@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from optuna.storages._rdb.models import TrialModel
+from optuna.trial import TrialState
 from sqlalchemy import Connection, and_, select, update
 
 from hpsearch.errors import LeaseLost
@@ -69,11 +71,30 @@ def fenced(lease: Lease) -> Iterator[None]:
 def check_fence(connection: Connection) -> None:
     """At the beginning of every transaction."""
     lease = _fence.get()
-    if lease is None:
-        return
-    held = connection.execute(select(leases.c.lease_id).where(_is_current(lease)).with_for_update()).first()
+    if lease is not None:
+        hold_slot(connection, lease)
+
+
+def hold_slot(connection: Connection, lease: Lease) -> int | None:
+    """Locks the lease until the transaction ends; the trial that the slot is bound to by now. Raises LeaseLost."""
+    chosen = select(leases.c.lease_id, leases.c.trial_id).where(_is_current(lease))
+    held = connection.execute(chosen.with_for_update()).first()
     if held is None:
         raise LeaseLost(_overtaken(lease))
+    return None if held.trial_id is None else int(held.trial_id)
+
+
+def hold(connection: Connection, lease: Lease) -> TrialState:
+    """Locks the lease and its trial until the transaction ends: nobody takes it over or ends it meanwhile.
+
+    Returns the trial's state. Raises LeaseLost.
+    """
+    trials: Any = TrialModel.__table__
+    chosen = select(trials.c.state).join(leases, leases.c.trial_id == trials.c.trial_id).where(_is_current(lease))
+    state: TrialState | None = connection.scalar(chosen.with_for_update())
+    if state is None:
+        raise LeaseLost(_overtaken(lease))
+    return state
 
 
 def change(connection: Connection, lease: Lease, **values: Any) -> None:

@@ -12,11 +12,11 @@ lives and taken over when it expires.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, case, event, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, case, event, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hpsearch.errors import HpsearchError
@@ -51,11 +51,12 @@ class Leases:
         study_id: int,
         worker_id: str,
         duration_s: float,
-        dead_workers: Collection[str] = (),
+        dead_workers: Container[str] = (),
         last_slots: Collection[int] = (),
     ) -> Lease | None:
         """A slot that nobody works on: one that was begun, else a new one while the budget has any; one of
-        `last_slots` only where there is no other.
+        `last_slots` only where there is no other. Slots at which workers stumbled come after those of which nothing
+        is known: they hold nobody up.
 
         None where the study is paused, too.
 
@@ -65,31 +66,30 @@ class Leases:
         with self._engine.begin() as connection:
             study = self._lock_study(connection, study_id)
             now = database_now(connection)
-            pulse.beat(connection, study_id, now)
+            grace_until = pulse.beat(connection, study_id, now, study.seen_at, study.grace_until)
             if study.paused is not None:
                 return None
-            is_in_grace = now < self._grace_until(connection, study_id)
-            row = connection.execute(_takeable(study_id, now, dead_workers, is_in_grace, last_slots)).first()
+            held = connection.execute(_open_slots(study_id)).all()
+            free = [row for row in held if _is_takeable(row, now, dead_workers, is_in_grace=now < grace_until)]
+            row = min(free, key=lambda row: (row.slot in last_slots, row.stumbles, row.slot), default=None)
             if row is None or row.slot in last_slots:
-                taken = connection.scalar(select(func.count()).where(leases.c.study_id == study_id)) or 0
-                if taken < study.trials:
-                    return self._begin(connection, study_id, taken, worker_id, now + duration_s)
+                taken = connection.scalar(select(func.max(leases.c.slot)).where(leases.c.study_id == study_id))
+                slot = 0 if taken is None else taken + 1
+                if slot < study.trials:
+                    return self._begin(connection, study_id, slot, worker_id, now + duration_s)
             if row is None:
                 return None
-            return self._take_over(connection, row, worker_id, now + duration_s, dead_workers)
+            return self._take_over(connection, row.lease_id, worker_id, now + duration_s, dead_workers)
 
     @staticmethod
     def _lock_study(connection: Connection, study_id: int) -> Any:
         """Holds other claims of the study back until this transaction ends."""
-        study = select(studies.c.trials, studies.c.paused).where(studies.c.study_id == study_id, is_in_optuna)
+        wanted = (studies.c.trials, studies.c.paused, studies.c.seen_at, studies.c.grace_until)
+        study = select(*wanted).where(studies.c.study_id == study_id, is_in_optuna)
         found = connection.execute(study.with_for_update()).first()
         if found is None:
             raise HpsearchError("the study is no longer in the store: it was deleted while this worker worked on it")
         return found
-
-    @staticmethod
-    def _grace_until(connection: Connection, study_id: int) -> float:
-        return float(connection.scalar(select(studies.c.grace_until).where(studies.c.study_id == study_id)) or 0)
 
     @staticmethod
     def _begin(connection: Connection, study_id: int, slot: int, worker_id: str, expires_at: float) -> Lease:
@@ -111,8 +111,9 @@ class Leases:
 
     @staticmethod
     def _take_over(
-        connection: Connection, row: Any, worker_id: str, expires_at: float, dead_workers: Collection[str]
+        connection: Connection, lease_id: int, worker_id: str, expires_at: float, dead_workers: Container[str]
     ) -> Lease:
+        row = connection.execute(select(leases).where(leases.c.lease_id == lease_id).with_for_update()).one()
         handover = Handover.EXPIRED
         if row.worker_id is None:
             handover = Handover.GIVEN_BACK
@@ -153,13 +154,8 @@ class Leases:
 
     def renew(self, lease: Lease, duration_s: float, step: int = 0) -> None:
         """`step`: the optimizer step that the attempt has come to. A step further than any before ends the strikes."""
-        is_further = leases.c.progress < step
         with self._engine.begin() as connection:
-            now = database_now(connection)
-            pulse.beat(connection, lease.study_id, now)
-            strikes = case((is_further, 0), else_=leases.c.strikes)
-            progress = case((is_further, step), else_=leases.c.progress)
-            change(connection, lease, expires_at=now + duration_s, strikes=strikes, progress=progress)
+            renew(connection, lease, database_now(connection), duration_s, step)
 
     def note(self, lease: Lease) -> None:
         """Writes down the lease's strikes, progress, stumbles and reasons."""
@@ -208,6 +204,15 @@ class Leases:
             change(connection, lease, **values)
 
 
+def renew(connection: Connection, lease: Lease, now: float, duration_s: float, step: int) -> None:
+    """As `Leases.renew` does. Raises LeaseLost."""
+    pulse.renew(connection, lease.study_id, now)
+    is_further = leases.c.progress < step
+    strikes = case((is_further, 0), else_=leases.c.strikes)
+    progress = case((is_further, step), else_=leases.c.progress)
+    change(connection, lease, expires_at=now + duration_s, strikes=strikes, progress=progress)
+
+
 def _account(lease: Lease) -> dict[str, Any]:
     return {
         "strikes": lease.strikes,
@@ -217,14 +222,13 @@ def _account(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _takeable(
-    study_id: int, now: float, dead_workers: Collection[str], is_in_grace: bool, last_slots: Collection[int]
-) -> Any:
-    """Slots at which workers stumbled come last: they hold nobody up."""
-    free = leases.c.worker_id.is_(None)
-    dead = leases.c.worker_id.in_(list(dead_workers))
-    silent = [] if is_in_grace else [leases.c.expires_at < now]
-    open_slot = and_(leases.c.study_id == study_id, leases.c.finished.is_(False), or_(free, dead, *silent))
-    is_last = case((leases.c.slot.in_(list(last_slots)), 1), else_=0)
-    order = (is_last, leases.c.stumbles, leases.c.slot)
-    return select(leases).where(open_slot).order_by(*order).limit(1).with_for_update()
+def _open_slots(study_id: int) -> Any:
+    """Those that have begun and are not finished: about as many as there are workers."""
+    wanted = (leases.c.lease_id, leases.c.slot, leases.c.worker_id, leases.c.stumbles, leases.c.expires_at)
+    return select(*wanted).where(leases.c.study_id == study_id, leases.c.finished.is_(False))
+
+
+def _is_takeable(row: Any, now: float, dead_workers: Container[str], *, is_in_grace: bool) -> bool:
+    if row.worker_id is None or row.worker_id in dead_workers:
+        return True
+    return not is_in_grace and bool(row.expires_at < now)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, column, delete, select, table, update
 
 from hpsearch.store.engine import database_now
+from hpsearch.store.memory import forget_what_was_seen
 from hpsearch.store.tables import leases, studies, workers
 
 _trials = table("trials", column("trial_id"), column("state"), column("datetime_complete"))
@@ -56,25 +57,34 @@ class StudyOrders:
 
     def of(self, worker_id: str) -> Orders:
         """What is asked of a worker. An order that is older than the worker is not for it."""
-        asked = (
-            select(studies.c.stop_now)
-            .join(workers, workers.c.study_id == studies.c.study_id)
-            .where(workers.c.worker_id == worker_id, studies.c.stop_asked_at > workers.c.started_at)
-        )
         with self._engine.begin() as connection:
-            found = connection.execute(asked).first()
-        return Orders() if found is None else Orders(stop=True, stop_now=bool(found.stop_now))
+            return orders_of(connection, worker_id)
 
     def reopen(self, study_id: int, trial_ids: Collection[int]) -> list[int]:
         """Gives finished trials back to be run again, under their own numbers; what was told of their end is gone.
 
         Returns those that were given back: not those that a worker has at this moment. Optuna has no way back from a
-        finished trial, so its row is changed here: a trial is one Optuna trial through all of its attempts. Other
-        processes that have seen the trial finished may show it so until they start anew
-        (optuna/storages/_cached_storage.py).
+        finished trial, so its row is changed here: a trial is one Optuna trial through all of its attempts. Workers
+        read the study anew; Optuna's own processes that have seen the trial finished may show it so until they start
+        anew (optuna/storages/_cached_storage.py).
         """
         with self._engine.begin() as connection:
-            return [trial_id for trial_id in trial_ids if _reopen(connection, study_id, trial_id)]
+            connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+            reopened = [trial_id for trial_id in trial_ids if _reopen(connection, study_id, trial_id)]
+            if reopened:
+                forget_what_was_seen(connection, study_id)
+        return reopened
+
+
+def orders_of(connection: Connection, worker_id: str) -> Orders:
+    """As `StudyOrders.of`."""
+    asked = (
+        select(studies.c.stop_now)
+        .join(workers, workers.c.study_id == studies.c.study_id)
+        .where(workers.c.worker_id == worker_id, studies.c.stop_asked_at > workers.c.started_at)
+    )
+    found = connection.execute(asked).first()
+    return Orders() if found is None else Orders(stop=True, stop_now=bool(found.stop_now))
 
 
 def _reopen(connection: Connection, study_id: int, trial_id: int) -> bool:

@@ -8,17 +8,32 @@ lease to renew.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, case, update
+from sqlalchemy import Connection, and_, case, update
 
 from hpsearch.store.tables import studies
 
 _SILENCE_S = 30.0
 """A worker with a lease renews it every ten seconds; one without asks for a trial twice a second."""
+_NOTE_EVERY_S = 5.0
+"""Many workers would change the mark many times a second, and wait for each other."""
 GRACE_S = 60.0
 
 
-def beat(connection: Connection, study_id: int, now: float) -> None:
-    """A sign of life of any of the study's workers, at `now` by the database's clock."""
+def beat(connection: Connection, study_id: int, now: float, seen_at: float, grace_until: float) -> float:
+    """A sign of life of any of the study's workers, at `now` by the database's clock, that has locked the study's row
+    and read its marks. Until when nobody takes over from the silent."""
+    if seen_at >= now - _NOTE_EVERY_S:
+        return grace_until
+    until = now + GRACE_S if seen_at < now - _SILENCE_S else grace_until
+    chosen = studies.c.study_id == study_id
+    connection.execute(update(studies).where(chosen).values(grace_until=until, seen_at=now))
+    return until
+
+
+def renew(connection: Connection, study_id: int, now: float) -> None:
+    """The same from a worker that has not read the marks; it waits for the row only where there is something to
+    note."""
     was_away = studies.c.seen_at < now - _SILENCE_S
     grace = case((was_away, now + GRACE_S), else_=studies.c.grace_until)
-    connection.execute(update(studies).where(studies.c.study_id == study_id).values(grace_until=grace, seen_at=now))
+    chosen = and_(studies.c.study_id == study_id, studies.c.seen_at < now - _NOTE_EVERY_S)
+    connection.execute(update(studies).where(chosen).values(grace_until=grace, seen_at=now))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from pydantic import Field
 from sqlalchemy import Engine, insert, select, update
 
 from hpsearch.store.engine import database_now
+from hpsearch.store.fence import Lease
+from hpsearch.store.leases import renew
+from hpsearch.store.orders import Orders, orders_of
 from hpsearch.store.tables import studies, workers
 from hpsearch.trial import Record
 
@@ -75,14 +79,26 @@ class Workers:
             }
             connection.execute(insert(workers).values(values))
 
-    def beat(self, worker_id: str, activity: Activity, device: str) -> None:
+    def give_sign(
+        self,
+        worker_id: str,
+        activity: Activity,
+        device: str,
+        lease: Lease | None = None,
+        duration_s: float = 0.0,
+        step: int = 0,
+    ) -> Orders:
+        """A sign of life: what the worker does, its lease renewed where there is one, and what is asked of it.
+
+        Raises LeaseLost; then nothing of it is written.
+        """
         with self._engine.begin() as connection:
-            values = {
-                "beat_at": database_now(connection),
-                "activity": activity.model_dump_json(),
-                "device": device,
-            }
+            now = database_now(connection)
+            if lease is not None:
+                renew(connection, lease, now, duration_s, step)
+            values = {"beat_at": now, "activity": activity.model_dump_json(), "device": device}
             connection.execute(update(workers).where(workers.c.worker_id == worker_id).values(values))
+            return orders_of(connection, worker_id)
 
     def set_aside(self, worker_id: str, reason: str) -> bool:
         """Notes why the worker's device takes no more trials; whether no other worker of the study has one that does.
@@ -170,6 +186,14 @@ def is_dead(worker_id: str) -> bool:
         return True
     return state in _ZOMBIE_OR_DEAD or started != start
 
+
+class _DeadWorkers(Container[str]):
+    def __contains__(self, worker_id: object) -> bool:
+        return is_dead(str(worker_id))
+
+
+DEAD_WORKERS = _DeadWorkers()
+"""Those of which `is_dead` is certain: looked up for each holder of a lease, in the transaction that claims."""
 
 _ZOMBIE_OR_DEAD = "ZXx"
 

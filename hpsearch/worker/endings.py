@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from enum import Enum
 
-from hpsearch.errors import TrainerDied
+from hpsearch.errors import LeaseLost, StoreUnreachable, TrainerDied
 from hpsearch.mirror.mirror import Mirror
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.store import Lease, Store
@@ -74,11 +74,13 @@ class Endings:
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> Step:
         """The trial's result, whoever's trainer came to it: it says nothing of this worker's device."""
-        if not trial.is_ended:
-            self._relay.ask(lambda: self._search.bring(trial, result.reports))
-        self._relay.ask(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
-        self._relay.ask(lambda: self._search.tell(trial, result))
-        self._relay.ask(lambda: self._store.leases.close(trial.lease))
+        try:
+            self._relay.ask(lambda: self._search.tell(trial, result))
+        except (LeaseLost, StoreUnreachable):
+            raise
+        except Exception:  # a mistake of ours: the next worker tells it, and trains nothing again
+            self._relay.ask(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
+            raise
         if result.outcome is not Outcome.FAILED:  # `hpsearch retry` goes on from there
             folder = self._study.storage.trial(self._study.uid, trial.number)
             folder.drop_checkpoints()
@@ -144,6 +146,5 @@ class Endings:
         reason = f"put aside: {lease.stumbles} workers stumbled at it, the last over {mistake}"
         result = TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=told)
         self._relay.ask(lambda: self._search.put_aside(lease, result))
-        self._relay.ask(lambda: self._store.leases.close(lease))
         self._relay.ask(self._pause_where_all_fail)
         return Step.WORKED

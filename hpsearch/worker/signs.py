@@ -61,10 +61,8 @@ class Signs:
         self._renewed_at = self._clock()
 
     def _write(self, activity: Activity, lease: Lease | None, step: int) -> Orders:
-        if lease is not None:
-            self._store.leases.renew(lease, LEASE_S, step)
-        self._store.workers.beat(self._worker_id, *self._look(activity))
-        return self._store.orders.of(self._worker_id)
+        doing, device = self._look(activity)
+        return self._store.workers.give_sign(self._worker_id, doing, device, lease, LEASE_S, step)
 
     def _hear(self, lease: Lease | None) -> None:
         if self._given is None or not self._given.done():

@@ -19,7 +19,7 @@ from hpsearch.search import ActiveTrial, Search
 from hpsearch.search.facts import STARTED_OVER
 from hpsearch.search.usage import Usage, reached
 from hpsearch.store import Activity, Handover, Lease, Store
-from hpsearch.store.workers import is_dead
+from hpsearch.store.workers import DEAD_WORKERS
 from hpsearch.study.open import OpenStudy
 from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.attempt import Attempt
@@ -126,10 +126,9 @@ class Worker:
         return reached(limits, Usage.of(self._store.workers.of(self.study.study_id)), datetime.now(UTC))
 
     def _claim(self) -> Lease | None:
-        study_id = self.study.study_id
-        holders = self._store.leases.seconds_left(study_id)
-        dead = [worker_id for worker_id in holders if is_dead(worker_id)]
-        return self._store.leases.claim(study_id, self.worker_id, LEASE_S, dead, self._endings.suspects)
+        return self._store.leases.claim(
+            self.study.study_id, self.worker_id, LEASE_S, DEAD_WORKERS, self._endings.suspects
+        )
 
     def _why_none(self) -> Step:
         if self._store.leases.slots(self.study.study_id).all_finished:

@@ -13,10 +13,11 @@ from contract_parts import LEASE_S, created, opened, result_of, toy
 from sqlalchemy import event
 
 import hpsearch.search.search as search_module
+import hpsearch.search.slots as slots_module
 from hpsearch.search import Search
 from hpsearch.spec import StudySpec
-from hpsearch.store import Store
-from hpsearch.store.workers import is_dead, own_worker_id
+from hpsearch.store.changes import write
+from hpsearch.store.workers import DEAD_WORKERS, own_worker_id
 
 
 def die(*_ignored: Any, **_also: Any) -> NoReturn:
@@ -34,10 +35,9 @@ def claim_until_finished(url: str, study_id: int, diary: Path, dies_at: str | No
     """Claims and finishes slots until the study has all; writes down every claim and every accepted end."""
     with opened(url) as store, diary.open("w") as notes:
         while True:
-            dead = [holder for holder in store.leases.seconds_left(study_id) if is_dead(holder)]
             if dies_at == "commit" and notes.tell():
                 event.listen(store.optuna.engine, "commit", die)
-            lease = store.leases.claim(study_id, own_worker_id(), LEASE_S, dead)
+            lease = store.leases.claim(study_id, own_worker_id(), LEASE_S, DEAD_WORKERS)
             if lease is None:
                 if store.leases.slots(study_id).all_finished:
                     return
@@ -65,7 +65,7 @@ def die_in_trial(url: str, spec: str, moment: str) -> None:
         search = Search(store, StudySpec.model_validate_json(spec))
         lease = store.leases.claim(search.study_id, own_worker_id(), LEASE_S)
         assert lease is not None
-        _prepare_to_die(store, moment)
+        _prepare_to_die(moment)
         trial = search.start(lease)
         losses = toy(trial.values)
         reports = result_of(losses).reports
@@ -74,15 +74,22 @@ def die_in_trial(url: str, spec: str, moment: str) -> None:
             die()
         search.bring(trial, reports)
         result = result_of(losses, reason="told by the first worker")
-        store.leases.store_result(trial.lease, result.model_dump_json())
-        if moment == "between result and tell":
+        if moment == "in the middle of telling":
+            search_module.write = _write_and_die
+        if moment == "where telling went wrong":
+            store.leases.store_result(trial.lease, result.model_dump_json())
             die()
         search.tell(trial, result)
-        assert moment == "between tell and close", f"it did not die {moment}"
+        assert moment == "after it was told", f"it did not die {moment}"
         die()
 
 
-def _prepare_to_die(store: Store, moment: str) -> None:
+def _write_and_die(*arguments: Any) -> NoReturn:
+    write(*arguments)
+    die()
+
+
+def _prepare_to_die(moment: str) -> None:
     suggest_all = search_module.suggest_all
 
     def suggest_some(trial: optuna.Trial, space: dict[str, Any]) -> None:
@@ -91,12 +98,12 @@ def _prepare_to_die(store: Store, moment: str) -> None:
 
     match moment:
         case "between claim and bind":
-            store.optuna.create_new_trial = die  # type: ignore[method-assign]
+            slots_module.create = die  # type: ignore[assignment]
         case "between the trial's creation and bind":
-            store.leases.bind = die  # type: ignore[method-assign,assignment]
+            slots_module.change = die  # type: ignore[assignment]
         case "between bind and suggesting":
             search_module.suggest_all = die  # type: ignore[assignment]
         case "in the middle of suggesting":
             search_module.suggest_all = suggest_some
-        case "in the middle of telling":
-            optuna.Study.tell = die  # type: ignore[method-assign,assignment]
+        case "in the middle of writing what was suggested":
+            search_module.write = _write_and_die

@@ -15,7 +15,7 @@ from hpsearch.spec import StudySpec
 from hpsearch.spec.study import Values
 from hpsearch.store import Lease, Store
 from hpsearch.store.engine import parse_url
-from hpsearch.store.workers import is_dead
+from hpsearch.store.workers import DEAD_WORKERS
 from hpsearch.trial import MemoryLedger, MemorySnapshot, Outcome, Report, TrialResult
 
 MIXED: dict[str, Any] = {
@@ -79,12 +79,12 @@ def result_of(losses: Sequence[float], outcome: Outcome = Outcome.COMPLETE, **mo
     return TrialResult(outcome=outcome, reports=reports, **more)
 
 
-def ended(store: Store, search: Search, lease: Lease, result: TrialResult) -> Values:
+def ended(search: Search, lease: Lease, result: TrialResult) -> Values:
     """Runs a leased slot to its end as a worker does, whatever the pruner says; its values."""
     trial = search.start(lease)
     told(search, trial, *result.reports)
-    store.leases.store_result(trial.lease, result.model_dump_json())
-    return closed(store, search, trial, result)
+    search.tell(trial, result)
+    return trial.values
 
 
 def told(search: Search, trial: ActiveTrial, *reports: Report) -> bool:
@@ -99,12 +99,6 @@ def losses_of(*losses: float) -> list[Report]:
     return [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
 
 
-def closed(store: Store, search: Search, trial: ActiveTrial, result: TrialResult) -> Values:
-    search.tell(trial, result)
-    store.leases.close(trial.lease)
-    return trial.values
-
-
 def toy(values: Values) -> list[float]:
     """Losses that fall, lowest at a learning rate of 3e-5."""
     distance = abs(math.log(values["training.learning_rate"] / 3e-5))
@@ -115,15 +109,15 @@ def worked(store: Store, search: Search, worker_id: str = "last:3:3.00", losses:
     """A worker that goes on until nothing is left to claim; what it tried."""
     tried = []
     while True:
-        dead = [holder for holder in store.leases.seconds_left(search.study_id) if is_dead(holder)]
-        lease = store.leases.claim(search.study_id, worker_id, LEASE_S, dead)
+        lease = store.leases.claim(search.study_id, worker_id, LEASE_S, DEAD_WORKERS)
         if lease is None:
             return tried
         trial = search.start(lease)
         if lease.result is not None:
-            tried.append(closed(store, search, trial, TrialResult.model_validate_json(lease.result)))
+            search.tell(trial, TrialResult.model_validate_json(lease.result))
+            tried.append(trial.values)
         else:
-            tried.append(ended(store, search, trial.lease, result_of(losses(trial.values))))
+            tried.append(ended(search, trial.lease, result_of(losses(trial.values))))
 
 
 def ledger_of(peak_device_bytes: int, **more: Any) -> MemoryLedger:

@@ -41,7 +41,7 @@ def used_url(store_url: str) -> str:
     """Of a store with one study that has a finished and a running trial."""
     with opened(store_url) as store:
         search = created(store, spec_of())
-        ended(store, search, claimed(store, search.study_id), result_of([1.0]))
+        ended(search, claimed(store, search.study_id), result_of([1.0]))
         search.start(claimed(store, search.study_id))
     return store_url
 

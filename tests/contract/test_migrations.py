@@ -88,7 +88,7 @@ def test_a_worker_continues_its_trials(migrated: Store) -> None:
     lease = claimed(migrated, search.study_id)
     assert (lease.slot, lease.attempt, lease.handover) == (0, 2, Handover.EXPIRED)
     assert (lease.strikes, lease.progress, lease.stumbles, lease.reasons) == (0, 0, 0, ())
-    ended(migrated, search, lease, result_of([1.0]))
+    ended(search, lease, result_of([1.0]))
     worked(migrated, search)
     states = [trial.state for trial in migrated.optuna.get_all_trials(search.study_id)]
     assert states == [TrialState.COMPLETE] * 4

@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
-from contract_parts import MIXED, RATE, claimed, closed, created, ledger_of, spec_of, taken_over
+from contract_parts import MIXED, RATE, claimed, created, ledger_of, spec_of, taken_over
 from optuna.samplers import CmaEsSampler
 from optuna.trial import TrialState
 
@@ -51,7 +51,7 @@ def run(store: Store, search: Search, scores: Sequence[Scores], **more: Any) -> 
         if not goes_on:
             break
     outcome = Outcome.COMPLETE if goes_on else Outcome.PRUNED
-    closed(store, search, trial, TrialResult(outcome=outcome, reports=made, **more))
+    search.tell(trial, TrialResult(outcome=outcome, reports=made, **more))
     return goes_on
 
 
@@ -162,7 +162,7 @@ class TestSeveral:
         other = Search(store, spec)
         second = other.start(taken_over(store, first.lease))
         assert other.bring(second, [one, two])
-        closed(store, other, second, TrialResult(outcome=Outcome.COMPLETE, reports=[one, two]))
+        other.tell(second, TrialResult(outcome=Outcome.COMPLETE, reports=[one, two]))
         (trial,) = seen(store).trials
         assert (trial.reports, trial.values) == ({1: 0.2, 2: 0.4}, (0.4, 0.8))
 
@@ -177,7 +177,7 @@ class TestSeveral:
     )
     def test_trials_that_went_wrong_are_in_no_front(self, store: Store, result: TrialResult, state: TrialState) -> None:
         search = created(store, aiming(TWO))
-        closed(store, search, search.start(claimed(store, search.study_id)), result)
+        search.tell(search.start(claimed(store, search.study_id)), result)
         assert seen(store).front == []
         run(store, search, [(1.0, 0.5)])
         view = seen(store)
@@ -224,7 +224,7 @@ def test_samplers_go_on_through_their_start_and_trials_that_went_wrong(store: St
         result = TrialResult(outcome=Outcome.COMPLETE, reports=reports_of([(share, share)]))
         if number == 4:
             result = TrialResult(outcome=Outcome.OUT_OF_MEMORY, bytes_needed=32 * GIB)
-        closed(store, search, trial, result)
+        search.tell(trial, result)
     assert len({str(values) for values in tried}) > 4, "the gaussian process may come back to a point, no more"
     states = [trial.state for trial in stock(store).trials]
     assert states == [*[TrialState.COMPLETE] * 4, TrialState.PRUNED, *[TrialState.COMPLETE] * 3]
@@ -237,7 +237,7 @@ def test_a_grid_visits_each_point(store: Store) -> None:
         trial = search.start(claimed(store, search.study_id))
         tried.add((trial.values["lora.r"], trial.values["lora.alpha"]))
         reports = reports_of([(number, number / 4)])
-        closed(store, search, trial, TrialResult(outcome=Outcome.COMPLETE, reports=reports))
+        search.tell(trial, TrialResult(outcome=Outcome.COMPLETE, reports=reports))
     assert tried == {(4, 8), (4, 16), (8, 8), (8, 16)}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import optuna
 import pytest
 from contract_parts import LEASE_S, claimed, created, ended, ledger_of, opened, result_of, spec_of
 from optuna.storages._rdb.models import TrialModel
+from optuna.trial import TrialState
 from sqlalchemy import func, select
 
 from hpsearch.search import Search
@@ -48,7 +50,7 @@ class TestPause:
         lease = claimed(store, search.study_id)
         store.orders.pause(search.study_id, "a reason")
         store.leases.renew(lease, LEASE_S)
-        ended(store, search, lease, result_of([1.0]))
+        ended(search, lease, result_of([1.0]))
         assert store.leases.slots(search.study_id) == Slots(wanted=3, finished=1, leased=0)
 
     def test_the_first_reason_stays(self, store: Store, search: Search) -> None:
@@ -93,8 +95,8 @@ class TestReopen:
     def failed(self, store: Store, search: Search) -> int:
         """The id of a trial that failed, beside one that is complete."""
         first = claimed(store, search.study_id)
-        ended(store, search, first, FAILED)
-        ended(store, search, claimed(store, search.study_id), result_of([3.0, 1.5]))
+        ended(search, first, FAILED)
+        ended(search, claimed(store, search.study_id), result_of([3.0, 1.5]))
         return self.id_of(store, search, 0)
 
     @staticmethod
@@ -121,7 +123,7 @@ class TestReopen:
             assert (lease.trial_id, lease.attempt, lease.handover) == (failed, 2, Handover.GIVEN_BACK)
             assert (lease.strikes, lease.stumbles, lease.result) == (0, 0, None)
             assert not mine.start(lease).is_ended
-            ended(store, mine, lease, result_of([2.0, 0.5]))
+            ended(mine, lease, result_of([2.0, 0.5]))
         again = trials_of(store)[0]
         assert (again.number, again.outcome, again.value, again.params) == (0, "complete", 0.5, values)
         assert again.reports == {1: 2.0, 2: 0.5}
@@ -133,15 +135,15 @@ class TestReopen:
 
     def test_the_memory_that_it_needs_then_is_what_counts(self, store: Store, search: Search, failed: int) -> None:
         store.orders.reopen(search.study_id, [failed])
-        ended(store, search, claimed(store, search.study_id), result_of([1.0], ledger=ledger_of(40 * GIB)))
+        ended(search, claimed(store, search.study_id), result_of([1.0], ledger=ledger_of(40 * GIB)))
         assert [trial.is_feasible for trial in trials_of(store)] == [False, True]
 
-    def test_a_trial_that_its_worker_is_just_ending_is_left_to_it(self, store: Store, search: Search) -> None:
-        """It is told and not closed yet: opened again now, it would be closed as it runs."""
+    def test_a_trial_that_was_ended_from_outside_is_left_to_its_worker(self, store: Store, search: Search) -> None:
+        """Opened again now, it would be closed as it runs."""
         trial = search.start(claimed(store, search.study_id))
-        search.tell(trial, FAILED)
+        optuna.load_study(study_name="demo", storage=store.optuna).tell(trial.number, state=TrialState.FAIL)
         assert store.orders.reopen(search.study_id, [self.id_of(store, search, 0)]) == []
-        store.leases.close(trial.lease)
+        search.tell(trial, FAILED)
         assert trials_of(store)[0].outcome == "failed"
         assert store.leases.slots(search.study_id) == Slots(wanted=3, finished=1, leased=0)
 

@@ -29,7 +29,7 @@ def searching(store: Store, pruner: Any, num_good: int = 6) -> Search:
     search = created(store, spec_with(pruner))
     for number in range(num_good):
         losses = [2.0 - step / 10 + number / 100 for step in range(REPORTS)]
-        ended(store, search, claimed(store, search.study_id), result_of(losses))
+        ended(search, claimed(store, search.study_id), result_of(losses))
     return search
 
 

@@ -195,7 +195,7 @@ class TestOutcomes:
             result_of([1.5]),
         ]
         for result in results:
-            ended(sqlite_store, search, claimed(sqlite_store, search.study_id), result)
+            ended(search, claimed(sqlite_store, search.study_id), result)
         states = [trial.state.name for trial in trials_of(sqlite_store, search)]
         assert states == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
 
@@ -204,12 +204,12 @@ class TestOutcomes:
         search = created(sqlite_store, spec_of(sampler=sampler, space=RATE, budget={"memory_gib": 16}))
         for peak in (0, 8 * GIB, 8 * GIB):
             result = result_of([2.0], ledger=ledger_of(peak))
-            ended(sqlite_store, search, claimed(sqlite_store, search.study_id), result)
+            ended(search, claimed(sqlite_store, search.study_id), result)
 
     @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
     def test_a_memory_budget_makes_cmaes_print_nothing(self, store: Store) -> None:
         search = created(store, spec_of(sampler="cmaes", space=RATE, budget={"memory_gib": 16}))
-        ended(store, search, claimed(store, search.study_id), result_of([2.0], ledger=ledger_of(8 * GIB)))
+        ended(search, claimed(store, search.study_id), result_of([2.0], ledger=ledger_of(8 * GIB)))
 
     def test_the_sampler_stays_away_from_where_memory_ran_out(self, sqlite_store: Store) -> None:
         learned = self._out_of_memory(sqlite_store, Outcome.OUT_OF_MEMORY)
@@ -233,5 +233,4 @@ class TestOutcomes:
                 too_large += 1
                 result = TrialResult(outcome=told_as, bytes_needed=20 * GIB)
             search.tell(trial, result)
-            store.leases.close(trial.lease)
         return too_large

@@ -28,7 +28,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
 import hpsearch.search.search as search_module
-from hpsearch.errors import TrialEnded
+import hpsearch.search.slots as slots_module
+from hpsearch.errors import LeaseLost, TrialEnded
 from hpsearch.search import Search
 from hpsearch.search.facts import facts
 from hpsearch.store import Store
@@ -136,7 +137,7 @@ class TestWaitingTrials:
         self, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         spec = spec_of(space=RATE)
-        search, misfit = created(store, spec), search_module.misfit
+        search, misfit = created(store, spec), slots_module.misfit
         queue(store_url, {"training.learning_rate": -1.0})
         leases = [claimed(store, search.study_id) for _ in range(2)]
 
@@ -145,7 +146,7 @@ class TestWaitingTrials:
             elsewhere(lambda: Search(store, spec).start(leases[1]))
             return misfit(*arguments)
 
-        monkeypatch.setattr(search_module, "misfit", at_the_same_moment)
+        monkeypatch.setattr(slots_module, "misfit", at_the_same_moment)
         search.start(leases[0])
         states = [trial.state for trial in trials_of(store, search)]
         assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
@@ -235,11 +236,9 @@ class TestTelling:
         (ended_trial,) = trials_of(store, search)
         assert (ended_trial.state, ended_trial.value) == (state, value)
         assert ended_trial.user_attrs == {**facts(result, "loss"), "attempts": 1, "defaults": True}
-        search.tell(trial, result_of([9.0]))
-        other = Search(store, spec_of(space=RATE))
-        again = other.start(taken_over(store, trial.lease))
-        assert again.values == trial.values
-        other.tell(again, result)
+        with pytest.raises(LeaseLost):
+            search.tell(trial, result_of([9.0]))
+        assert store.leases.slots(search.study_id).finished == 1
         assert [repr(trial) for trial in trials_of(store, search)] == [repr(ended_trial)]
 
     def test_a_memory_budget_becomes_a_constraint_of_every_trial(self, store: Store) -> None:
@@ -251,7 +250,7 @@ class TestTelling:
             result_of([2.0]),
         ]
         for result in results:
-            ended(store, search, claimed(store, search.study_id), result)
+            ended(search, claimed(store, search.study_id), result)
         trials = trials_of(store, search)
         assert [trial.constraints for trial in trials] == [{"device memory": x} for x in (-0.5, 0.5, 1.0, -1.0)]
         assert optuna.load_study(study_name="demo", storage=store.optuna).best_trial.number == 0

@@ -36,7 +36,7 @@ def search(store: Store) -> Search:
         result_of([1.0, 0.5], ledger=ledger_of(24 * GIB)),
     ]
     for result in results:
-        ended(store, search, claimed(store, search.study_id), result)
+        ended(search, claimed(store, search.study_id), result)
     search.start(claimed(store, search.study_id, "gone:1:1.00", duration_s=-1))
     return search
 

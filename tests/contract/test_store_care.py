@@ -27,7 +27,7 @@ from hpsearch.store.upgrade import upgrade_store
 def used(store: Store) -> Search:
     """A study with a finished trial, a running one, and a claim that has none yet."""
     search = created(store, spec_of())
-    ended(store, search, claimed(store, search.study_id), result_of([1.0]))
+    ended(search, claimed(store, search.study_id), result_of([1.0]))
     search.start(claimed(store, search.study_id))
     claimed(store, search.study_id)
     return search

@@ -136,7 +136,7 @@ class TestStudies:
         new = claimed(store, again.study_id)
         with pytest.raises(LeaseLost):  # SQLite gave the study's id out again, and must not the lease's
             store.leases.renew(old, 60)
-        ended(store, again, new, result_of([1.0]))
+        ended(again, new, result_of([1.0]))
         assert store.leases.slots(again.study_id) == Slots(wanted=1, finished=1, leased=0)
 
 
@@ -147,7 +147,7 @@ class TestWorkers:
         assert (new.worker_id, new.device, new.gone) == ("host:1:1.00", "none", False)
         assert new.activity == Activity(doing="starting")
         activity = Activity(doing="training", trial=3, done=5, total=9, loss=float("nan"), device_bytes=2**40)
-        store.workers.beat("host:1:1.00", activity, "NVIDIA H200")
+        store.workers.give_sign("host:1:1.00", activity, "NVIDIA H200")
         (beating,) = store.workers.of(4)
         assert beating.activity.model_dump_json() == activity.model_dump_json()
         assert (beating.device, beating.started_at, beating.gone) == ("NVIDIA H200", new.started_at, False)
@@ -158,7 +158,7 @@ class TestWorkers:
     def test_a_beat_is_one_worker_s_own_and_brings_it_nearer(self, store: Store) -> None:
         for number in (1, 2):
             store.workers.register(f"host:{number}:1.00", 4, "cpu")
-        store.workers.beat("host:2:1.00", Activity(doing="training"), "cpu")
+        store.workers.give_sign("host:2:1.00", Activity(doing="training"), "cpu")
         first, second = store.workers.of(4)
         assert (first.activity.doing, second.activity.doing) == ("starting", "training")
         assert second.seconds_since_beat <= first.seconds_since_beat

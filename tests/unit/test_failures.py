@@ -123,7 +123,7 @@ class TestKills:
         self, make_demo: MakeDemo, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         demo = make_demo(trials=1)
-        monkeypatch.setattr("hpsearch.worker.worker.is_dead", lambda name: name.startswith("dead"))
+        monkeypatch.setattr("hpsearch.store.workers.is_dead", lambda name: name.startswith("dead"))
         demo.worker(plays(killed(5))).step()  # attempt 1 had trained
         for number in range(4):  # three of them in a row
             demo.store.leases.claim(demo.study.study_id, f"dead:{number}:1.00", 60.0, [f"dead:{number - 1}:1.00"])
@@ -212,7 +212,7 @@ class TestTheMachine:
     ) -> None:
         """Its trainer had no space left; here the trial trains again."""
         present(demo)
-        monkeypatch.setattr("hpsearch.worker.worker.is_dead", lambda name: name == "dead:1:1.00")
+        monkeypatch.setattr("hpsearch.store.workers.is_dead", lambda name: name == "dead:1:1.00")
 
         def written_and_killed(_trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
             yield Began()

@@ -219,7 +219,7 @@ def test_status_tells_a_card_that_the_driver_refuses_and_a_device_that_is_set_as
     store, study_id = demo.store, demo.study.study_id
     for name in ("host:1:1.00", "host:2:1.00"):
         store.workers.register(name, study_id, "a GPU")
-    store.workers.beat("host:1:1.00", Activity(doing="training", device_errors=["GPU 1: GPU is lost"]), "a GPU")
+    store.workers.give_sign("host:1:1.00", Activity(doing="training", device_errors=["GPU 1: GPU is lost"]), "a GPU")
     store.workers.set_aside("host:2:1.00", "no space left")
     said = shown(demo)
     assert "the driver refuses a card: GPU 1: GPU is lost" in said

@@ -58,7 +58,7 @@ def view(open_store: Store, tmp_path_factory: pytest.TempPathFactory) -> StudyVi
         worker.step()
     demo.store.workers.register(GPU_WORKER, demo.study.study_id, "NVIDIA H200")
     doing = Activity(doing="training", trial=6, done=3, total=12, loss=1.43214, host_bytes=GIB, device_bytes=3 * GIB)
-    demo.store.workers.beat(GPU_WORKER, doing, "NVIDIA H200")
+    demo.store.workers.give_sign(GPU_WORKER, doing, "NVIDIA H200")
     trials = [replace(trial, seconds=65.0 if trial.is_finished else None) for trial in demo.view.trials]
     return replace(demo.view, trials=trials)  # a slow machine takes longer, and it would show
 
