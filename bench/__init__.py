@@ -8,7 +8,8 @@
 | warm_base | a trainer that keeps the 4-bit base | `trials_per_process: 1`: the same base loaded for each trial |
 | memory_growth | hpsearch's trainer, trial after trial | a hand-written Optuna loop, as tutorials have it |
 | store_throughput | claim, report, tell with leases and fencing | plain Optuna: ask, report, tell |
-| store_size | reading a study of 2,000 trials, and starting its next one | plain Optuna: all trials; ask and suggest |
+| store_size | a study of 5,000 trials: reading it, and its next trial | plain Optuna: all trials; ask to tell |
+| store_load | 64 and 256 workers on one PostgreSQL | the goals |
 | cli_start | `hpsearch --help` | `python -c "import torch"` |
 | race | a study with pruning in the tutorials' setting | the tutorial's loop, Trainer's own search, Ray Tune |
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import cli_start, memory_growth, quantized_base, store_size, store_throughput, warm_base
+from bench import cli_start, memory_growth, quantized_base, store_load, store_size, store_throughput, warm_base
 from bench.comparison import HEADINGS, Finding, NotMeasured, Say, as_table
 from bench.machine import describe, offline_console
 from bench.race import race
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "memory_growth": memory_growth.measure,
     "store_throughput": store_throughput.measure,
     "store_size": store_size.measure,
+    "store_load": store_load.measure,
     "cli_start": cli_start.measure,
     "race": race.measure,
 }

@@ -28,7 +28,7 @@ from sqlalchemy import insert
 from bench.comparison import Comparison, Finding, Say, Side
 from bench.store_throughput import as_bench_study, finished_result, on_postgresql
 from hpsearch.search import Search
-from hpsearch.search.search import facts
+from hpsearch.search.facts import facts
 from hpsearch.search.view import read_view
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
@@ -95,7 +95,6 @@ def _starting(database: str, url: str, sampler: str, say: Say) -> Finding:
             trial = search.start(lease)
             took = 1000 * (time.perf_counter() - started)
             search.tell(trial, result)
-            store.leases.close(trial.lease)
             return took
 
         say(f"{database}, {sampler}: the first start in a process takes {start():.0f} ms")
@@ -135,10 +134,10 @@ def _milliseconds(work: Callable[..., Any], *arguments: Any) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def fill(store: Store, study_id: int, num_trials: int) -> None:
-    """Puts finished trials of a study into Optuna's tables and ours, all in one transaction."""
+def fill(store: Store, study_id: int, num_trials: int, first_id: int = 1) -> None:
+    """Puts finished trials of an empty study into Optuna's tables and ours, all in one transaction."""
     draw, result = random.Random(0), finished_result()
-    told, kept = facts(result), result.model_dump_json()
+    told, kept = facts(result, "loss"), result.model_dump_json()
     distributions = {
         "training.learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
         "lora.r": CategoricalDistribution([4, 8, 16]),
@@ -150,7 +149,7 @@ def fill(store: Store, study_id: int, num_trials: int) -> None:
 
     begun = datetime.now() - timedelta(days=1)
     for number in range(num_trials):
-        trial_id, loss = number + 1, draw.uniform(0.5, 2)
+        trial_id, loss = first_id + number, draw.uniform(0.5, 2)
         add(
             models.TrialModel.__table__,
             trial_id=trial_id,
@@ -188,6 +187,9 @@ def fill(store: Store, study_id: int, num_trials: int) -> None:
             worker_id="host:1:1@x",
             attempt=1,
             deaths=0,
+            strikes=0,
+            progress=10,
+            stumbles=0,
             expires_at=0.0,
             result=kept,
             finished=True,

@@ -16,7 +16,7 @@ from collections.abc import Collection, Container
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, case, event, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hpsearch.errors import HpsearchError
@@ -64,17 +64,16 @@ class Leases:
             HpsearchError: the study was deleted.
         """
         with self._engine.begin() as connection:
-            study = self._lock_study(connection, study_id)
             now = database_now(connection)
+            study = self._lock_study(connection, study_id)
             grace_until = pulse.beat(connection, study_id, now, study.seen_at, study.grace_until)
             if study.paused is not None:
                 return None
-            held = connection.execute(_open_slots(study_id)).all()
-            free = [row for row in held if _is_takeable(row, now, dead_workers, is_in_grace=now < grace_until)]
+            rows = connection.execute(_open_and_last(study_id)).all()
+            free = [row for row in rows if _is_takeable(row, now, dead_workers, is_in_grace=now < grace_until)]
             row = min(free, key=lambda row: (row.slot in last_slots, row.stumbles, row.slot), default=None)
             if row is None or row.slot in last_slots:
-                taken = connection.scalar(select(func.max(leases.c.slot)).where(leases.c.study_id == study_id))
-                slot = 0 if taken is None else taken + 1
+                slot = max((row.slot for row in rows), default=-1) + 1
                 if slot < study.trials:
                     return self._begin(connection, study_id, slot, worker_id, now + duration_s)
             if row is None:
@@ -222,13 +221,17 @@ def _account(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _open_slots(study_id: int) -> Any:
-    """Those that have begun and are not finished: about as many as there are workers."""
-    wanted = (leases.c.lease_id, leases.c.slot, leases.c.worker_id, leases.c.stumbles, leases.c.expires_at)
-    return select(*wanted).where(leases.c.study_id == study_id, leases.c.finished.is_(False))
+def _open_and_last(study_id: int) -> Any:
+    """The slots that have begun and are not finished, about as many as there are workers; and the last of all."""
+    columns = leases.c
+    last = select(func.max(columns.slot)).where(columns.study_id == study_id).correlate(None).scalar_subquery()
+    wanted = (columns.lease_id, columns.slot, columns.worker_id, columns.stumbles, columns.expires_at, columns.finished)
+    return select(*wanted).where(columns.study_id == study_id, or_(columns.finished.is_(False), columns.slot == last))
 
 
 def _is_takeable(row: Any, now: float, dead_workers: Container[str], *, is_in_grace: bool) -> bool:
+    if row.finished:
+        return False
     if row.worker_id is None or row.worker_id in dead_workers:
         return True
     return not is_in_grace and bool(row.expires_at < now)

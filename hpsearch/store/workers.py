@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import Field
@@ -207,7 +208,8 @@ def _state_and_start(pid: int) -> tuple[str, str]:
     return fields[0], fields[19]
 
 
+@cache
 def _place() -> str:
-    """Where a pid means one process: this host since its boot, and on it this container."""
+    """Where a pid means one process: this host since its boot, and on it this container. A process stays there."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().partition("-")[0]
     return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino:x}"
