@@ -1,10 +1,12 @@
-"""Milliseconds at 2,000 finished trials: reading all that is shown of a study, and the start of its next trial.
+"""Milliseconds at 5,000 finished trials: reading all that is shown of a study, and its next trial.
 
 A study grows; what people and workers wait for should not. Every finished trial here has what a real one leaves: its
 parameters, four losses, its facts, a lease with its result. They are put into the tables directly; the trials that are
 timed go through a worker's own calls. "First" is the first time in a process, "again" each later one. The other way
 is plain Optuna on the same tables. The start is timed with a random sampler, which looks at nothing, and with TPE,
-which weighs every trial: the difference is Optuna's own work.
+which weighs every trial: the difference is Optuna's own work. "From claim to end" is a whole trial with four reports,
+in turn with one of a study of 50 trials in the same database: what is left of the difference with a random sampler is
+a pruner's, which goes through all complete trials, and the database's, which counts trials and looks for open slots.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ from hpsearch.search.view import read_view
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.tables import leases
-from hpsearch.store.workers import own_worker_id
+from hpsearch.store.workers import DEAD_WORKERS, own_worker_id
 
-NUM_TRIALS = 2000
-NUM_TIMES = 20
+NUM_TRIALS = 5000
+FEW_TRIALS = 50
+NUM_TIMES = 5
+NUM_LIVES = 20
 LEASE_S = 60.0
 _SAMPLERS: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
     "random": optuna.samplers.RandomSampler,
@@ -50,19 +54,55 @@ def measure(say: Say) -> list[Finding]:
         found = _measure_on("SQLite", [f"sqlite:///{folder}/store.db"], say)
     return [
         *found,
-        *on_postgresql("a study of 2,000 trials", ["bench"], lambda urls: _measure_on("PostgreSQL", urls, say)),
+        *on_postgresql("a study of 5,000 trials", ["bench"], lambda urls: _measure_on("PostgreSQL", urls, say)),
     ]
 
 
 def _measure_on(database: str, urls: list[str], say: Say) -> list[Finding]:
     (url,) = urls
-    spec = as_bench_study("random", NUM_TRIALS + 10 * NUM_TIMES)
+    spec = as_bench_study("random", 10 * NUM_TRIALS)
     with Store(parse_url(url, from_argv=False)) as store:
         search = Search(store, spec)
         store.studies.create(search.study_id, spec, spec.searched.trials, b"no manifest", Path())
         say(f"{database}: {NUM_TRIALS} finished trials are put in")
         fill(store, search.study_id, NUM_TRIALS)
-    return [*_reading(database, url, say), *(_starting(database, url, name, say) for name in _SAMPLERS)]
+    return [
+        *_reading(database, url, say),
+        *(_starting(database, url, name, say) for name in _SAMPLERS),
+        *(_lives(database, url, name, say) for name in _SAMPLERS),
+    ]
+
+
+def _lives(database: str, url: str, sampler: str, say: Say) -> Finding:
+    """Whole trials of the large study, in turn with those of a small one."""
+    with Store(parse_url(url, from_argv=False)) as store:
+        small = as_bench_study(sampler, 10 * NUM_TRIALS).model_copy(update={"study": f"small-{sampler}"})
+        search = Search(store, small)
+        store.studies.create(search.study_id, small, small.searched.trials, b"no manifest", Path())
+        fill(store, search.study_id, FEW_TRIALS, first_id=2 * NUM_TRIALS * (1 + list(_SAMPLERS).index(sampler)))
+        large, few = _life(store, "bench", sampler), _life(store, small.study, sampler)
+        large(), few()  # the first of a process reads all trials
+        pairs = [(_milliseconds(large), _milliseconds(few)) for _ in range(NUM_LIVES)]
+    measured = f"from claim to end, {database}, sampler {sampler}, {NUM_TRIALS} trials against {FEW_TRIALS}"
+    own, other = zip(*pairs, strict=True)
+    finding = Comparison(measured, "ms", Side(f"at {NUM_TRIALS}", own), Side(f"at {FEW_TRIALS}", other))
+    say("; ".join(finding.cells()))
+    return finding
+
+
+def _life(store: Store, study: str, sampler: str) -> Callable[[], None]:
+    spec = as_bench_study(sampler, 10 * NUM_TRIALS).model_copy(update={"study": study})
+    search, worker_id, result = Search(store, spec), own_worker_id(), finished_result()
+
+    def live() -> None:
+        lease = store.leases.claim(search.study_id, worker_id, LEASE_S, DEAD_WORKERS)
+        assert lease is not None
+        trial = search.start(lease)
+        for count in range(1, len(result.reports) + 1):
+            search.bring(trial, result.reports[:count])
+        search.tell(trial, result)
+
+    return live
 
 
 def _reading(database: str, url: str, say: Say) -> list[Finding]:
@@ -83,7 +123,7 @@ def _reading(database: str, url: str, say: Say) -> list[Finding]:
 
 
 def _starting(database: str, url: str, sampler: str, say: Say) -> Finding:
-    spec = as_bench_study(sampler, NUM_TRIALS + 10 * NUM_TIMES)
+    spec = as_bench_study(sampler, 10 * NUM_TRIALS)
     with Store(parse_url(url, from_argv=False)) as store:
         search, worker_id, result = Search(store, spec), own_worker_id(), finished_result()
 

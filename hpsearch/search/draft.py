@@ -47,6 +47,10 @@ class Draft(BaseStorage):
     def get_study_directions(self, _study_id: int) -> list[StudyDirection]:
         return self._directions
 
+    def get_trial_id_from_study_id_trial_number(self, _study_id: int, trial_number: int) -> int:
+        assert trial_number == self.own.number, "a sampler or pruner asks for its own trial alone"
+        return self.own._trial_id
+
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if trial_id == self.own._trial_id:
             return self.own
@@ -55,8 +59,10 @@ class Draft(BaseStorage):
     def get_all_trials(
         self, _study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        others = [trial for trial in self.trials if trial.number != self.own.number]
-        trials = sorted([*others, self.own], key=lambda trial: trial.number)
+        own = self.own
+        trials = [own if trial.number == own.number else trial for trial in self.trials]
+        if not any(trial is own for trial in reversed(trials)):
+            trials.append(own)  # it is the newest
         chosen = trials if states is None else [trial for trial in trials if trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 
