@@ -29,7 +29,7 @@ storms: .venv/dev
 	  tests/integration/test_ledger.py tests/integration/test_saving.py $(PYTEST_ARGS)
 
 clusters: .venv/dev
-	$(BIN)/pytest -m cluster $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster $(PYTEST_ARGS)
 
 skypilot: .venv/skypilot/done
 	.venv/skypilot/bin/python docker/read_skypilot.py

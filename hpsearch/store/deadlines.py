@@ -14,27 +14,39 @@ import threading
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL
 
 CONNECT_S = 10
 STATEMENT_S = 60
 LOCK_S = 30
 
-_SERVER_SETTINGS = {
-    "statement_timeout": f"{STATEMENT_S}s",
-    "lock_timeout": f"{LOCK_S}s",
-    "idle_in_transaction_session_timeout": f"{STATEMENT_S}s",
-}
-"""Of PostgreSQL, where neither the URL nor the server says otherwise. Not in the startup packet: poolers refuse that
+_POSTGRESQL = f"""
+SELECT set_config(name, seconds, %s) FROM (VALUES
+    ('statement_timeout', '{STATEMENT_S}s'),
+    ('lock_timeout', '{LOCK_S}s'),
+    ('idle_in_transaction_session_timeout', '{STATEMENT_S}s')
+) AS deadlines (name, seconds) WHERE current_setting(name) = '0'"""
+"""Where neither the URL nor the server says otherwise. Not in the startup packet: poolers refuse that
 (https://www.pgbouncer.org/config.html#ignore_startup_parameters)."""
+
+_OF_BOTH = f"""SET SESSION
+    innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, {LOCK_S}),
+    wait_timeout = LEAST(@@wait_timeout, {STATEMENT_S})"""
+_MARIADB = f"max_statement_time = IF(@@max_statement_time = 0, {STATEMENT_S}, @@max_statement_time)"
+_MYSQL = f"max_execution_time = IF(@@max_execution_time = 0, {STATEMENT_S * 1000}, @@max_execution_time)"
+"""`wait_timeout` ends a session that says nothing, in a transaction or not; the pool makes another."""
+
+_PREPARED_AT = 5
+"""psycopg's own default: so many times a statement is executed before the server is asked to remember it."""
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
     match url.get_backend_name():
         case "postgresql":
             keepalives = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-            return {"connect_timeout": CONNECT_S, **keepalives, "tcp_user_timeout": STATEMENT_S * 1000}
+            line = {"connect_timeout": CONNECT_S, **keepalives, "tcp_user_timeout": STATEMENT_S * 1000}
+            return {**line, "prepare_threshold": None}  # until it is known that there is no pooler
         case "mysql":
             return {"connect_timeout": CONNECT_S, "read_timeout": STATEMENT_S, "write_timeout": STATEMENT_S}
         case _:
@@ -46,18 +58,42 @@ def set_deadlines(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         return  # its busy timeout is the only wait that it knows
     engine.dispose()
+    if engine.dialect.name == "mysql":
+        event.listen(engine, "connect", _prepare_mysql)
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
+        event.listen(engine, "begin", _set_for_this_transaction)
 
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        if engine.dialect.name == "mysql":
-            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_S}")
-        else:
-            for name, value in _SERVER_SETTINGS.items():
-                unset = "current_setting(%s) = '0'"
-                cursor.execute(f"SELECT set_config(%s, %s, false) WHERE {unset}", (name, value, name))
-        cursor.close()
-        connection.commit()
+
+def _prepare_mysql(connection: Any, _record: Any) -> None:
+    own = _MARIADB if "MariaDB" in connection.get_server_info() else _MYSQL
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute(f"{_OF_BOTH}, {own}")
+    connection.commit()
+
+
+def _prepare_postgresql(connection: Any, record: Any) -> None:
+    """Settings and prepared statements belong to a session of the server. Behind a pooler that deals connections out
+    by transactions, like pgbouncer, there is none: settings would come to others, and statements would be unknown.
+
+    It is one where the server's process is not the one that was told at the start: a pooler tells a number of its own.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SELECT pg_backend_pid()")
+    record.info[_IS_POOLED] = cursor.fetchone()[0] != connection.info.backend_pid
+    if not record.info[_IS_POOLED]:
+        cursor.execute(_POSTGRESQL, (False,))
+        connection.prepare_threshold = _PREPARED_AT
+    cursor.close()
+    connection.commit()
+
+
+def _set_for_this_transaction(connection: Connection) -> None:
+    if connection.info.get(_IS_POOLED):
+        connection.exec_driver_sql(_POSTGRESQL, (True,))
+
+
+_IS_POOLED = "hpsearch is pooled"
 
 
 class Lines:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from hpsearch.errors import InputError, StoreUnreachable
+from hpsearch.store import mysql
 from hpsearch.store.deadlines import connect_arguments, set_deadlines
 from hpsearch.store.trials import QuickStorage
 
@@ -87,9 +88,12 @@ def open_optuna_storage(url: URL) -> QuickStorage:
         StoreUnreachable: the database did not answer.
         InputError: the database's driver is not installed, or the file is no database.
     """
+    options = engine_options(url)
     with speaking_to(url):
+        if url.get_backend_name() == "mysql":
+            mysql.compare_exactly(url, options)
         storage = QuickStorage(
-            url.render_as_string(hide_password=False), engine_kwargs=engine_options(url), skip_compatibility_check=True
+            url.render_as_string(hide_password=False), engine_kwargs=options, skip_compatibility_check=True
         )
     if url.get_backend_name() == "sqlite":
         _make_sqlite_safe(storage.engine)
@@ -121,8 +125,10 @@ def engine_options(url: URL) -> dict[str, Any]:
     match url.get_backend_name():
         case "sqlite":
             return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-        case _:
-            return {"pool_pre_ping": True, "pool_recycle": 300, "connect_args": connect_arguments(url)}
+        case backend:
+            lasting = {"pool_pre_ping": True, "pool_recycle": 300, "connect_args": connect_arguments(url)}
+            # MySQL's own level locks the rows and the gaps that a search passes over, until the transaction ends.
+            return lasting | ({"isolation_level": "READ COMMITTED"} if backend == "mysql" else {})
 
 
 def _make_sqlite_safe(engine: Engine) -> None:
@@ -155,10 +161,31 @@ def reaching(url: URL) -> Iterator[None]:
         cause = _root(error)
         # An InternalError that ends the connection: PostgreSQL gave up a transaction in which this process was paused.
         is_lost = isinstance(cause, DBAPIError) and cause.connection_invalidated
-        if not is_lost and not isinstance(cause, OperationalError | InterfaceError | PoolTimeout):
+        if not is_lost and not _is_outage(cause, url):
             raise
-        words = str(getattr(cause, "orig", None) or cause).strip().splitlines()
-        raise StoreUnreachable(f"the store {shown(url)} can't be reached: {words[0] if words else cause}") from error
+        words = _words(cause)
+        if "unsupported startup parameter" in words:
+            raise InputError(f"--store: {shown(url)}: {words}; {_STARTUP}") from error
+        raise StoreUnreachable(f"the store {shown(url)} can't be reached: {words}") from error
+
+
+_STARTUP = (
+    "a pooler takes no such setting: leave it out of the URL and out of PGOPTIONS, "
+    "or have the pooler overlook it (of pgbouncer: ignore_startup_parameters)"
+)
+
+
+def _is_outage(cause: BaseException, url: URL) -> bool:
+    if isinstance(cause, OperationalError) and url.get_backend_name() == "mysql":
+        return mysql.is_outage(cause.orig)
+    return isinstance(cause, OperationalError | InterfaceError | PoolTimeout)
+
+
+def _words(cause: BaseException) -> str:
+    """One line. PyMySQL's errors are a number and the words."""
+    told = getattr(cause, "orig", None) or cause
+    lines = str(told.args[1] if len(told.args) == 2 else told).strip().splitlines()
+    return lines[0] if lines else str(cause)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -173,6 +200,7 @@ def database_now(connection: Connection) -> float:
     expressions: dict[str, Callable[[], Any]] = {
         "sqlite": lambda: literal_column("(julianday('now') - 2440587.5) * 86400.0"),
         "postgresql": lambda: func.extract("epoch", func.clock_timestamp()),
-        "mysql": lambda: literal_column("UNIX_TIMESTAMP(NOW(6))"),
+        # Not UNIX_TIMESTAMP(NOW(6)): local time tells two hours of one autumn night alike.
+        "mysql": lambda: literal_column("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6"),
     }
     return float(connection.execute(select(expressions[connection.dialect.name]())).scalar_one())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -9,16 +11,17 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from filelock import FileLock
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL
 
-from hpsearch.errors import InputError
-from hpsearch.store.deadlines import connect_arguments, set_deadlines
-from hpsearch.store.engine import reaching
+from hpsearch.errors import InputError, StoreUnreachable
+from hpsearch.store.deadlines import set_deadlines
+from hpsearch.store.engine import engine_options, reaching, shown
 from hpsearch.store.network import refuse_network_file
 from hpsearch.store.versions import OURS, TableVersion, version_of_optuna, version_of_ours
 
 _LOCK_NUMBER = 0x68707365  # "hpse"
+PATIENCE_S = 30
 
 
 def _config() -> Config:
@@ -64,20 +67,38 @@ def exclusively(url: URL) -> Iterator[None]:
         with _locked(url):
             yield
         return
-    take, give = {
-        "postgresql": (
-            f"SELECT pg_advisory_lock({_LOCK_NUMBER})",
-            f"SELECT pg_advisory_unlock({_LOCK_NUMBER})",
-        ),
-        "mysql": (f"SELECT GET_LOCK('{_LOCK_NUMBER}', 60)", f"SELECT RELEASE_LOCK('{_LOCK_NUMBER}')"),
-    }[url.get_backend_name()]
     with _connected(url) as engine, engine.connect() as connection:
-        connection = connection.execution_options(isolation_level="AUTOCOMMIT")  # an idle transaction is ended
-        with reaching(url):  # a wait that lasts too long is ended, too
-            connection.execute(text(take))
+        _take(connection, url)
         yield
+
+
+_TAKE = {
+    "postgresql": f"SELECT pg_try_advisory_xact_lock({_LOCK_NUMBER})",
+    "mysql": "SELECT GET_LOCK(CONCAT('hpsearch ', MD5(DATABASE())), 0)",
+}
+_KEEP = {
+    "postgresql": "SET LOCAL idle_in_transaction_session_timeout = 0",
+    "mysql": "SET SESSION wait_timeout = 28800",
+}
+"""While tables are changed elsewhere, this connection says nothing."""
+
+
+def _take(connection: Connection, url: URL) -> None:
+    """The lock is free again when the transaction, or MySQL's connection, ends: also where this process is killed.
+
+    It is asked for again and again: whoever waited in the server would keep one of a pooler's connections, and the
+    holder needs a second one.
+    """
+    backend, deadline = url.get_backend_name(), time.monotonic() + PATIENCE_S
+    while True:
         with reaching(url):
-            connection.execute(text(give))
+            if connection.scalar(text(_TAKE[backend])):
+                connection.execute(text(_KEEP[backend]))
+                return
+            connection.rollback()
+        if time.monotonic() > deadline:
+            raise StoreUnreachable(f"the store {shown(url)} can't be reached: another process changes its tables")
+        time.sleep(random.uniform(0.02, 0.2))
 
 
 def _locked(url: URL) -> AbstractContextManager[object]:
@@ -96,7 +117,7 @@ def _locked(url: URL) -> AbstractContextManager[object]:
 @contextmanager
 def _connected(url: URL) -> Iterator[Engine]:
     try:
-        engine = create_engine(url, connect_args=connect_arguments(url))
+        engine = create_engine(url, **engine_options(url))
         set_deadlines(engine)
     except ImportError as error:
         extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"

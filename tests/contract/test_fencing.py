@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 from contract_children import take_over
-from contract_parts import claimed, created, elsewhere, ended, exit_codes, opened, result_of, spec_of, start, taken_over
+from contract_parts import (
+    claimed,
+    created,
+    elsewhere,
+    ended,
+    exit_codes,
+    impatient,
+    result_of,
+    spec_of,
+    start,
+    taken_over,
+)
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import MetaData, select, text
@@ -109,18 +120,17 @@ class TestTakingOver:
             WRITES["a loss"](store, lease)
 
     def test_nobody_takes_over_in_the_middle_of_a_fenced_write(
-        self, store: Store, store_url: str, lease: Lease, backend: str, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, store_url: str, lease: Lease, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The check and the write are one transaction: another worker's claim has to wait for its end."""
         monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_S", 0)
-        impatient_url = store_url if backend == "sqlite" else f"{store_url}&options=-clock_timeout%3D50ms"
-        with opened(impatient_url) as impatient, store.optuna.engine.connect() as connection:
+        with impatient(store_url) as other, store.optuna.engine.connect() as connection:
             with fenced(lease):
                 connection.execute(text("UPDATE trials SET number = 5"))
-            with pytest.raises(OperationalError, match=r"database is locked|due to lock timeout"):
-                impatient.leases.claim(lease.study_id, "other:2:2.00", 60, ["host:1:1.00"])
+            with pytest.raises(OperationalError, match=r"database is locked|due to lock timeout|Lock wait timeout"):
+                other.leases.claim(lease.study_id, "other:2:2.00", 60, ["host:1:1.00"])
             connection.commit()
-            assert impatient.leases.claim(lease.study_id, "other:2:2.00", 60, ["host:1:1.00"]) is not None
+            assert other.leases.claim(lease.study_id, "other:2:2.00", 60, ["host:1:1.00"]) is not None
 
 
 class TestSearch:

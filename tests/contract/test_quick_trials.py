@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
@@ -54,8 +55,9 @@ def _trial(draw: random.Random, state: TrialState) -> FrozenTrial:
 
 
 @pytest.fixture
-def stock(store_url: str) -> Iterator[RDBStorage]:
-    storage = RDBStorage(store_url)
+def stock(store_url: str, backend: str) -> Iterator[RDBStorage]:
+    unprepared = {"connect_args": {"prepare_threshold": None}} if backend == "pgbouncer" else {}
+    storage = RDBStorage(store_url, engine_kwargs=unprepared)
     yield storage
     storage.engine.dispose()
 
@@ -114,7 +116,9 @@ def test_finished_trials_are_read_once(store: Store, stock: RDBStorage) -> None:
     """When stock Optuna does so, too, `QuickStorage` may go."""
     made = created(store, spec_of()).study_id
     for _ in range(3):
-        store.optuna.create_new_trial(made, create_trial(state=TrialState.PRUNED))
+        trial = create_trial(state=TrialState.PRUNED)
+        trial.datetime_complete = datetime.now() - timedelta(minutes=1)  # MySQL's ends are not remembered at once
+        store.optuna.create_new_trial(made, trial)
     quick = [params_read(store.optuna, lambda: store.optuna.get_all_trials(made)) for _ in range(2)]
     optuna_s = [params_read(stock, lambda: stock.get_all_trials(made)) for _ in range(2)]
     assert (quick, optuna_s) == ([1, 0], [1, 1])

@@ -87,7 +87,8 @@ class TestOpening:
             return kind != "table" or name in OURS
 
         with opened(empty_url) as store, store.optuna.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"include_name": is_ours, "compare_type": True})
+            types = connection.dialect.name != "mysql"  # whose FLOAT(53) comes back as DOUBLE, which is the same there
+            context = MigrationContext.configure(connection, opts={"include_name": is_ours, "compare_type": types})
             assert compare_metadata(context, metadata) == []
 
     @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
@@ -119,10 +120,7 @@ class TestOutOfReach:
             holder = store.optuna.engine.connect()
             holder.begin()
             return holder.close
-        server, name = request.getfixturevalue("postgresql"), store.url.database
-        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-        return lambda: server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        return request.getfixturevalue(backend).cut_off(store.url.database)
 
     def test_a_closed_port_is_told_with_its_address_and_without_the_password(self) -> None:
         with socket.socket() as taken:  # bound but not listening: nobody else can answer on it

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 from contract_parts import opened
-from sqlalchemy import make_url
 
 from hpsearch.errors import StoreUnreachable
-from hpsearch.store.migrate import _LOCK_NUMBER
+from hpsearch.store import migrate
+from hpsearch.store.engine import parse_url
+from hpsearch.store.migrate import exclusively
+
+SERVERS = ["postgresql", *(pytest.param(name, marks=pytest.mark.cluster) for name in ("mariadb", "pgbouncer"))]
 
 
-@pytest.mark.parametrize("backend", ["postgresql"])
-def test_one_that_takes_too_long_is_an_outage(store_url: str) -> None:
+@pytest.mark.parametrize("backend", SERVERS, indirect=True)
+def test_one_that_takes_too_long_is_an_outage(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker outlives it, as it does any other: it tries again."""
-    url = make_url(store_url)
-    impatient = url.update_query_dict({"options": "-c lock_timeout=50"}).render_as_string(hide_password=False)
-    with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)) as other:
-        other.execute(f"SELECT pg_advisory_lock({_LOCK_NUMBER})".encode())
-        with pytest.raises(StoreUnreachable, match="lock timeout"):
-            opened(impatient)
-    opened(impatient).close()
+    monkeypatch.setattr(migrate, "PATIENCE_S", 0.1)
+    with (
+        exclusively(parse_url(empty_url, from_argv=False)),
+        pytest.raises(StoreUnreachable, match="another process changes its tables"),
+    ):
+        opened(empty_url)
+    opened(empty_url).close()
