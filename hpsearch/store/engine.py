@@ -28,6 +28,8 @@ def parse_url(url: str, *, from_argv: bool) -> URL:
         InputError: not a URL, or one with a password on a command line, where every user of the machine sees it.
     """
     scheme, _, rest = url.partition(":")
+    if scheme.startswith("grpc"):
+        raise InputError(_PROXY)
     address = "" if scheme.startswith("sqlite") else rest.partition("?")[0]
     login = address.rpartition("@")[0]
     if from_argv and ":" in login:
@@ -60,6 +62,12 @@ def holds_secret(url: str) -> bool:
         return True
 
 
+_PROXY = (
+    "--store: workers write through no gRPC storage proxy: with it a write and the check that the trial is still "
+    "theirs are two things, and between them another worker may have taken over. Give the database's own URL; where "
+    "it has too few connections, put pgbouncer before it (docs/how-to/databases.md). The proxy may stand beside, for "
+    "stock Optuna"
+)
 _BACKENDS = ("sqlite", "postgresql", "mysql")
 _SECRETS = ("password", "passwd")  # sslpassword, ssl_key_password, … too
 _PASSWORD_IN_ARGV = (

@@ -18,6 +18,7 @@ from hpsearch.errors import InputError, StoreUnreachable
 from hpsearch.store.deadlines import set_deadlines
 from hpsearch.store.engine import engine_options, reaching, shown
 from hpsearch.store.network import refuse_network_file
+from hpsearch.store.tables import metadata
 from hpsearch.store.versions import OURS, TableVersion, version_of_optuna, version_of_ours
 
 _LOCK_NUMBER = 0x68707365  # "hpse"
@@ -43,7 +44,12 @@ def upgrade(engine: Engine) -> TableVersion:
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if found.found is None and engine.dialect.name == "mysql":
+            # It has no transactions of tables: those that somebody made before it was killed are there.
+            metadata.create_all(connection)
+            command.stamp(config, "head")
+        else:
+            command.upgrade(config, "head")
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
-from contract_parts import LEASE_S, created, opened, result_of, toy
+from contract_parts import LEASE_S, created, opened, result_of, toy, worked
 from sqlalchemy import event
 
 import hpsearch.search.search as search_module
@@ -51,6 +51,14 @@ def claim_until_finished(url: str, study_id: int, diary: Path, dies_at: str | No
                 die()
             store.leases.close(lease)
             print("closed", lease.slot, lease.attempt, file=notes, flush=True)
+
+
+def claim_and_end(url: str, spec: str) -> None:
+    """A worker that goes on until the study has all its trials."""
+    with opened(url) as store:
+        search = Search(store, StudySpec.model_validate_json(spec))
+        while not store.leases.slots(search.study_id).all_finished:
+            worked(store, search, own_worker_id())
 
 
 def take_over(url: str, study_id: int) -> None:

@@ -169,11 +169,15 @@ class MariaDb:
 
     def execute(self, *statements: str) -> Any:
         """The rows of the last one."""
-        line = pymysql.connect(unix_socket=str(self._folder / "socket"), user="root", autocommit=True)
-        with closing(line), line.cursor() as cursor:
+        with closing(self.line()) as line, line.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
             return cursor.fetchall()
+
+    def line(self, database: str | None = None) -> Any:
+        """A connection that may do anything."""
+        socket_file = str(self._folder / "socket")
+        return pymysql.connect(unix_socket=socket_file, user="root", autocommit=True, database=database)
 
     def drop(self, name: str) -> None:
         self.execute(f"DROP DATABASE {name}")

@@ -165,6 +165,10 @@ class TestUrls:
             parse_url(url, from_argv=False)
         assert repr(url.partition(":")[0]) in str(raised.value)
 
+    def test_a_proxy_of_optuna_s_is_told_what_to_give_in_its_place(self) -> None:
+        with pytest.raises(InputError, match=r"gRPC storage proxy.*pgbouncer"):
+            parse_url("grpc://localhost:13000", from_argv=True)
+
     @pytest.mark.parametrize(
         "rest",
         [
