@@ -32,8 +32,8 @@ _JOINED: dict[str, Callable[[Table], ColumnElement[str]]] = {
     "sqlite": lambda t: func.group_concat(func.json_quote(t.c.key) + ":" + t.c.value_json, ","),
     "postgresql": lambda t: func.string_agg(cast(func.to_json(t.c.key), Text) + ":" + t.c.value_json, ","),
 }
-"""The attributes of a trial as the inside of one JSON object: their values are JSON already. MySQL has a row for each: its
-GROUP_CONCAT cuts off without an error what is longer than `group_concat_max_len`."""
+"""The attributes of a trial as the inside of one JSON object: their values are JSON already. MySQL has a row for each:
+its GROUP_CONCAT cuts off without an error what is longer than `group_concat_max_len`."""
 _MOMENT = timedelta(seconds=2)
 """MySQL keeps the whole second of a trial's end. One that ended just now may be opened and end again in this second."""
 
