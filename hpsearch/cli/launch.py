@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hpsearch.cli.options import (
+    NOTIFY_VARIABLE,
+    NotifyOption,
     PerDeviceOption,
     SetOption,
     StoreOption,
@@ -64,6 +67,7 @@ def launch(
     store: StoreOption = None,
     set_: SetOption = None,
     wait_for_store: WaitOption = 60.0,
+    notify: NotifyOption = None,
 ) -> None:
     """Start workers for a study on this machine, SLURM or a Ray cluster, and leave them to it."""
     from hpsearch.launch.sites import choose_site
@@ -84,6 +88,8 @@ def launch(
     file = load_study(study_file, set_)
     arguments = worker_arguments(study_file.resolve(), None, set_, workers_per_device, wait_for_store)
     order = _order(console, site, file.spec.study, arguments, store, workers_per_device)
+    if notify is not None:  # not in an argument: an address of a chat is as good as a password
+        order = replace(order, environment={**order.environment, NOTIFY_VARIABLE: notify})
     site.launcher.check(order)
     if dry_run:
         console.print(site.launcher.plan(order), soft_wrap=True)

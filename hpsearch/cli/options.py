@@ -39,10 +39,12 @@ WaitOption = Annotated[
         "--wait-for-store", metavar="MINUTES", min=0, help="how long an outage of the store may last before it gives up"
     ),
 ]
+NOTIFY_VARIABLE = "HPSEARCH_NOTIFY"
 NotifyOption = Annotated[
     str | None,
     typer.Option(
         "--notify",
+        envvar=NOTIFY_VARIABLE,
         metavar="COMMAND",
         help="called when the study is finished, paused, at a limit, stopped or failed: mail, chat; the message comes "
         "on its standard input",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpsearch.cli.options import (
+    NOTIFY_VARIABLE,
+    NotifyOption,
     PerDeviceOption,
     SetOption,
     StoreOption,
     StudyFileArgument,
     WaitOption,
+    find_study,
     inspector,
     open_mirror,
     open_store,
@@ -23,6 +27,8 @@ from hpsearch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hpsearch.store import Store
 
 
@@ -32,6 +38,7 @@ def worker(
     set_: SetOption = None,
     workers_per_device: PerDeviceOption = 1,
     wait_for_store: WaitOption = 60.0,
+    notify: NotifyOption = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="start another one when it fails, later each time: for jobs and containers")
     ] = False,
@@ -61,7 +68,8 @@ def worker(
     if keep:
         load_study(study_file, set_)  # a mistake in it is told once
         arguments = worker_arguments(study_file, store, set_, workers_per_device, wait_for_store)
-        raise typer.Exit(keep_worker(arguments, stop, log.info))
+        told = {} if notify is None else {NOTIFY_VARIABLE: notify}
+        raise typer.Exit(keep_worker(arguments, told, stop, log.info))
     file = load_study(study_file, set_)
     storage, worker_id, limit_s = storage_folder(), own_worker_id(), 60 * wait_for_store
     trainer_log = storage.trainer_log(worker_id.replace(":", "-"), file.spec.study)
@@ -83,7 +91,7 @@ def worker(
         )
         if device is None:
             raise typer.Exit(130 if stop.requested and PARENT_VARIABLE not in os.environ else 0)
-        step = Worker(
+        worker = Worker(
             study,
             opened,
             worker_id,
@@ -92,7 +100,9 @@ def worker(
             wait_limit_s=limit_s,
             device_uuid=device.device.uuid,
             mirror=mirror,
-        ).run()
+        )
+        with _notifying(notify, opened, study.spec.study, log.info):
+            step = worker.run()
     log.info("%s", step.value)
     is_asked_by_run = step is Step.STOPPED and PARENT_VARIABLE in os.environ
     code = 0 if is_asked_by_run else EXIT_CODES[step]
@@ -109,3 +119,17 @@ def _is_over(store: Store, study_id: int) -> bool:
             return store.leases.slots(study_id).all_finished or store.studies.why_paused(study_id) is not None
     except StoreUnreachable:
         return False
+
+
+def _notifying(
+    command: str | None, store: Store, study: str, say: Callable[[str], None]
+) -> AbstractContextManager[None]:
+    if command is None:
+        return nullcontext()
+    from hpsearch.search.view import StudyView, read_view
+    from hpsearch.watch.notify import notifying
+
+    def read() -> StudyView:
+        return read_view(store, find_study(store, study))
+
+    return notifying(command, store, read(), read, say, is_one_of_many=True)

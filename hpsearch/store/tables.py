@@ -6,6 +6,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -68,6 +69,7 @@ leases = Table(
     Column("result", _LONG_TEXT),
     Column("finished", Boolean, nullable=False),
     UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
+    Index("ix_hpsearch_leases_open", "study_id", "finished"),  # a claim looks at the open ones alone
     sqlite_autoincrement=True,  # an id of a deleted lease is never given out again: its worker may still be there
 )
 

@@ -3,7 +3,7 @@
     finished   all of its trials have ended                              of the study: one process alone calls, of all
     paused     no trial begins, until hpsearch resume                    that were given --notify, on whatever machine
     limit      it has come to one of search.limits
-    stopped    by Ctrl-C, a signal, or hpsearch stop                     of this process: each calls
+    stopped    by Ctrl-C, a signal, or hpsearch stop                     of hpsearch run: each calls
     failed     its workers kept failing, or the store stayed away
 
 At most once: whoever is killed between the claim and the call has told nobody. What the command comes to is said and
@@ -65,11 +65,18 @@ class Notice:
 
 @contextmanager
 def notifying(
-    command: str | None, store: Store, view: StudyView, read: Callable[[], StudyView], say: Callable[[str], None]
+    command: str | None,
+    store: Store,
+    view: StudyView,
+    read: Callable[[], StudyView],
+    say: Callable[[str], None],
+    *,
+    is_one_of_many: bool = False,
 ) -> Iterator[None]:
     """Within this a study is worked on. Where that ends, `command` is called with how; None: nobody is.
 
     `view` is the study before, `read` gives it as it is then, and `say` tells a person how the command fared.
+    `is_one_of_many`: a worker, whose own end is nobody's concern; the study's is.
 
     Raises:
         InputError: the command is empty.
@@ -87,9 +94,9 @@ def notifying(
     except HpsearchError as error:
         if not isinstance(error, StoreUnreachable):
             view = _read_or(view, read)
-        _tell(command, store, notice_of(view, str(error)), say)
+        _tell(command, store, notice_of(view, str(error)), say, is_one_of_many)
         raise
-    _tell(command, store, notice_of(_read_or(view, read)), say)
+    _tell(command, store, notice_of(_read_or(view, read)), say, is_one_of_many)
 
 
 def notice_of(view: StudyView, failure: str | None = None) -> Notice:
@@ -112,7 +119,9 @@ def _read_or(view: StudyView, read: Callable[[], StudyView]) -> StudyView:
     return view
 
 
-def _tell(command: str, store: Store, notice: Notice, say: Callable[[str], None]) -> None:
+def _tell(command: str, store: Store, notice: Notice, say: Callable[[str], None], is_one_of_many: bool) -> None:
+    if is_one_of_many and notice.event not in _OF_THE_STUDY:
+        return
     is_ours = notice.event not in _OF_THE_STUDY or _take(store, notice)
     became = _call(command, notice) if is_ours else "another process tells it"
     say(f"--notify: {became} ({notice.event})")

@@ -25,7 +25,7 @@ from hpsearch.store.tables import metadata
 from hpsearch.store.versions import VERSION_TABLE
 
 MIGRATIONS = Path(hpsearch.store.__file__).parent / "migrations"
-OURS = {"hpsearch_studies", "hpsearch_leases", "hpsearch_workers"}
+OURS = {"hpsearch_studies", "hpsearch_leases", "hpsearch_workers", "hpsearch_launches"}
 
 
 def revision(engine: Engine) -> str:

@@ -38,9 +38,9 @@ SURFACE: dict[str, set[str]] = {
     "launch": {
         *("STUDY_FILE", "--on", "--workers", "--profile", "--dry-run", "--time", "--partition", "--account", "--qos"),
         *("--constraint", "--gres", "--gpus", "--cpus", "--memory", "--setup", "--address"),
-        *("--workers-per-device", "--store", "--set", "--wait-for-store"),
+        *("--workers-per-device", "--store", "--set", "--wait-for-store", "--notify"),
     },
-    "worker": {"STUDY_FILE", "--keep", "--workers-per-device", "--store", "--set", "--wait-for-store"},
+    "worker": {"STUDY_FILE", "--keep", "--workers-per-device", "--store", "--set", "--wait-for-store", "--notify"},
     "status": {"STUDY", "--watch", "--json", "--store"},
     "logs": {"STUDY", "TRIAL", "--follow", "-f", "--store"},
     "stop": {"STUDY", "--now", "--store"},

@@ -86,13 +86,6 @@ def environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_worker_mirrors_to_the_bucket_that_its_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HPSEARCH_STORAGE", "s3://lab/studies")
-    assert environment_of_a_worker(tmp_path, monkeypatch)["HPSEARCH_STORAGE"] == "s3://lab/studies"
-    monkeypatch.setenv("HPSEARCH_STORAGE", "storage")
-    assert environment_of_a_worker(tmp_path, monkeypatch)["HPSEARCH_STORAGE"] == str(tmp_path)
-
-
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("said", ["2", "3,1", "GPU-1", None])
 def test_a_worker_is_given_no_card_but_what_the_person_allows(

@@ -1,4 +1,4 @@
-"""Launches: workers that were asked of an engine, and the engine's own name of each worker's job."""
+"""Launches: workers that were asked of an engine, and the engine's own name of each worker's job. An index of leases."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,3 +22,4 @@ def upgrade() -> None:
         sa.Column("started_at", sa.Float(53), nullable=False),
     )
     op.add_column("hpsearch_workers", sa.Column("job", sa.String(200)))
+    op.create_index("ix_hpsearch_leases_open", "hpsearch_leases", ["study_id", "finished"])
