@@ -51,6 +51,20 @@ def open_to_read(url: URL) -> QuickStorage:
     return storage
 
 
+def are_newest(url: URL) -> bool:
+    """Whether nothing has to be made or changed: then workers that start together need not wait for each other.
+
+    Not asked of SQLite, whose lock is a file beside it and where one transaction follows the other anyway.
+    """
+    if url.get_backend_name() == "sqlite":
+        return False
+    try:
+        with reading(url) as engine, engine.connect() as connection:
+            return version_of_ours(connection).is_newest and version_of_optuna(connection).is_newest
+    except NoStoreYet:
+        return False
+
+
 @contextmanager
 def reading(url: URL) -> Iterator[Engine]:
     """An engine that can't write, on a store that has all tables, of whatever version.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 
 from sqlalchemy.engine import URL
@@ -14,7 +14,7 @@ from hpsearch.store.launches import Launches
 from hpsearch.store.leases import Leases
 from hpsearch.store.migrate import exclusively, refuse_another_optuna, upgrade
 from hpsearch.store.orders import StudyOrders
-from hpsearch.store.reading import open_to_read
+from hpsearch.store.reading import are_newest, open_to_read
 from hpsearch.store.studies import Studies
 from hpsearch.store.trials import QuickStorage
 from hpsearch.store.workers import Workers
@@ -41,7 +41,7 @@ class Store:
         self.launches = Launches(self.optuna.engine)
 
     def _open_to_write(self) -> QuickStorage:
-        with exclusively(self.url):
+        with nullcontext() if are_newest(self.url) else exclusively(self.url):
             storage = open_optuna_storage(self.url)
             try:
                 with self.reaching():
