@@ -48,7 +48,7 @@ def test_settings_in_the_url_are_refused_in_words(store_url: str) -> None:
 @pytest.fixture
 def narrow(postgresql: PostgreSql) -> Iterator[PgBouncer]:
     """A pooler with four connections to the server. With two nobody's tables are ever made: besides the lock's, Optuna
-    takes two at the same time while it makes its own (5.0.0, storages/_rdb/storage.py, `RDBStorage.__init__`)."""
+    takes two at the same time while it stamps its own (5.0.0, storages/_rdb/storage.py, `_init_alembic`)."""
     pooler = PgBouncer(postgresql, default_pool_size="4", query_wait_timeout="60")
     yield pooler
     pooler.close()
