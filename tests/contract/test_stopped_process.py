@@ -15,11 +15,11 @@ from hpsearch.errors import StoreUnreachable
 @pytest.mark.parametrize("backend", ["postgresql"])
 def test_a_transaction_that_the_server_ended_is_an_outage(store_url: str) -> None:
     url = make_url(store_url)
-    told = {"options": "-c idle_in_transaction_session_timeout=50"}
-    with opened(url.update_query_dict(told).render_as_string(hide_password=False)) as store:
+    with opened(store_url) as store:
 
         def stopped_in_a_transaction() -> None:
             with store.reaching(), store.optuna.engine.begin() as connection:
+                connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 50"))
                 pid = connection.scalar(text("SELECT pg_backend_pid()"))
                 wait_until_gone(url.set(drivername="postgresql").render_as_string(hide_password=False), pid)
                 connection.scalar(text("SELECT 1"))
