@@ -19,8 +19,11 @@ STOPPED = 130
 
 
 def keep_worker(arguments: list[str], environment: dict[str, str], stop: StopFlag, say: Callable[[str], None]) -> int:
-    """`arguments` are those of `hpsearch worker`, `environment` comes over this process's own. Gives the exit code: STOPPED, or the
-    last worker's own (0: the study has nothing left to do, or `hpsearch stop` asked for it)."""
+    """`arguments` are those of `hpsearch worker`, `environment` comes over this process's own.
+
+    Gives the exit code: STOPPED, or the last worker's own (0: the study has nothing left to do, or `hpsearch stop`
+    asked for it).
+    """
     job = {JOB_VARIABLE: os.environ.get(JOB_VARIABLE) or own_worker_id()}  # its engine's name, or else this process
     crew = Crew(lambda _: start_worker(arguments, environment | job, None), 1, say)
     supervise(crew, stop, say)

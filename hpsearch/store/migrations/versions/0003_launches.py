@@ -1,4 +1,4 @@
-"""Launches: workers that were asked of an engine, and the engine's own name of each worker's job. An index of leases."""
+"""Launches: workers that were asked of an engine, and the engine's own name of each worker's job. Open leases."""
 
 import sqlalchemy as sa
 from alembic import op
