@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hpsearch.launch.launcher import Launcher
 from hpsearch.launch.local import Local
+from hpsearch.launch.ray import Ray
 
 ENGINES: dict[str, type[Launcher]] = {
     "local": Local,
+    "ray": Ray,
 }

@@ -15,18 +15,23 @@ WAITS = "can't be reached"
 """What a worker says of a store that doesn't answer."""
 
 
-ENGINES_HERE = ("local",)
+ENGINES_HERE = (
+    pytest.param("local"),
+    pytest.param("ray", marks=pytest.mark.cluster),
+)
 
 
 @pytest.fixture(params=ENGINES_HERE)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    if request.param != "local":
+        request.getfixturevalue(f"{request.param}_cluster")
     site = Site(request.param, tmp_path)
     yield site
     site.close()
 
 
 def test_every_engine_is_tested() -> None:
-    assert set(ENGINES_HERE) == set(ENGINES)
+    assert {str(engine.values[0]) for engine in ENGINES_HERE} == set(ENGINES)
 
 
 def test_a_plan_shows_the_command_and_no_secret_and_starts_nothing(site: Site) -> None:

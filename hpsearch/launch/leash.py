@@ -1,0 +1,143 @@
+"""A leash: a worker that is kept on a node of a Ray cluster, and ends when whoever holds the leash is gone.
+
+Ray ends the process of a task with SIGKILL, and kills its direct children as it exits itself: a worker that hung on it
+would save nothing, or stay behind with its trainer. So this process is nobody's child, in a session of its own, and
+listens to a pipe: the end of what it reads is the death of the task's process, however it died.
+
+What it is told, a line each: the task (JSON; a store's password is in it, and goes into no command line and no file),
+then at any time `gently` or `now`. The end of the pipe is `gently`. What it answers is one line of JSON, at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from hpsearch.launch.process import PARENT_VARIABLE, last_line
+from hpsearch.trial import Record
+
+GENTLY = b"gently"
+NOW = b"now"
+GRACE_S = 600.0
+"""How long a worker may take to come to the end of a step and save."""
+_LOOK_EVERY_S = 0.2
+
+
+class Tethered(Record):
+    """What a worker is started with. `study_text`: what the study file says, for nodes that don't have it."""
+
+    arguments: Sequence[str]
+    study_text: str
+    environment: Mapping[str, str]
+    setup: str
+    folder: str
+    log: str
+
+
+class Ending(Record):
+    """How it ended: the exit code, negative for a signal, and what it said last."""
+
+    code: int
+    said: str
+
+
+def start_leash(task: Tethered) -> subprocess.Popen[bytes]:
+    """The process that was started ends at once; its pipes are the leash. Closing them lets the worker go."""
+    leash = subprocess.Popen(
+        [sys.executable, "-m", "hpsearch.launch.leash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    )
+    assert leash.stdin is not None
+    leash.stdin.write(task.model_dump_json().encode() + b"\n")
+    return leash
+
+
+def main() -> None:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray blocks SIGINT in its processes, and children inherit that
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as pipe:
+        task = Tethered.model_validate_json(pipe.readline())
+    ending = _hold(task)
+    with contextlib.suppress(OSError):  # nobody reads any more
+        os.write(1, ending.model_dump_json().encode() + b"\n")
+
+
+def _hold(task: Tethered) -> Ending:
+    with tempfile.TemporaryDirectory(prefix="hpsearch-") as temporary:
+        try:
+            worker = _start(task, Path(temporary))
+        except OSError as error:
+            return Ending(code=1, said=f"{error.filename or task.log}: {error.strerror} (on {os.uname().nodename})")
+        _wait(worker)
+    code = worker.returncode
+    return Ending(code=code, said=f"killed by signal {-code}" if code < 0 else last_line(Path(task.log)))
+
+
+def _start(task: Tethered, temporary: Path) -> subprocess.Popen[bytes]:
+    """A study file that this node has is used where it is: the paths in it count from its folder."""
+    study, *others = task.arguments
+    if not Path(study).exists():
+        copy = temporary / Path(study).name
+        copy.write_text(task.study_text)
+        study = str(copy)
+    command = [sys.executable, "-m", "hpsearch", "worker", study, *others, "--keep"]
+    if task.setup:
+        command = ["bash", "-c", f'{task.setup}\nexec "$@"', "setup", *command]
+    log = Path(task.log)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **task.environment, PARENT_VARIABLE: "1"},  # it leaves as well when this process dies
+            cwd=task.folder if Path(task.folder).is_dir() else temporary,
+            start_new_session=True,
+        )
+
+
+def _wait(worker: subprocess.Popen[bytes]) -> None:
+    kill_at, is_held = float("inf"), True
+    while worker.poll() is None:
+        said = _hear(is_held)
+        is_held = is_held and said != b""
+        if NOW in (said or b"") or time.monotonic() >= kill_at:
+            _kill(worker)
+        elif said is not None and kill_at == float("inf"):
+            worker.terminate()
+            kill_at = time.monotonic() + GRACE_S
+
+
+def _hear(is_held: bool) -> bytes | None:
+    """None: nothing was said for a moment; empty: the leash is let go."""
+    if not is_held:
+        time.sleep(_LOOK_EVERY_S)
+        return None
+    readable, _, _ = select.select([0], [], [], _LOOK_EVERY_S)
+    return os.read(0, 4096) if readable else None
+
+
+def _kill(worker: subprocess.Popen[bytes]) -> None:
+    """With all that it started: each has a session of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(worker.pid)
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    worker.wait()
+
+
+if __name__ == "__main__":
+    main()
