@@ -50,15 +50,15 @@ class RayTestCluster:
         self._start("head", *head, "--node-ip-address=127.0.0.1", f"--temp-dir={self.folder}")
         self._until(self._answers, "the head answers")
 
-    def add_node(self, num_cpus: int = 2, log_monitor: bool = False) -> str:
+    def add_node(self, num_cpus: int = 1, log_monitor: bool = False) -> str:
         """Gives the node's name here. One log monitor is enough for a host."""
         self._num_nodes += 1
         node = f"node{self._num_nodes}"
-        num_before = len(self.alive())
+        before = {each["node_id"] for each in self.alive()}
         monitor = f"--include-log-monitor={str(log_monitor).lower()}"
         self._start(node, f"--address=127.0.0.1:{self.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}",
                     monitor)  # fmt: skip
-        self._until(lambda: len(self.alive()) > num_before, f"{node} joins")
+        self._until(lambda: bool({each["node_id"] for each in self.alive()} - before), f"{node} joins")
         return node
 
     def kill_node(self, node: str) -> None:
@@ -77,6 +77,9 @@ class RayTestCluster:
             if of.startswith(f"{self._name}/{node}") and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         return found
+
+    def node_of(self, pid: int) -> str:
+        return psutil.Process(pid).environ()[_OF_NODE].partition("/")[2]
 
     def alive(self) -> list[dict[str, Any]]:
         nodes = self.ask("/api/v0/nodes?limit=1000&timeout=10&detail=true")["data"]["result"]["result"]
