@@ -78,9 +78,9 @@ class Ray:
                 f"the cluster at {cluster.url} runs Ray {there}, and here is {here}: "
                 f"pip install 'ray[default]=={there}' here, or {here} on all of its nodes, and start it again"
             )
-        self._check_room(order, cluster.nodes())
+        self._check_room(order, cluster.nodes(), grows=cluster.grows())
 
-    def _check_room(self, order: Order, nodes: Sequence[dict[str, Any]]) -> None:
+    def _check_room(self, order: Order, nodes: Sequence[dict[str, Any]], *, grows: bool) -> None:
         """Raises HpsearchError where no node could ever hold a worker: it would wait without end."""
         gpus, parts = self._gpus(order, nodes), _parts(order)
         if 0 < gpus < 1 and round(1 / gpus) != parts:
@@ -89,11 +89,11 @@ class Ray:
                 f"say --workers-per-device {round(1 / gpus)}"
             )
         wanted = {"GPU": gpus, "CPU": self._options.cpus, "memory": self._options.bytes}
-        if not any(all(_has(node, name) >= much for name, much in wanted.items()) for node in nodes):
+        if not grows and not any(all(_has(node, name) >= much for name, much in wanted.items()) for node in nodes):
             has = "\n".join(f"  {node['node_name']}: {_told({n: _has(node, n) for n in wanted})}" for node in nodes)
             raise HpsearchError(
                 f"no node of the cluster has what a worker is to be given ({_told(wanted)}), so it would wait for "
-                f"ever; there are\n{has}\na cluster that grows by itself needs one such node to begin with"
+                f"ever; there are\n{has}"
             )
 
     def plan(self, order: Order) -> str:

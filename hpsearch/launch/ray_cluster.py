@@ -36,7 +36,7 @@ def find_cluster(address: str) -> str:
     """The dashboard's URL. `auto`: of the cluster that runs on this machine, or that `$RAY_ADDRESS` names."""
     ray_module()
     if address == "auto":
-        return _within(DEADLINE_S, _find_here, "a Ray cluster on this machine (--address auto)")
+        return _within(DEADLINE_S, _find_here, "this machine (--address auto)")
     scheme, _, place = address.rpartition("://")
     host = place.rstrip("/")
     if scheme == "ray":
@@ -64,6 +64,15 @@ class RayCluster:
     def nodes(self) -> list[dict[str, Any]]:
         """Those that live, as the State API tells them (ray.util.state.common.NodeState)."""
         return [node for node in self._rows("nodes", {}) if node["state"] == "ALIVE"]
+
+    def grows(self) -> bool:
+        """Whether nodes may come when workers ask for them; also where it can't be told.
+
+        Where nobody scales, the monitor calls each node's type `node_ID` (ray 2.60.0, autoscaler/_private/readonly).
+        """
+        status = self._ask("GET", "/api/cluster_status")["data"]["clusterStatus"] or {}
+        types = (status.get("autoscalerReport") or {}).get("nodeTypeMapping") or {}
+        return not types or any(kind != f"node_{node}" for node, kind in types.items())
 
     def tasks(self, ray_job_id: str) -> list[dict[str, Any]]:
         """A row for each attempt (ray.util.state.common.TaskState)."""
@@ -144,8 +153,10 @@ def _words(whom: str, error: BaseException | None) -> str:
             "export RAY_AUTH_MODE=token"
         )
     if isinstance(error, OSError):  # and those of requests
-        return f"Ray: nothing answers at {whom}: is the cluster up (ray status, on its head), and its dashboard's port \
-open from here? `ray start --head --dashboard-host 0.0.0.0` opens it"
+        return (
+            f"Ray: nothing answers at {whom}: is the cluster up (ray status, on its head), and its dashboard open "
+            "from here (ray start --head --dashboard-host 0.0.0.0)? --address http://HEAD:8265 names another one"
+        )
     return f"Ray: {whom}: {_last(str(error))}"
 
 

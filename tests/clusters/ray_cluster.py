@@ -66,6 +66,14 @@ class RayTestCluster:
         for process in self.processes(node):
             process.kill()
 
+    def freeze(self, node: str) -> None:
+        for process in self.processes(node):
+            process.suspend()
+
+    def thaw(self, node: str) -> None:
+        for process in self.processes(node):
+            process.resume()
+
     def processes(self, node: str = "") -> list[psutil.Process]:
         """Those of one node, or of the whole cluster."""
         found = []

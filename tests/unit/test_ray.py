@@ -10,7 +10,7 @@ import pytest
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.launch.launcher import JobState, Order
 from hpsearch.launch.ray import Ray, RayOptions, _job_view
-from hpsearch.launch.ray_cluster import find_cluster
+from hpsearch.launch.ray_cluster import RayCluster, find_cluster
 from hpsearch.launch.sites import make_launcher
 from hpsearch.store import LaunchedJob
 
@@ -93,3 +93,16 @@ def test_what_ray_says_of_a_task_is_a_state_and_a_reason(
     view = _job_view(JOB, job, whole if task else None, {"n1": "gpu-7"})
     assert (view.state, view.reason) == (state, reason)
     assert view.node == ("gpu-7" if state is JobState.RUNNING else "")
+
+
+@pytest.mark.parametrize(
+    ("types", "grows"),
+    [({"a1": "node_a1", "b2": "node_b2"}, False), ({"10.0.0.1": "headgroup"}, True), ({}, True), (None, True)],
+)
+def test_a_cluster_whose_nodes_nobody_adds_is_known(
+    types: dict[str, str] | None, grows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first as `ray start` makes it; tests/clusters/test_ray.py has a real one."""
+    status = {"autoscalerReport": {"nodeTypeMapping": types}} if types is not None else None
+    monkeypatch.setattr(RayCluster, "_ask", lambda *_: {"data": {"clusterStatus": status}})
+    assert RayCluster(NOBODY).grows() is grows
