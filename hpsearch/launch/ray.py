@@ -11,6 +11,7 @@ folder, if nodes share it, and to the job's own log in any case: `ray job logs`.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 from collections.abc import Sequence
@@ -116,8 +117,10 @@ class Ray:
         cluster.put(order_key(name), given.model_dump_json().encode())
         try:
             cluster.submit(name, _command(name), {"study": order.study})
-        except BaseException:
-            cluster.put(order_key(name), b"")
+        except BaseException:  # what came too late for us may begin all the same: it finds no order, or a stop
+            with contextlib.suppress(HpsearchError):
+                cluster.put(order_key(name), b"")
+                cluster.put(stop_key(name), NOW)
             raise
         return [LaunchedJob(job_id=job, log=log) for job, log in zip(given.job_ids, given.logs, strict=True)]
 

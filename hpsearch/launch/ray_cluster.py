@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from hpsearch.errors import HpsearchError
 
 DEADLINE_S = 10.0
+_SUBMIT_S = 90.0
+"""The head's first job waits until its agents are there."""
 _DASHBOARD_PORT = 8265
 _MOST_ROWS = 10_000
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class RayCluster:
 
     def submit(self, submission_id: str, command: str, metadata: Mapping[str, str]) -> None:
         what = {"entrypoint": command, "submission_id": submission_id, "metadata": dict(metadata)}
-        self._ask("POST", "/api/jobs/", json_data=what)
+        self._ask("POST", "/api/jobs/", seconds=_SUBMIT_S, json_data=what)
 
     def put(self, key: str, value: bytes) -> None:
         """Into the head's key-value store, where packages go as well: under `gcs://key`, which must end in `.zip`."""
@@ -102,8 +104,8 @@ class RayCluster:
             raise HpsearchError(f"the Ray cluster at {self.url} can't tell its {kind}: {answer['msg']}")
         return list(answer["data"]["result"]["result"])
 
-    def _ask(self, method: str, path: str, *, missing: bool = False, **more: Any) -> Any:
-        answer = _within(DEADLINE_S, lambda: self._client._do_request(method, path, **more), f"{self.url}")
+    def _ask(self, method: str, path: str, *, missing: bool = False, seconds: float | None = None, **more: Any) -> Any:
+        answer = _within(seconds or DEADLINE_S, lambda: self._client._do_request(method, path, **more), self.url)
         if answer.status_code == 404 and missing:
             return None
         if answer.status_code != 200:
@@ -140,13 +142,13 @@ def _within(seconds: float, ask: Callable[[], T], whom: str) -> T:
     thread.join(seconds)
     if answers:
         return answers[0]
-    raise HpsearchError(_words(whom, errors[0] if errors else None)) from None
+    raise HpsearchError(_words(whom, seconds, errors[0] if errors else None)) from None
 
 
-def _words(whom: str, error: BaseException | None) -> str:
+def _words(whom: str, seconds: float, error: BaseException | None) -> str:
     kind = type(error).__name__
     if error is None or kind in ("ConnectTimeout", "ReadTimeout", "RpcError"):
-        return f"Ray: no answer from {whom} within {DEADLINE_S:g} s: is the head node up, and its port open from here?"
+        return f"Ray: no answer from {whom} within {seconds:g} s: is the head node up, and its port open from here?"
     if kind == "AuthenticationError":
         return (
             f"Ray: the cluster at {whom} wants a token: copy ~/.ray/auth_token from its head node to this machine, and "

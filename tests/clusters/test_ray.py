@@ -150,7 +150,7 @@ def test_a_node_is_lost_in_the_middle_of_trials_and_none_of_them_is(lab: Lab, ra
     assert again == [lost]
     assert lab.goes_on_from(lost) >= 4, "it began anew"
     lab.until(lambda: lab.states() == [JobState.GONE] * 2, "the jobs end")
-    assert ours(ray_cluster) == []
+    lab.until(lambda: ours(ray_cluster) == [], "nobody is left")
     assert PASSWORD not in ray_cluster.said()
 
 
@@ -165,7 +165,7 @@ def test_a_stop_saves_and_a_stop_at_once_does_not(lab: Lab, ray_cluster: RayTest
     said = lab.hpsearch("stop", "demo")
     assert "3 jobs are ended" in said
     lab.until(lambda: lab.states() == [JobState.GONE] * 3, "all jobs end")
-    assert ours(ray_cluster) == []
+    lab.until(lambda: ours(ray_cluster) == [], "nobody is left")
     stopped = {trial.number: lab.attempt(trial.number, 1).last_step() for trial in lab.running()}
     assert sorted(stopped) == [0, 1]
 
