@@ -55,9 +55,9 @@ class RayTestCluster:
         self._num_nodes += 1
         node = f"node{self._num_nodes}"
         before = {each["node_id"] for each in self.alive()}
-        monitor = f"--include-log-monitor={str(log_monitor).lower()}"
-        self._start(node, f"--address=127.0.0.1:{self.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}",
-                    monitor)  # fmt: skip
+        options = [f"--address=127.0.0.1:{self.gcs}", "--node-ip-address=127.0.0.1", f"--num-cpus={num_cpus}"]
+        options += [f"--include-log-monitor={str(log_monitor).lower()}"]
+        self._start(node, *options, f"--dashboard-agent-listen-port={_free_ports(1)[0]}")
         self._until(lambda: bool({each["node_id"] for each in self.alive()} - before), f"{node} joins")
         return node
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -123,9 +124,14 @@ def lab(ray_cluster: RayTestCluster, postgresql: PostgreSql, tmp_path: Path) -> 
         yield Lab(tmp_path, url, start)
 
 
-def ours(cluster: RayTestCluster, node: str = "") -> list[psutil.Process]:
+def ours(cluster: RayTestCluster) -> list[psutil.Process]:
     """Workers, those who keep them, and trainers."""
-    return [process for process in cluster.processes(node) if "hpsearch" in " ".join(process.cmdline())]
+    found = []
+    for process in cluster.processes():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "hpsearch" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_a_node_is_lost_in_the_middle_of_trials_and_none_of_them_is(lab: Lab, ray_cluster: RayTestCluster) -> None:
