@@ -54,7 +54,8 @@ class _Job:
     def was_killed(self) -> bool:
         return self.exit_code is not None and self.exit_code < 0
 
-    def stop(self) -> None:
+    def stop(self, *, now: bool = False) -> None:
+        del now
         self.member.signal(15)
 
     def last_line(self) -> str:

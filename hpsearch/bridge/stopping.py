@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SHOW_CURSOR = "\x1b[?25h"
+AT_ONCE = signal.SIGUSR1
+"""From whoever keeps a worker: leave without saving."""
 
 
 class StopFlag:
     """Once asked, a worker saves a checkpoint and leaves; asked again, it leaves without; a third time, at once.
 
     `hpsearch stop` asks through the store and through the engine, whichever a worker hears first: an order and a signal
-    are one wish.
+    are one wish. So are all signals to a worker that somebody keeps: SLURM and systemd signal every process of a job,
+    and the keeper passes its own on. Its keeper alone makes it urgent, by AT_ONCE.
     """
 
     def __init__(self) -> None:
@@ -30,12 +33,16 @@ class StopFlag:
     def install(self, *, watch_parent: bool) -> None:
         """Listens to Ctrl-C, SIGTERM and a closed terminal. `watch_parent`: the starter's death is a stop too."""
         self._watches_parent = watch_parent
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *([AT_ONCE] if watch_parent else [])):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.ask()
+        del frame
+        if self._watches_parent:
+            self._signals = max(self._signals, 1) + (number == AT_ONCE)
+            self._event.set()
+        else:
+            self.ask()
         if self._signals > self._patience:
             self._leave()
 

@@ -100,9 +100,9 @@ class Crew:
         place.starts_at = self._clock() + wait_s
         self._say(f"{told}; another one starts in {wait_s:g} s")
 
-    def stop(self) -> None:
+    def stop(self, *, now: bool = False) -> None:
         for place in self._places:
-            place.worker.stop()
+            place.worker.stop(now=now)
 
 
 def supervise(crew: Crew, stop: StopFlag, say: Callable[[str], None], look: Callable[[], None] = lambda: None) -> None:
@@ -112,8 +112,8 @@ def supervise(crew: Crew, stop: StopFlag, say: Callable[[str], None], look: Call
         while crew.works:
             look()
             if stop.requested and asked < 1 + stop.urgent:
-                asked += 1
-                crew.stop()
+                asked = 1 + stop.urgent
+                crew.stop(now=stop.urgent)
                 say("stopping: running trials are saved … (Ctrl-C again to stop at once)")
             crew.look(stopping=stop.requested)
             stop.wait(_LOOK_EVERY_S)

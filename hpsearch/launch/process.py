@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
+from hpsearch.bridge.stopping import AT_ONCE
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.mirror.address import is_url
 from hpsearch.worker.devices import find_devices
@@ -57,10 +58,10 @@ class WorkerProcess:
         """By a signal: a scheduler's, the kernel's, a person's."""
         return self.exit_code is not None and self.exit_code < 0
 
-    def stop(self) -> None:
-        """Asks it to save a checkpoint and leave."""
+    def stop(self, *, now: bool = False) -> None:
+        """Asks it to save a checkpoint and leave, or with `now` to leave without."""
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(AT_ONCE if now else signal.SIGTERM)
 
     def last_line(self) -> str:
         """What it said last, or how it ended."""

@@ -48,7 +48,8 @@ class Job:
     exit_codes: list[int | None]
     """At each look; None while it runs."""
     log: Path = Path("worker.txt")
-    stops: int = 0
+    stops: list[bool] = field(default_factory=list)
+    """For each time that it was asked to stop: whether at once."""
 
     def _look(self) -> int | None:
         return self.exit_codes[0]
@@ -73,8 +74,8 @@ class Job:
     def was_killed(self) -> bool:
         return (self._look() or 0) < 0
 
-    def stop(self) -> None:
-        self.stops += 1
+    def stop(self, *, now: bool = False) -> None:
+        self.stops.append(now)
 
     def last_line(self) -> str:
         return "Bus error"
@@ -208,10 +209,10 @@ def test_a_paused_study_ends_the_run_with_the_reason_and_what_to_do(running: Run
         running.work([None, NO_MORE_TRIALS])
 
 
-def test_a_stop_is_passed_on_once_and_an_urgent_one_twice(running: Running) -> None:
+def test_a_stop_is_passed_on_once_and_an_urgent_one_as_such(running: Running) -> None:
     running.stop.happens = [running.stop.ask, lambda: None, lambda: None, running.stop.ask]
     (job,) = running.work([*[None] * 8, -15])
-    assert job.stops == 2 + 1  # and once more at the end, when it is gone
+    assert job.stops == [False, True, False]  # the last at the end, when it is gone
     assert running.said.count("stopping: running trials are saved") == 2
 
 
@@ -231,7 +232,7 @@ def test_a_store_that_never_answers_holds_up_no_stop(running: Running, monkeypat
     running.stop.happens = [lambda: None, running.stop.ask]
     start, stop = running.start([None] * 6 + [0]), running.stop
     run_verb._work(running.console, running.relay, lambda: run_verb._read(None, None), start, stop)  # type: ignore[arg-type]
-    assert [job.stops for job in stop.jobs] == [2]
+    assert [job.stops for job in stop.jobs] == [[False, False]]
     silent.set()
 
 

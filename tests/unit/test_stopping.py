@@ -10,24 +10,38 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.stopping import AT_ONCE, StopFlag
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_S = 30.0
 
 
-@pytest.fixture
-def flag() -> Iterator[StopFlag]:
-    """An installed flag; this process's own handlers come back afterwards."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+@contextmanager
+def installed(*, watch_parent: bool) -> Iterator[StopFlag]:
+    """This process's own handlers come back afterwards."""
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, AT_ONCE)}
     flag = StopFlag()
-    flag.install(watch_parent=False)
+    flag.install(watch_parent=watch_parent)
     yield flag
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def flag() -> Iterator[StopFlag]:
+    with installed(watch_parent=False) as flag:
+        yield flag
+
+
+@pytest.fixture
+def kept() -> Iterator[StopFlag]:
+    """The flag of a worker that somebody keeps."""
+    with installed(watch_parent=True) as flag:
+        yield flag
 
 
 def test_an_order_of_the_store_and_a_signal_are_one_wish() -> None:
@@ -54,6 +68,20 @@ def test_two_different_signals_are_urgent_too(flag: StopFlag) -> None:
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGTERM)
     assert flag.urgent
+
+
+def test_a_worker_that_is_kept_takes_all_signals_for_one_wish(kept: StopFlag) -> None:
+    """SLURM and systemd signal every process of a job, and its keeper passes its own signal on."""
+    for number in SIGNALS * 3:
+        signal.raise_signal(number)
+    assert (kept.requested, kept.urgent) == (True, False)
+    signal.raise_signal(AT_ONCE)
+    assert kept.urgent
+
+
+def test_the_keeper_alone_makes_it_urgent_also_without_asking_before(kept: StopFlag) -> None:
+    signal.raise_signal(AT_ONCE)
+    assert kept.urgent
 
 
 def test_a_flag_that_is_not_installed_leaves_signals_alone() -> None:
