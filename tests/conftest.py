@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.clusters.ray_cluster import ray_cluster
+from tests.clusters.slurm_cluster import slurm_cluster
 
-__all__ = ["ray_cluster"]
+__all__ = ["ray_cluster", "slurm_cluster"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch processes with all cores each slow each other down
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # as in a trainer: nothing is compiled, and no compiler loaded

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hpsearch.launch.launcher import Launcher
 from hpsearch.launch.local import Local
 from hpsearch.launch.ray import Ray
+from hpsearch.launch.slurm import Slurm
 
 ENGINES: dict[str, type[Launcher]] = {
     "local": Local,
     "ray": Ray,
+    "slurm": Slurm,
 }

@@ -18,6 +18,7 @@ WAITS = "can't be reached"
 ENGINES_HERE = (
     pytest.param("local"),
     pytest.param("ray", marks=pytest.mark.cluster),
+    pytest.param("slurm", marks=pytest.mark.cluster),
 )
 
 

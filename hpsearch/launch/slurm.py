@@ -1,0 +1,196 @@
+"""SLURM as an engine: a job array, each job of which keeps one worker at work on whatever node it gets.
+
+A job is queued again, with its own id, when its time is over, when it is preempted, and when its node is lost; its
+trial goes on wherever a worker is free. There is no `srun`: a worker is one process, and the batch script ends with it.
+
+SLURM 22.05 was run; of its commands only sbatch, squeue, scontrol, scancel and sinfo are used, and no accounting.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from hpsearch.errors import HpsearchError, InputError, did_you_mean
+from hpsearch.launch.launcher import JobView, Order
+from hpsearch.launch.slurm_queue import ENDED, MAYBE_LATER, ask, log_of, rows_of, tell, view_of
+from hpsearch.spec.base import Spec
+from hpsearch.store import LaunchedJob, StoredLaunch
+from hpsearch.store.workers import JOB_VARIABLE
+
+_MINUTES = {"d": 24 * 60, "h": 60, "m": 1}
+_TIME = re.compile(r"(?:\d+[dhm])+|(?:\d+-)?\d+:\d\d:\d\d")
+_LEAD_S = 120
+"""So long before the time limit a worker is told to save; a fifth of the limit where that is less."""
+
+
+def _as_time(value: object) -> str:
+    if isinstance(value, str) and _TIME.fullmatch(value) and _minutes(value):
+        return value
+    raise ValueError(f"write 4h, 90m, 2d, '04:00:00' or 1-12:00:00, not {value!r}")  # 4:00:00 is a number to YAML
+
+
+def _minutes(time: str) -> int:
+    """A time limit in minutes, which is how SLURM counts them: seconds make one more."""
+    if parts := re.findall(r"(\d+)([dhm])", time):
+        return sum(int(number) * _MINUTES[unit] for number, unit in parts)
+    numbers = [int(part) for part in reversed(re.split("[-:]", time))]
+    seconds, minutes, hours, days = [*numbers, 0, 0, 0][:4]
+    return (days * 24 + hours) * 60 + minutes + (seconds > 0)
+
+
+_Word = Annotated[str, Field(pattern=r"^\S+$", max_length=500)]
+
+
+class SlurmOptions(Spec):
+    """What sbatch is told; what isn't said is the partition's default, or the person's own SBATCH_ variable."""
+
+    time: Annotated[str, BeforeValidator(_as_time)] | None = None
+    partition: _Word | None = None
+    account: _Word | None = None
+    qos: _Word | None = None
+    constraint: _Word | None = None
+    gres: _Word | None = None
+    gpus: int | None = Field(None, ge=1)
+    cpus: int | None = Field(None, ge=1)
+    memory: Annotated[str, Field(pattern=r"^[1-9]\d*[KMGT]$", description="as 64G")] | None = None
+    setup: str | None = None
+
+
+class Slurm:
+    Options: ClassVar[type[Spec]] = SlurmOptions
+    reaches_other_machines: ClassVar[bool] = True
+
+    def __init__(self, options: SlurmOptions) -> None:
+        self._options = options
+
+    def check(self, order: Order) -> None:
+        if shutil.which("sbatch") is None:
+            raise HpsearchError("there is no sbatch in the path: launch from where jobs are submitted, a login node")
+        if "is UP" not in (said := ask("scontrol", "ping")):
+            raise HpsearchError(f"SLURM's controller doesn't answer: {said.strip()}")
+        all_up = _check_partition(self._options)
+        try:
+            _submit(self._options, order, "--test-only")
+        except HpsearchError as error:
+            if all_up or MAYBE_LATER not in str(error):
+                raise
+
+    def plan(self, order: Order) -> str:
+        return _script(self._options, order)
+
+    def start(self, order: Order) -> list[LaunchedJob]:
+        try:
+            order.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HpsearchError(f"{order.logs}: {error.strerror}; jobs write their logs there") from None
+        array = _submit(self._options, order, "--parsable").strip().partition(";")[0]
+        ids = [(array, str(index)) for index in range(order.num_workers)]
+        return [LaunchedJob(job_id="_".join(each), log=log_of(_log_pattern(order), *each)) for each in ids]
+
+    def jobs(self, launch: StoredLaunch) -> list[JobView]:
+        rows = rows_of(launch)
+        return [view_of(job, rows.get(job.job_id)) for job in launch.jobs]
+
+    def stop(self, launch: StoredLaunch, *, now: bool) -> None:
+        """Jobs that run are first told not to be queued again: a preemption may come while they save."""
+        rows = [row for row in rows_of(launch).values() if row.State not in ENDED]
+        running = [] if now else [row.JobArrayID for row in rows if row.State == "RUNNING"]
+        others = [row.JobArrayID for row in rows if row.JobArrayID not in running]
+        tell(["scancel"], others)
+        for job_id in running:
+            tell(["scontrol", "update", "Requeue=0"], [f"JobId={job_id}"])
+        tell(["scancel", "--batch", "--signal=USR2"], running)
+
+
+def _check_partition(options: SlurmOptions) -> bool:
+    """Whether all of its nodes are there. A job that is longer than the partition's limit would be taken, and wait for
+    ever (EnforcePartLimits, slurm.conf(5))."""
+    lines = [line.strip().split("|") for line in ask("sinfo", "--noheader", "--format=%P|%l|%T").splitlines()]
+    default = next((name for name, _, _ in lines if name.endswith("*")), "")
+    asked = (options.partition or os.environ.get("SBATCH_PARTITION") or default).rstrip("*").split(",")
+    limits = {name.rstrip("*"): limit for name, limit, _ in lines}
+    if unknown := [name for name in asked if name and name not in limits]:
+        raise InputError(f"--partition: this cluster has no {unknown[0]!r}; {did_you_mean(unknown[0], list(limits))}")
+    allowed = [limits[name] for name in asked if name]
+    if (
+        options.time
+        and allowed
+        and all(each[0].isdigit() and _minutes(each) < _minutes(options.time) for each in allowed)
+    ):
+        told = f"partition {', '.join(asked)} allows {', '.join(allowed)} ([days-]hours:minutes:seconds)"
+        raise InputError(f"--time: {told}: SLURM would never start a job of {options.time}")
+    states = [state for name, _, state in lines if name.rstrip("*") in asked]
+    return not any(state.startswith(("down", "drain", "fail", "unk")) or state.endswith("*") for state in states)
+
+
+def _log_pattern(order: Order) -> str:
+    return str(order.logs).replace("%", "%%") + "/slurm-%A_%a.txt"
+
+
+def _arguments(options: SlurmOptions, order: Order) -> list[str]:
+    """sbatch's options. They stand in the script, to be read, and on the command line, where they count more than a
+    person's SBATCH_ variables. `--export` carries the environment, secrets and all."""
+    minutes = _minutes(options.time) if options.time else None
+    lead_s = min(_LEAD_S, minutes * 60 // 5) if minutes else _LEAD_S
+    said = {
+        "job-name": f"hpsearch-{order.study}",
+        "array": f"0-{order.num_workers - 1}",
+        "nodes": 1,
+        "ntasks": 1,
+        "time": minutes,
+        "partition": options.partition,
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "gres": options.gres,
+        "gpus": options.gpus,
+        "cpus-per-task": options.cpus,
+        "mem": options.memory,
+        "signal": f"B:USR1@{lead_s}",
+        "chdir": order.folder,
+        "output": _log_pattern(order),
+        "open-mode": "append",
+        "export": "ALL",
+    }
+    return ["--requeue", *(f"--{name}={value}" for name, value in said.items() if value is not None)]
+
+
+_SCRIPT = Path(__file__).with_name("slurm.sh")
+_SETUP = """\
+
+trap 'echo "setup failed with exit code $?: $BASH_COMMAND"' EXIT
+set -e
+{lines}
+set +e
+trap - EXIT
+
+"""
+
+
+def _script(options: SlurmOptions, order: Order) -> str:
+    parts = {
+        "OPTIONS": "\n".join(f"#SBATCH {shlex.quote(each)}" for each in _arguments(options, order)),
+        "JOB": JOB_VARIABLE,
+        "BIN": shlex.quote(str(Path(sys.executable).parent)),
+        "SETUP": _SETUP.format(lines=options.setup.strip()) if options.setup else "",
+        "COMMAND": shlex.join(["worker", *order.arguments, "--keep"]),
+    }
+    return re.sub("@([A-Z]+)@", lambda found: parts[found[1]], _SCRIPT.read_text())
+
+
+def _submit(options: SlurmOptions, order: Order, *how: str) -> str:
+    """A launch from within a job would else hand that job's own SLURM_ variables on."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in _KEPT}
+    command = ["sbatch", *how, *_arguments(options, order)]
+    return ask(*command, script=_script(options, order), environment={**inherited, **order.environment})
+
+
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")

@@ -1,0 +1,34 @@
+#!/bin/bash
+@OPTIONS@
+
+# USR1: SLURM, ahead of the time limit or of a preemption. The worker saves, and this job is queued again.
+# USR2: hpsearch stop. The worker saves, and this job ends.
+# TERM: SLURM's own end, which every process of a job hears by itself.
+keeper= code=130
+end() {
+  trap '' USR1 USR2 TERM
+  trap - EXIT
+  if [ -n "$keeper" ]; then
+    [ "$1" = TERM ] || kill -TERM "$keeper"
+    wait "$keeper"; code=$?
+  fi
+  case $1:$code in
+    USR1:130) scontrol requeue "$SLURM_JOB_ID" ;;
+    USR2:130) code=0 ;;
+  esac
+  exit "$code"
+}
+trap 'end USR1' USR1; trap 'end USR2' USR2; trap 'end TERM' TERM
+
+echo "$(date '+%F %T') job ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID on $SLURMD_NODENAME"
+export @JOB@="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" PYTHONUNBUFFERED=1
+export PATH=@BIN@:"$PATH"
+@SETUP@command -v hpsearch > /dev/null || {
+  echo "there is no hpsearch on $SLURMD_NODENAME: "@BIN@" must be in a folder that the nodes share"
+  exit 127
+}
+
+hpsearch @COMMAND@ &
+keeper=$!
+wait "$keeper"
+exit $?
