@@ -74,8 +74,10 @@ class Slurm:
     def check(self, order: Order) -> None:
         if shutil.which("sbatch") is None:
             raise HpsearchError("there is no sbatch in the path: launch from where jobs are submitted, a login node")
-        if "is UP" not in (said := ask("scontrol", "ping")):
-            raise HpsearchError(f"SLURM's controller doesn't answer: {said.strip()}")
+        try:
+            ask("scontrol", "ping")
+        except HpsearchError as error:
+            raise HpsearchError(f"SLURM's controller doesn't answer. {error}") from None
         all_up = _check_partition(self._options)
         try:
             _submit(self._options, order, "--test-only")

@@ -61,14 +61,15 @@ def rows_of(launch: StoredLaunch) -> dict[str, Row]:
         if "Invalid job id" in str(error):
             return {}
         raise
-    logs = {job.job_id: job.log for job in launch.jobs}
     ends = list(accumulate(widths))
-    rows = {}
+    rows: dict[str, Row] = {}
     for line in said.splitlines():
         padded = line.encode()  # to a width in bytes
         row = Row(*(padded[end - width : end].decode().strip() for end, width in zip(ends, widths, strict=True)))
-        if logs.get(row.JobArrayID) == log_of(row.STDOUT, *row.JobArrayID.split("_")):
-            rows[row.JobArrayID] = row
+        for job in launch.jobs:
+            is_meant = row.JobArrayID in (job.job_id, array)  # an array that is cancelled while it waits is one row
+            if is_meant and job.log == log_of(row.STDOUT, *job.job_id.split("_")):
+                rows[job.job_id] = row
     return rows
 
 
@@ -89,7 +90,7 @@ def _why_gone(job: LaunchedJob, row: Row | None) -> str:
     said = last_line(Path(job.log)) if job.log else ""
     if row is None:
         return said or "SLURM has forgotten it, and it wrote nothing"
-    code, number = divmod(int(row.exit_code), 256)
+    code, number = int(row.exit_code) >> 8, int(row.exit_code) & 127  # as wait(2) has it
     if number == _NO_LOG:
         return f"its log can't be written on {row.NodeList}: storage must be in a folder that the nodes share"
     how = ENDED[row.State] or (f"killed by signal {number}" if number else f"exit code {code}" if code else "")
@@ -146,7 +147,7 @@ _PREFIXES = re.compile(r"^(?:\w+: |error: |fatal: |allocation failure: |Batch jo
 
 def _plain(stderr: str, command: str) -> str:
     """SLURM's last line without what it puts before its lines, after the option that it is about."""
-    lines = [_PREFIXES.sub("", line).strip() for line in stderr.splitlines() if line.strip()]
+    lines = [_PREFIXES.sub("", line).strip("* ") for line in stderr.splitlines() if line.strip("* \t")]
     said = lines[-1] if lines else "it failed without a word"
     hint = next((hint for words, hint in _HINTS.items() if words in said), None)
     return f"{hint}\n{command}: {said}" if hint else f"{command}: {said}"

@@ -64,7 +64,7 @@ class SlurmCluster:
     def close(self) -> None:
         """Ends the jobs, then the daemons."""
         if len(self._daemons) > 2 and self._daemons[1].poll() is None:
-            self._end_jobs()
+            self.end_jobs()
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in reversed(self._daemons):
@@ -76,7 +76,8 @@ class SlurmCluster:
         self._daemons.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _end_jobs(self) -> None:
+    def end_jobs(self) -> None:
+        """All of them, and waits for it."""
         subprocess.run(["scancel", "--user=root"], env=os.environ | self.environment, check=False, timeout=PATIENCE_S)
         self._until(lambda: not self.ask("squeue", "--noheader"), "jobs end")
 
