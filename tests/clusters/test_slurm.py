@@ -22,6 +22,8 @@ __all__ = ["postgresql"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NUM_TRIALS = 16
+STEPS = 500
+"""Of a trial: so many that the first worker, alone until its time is over, leaves enough for the other faults."""
 OUT_OF_TIME = "is queued again"
 LAUNCH_YAML = """\
 lab:
@@ -48,9 +50,9 @@ def lab(slurm_cluster: SlurmCluster, postgresql: PostgreSql, tmp_path: Path) -> 
     slurm_cluster.end_jobs()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_search_survives_time_limits_requeues_lost_nodes_and_preemption(lab: Lab) -> None:
-    file = lab.write("demo", NUM_TRIALS, steps=500)
+    file = lab.write("demo", NUM_TRIALS, steps=STEPS)
     (lab.folder / "launch.yaml").write_text(LAUNCH_YAML)
     lab.says("launch", file, "--on", "slurm", "--time", "2m")
     (brief,) = lab.jobs("demo")
@@ -79,7 +81,7 @@ def test_a_search_survives_time_limits_requeues_lost_nodes_and_preemption(lab: L
 
 def _goes_on(lab: Lab, number: int, attempts: int) -> None:
     """Each attempt from the step that the one before came to: all were asked before they were ended."""
-    (trial,) = lab.folder.glob(f"storage/trials/demo-*/{number:04}")
+    (trial,) = lab.folder.glob(f"storage/trials/*/{number:04}")
     steps = 0
     for k in range(1, attempts + 1):
         folder = JobFolder(trial / f"attempt-{k}")
@@ -153,3 +155,21 @@ def _out_of_time(lab: Lab, job_id: str) -> int:
             return trial.number
         lab.hasten(job_id)
     raise AssertionError
+
+
+def test_a_stop_saves_and_no_job_comes_back(lab: Lab) -> None:
+    lab.write("long", trials=1, steps=STEPS0)
+    runs = lab.launch("long")
+    _, number = lab.training("long", runs)
+    with lab.drained():
+        waits = lab.launch("long")
+        assert "2 jobs are ended" in lab.says("stop", "long")
+        for job_id, reason in {runs: "has stopped", waits: "cancelled"}.items():
+            assert lab.until_state("long", job_id, JobState.GONE).reason.endswith(reason)
+    assert not lab.view("long").trials[number].is_finished
+
+    again = lab.launch("long")
+    lab.training("long", again)
+    assert "1 job is ended" in lab.says("stop", "long", "--now")
+    lab.until_state("long", again, JobState.GONE)
+    _goes_on(lab, number, attempts=2)
