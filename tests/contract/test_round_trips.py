@@ -20,6 +20,12 @@ DOING = Activity(doing="training")
 LOSSES = [2.0, 1.5]
 
 
+@pytest.fixture(params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.cluster)])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Not pgbouncer: behind it each transaction begins with one statement more, its deadlines."""
+    return str(request.param)
+
+
 def life(store: Store, search: Search, losses: list[float]) -> dict[str, Asked]:
     """A trial as a worker runs one, its signs of life among it: phase → what it asked."""
     meter, asked = Meter(store.optuna.engine), {}
