@@ -22,7 +22,7 @@ __all__ = ["postgresql"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NUM_TRIALS = 16
-STEPS = 500
+STEPS = 150
 """Of a trial: so many that the first worker, alone until its time is over, leaves enough for the other faults."""
 OUT_OF_TIME = "is queued again"
 LAUNCH_YAML = """\
@@ -158,7 +158,7 @@ def _out_of_time(lab: Lab, job_id: str) -> int:
 
 
 def test_a_stop_saves_and_no_job_comes_back(lab: Lab) -> None:
-    lab.write("long", trials=1, steps=STEPS0)
+    lab.write("long", trials=1, steps=5000)
     runs = lab.launch("long")
     _, number = lab.training("long", runs)
     with lab.drained():
