@@ -7,6 +7,7 @@ machine that works is replaced here, later each time, and given up in words.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 from hpsearch.bridge.stopping import StopFlag
@@ -16,6 +17,9 @@ from hpsearch.store.workers import JOB_VARIABLE, own_worker_id
 
 STOPPED = 130
 """The exit code after a stop from outside: whoever sends one and wants the worker back starts it again."""
+SAVE = signal.SIGUSR2
+"""From `hpsearch stop`, which a person may give twice: to save and leave, however often it is said. A second SIGTERM
+would be a wish to leave without saving."""
 
 
 def keep_worker(arguments: list[str], environment: dict[str, str], stop: StopFlag, say: Callable[[str], None]) -> int:
@@ -24,6 +28,7 @@ def keep_worker(arguments: list[str], environment: dict[str, str], stop: StopFla
     Gives the exit code: STOPPED, or the last worker's own (0: the study has nothing left to do, or `hpsearch stop`
     asked for it).
     """
+    signal.signal(SAVE, lambda _number, _frame: stop.order(now=False))
     job = {JOB_VARIABLE: os.environ.get(JOB_VARIABLE) or own_worker_id()}  # its engine's name, or else this process
     crew = Crew(lambda _: start_worker(arguments, environment | job, None), 1, say)
     supervise(crew, stop, say)

@@ -87,6 +87,6 @@ class Launcher(Protocol):
         HpsearchError where the engine doesn't answer within seconds."""
 
     def stop(self, launch: StoredLaunch, *, now: bool) -> None:
-        """Ends all jobs of a launch and doesn't wait for it: those that wait go at once; those that run get SIGTERM
-        and minutes to save a checkpoint, or with `now` are killed. None of them is started again. A job that is gone
-        stays so. Raises HpsearchError as `jobs`."""
+        """Ends all jobs of a launch and doesn't wait for it: those that wait go at once; those that run are asked to
+        save a checkpoint, however often it is said, and get minutes for it, or with `now` are killed. None of them is
+        started again. A job that is gone stays so. Raises HpsearchError as `jobs`."""

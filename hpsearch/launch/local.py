@@ -13,6 +13,8 @@ from typing import ClassVar
 
 import psutil
 
+from hpsearch.errors import HpsearchError
+from hpsearch.launch.keep import SAVE
 from hpsearch.launch.launcher import JobState, JobView, Order
 from hpsearch.launch.process import last_line, share_cores, start_detached
 from hpsearch.spec.base import Spec
@@ -43,15 +45,22 @@ class Local:
 
     def start(self, order: Order) -> list[LaunchedJob]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        cores = share_cores(order.num_workers)
-        started = []
-        for index in range(order.num_workers):
-            log = order.logs / f"local-{stamp}-{os.getpid()}-{index}.txt"
-            environment = {**order.environment, **cores}
-            process = start_detached([*order.arguments, "--keep"], environment, log, order.folder)
-            _left.append(process)
-            started.append(LaunchedJob(job_id=worker_id_of(process.pid), log=str(log)))
-        return started
+        environment = {**order.environment, **share_cores(order.num_workers)}
+        logs = [order.logs / f"local-{stamp}-{os.getpid()}-{index}.txt" for index in range(order.num_workers)]
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            for log in logs:
+                started.append(start_detached([*order.arguments, "--keep"], environment, log, order.folder))
+        except BaseException as error:
+            for process in started:
+                _end(process.pid, now=True)
+            if isinstance(error, OSError):
+                where = error.filename or order.logs
+                raise HpsearchError(f"no worker was started: {where}: {error.strerror}") from None
+            raise
+        _left.extend(started)
+        ids = [worker_id_of(process.pid) for process in started]
+        return [LaunchedJob(job_id=job_id, log=str(log)) for job_id, log in zip(ids, logs, strict=True)]
 
     def jobs(self, launch: StoredLaunch) -> list[JobView]:
         return [_view(job) for job in launch.jobs]
@@ -73,8 +82,12 @@ def _view(job: LaunchedJob) -> JobView:
 
 def _end(pid: int, *, now: bool) -> None:
     """`now`: with its worker and the worker's trainer, which would take a moment to notice."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    try:
         process = psutil.Process(pid)
         for each in [process, *process.children(recursive=True)] if now else [process]:
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.send_signal(signal.SIGKILL if now else signal.SIGTERM)
+                each.send_signal(signal.SIGKILL if now else SAVE)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.AccessDenied:
+        raise HpsearchError(f"process {pid} is another user's, who alone can end it") from None

@@ -43,14 +43,14 @@ def choose_site(profile: str | None, given: Mapping[str, Any], file: Path = FILE
     said = _read(file, profile) if profile else {}
     whole = {**said, **{key: value for key, value in given.items() if value is not None}}
     engine, num_workers = whole.get("on"), whole.get("workers")
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         known = ", ".join(ENGINES)
         raise InputError(
             f"--on: which engine? known: {known}"
             if engine is None
             else f"--on: there is no engine {cut(str(engine))!r}; {did_you_mean(str(engine), list(ENGINES))}"
         )
-    if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 1):
+    if num_workers is not None and (type(num_workers) is not int or num_workers < 1):  # `yes` is no number
         raise InputError(f"workers: must be a whole number from 1 on, not {cut(repr(num_workers))}")
     launcher = ENGINES[engine]
     options = _options(engine, launcher.Options, {k: v for k, v in whole.items() if k not in _NOT_THE_ENGINES})

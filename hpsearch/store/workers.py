@@ -178,13 +178,17 @@ def is_dead(worker_id: str) -> bool:
     start = start_and_place.partition("@")[0]
     if not is_of_this_machine(worker_id):
         return False
+    is_others = False
     try:
         os.kill(int(pid), 0)
-        state, started = _state_and_start(int(pid))
-    except PermissionError:  # another user's process
-        return False
-    except (ProcessLookupError, FileNotFoundError):
+    except PermissionError:
+        is_others = True
+    except ProcessLookupError:
         return True
+    try:
+        state, started = _state_and_start(int(pid))
+    except (ProcessLookupError, FileNotFoundError):
+        return not is_others  # what other users run may be hidden (proc(5), hidepid)
     return state in _ZOMBIE_OR_DEAD or started != start
 
 

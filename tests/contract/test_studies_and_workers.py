@@ -23,6 +23,7 @@ from hpsearch.spec import StudySpec
 from hpsearch.store import Activity, LaunchedJob, Store
 from hpsearch.store.leases import Slots
 from hpsearch.store.tables import studies
+from hpsearch.store import workers as workers_module
 from hpsearch.store.workers import is_dead, own_worker_id, worker_id_of
 
 FULL = StudySpec.model_validate(
@@ -238,14 +239,20 @@ class TestIsDead:
         assert not is_dead(f"{process}@{''.join(elsewhere)}")
         assert not is_dead(f"fe80::1:{sleeper.pid}:1.00")
 
-    def test_nothing_is_known_of_another_user_s_process(
+    def test_another_user_s_process_is_known_by_its_start_unless_it_is_hidden(
         self, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_arguments: int) -> None:
             raise PermissionError
 
+        def hide(*_arguments: int) -> tuple[str, str]:
+            raise FileNotFoundError
+
+        worker_id, other = worker_id_of(sleeper.pid), earlier(sleeper)
         monkeypatch.setattr(os, "kill", refuse)
-        assert not is_dead(earlier(sleeper))
+        assert (is_dead(worker_id), is_dead(other)) == (False, True)
+        monkeypatch.setattr(workers_module, "_state_and_start", hide)
+        assert (is_dead(worker_id), is_dead(other)) == (False, False)
 
     def test_setting_the_host_s_clock_kills_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         worker_id = own_worker_id()

@@ -79,6 +79,8 @@ lab:
   partition: gpu
 broken: {on: far, partiton: gpu, cpus: many}
 nowhere: {workers: 2}
+several: {on: [far, local]}
+"yes": {on: far, workers: yes}
 """
 
 
@@ -104,6 +106,8 @@ def test_a_profile_says_where_and_the_command_line_counts_first(workplace: Path)
         ("broken", {}, "partiton: far has no such option; did you mean 'partition'?"),
         ("broken", {}, "cpus: "),
         ("lab", {"workers": 0}, "workers: must be a whole number from 1 on"),
+        ("several", {}, "--on: there is no engine \"['far', 'local']\""),
+        ("yes", {}, "workers: must be a whole number from 1 on, not True"),
     ],
 )
 def test_what_is_no_site_is_told_in_words(
