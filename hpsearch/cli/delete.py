@@ -40,10 +40,10 @@ def delete(
         folder = storage.path / "trials" / found.uid
         if not yes:
             typer.confirm(f"delete {study} with its {len(trials)} trials and {folder}?", abort=True)
+        mirror.delete(folder)  # first: where it fails, the same command goes on from there
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
             opened.studies.forget_deleted()
-        mirror.delete(folder)
     for path in (folder, storage.plots(study)):
         shutil.rmtree(path, ignore_errors=True)
     console.print(f"{study} is deleted; final runs stay in {storage.runs}", soft_wrap=True)

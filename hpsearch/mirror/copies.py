@@ -7,7 +7,7 @@ over. Everything that a checkpoint depends on (the journal, the stages before it
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from hpsearch.checkpoints import MARKER
@@ -57,9 +57,18 @@ class Copy:
             except Vanished:  # its trainer keeps the last two checkpoints
                 torn.add(place.parent)
             self._there[name] = stamp
-        for name in sorted(self._there.keys() - files.keys(), key=lambda name: not name.endswith(MARKER)):
+        dropped = [name for name in self._there.keys() - files.keys() if self._is_dropped(name, files)]
+        for name in sorted(dropped, key=lambda name: not name.endswith(MARKER)):
             self._remote.delete(f"{self.name}/{name}")
             del self._there[name]
+
+    def _is_dropped(self, name: str, files: Collection[str]) -> bool:
+        """Whether the trainer took it away, and not somebody the whole folder, which is called a cache: a trainer drops
+        a checkpoint as a whole, and only where a later one, or the result, is there."""
+        place = PurePosixPath(name)
+        if place.parts[0] == "checkpoints" and (self._folder.path / place.parent).exists():
+            return False
+        return "result.json" in files or any(PurePosixPath(each).name == MARKER for each in files)
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """`os.walk`, which passes over what a trainer drops meanwhile, as `Path.glob` does not."""

@@ -61,7 +61,8 @@ def _fetch(
     for place in sorted(places, reverse=True):
         if _is_here(target, folders, place) or _fetch_checkpoint(remote, target, name, place, files):
             break
-    small = [file for folder in folders for file in files if file.startswith(folder) and not _in_checkpoint(file)]
+    prefixes = [f"{folder}/" if folder else "" for folder in folders]
+    small = [file for prefix in prefixes for file in files if file.startswith(prefix) and not _in_checkpoint(file)]
     for file in sorted(small, key=lambda file: (file.endswith("result.json"), file.endswith(MARKER), file)):
         here = target / file
         # Journals and histories only grow: the longer one is the newer one.

@@ -65,13 +65,17 @@ class Remote:
             raise InputError(f"HPSEARCH_STORAGE: {self.url} gives back something else than was written there")
 
     def find(self, folder: str) -> dict[str, int]:
-        """Name below `folder` → size in bytes, of every file there; none where there is no such folder."""
+        """Name below `folder` → size in bytes, of every file there; none where there is no such folder.
+
+        A bucket's names are any text: one that is no path below `folder` is left out.
+        """
         path = self._at(folder)
 
         def found() -> dict[str, int]:
             self._fs.invalidate_cache()
             files = self._fs.find(path, detail=True)
-            return {name.removeprefix(f"{path}/"): int(facts["size"]) for name, facts in files.items()}
+            below = {name.removeprefix(f"{path}/"): int(facts["size"]) for name, facts in files.items()}
+            return {name: size for name, size in below.items() if _is_plain(name)}
 
         return self._asked(found)
 
@@ -129,6 +133,10 @@ class Remote:
         if isinstance(error, FileNotFoundError):
             return InputError(f"HPSEARCH_STORAGE: there is no such bucket: {self.url}; make it first")
         return RemoteUnreachable(f"HPSEARCH_STORAGE: {self.url} can't be used: {_words(error)}")
+
+
+def _is_plain(name: str) -> bool:
+    return not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
 
 
 def _words(error: Exception) -> str:

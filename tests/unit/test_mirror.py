@@ -159,6 +159,19 @@ class TestCopies:
         assert not list(bucket.rglob(MARKER))
         assert (bucket / NAME / "attempt-1" / "journal.jsonl").exists()
 
+    def test_a_cache_that_is_emptied_takes_nothing_away_of_what_was_saved(
+        self, remote: Remote, bucket: Path, here: TrialFolder
+    ) -> None:
+        first = attempt(here.attempt(1).path, ONE_STAGE, (0, 2), (0, 4), reports=2)
+        copy = Copy(remote, first, f"{NAME}/attempt-1")
+        copy.keep_up()
+        there = sorted(bucket.rglob("*"))
+        (first.checkpoints / "checkpoint-4" / "weights").unlink()  # half-way
+        copy.keep_up()
+        shutil.rmtree(first.path)
+        copy.keep_up()
+        assert sorted(bucket.rglob("*")) == there
+
     def test_drafts_and_exports_stay_here(self, remote: Remote, bucket: Path, tmp_path: Path) -> None:
         run = attempt(tmp_path / "here" / "runs" / "demo", ONE_STAGE, (0, 2))
         for name in (
@@ -184,6 +197,35 @@ class TestCopies:
 
 
 class TestFetching:
+    def test_a_name_that_leads_out_of_the_folder_is_no_file_of_ours(
+        self, remote: Remote, there: TrialFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """S3 takes any text for a name."""
+        outside = tmp_path / "outside"
+        sealed = f"attempt-1/checkpoints/checkpoint-2/{MARKER}"
+        names = [
+            f"attempt-1/{'../' * 9}{outside}",
+            f"/{outside}",
+            f"attempt-1/./{outside.name}",
+            f"attempt-1/checkpoints/checkpoint-2/../../../../{outside.name}",
+            "attempt-1/journal.jsonl",
+            sealed,
+        ]
+        root = remote._at(NAME)
+        monkeypatch.setattr(remote._fs, "find", lambda *_, **__: {f"{root}/{name}": {"size": 4} for name in names})
+        assert remote.find(NAME).keys() == {"attempt-1/journal.jsonl", sealed}
+        monkeypatch.setattr(remote._fs, "get_file", lambda _name, file: Path(file).write_text("evil"))
+        fetched(remote, there, 2)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["journal.jsonl"]
+
+    def test_of_attempts_after_ten_only_earlier_ones_are_fetched(
+        self, remote: Remote, here: TrialFolder, there: TrialFolder
+    ) -> None:
+        for number in (1, 10, 11):
+            kept(remote, attempt(here.attempt(number).path, ONE_STAGE, (0, number), reports=1))
+        fetched(remote, there, 10)
+        assert [folder.path.name for folder in there.attempts] == ["attempt-1"]
+
     def test_a_torn_upload_is_passed_over(
         self, remote: Remote, bucket: Path, here: TrialFolder, there: TrialFolder, caplog: pytest.LogCaptureFixture
     ) -> None:
