@@ -181,7 +181,7 @@ def test_a_death_is_noticed_while_a_child_of_the_trainer_lives(start: Start) -> 
 
 
 def test_the_trainer_sees_no_secret_of_the_store(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = {"HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
+    secrets = {"HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD", "AWS_SECRET_ACCESS_KEY", "HPSEARCH_NOTIFY"}
     for name in secrets | {"HF_TOKEN"}:
         monkeypatch.setenv(name, "hunter2")
     trainer = start('say("phase", name=json.dumps(dict(os.environ)))\n' + WAITS, {"HPSEARCH_EXTRA": "given"})
