@@ -21,9 +21,9 @@ from hpsearch.errors import HpsearchError, InputError, LeaseLost
 from hpsearch.search import Search
 from hpsearch.spec import StudySpec
 from hpsearch.store import Activity, LaunchedJob, Store
+from hpsearch.store import workers as workers_module
 from hpsearch.store.leases import Slots
 from hpsearch.store.tables import studies
-from hpsearch.store import workers as workers_module
 from hpsearch.store.workers import is_dead, own_worker_id, worker_id_of
 
 FULL = StudySpec.model_validate(
