@@ -195,7 +195,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 PriorityType=priority/basic
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-ReturnToService=2
+ReturnToService=0
 KillWait=20
 MinJobAge=10
 SlurmctldTimeout=30

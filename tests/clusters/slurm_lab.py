@@ -105,7 +105,9 @@ class Lab:
         """A worker of one of the jobs, in the first half of a trial, and the trial's number."""
 
         def look() -> tuple[StoredWorker, int] | None:
-            for worker in self.view(study).live_workers:
+            view = self.view(study)
+            assert not view.is_finished, f"{study} was finished too early for this test: give it more steps"
+            for worker in view.live_workers:
                 does = worker.activity
                 is_training = does.doing == "training" and 0 < does.done < does.total / 2
                 if worker.job in job_ids and is_training and does.trial is not None:
@@ -115,8 +117,10 @@ class Lab:
         return self.until(study, look)
 
     def hasten(self, job_id: str, **changes: str) -> None:
-        """A job that is queued again would wait two minutes for its turn."""
-        self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now", *map("=".join, changes.items()))
+        """A job that is queued again would wait two minutes for its turn. Not in the same second: a node that still
+        ends it refuses to begin it ("launch failed requeued held", "Job credential revoked")."""
+        changed = [f"{name}={value}" for name, value in changes.items()]
+        self.cluster.ask("scontrol", "update", f"JobId={job_id}", "StartTime=now+10", *changed)
 
     def said(self, study: str) -> str:
         logs = sorted((self.folder / "storage" / "logs" / study).glob("slurm-*"))

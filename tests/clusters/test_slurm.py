@@ -22,7 +22,7 @@ __all__ = ["postgresql"]
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NUM_TRIALS = 16
-STEPS = 150
+STEPS = 600
 """Of a trial: so many that the first worker, alone until its time is over, leaves enough for the other faults."""
 OUT_OF_TIME = "is queued again"
 LAUNCH_YAML = """\
