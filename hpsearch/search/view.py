@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpsearch.errors import HpsearchError
 from hpsearch.search.former import in_todays_terms
 from hpsearch.search.history import kept_reports
 from hpsearch.search.usage import Usage, reached
@@ -118,8 +119,12 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def read_view(store: Store, study: StoredStudy) -> StudyView:
+    """Raises HpsearchError where the study was deleted since it was found."""
     with store.reaching():
-        trials = store.optuna.get_all_trials(study.study_id, deepcopy=False)
+        try:
+            trials = store.optuna.get_all_trials(study.study_id, deepcopy=False)
+        except KeyError:
+            raise HpsearchError(f"study {study.name} is no longer in the store: it was deleted") from None
         slots = store.leases.slots(study.study_id)
         workers = store.workers.of(study.study_id)
     return StudyView(study, slots, [_trial_view(trial, study.spec) for trial in trials], workers)

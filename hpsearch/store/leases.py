@@ -53,19 +53,21 @@ class Leases:
         duration_s: float,
         dead_workers: Container[str] = (),
         last_slots: Collection[int] = (),
+        uid: str | None = None,
     ) -> Lease | None:
         """A slot that nobody works on: one that was begun, else a new one while the budget has any; one of
         `last_slots` only where there is no other. Slots at which workers stumbled come after those of which nothing
         is known: they hold nobody up.
 
-        None where the study is paused, too.
+        None where the study is paused, too. `uid`: the study's own: SQLite gives its id to the next one once it is
+        deleted, and another study's slots are not for whoever has this one's space and rows.
 
         Raises:
             HpsearchError: the study was deleted.
         """
         with self._engine.begin() as connection:
             now = database_now(connection)
-            study = self._lock_study(connection, study_id)
+            study = self._lock_study(connection, study_id, uid)
             grace_until = pulse.beat(connection, study_id, now, study.seen_at, study.grace_until)
             if study.paused is not None:
                 return None
@@ -81,12 +83,12 @@ class Leases:
             return self._take_over(connection, row.lease_id, worker_id, now + duration_s, dead_workers)
 
     @staticmethod
-    def _lock_study(connection: Connection, study_id: int) -> Any:
+    def _lock_study(connection: Connection, study_id: int, uid: str | None) -> Any:
         """Holds other claims of the study back until this transaction ends."""
-        wanted = (studies.c.trials, studies.c.paused, studies.c.seen_at, studies.c.grace_until)
+        wanted = (studies.c.uid, studies.c.trials, studies.c.paused, studies.c.seen_at, studies.c.grace_until)
         study = select(*wanted).where(studies.c.study_id == study_id, is_in_optuna)
         found = connection.execute(study.with_for_update()).first()
-        if found is None:
+        if found is None or uid not in (None, found.uid):
             raise HpsearchError("the study is no longer in the store: it was deleted while this worker worked on it")
         return found
 

@@ -98,7 +98,10 @@ class Metrics:
         self._collector = collector
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        try:
+            encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        except TypeError:  # of a version that is no number (prometheus_client 0.26, exposition.py, `_get_version`)
+            encode, kind = choose_encoder("")
         return Answer("200 OK", encode(self._collector), (("Content-Type", kind),))(environ, start_response)
 
 

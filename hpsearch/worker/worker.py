@@ -127,7 +127,7 @@ class Worker:
 
     def _claim(self) -> Lease | None:
         return self._store.leases.claim(
-            self.study.study_id, self.worker_id, LEASE_S, DEAD_WORKERS, self._endings.suspects
+            self.study.study_id, self.worker_id, LEASE_S, DEAD_WORKERS, self._endings.suspects, self.study.uid
         )
 
     def _why_none(self) -> Step:

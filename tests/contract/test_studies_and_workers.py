@@ -126,6 +126,9 @@ class TestStudies:
 
     def test_a_study_deleted_with_stock_optuna_can_be_made_again(self, store: Store) -> None:
         first = created(store, spec_of(trials=2))
+        before = store.studies.find("demo")
+        assert before is not None
+        uid = before.uid
         old = claimed(store, first.study_id)
         store.leases.close(claimed(store, first.study_id))
         store.optuna.delete_study(first.study_id)
@@ -133,6 +136,8 @@ class TestStudies:
         again = created(store, spec_of(trials=1))
         stored = store.studies.find("demo")
         assert stored is not None
+        with pytest.raises(HpsearchError, match="it was deleted"):  # SQLite gives the new one its id
+            store.leases.claim(first.study_id, "old:1:1.00", 60.0, uid=uid)
         assert (stored.study_id, stored.trials) == (again.study_id, 1)
         new = claimed(store, again.study_id)
         with pytest.raises(LeaseLost):  # SQLite gave the study's id out again, and must not the lease's

@@ -250,3 +250,20 @@ class TestATrial:
         monkeypatch.setattr(verb.time, "sleep", pass_time)
         code, said, _ = run("logs demo 0 --follow")
         assert (code, said) == (0, "── attempt 1 ──\nbegan\n── attempt 2 ──\nbegan again\n")
+
+    def test_is_followed_until_its_study_is_deleted(
+        self, run: Run, demo: Demo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        demo.worker(plays(ends(Outcome.STOPPED)), name=HERE).step()
+        write_attempt(demo, 1, "began\n")
+
+        def pass_time(_: float) -> None:
+            if demo.store.studies.find("demo"):
+                demo.store.optuna.delete_study(demo.study.study_id)
+
+        monkeypatch.setattr(verb.time, "sleep", pass_time)
+        assert run("logs demo 0 --follow") == (
+            1,
+            "── attempt 1 ──\nbegan\n",
+            "hpsearch: study demo is no longer in the store: it was deleted\n",
+        )

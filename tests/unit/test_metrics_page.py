@@ -67,7 +67,7 @@ def test_a_study_is_counted(served: Served, demo: Demo) -> None:
     worker.step()
     for name, used in (("gpu-box:1:1.00", 3), ("gpu-box:2:1.00", 2)):
         demo.store.workers.register(name, demo.study.study_id, "NVIDIA H200", "GPU-1")
-        demo.store.workers.beat(name, Activity(doing="training", device_bytes=used * GIB), "NVIDIA H200")
+        demo.store.workers.give_sign(name, Activity(doing="training", device_bytes=used * GIB), "NVIDIA H200")
     demo.store.orders.pause(demo.study.study_id, "a person said so")
     got = served.ask("GET", "/metrics")
     assert (got.status, got.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
@@ -91,6 +91,11 @@ def test_openmetrics_is_spoken_too(served: Served) -> None:
     assert got.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name: family for family in read_openmetrics(got.text)}
     assert families["hpsearch_store_up"].samples[0].value == 1
+
+
+def test_a_version_that_is_no_number_gets_plain_text(served: Served) -> None:
+    got = served.ask("GET", "/metrics", Accept="application/openmetrics-text; version=latest")
+    assert (got.status, got.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
 
 
 def test_it_passes_the_door_like_everything_else(served: Served) -> None:
