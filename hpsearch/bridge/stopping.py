@@ -23,11 +23,12 @@ class StopFlag:
     and the keeper passes its own on. Its keeper alone makes it urgent, by AT_ONCE.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: int | None = None) -> None:
+        """`parent` is the process to watch, which may be dead by now; None: whoever is the parent at this moment."""
         self._signals = self._orders = 0
         self._patience = 2
         self._event = threading.Event()
-        self._parent = os.getppid()
+        self._parent = parent or os.getppid()
         self._watches_parent = False
 
     def install(self, *, watch_parent: bool) -> None:

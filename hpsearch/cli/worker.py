@@ -49,7 +49,7 @@ def worker(
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import TrainerProcess
     from hpsearch.launch.keep import keep_worker
-    from hpsearch.launch.process import PARENT_VARIABLE
+    from hpsearch.launch.process import PARENT_VARIABLE, keeper_of_this
     from hpsearch.spec import load_study
     from hpsearch.store.workers import own_worker_id
     from hpsearch.study.open import open_study
@@ -63,7 +63,7 @@ def worker(
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     log = logging.getLogger("hpsearch")
     log.setLevel(logging.INFO)
-    stop = StopFlag()
+    stop = StopFlag(keeper_of_this())
     stop.install(watch_parent=PARENT_VARIABLE in os.environ)
     if keep:
         load_study(study_file, set_)  # a mistake in it is told once

@@ -102,7 +102,8 @@ def _start(task: Tethered, temporary: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **task.environment, PARENT_VARIABLE: "1"},  # it leaves as well when this process dies
+            # It leaves as well when this process dies.
+            env={**os.environ, **task.environment, PARENT_VARIABLE: str(os.getpid())},
             cwd=task.folder if Path(task.folder).is_dir() else temporary,
             start_new_session=True,
         )

@@ -25,7 +25,7 @@ from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.take_device import free_devices, held_devices
 
 PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
-"""Set for workers of a crew: they stop when the process that keeps them is gone."""
+"""Set for workers of a crew, to the process that keeps them: they stop when it is gone."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ class WorkerProcess:
         return last_line(self.log) or "it wrote nothing"
 
 
+def keeper_of_this() -> int | None:
+    """The process that keeps this worker. 1, which is the first one of a container or what older versions say, can't
+    be gone."""
+    said = os.environ.get(PARENT_VARIABLE, "")
+    return int(said) if said.isdecimal() and said != "1" else None
+
+
 def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device: int = 1) -> int:
     """As many as devices, or parts of them, are free; where none is, one, which waits for the first. Says what is
     taken and left out."""
@@ -99,7 +106,7 @@ def share_cores(num_workers: int) -> dict[str, str]:
 
 def start_worker(arguments: list[str], environment: dict[str, str], log: Path | None) -> WorkerProcess:
     """Starts `hpsearch worker` with `arguments`, in this process's environment with `environment` over it."""
-    process = start_detached(arguments, environment | {PARENT_VARIABLE: "1"}, log)
+    process = start_detached(arguments, environment | {PARENT_VARIABLE: str(os.getpid())}, log)
     return WorkerProcess(process, log)
 
 
@@ -117,7 +124,7 @@ def start_detached(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=os.environ | environment,
+            env={name: value for name, value in os.environ.items() if name != PARENT_VARIABLE} | environment,
             cwd=folder,
             start_new_session=True,
         )

@@ -160,6 +160,16 @@ def test_the_death_of_the_parent_is_a_stop_for_who_watches_it(watches: str, told
                 os.kill(int(child), signal.SIGKILL)
 
 
+def test_a_parent_that_died_before_its_child_looked_is_a_stop_too() -> None:
+    """A worker takes a second to load what it needs."""
+    flag = StopFlag(parent=os.getpid())  # which is not its parent any more
+    flag._watches_parent = True
+    assert flag.requested
+    flag = StopFlag(parent=os.getppid())
+    flag._watches_parent = True
+    assert not flag.requested
+
+
 COUNTED = """
 import contextlib, sys
 from hpsearch.bridge.stopping import StopFlag

@@ -110,7 +110,18 @@ def test_a_driver_that_does_not_answer_ends_nobody_who_replaces_a_worker(monkeyp
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("hpsearch.worker.devices.open_nvml", lambda: (None, "Unknown Error"))
-    assert "HPSEARCH_STARTED_BY_RUN" in environment_of_a_worker(monkeypatch)
+    assert environment_of_a_worker(monkeypatch)["HPSEARCH_STARTED_BY_RUN"] == str(os.getpid())
+
+
+@pytest.mark.parametrize(("said", "keeper"), [(None, None), ("1", None), ("4711", 4711)])
+def test_a_worker_knows_who_keeps_it(said: str | None, keeper: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a container has the number 1, and so had every keeper by older versions."""
+    monkeypatch.delenv("HPSEARCH_STARTED_BY_RUN", raising=False)
+    if said:
+        monkeypatch.setenv("HPSEARCH_STARTED_BY_RUN", said)
+    assert process.keeper_of_this() == keeper
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *_, env, **__: env)
+    assert "HPSEARCH_STARTED_BY_RUN" not in process.start_detached([], {}, None)  # type: ignore[operator]
 
 
 def test_a_worker_is_told_the_store_and_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
