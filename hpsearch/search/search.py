@@ -16,7 +16,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from hpsearch.errors import TrialEnded
+from hpsearch.errors import LeaseLost, TrialEnded
 from hpsearch.search.draft import Draft
 from hpsearch.search.facts import FIT, facts, memory_violation
 from hpsearch.search.history import bring_attributes, bring_values
@@ -205,14 +205,18 @@ class Search:
         same. A complete trial's values are those of its best report by the first objective. Of one that was pruned
         Optuna itself takes the last report's (`Study.tell`).
         """
-        draft = self._draft
+        draft, text = self._draft, result.model_dump_json()
         assert draft is not None
         if not trial.is_ended:
             self._draft_end(trial, result)
-        with self._store.optuna.engine.begin() as connection:
-            if not hold(connection, trial.lease).is_finished():
-                write(connection, draft.own._trial_id, draft.changes)
-            change(connection, trial.lease, result=result.model_dump_json(), finished=True)
+        try:
+            with self._store.optuna.engine.begin() as connection:
+                if not hold(connection, trial.lease).is_finished():
+                    write(connection, draft.own._trial_id, draft.changes)
+                change(connection, trial.lease, result=text, finished=True)
+        except LeaseLost:  # or it is told again, as the store's answer was lost
+            if not self._store.leases.is_closed_with(trial.lease, text):
+                raise
 
     def _draft_end(self, trial: ActiveTrial, result: TrialResult) -> None:
         own = self._history(result.reports).own

@@ -177,6 +177,12 @@ class Leases:
     def close(self, lease: Lease) -> None:
         self._change(lease, finished=True)
 
+    def is_closed_with(self, lease: Lease, result: str) -> bool:
+        """Whether the slot is finished, by this very attempt and with this result."""
+        own = (leases.c.lease_id == lease.lease_id) & (leases.c.attempt == lease.attempt) & leases.c.finished.is_(True)
+        with self._engine.begin() as connection:
+            return connection.scalar(select(leases.c.result).where(own)) == result
+
     def slots(self, study_id: int) -> Slots:
         with self._engine.begin() as connection:
             wanted = connection.scalar(select(studies.c.trials).where(studies.c.study_id == study_id)) or 0

@@ -236,6 +236,7 @@ class TestTelling:
         (ended_trial,) = trials_of(store, search)
         assert (ended_trial.state, ended_trial.value) == (state, value)
         assert ended_trial.user_attrs == {**facts(result, "loss"), "attempts": 1, "defaults": True}
+        search.tell(trial, result)  # the store's answer was lost
         with pytest.raises(LeaseLost):
             search.tell(trial, result_of([9.0]))
         assert store.leases.slots(search.study_id).finished == 1
