@@ -11,6 +11,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from filelock import FileLock
+from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL
 
@@ -18,7 +19,6 @@ from hpsearch.errors import InputError, StoreUnreachable
 from hpsearch.store.deadlines import set_deadlines
 from hpsearch.store.engine import engine_options, reaching, shown
 from hpsearch.store.network import refuse_network_file
-from hpsearch.store.tables import metadata
 from hpsearch.store.versions import OURS, TableVersion, version_of_optuna, version_of_ours
 
 _LOCK_NUMBER = 0x68707365  # "hpse"
@@ -44,13 +44,18 @@ def upgrade(engine: Engine) -> TableVersion:
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        if found.found is None and engine.dialect.name == "mysql":
-            # It has no transactions of tables: those that somebody made before it was killed are there.
-            metadata.create_all(connection)
-            command.stamp(config, "head")
-        else:
-            command.upgrade(config, "head")
+        if found.found is None:
+            _make_optuna_s_indexes(connection)
+        command.upgrade(config, "head")
     return found
+
+
+def _make_optuna_s_indexes(connection: Connection) -> None:
+    """MySQL keeps what somebody made who was killed then; Optuna makes no index of a table that is there (SQLAlchemy
+    2.1, `MetaData.create_all`). One of them sees to it that a name has one study."""
+    for table in BaseModel.metadata.sorted_tables:
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
 
 
 def refuse_another_optuna(engine: Engine) -> None:

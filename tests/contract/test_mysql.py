@@ -170,13 +170,3 @@ def until(is_so: Callable[[], bool]) -> None:
         if is_so():
             return
     raise AssertionError("it never came to that")
-
-
-def test_tables_whose_making_was_cut_off_are_made_to_the_end(empty_url: str) -> None:
-    """MySQL has no transactions of tables: the first half stays."""
-    with opened(empty_url) as store, store.optuna.engine.begin() as connection:
-        for table in ("hpsearch_workers", "hpsearch_alembic_version"):
-            connection.execute(text(f"DROP TABLE {table}"))
-    with opened(empty_url) as store:
-        created(store, spec_of())
-        assert [study.name for study in store.studies.all()] == ["demo"]

@@ -1,7 +1,8 @@
 """${message}"""
 
 import sqlalchemy as sa
-from alembic import op
+
+from hpsearch.store.migrations.repeatable import add_column, make_index, make_table
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

@@ -1,8 +1,9 @@
 """The first tables: studies, leases, workers."""
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from hpsearch.store.migrations.repeatable import make_index, make_table
 
 revision = "0001"
 down_revision = None
@@ -12,7 +13,7 @@ _LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql")
 
 
 def upgrade() -> None:
-    op.create_table(
+    make_table(
         "hpsearch_studies",
         sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("name", sa.String(200), nullable=False, unique=True),
@@ -22,10 +23,10 @@ def upgrade() -> None:
         sa.Column("folder", sa.Text, nullable=False),
         sa.Column("created_at", sa.Float(53), nullable=False),
     )
-    op.create_table(
+    make_table(
         "hpsearch_leases",
         sa.Column("lease_id", sa.Integer, primary_key=True),
-        sa.Column("study_id", sa.Integer, nullable=False, index=True),
+        sa.Column("study_id", sa.Integer, nullable=False),
         sa.Column("slot", sa.Integer, nullable=False),
         sa.Column("trial_id", sa.Integer, unique=True),
         sa.Column("worker_id", sa.String(200)),
@@ -37,13 +38,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    make_table(
         "hpsearch_workers",
         sa.Column("worker_id", sa.String(200), primary_key=True),
-        sa.Column("study_id", sa.Integer, nullable=False, index=True),
+        sa.Column("study_id", sa.Integer, nullable=False),
         sa.Column("device", sa.String(200), nullable=False),
         sa.Column("started_at", sa.Float(53), nullable=False),
         sa.Column("beat_at", sa.Float(53), nullable=False),
         sa.Column("activity", sa.Text, nullable=False),
         sa.Column("gone", sa.Boolean, nullable=False),
     )
+    make_index("hpsearch_leases", "study_id")
+    make_index("hpsearch_workers", "study_id")
