@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from contract_parts import opened
 
@@ -23,3 +25,12 @@ def test_one_that_takes_too_long_is_an_outage(empty_url: str, monkeypatch: pytes
     ):
         opened(empty_url)
     opened(empty_url).close()
+
+
+@pytest.mark.parametrize("backend", SERVERS, indirect=True)
+def test_who_finds_nothing_to_change_waits_for_nobody(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start together on tables that are up to date."""
+    monkeypatch.setattr(migrate, "PATIENCE_S", 0)
+    with exclusively(parse_url(store_url, from_argv=False)), ThreadPoolExecutor(16) as threads:
+        for each in [threads.submit(lambda: opened(store_url).close()) for _ in range(16)]:
+            each.result()
