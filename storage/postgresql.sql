@@ -1,4 +1,4 @@
--- psql -U postgres -f postgresql.sql, then:
+-- sudo -u postgres psql < postgresql.sql, then:
 --   export HPSEARCH_STORE=postgresql+psycopg://hpsearch@HOST/hpsearch    (the password in ~/.pgpass)
 CREATE ROLE hpsearch LOGIN;
 \password hpsearch
