@@ -47,7 +47,12 @@ class QuickStorage(RDBStorage):
 
     def __init__(self, url: str, **options: Any) -> None:
         self._finished: dict[int, dict[Ended, FrozenTrial]] = {}
-        super().__init__(url, **options)
+        try:
+            super().__init__(url, **options)
+        except BaseException:
+            if hasattr(self, "engine"):  # Optuna leaves its connection open (5.0.0, storages/_rdb/storage.py)
+                self.engine.dispose()
+            raise
 
     def _get_trials(
         self,

@@ -14,7 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from contract_children import open_and_close
 from contract_parts import created, exit_codes, opened, spec_of, start
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 import hpsearch.store
 import hpsearch.store.engine as engine_module
@@ -80,6 +81,16 @@ class TestOpening:
         postgresql.drop(
             postgresql.create(str(store.url.database))
         )  # PostgreSQL copies none that someone is connected to
+        del raised
+
+    @pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+    def test_an_opening_that_failed_keeps_no_connection(self, empty_url: str, postgresql: Any) -> None:
+        """Optuna's own engine is ended with it; psycopg warns of a connection that is collected while it is open."""
+        name = make_url(empty_url).database
+        postgresql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with pytest.raises(DBAPIError) as raised:  # what it holds keeps the garbage collector away
+            opened(empty_url)
+        postgresql.drop(postgresql.create(name))  # PostgreSQL copies none that someone is connected to
         del raised
 
     def test_the_migrations_end_at_the_tables_of_the_code(self, empty_url: str) -> None:
