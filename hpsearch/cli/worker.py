@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,7 @@ from hpsearch.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hpsearch.search.view import StudyView
     from hpsearch.store import Store
 
 
@@ -101,7 +103,8 @@ def worker(
             device_uuid=device.device.uuid,
             mirror=mirror,
         )
-        with _notifying(notify, opened, study.spec.study, log.info):
+        asks = partial(patiently, limit_s=limit_s, stop=stop, say=log.warning)
+        with _notifying(notify, opened, study.spec.study, asks, log.info):
             step = worker.run()
     log.info("%s", step.value)
     is_asked_by_run = step is Step.STOPPED and PARENT_VARIABLE in os.environ
@@ -122,14 +125,19 @@ def _is_over(store: Store, study_id: int) -> bool:
 
 
 def _notifying(
-    command: str | None, store: Store, study: str, say: Callable[[str], None]
+    command: str | None,
+    store: Store,
+    study: str,
+    asks: Callable[[Callable[[], StudyView]], StudyView],
+    say: Callable[[str], None],
 ) -> AbstractContextManager[None]:
+    """`asks` outlives an outage of the store."""
     if command is None:
         return nullcontext()
-    from hpsearch.search.view import StudyView, read_view
+    from hpsearch.search.view import read_view
     from hpsearch.watch.notify import notifying
 
     def read() -> StudyView:
         return read_view(store, find_study(store, study))
 
-    return notifying(command, store, read(), read, say, is_one_of_many=True)
+    return notifying(command, store, asks(read), read, say, is_one_of_many=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from hpsearch.bridge.stopping import AT_ONCE
-from hpsearch.errors import HpsearchError, InputError
+from hpsearch.errors import HpsearchError, InputError, cut
 from hpsearch.mirror.address import is_url
 from hpsearch.worker.devices import find_devices
 from hpsearch.worker.endings import NO_MORE_TRIALS
@@ -26,6 +26,8 @@ from hpsearch.worker.take_device import free_devices, held_devices
 
 PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
 """Set for workers of a crew, to the process that keeps them: they stop when it is gone."""
+_END_BYTES = 2**16
+_LONGEST_LINE = 1000
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,15 @@ def start_detached(
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something; empty where there is none."""
+    """The last line of a log that says something, fit for a terminal; empty where there is none. `status` asks for it
+    every few seconds, of logs of weeks."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as content:
+            content.seek(max(0, os.fstat(content.fileno()).st_size - _END_BYTES))
+            lines = content.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((cut(line.strip(), _LONGEST_LINE) for line in reversed(lines) if line.strip()), "")
 
 
 def _works_on_cpu() -> bool:

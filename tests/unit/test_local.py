@@ -16,7 +16,7 @@ from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import HpsearchError
 from hpsearch.launch import keep, local
 from hpsearch.launch.keep import STOPPED, keep_worker
-from hpsearch.launch.launcher import Order
+from hpsearch.launch.launcher import JobState, Order
 from hpsearch.launch.local import Local, LocalOptions
 from hpsearch.launch.process import WorkerProcess
 from hpsearch.store import LaunchedJob, StoredLaunch
@@ -117,3 +117,14 @@ def test_another_user_s_job_is_not_ended_and_it_is_said(launcher: Local, monkeyp
     job = LaunchedJob(job_id=worker_id_of(os.getpid()))
     with pytest.raises(HpsearchError, match="is another user's, who alone can end it"):
         launcher.stop(StoredLaunch(1, "local", {}, [job], "here", 0.0), now=False)
+
+
+def test_the_reason_of_a_job_that_is_gone_is_the_end_of_its_log_and_moves_no_cursor(
+    launcher: Local, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"x" * 2**17 + b"\nhpsearch: no device\x1b[2J can be used here\r\n\n")
+    gone = f"{worker_id_of(os.getpid()).rsplit(':', 1)[0]}:1@{worker_id_of(os.getpid()).partition('@')[2]}"
+    launch = StoredLaunch(1, "local", {}, [LaunchedJob(job_id=gone, log=str(log))], "here", 0.0)
+    (job,) = launcher.jobs(launch)
+    assert (job.state, job.reason) == (JobState.GONE, r"hpsearch: no device\x1b[2J can be used here")

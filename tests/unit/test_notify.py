@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.cli import run as run_verb
+from hpsearch.cli import worker as worker_verb
 from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
 from hpsearch.launch.crew import Crew
 from hpsearch.search.view import StudyView
@@ -22,6 +24,7 @@ from hpsearch.trial import Outcome
 from hpsearch.watch import notify
 from hpsearch.watch.notify import notice_of, notifying
 from hpsearch.worker.endings import NO_MORE_TRIALS
+from hpsearch.worker.patience import patiently
 from hpsearch.worker.worker import Worker
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.outage_fixtures import Outage, outage
@@ -333,3 +336,17 @@ def test_without_a_command_nothing_is_read(view: StudyView, empty_store: Store) 
 
     with notifying(None, empty_store, view, unread, print):
         pass
+
+
+def test_an_outage_as_a_worker_begins_is_waited_for(demo: Demo, outage: Outage) -> None:
+    class Back(StopFlag):
+        def wait(self, _seconds: float) -> None:
+            outage.is_down = False
+
+    said: list[str] = []
+    asks = partial(patiently, limit_s=60.0, stop=Back(), say=said.append)
+    outage.is_down = True
+    with worker_verb._notifying("true", demo.store, "demo", asks, said.append):
+        pass
+    assert outage.refused == 1
+    assert said[0].endswith("the server closed the connection; trying again for 1 minutes")
