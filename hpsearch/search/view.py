@@ -22,7 +22,7 @@ from hpsearch.store.workers import SECONDS_UNTIL_SILENT, is_dead
 class TrialView:
     number: int
     outcome: str
-    """complete, pruned, diverged, out of memory, failed, running, or waiting."""
+    """complete, pruned, diverged, out of memory, failed, running, or waiting: nobody has it, it may have begun."""
     value: float | None
     """Of the study's first objective: what a complete trial was told with (`trial.best_report`), or else the last
     report's."""
@@ -37,6 +37,10 @@ class TrialView:
     @property
     def is_finished(self) -> bool:
         return self.outcome not in ("running", "waiting")
+
+    @property
+    def has_begun(self) -> bool:
+        return self.outcome != "waiting" or bool(self.params)
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,10 @@ def read_view(store: Store, study: StoredStudy) -> StudyView:
         except KeyError:
             raise HpsearchError(f"study {study.name} is no longer in the store: it was deleted") from None
         slots = store.leases.slots(study.study_id)
+        given_back = store.leases.given_back(study.study_id)
         workers = store.workers.of(study.study_id)
-    return StudyView(study, slots, [_trial_view(trial, study.spec) for trial in trials], workers)
+    views = [_trial_view(trial, study.spec, is_left=trial._trial_id in given_back) for trial in trials]
+    return StudyView(study, slots, views, workers)
 
 
 _OUTCOMES = {
@@ -139,11 +145,11 @@ _OUTCOMES = {
 }
 
 
-def _trial_view(trial: FrozenTrial, spec: StudySpec) -> TrialView:
+def _trial_view(trial: FrozenTrial, spec: StudySpec, *, is_left: bool) -> TrialView:
     reports = dict(sorted(trial.intermediate_values.items())) or kept_reports(trial)
     last = list(reports.values())[-1] if reports else None
     values = tuple(trial.values or ()) if trial.state is TrialState.COMPLETE else ()
-    outcome = trial.user_attrs.get("outcome") if trial.state.is_finished() else None
+    outcome = trial.user_attrs.get("outcome") if trial.state.is_finished() else "waiting" if is_left else None
     return TrialView(
         number=trial.number,
         outcome=outcome or _OUTCOMES[trial.state],

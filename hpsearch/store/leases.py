@@ -190,6 +190,14 @@ class Leases:
             counts = {bool(row[0]): row[1] for row in connection.execute(counted.group_by(leases.c.finished))}
         return Slots(wanted, counts.get(True, 0), counts.get(False, 0))
 
+    def given_back(self, study_id: int) -> set[int]:
+        """The trials (Optuna's ids) that have begun and that nobody has: the next worker takes them."""
+        chosen = select(leases.c.trial_id).where(
+            leases.c.study_id == study_id, leases.c.finished.is_(False), leases.c.worker_id.is_(None)
+        )
+        with self._engine.begin() as connection:
+            return {row.trial_id for row in connection.execute(chosen) if row.trial_id is not None}
+
     def last_of(self, trial_id: int) -> tuple[str | None, int]:
         """Who has the trial or had it at its end, None where it was given back; and the number of its attempts."""
         chosen = select(leases.c.worker_id, leases.c.attempt).where(leases.c.trial_id == trial_id)

@@ -31,6 +31,8 @@ _COLOURS = {
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHOWN_TRIALS = 24
 _SHOWN_LOSSES = 3
+_FOLDED = {"worker": 8, "job": 8, "device": 7, "doing": 10}
+"""Columns of the workers that a narrow terminal folds, before any other is cut, and how narrow they get."""
 
 
 def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
@@ -88,7 +90,7 @@ def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
     for heading in ("trial", "outcome", value, "reports", "time", "memory"):
         table.add_column(heading, justify="left" if heading in ("outcome", "reports") else "right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
-    begun = [trial for trial in view.trials if trial.outcome != "waiting"]
+    begun = [trial for trial in view.trials if trial.has_begun]
     shown = begun[-rows:]
     if view.best and view.best not in shown:
         shown = [view.best, *shown[1:]]
@@ -133,7 +135,7 @@ def workers_table(workers: list[StoredWorker]) -> Table:
     has_jobs = any(worker.job for worker in workers)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("worker", *(["job"] if has_jobs else []), "device", "doing", "progress", "loss", "memory"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading not in _FOLDED, min_width=_FOLDED.get(heading), overflow="fold")
     for worker in workers:
         doing = worker.activity
         trial = "" if doing.trial is None else f"trial {doing.trial}: "
@@ -150,7 +152,7 @@ def workers_table(workers: list[StoredWorker]) -> Table:
     return table
 
 
-def _bar(done: int, total: int, width: int = 16) -> str:
+def _bar(done: int, total: int, width: int = 10) -> str:
     if not total:
         return ""
     filled = round(width * done / total)

@@ -62,6 +62,7 @@ def test_a_stop_order_is_heard_in_the_middle_of_a_trial(make_demo: MakeDemo, now
     assert demo.run(start) is Step.STOPPED
     assert start.trainers[0].ended
     assert (demo.states, demo.leases[0].worker_id) == (["RUNNING"], None)
+    assert [trial.outcome for trial in demo.view.trials] == ["waiting"], "Optuna's word isn't what a person sees"
     assert demo.run(plays(steadily(1.0)), name=NEXT) is Step.FINISHED, "the order was not for a later worker"
 
 

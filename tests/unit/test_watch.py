@@ -27,6 +27,7 @@ from hpsearch.watch.tables import (
     studies_table,
     study_panel,
     trials_table,
+    workers_table,
 )
 from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import told_loss, told_time, told_value
@@ -55,6 +56,14 @@ def test_a_studys_trials_are_shown_with_their_outcomes_and_the_best_is_marked(vi
     ]
 
 
+def test_a_trial_that_waits_is_shown_where_it_has_begun(view: StudyView) -> None:
+    """It was given back. One that has not begun yet says nothing."""
+    waiting = [replace(trial, outcome="waiting") for trial in view.trials if trial.number == 6]
+    unasked = [replace(trial, number=9, params={}, reports={}) for trial in waiting]
+    rows = cells(seen(trials_table(replace(view, trials=waiting + unasked))))[1:]
+    assert [row[:3] for row in rows] == [["6", "waiting", "1.5000"]]
+
+
 def test_the_latest_trials_are_shown_and_the_best_one_always(view: StudyView) -> None:
     shown = [next(cell for cell in row if cell != "★") for row in cells(seen(trials_table(view, rows=3)))[1:]]
     assert shown == ["0", "5", "6"]
@@ -68,7 +77,16 @@ def test_a_study_is_shown_with_how_far_it_is_and_who_works_on_it(view: StudyView
     assert "best 0.5000 (trial 0)" in shown.splitlines()[0]
     *_, heading, worker = cells(shown)
     assert heading == ["worker", "device", "doing", "progress", "loss", "memory"]
-    assert " ".join(worker) == "gpu-box:4242 NVIDIA H200 trial 6: training ━━━━╌╌╌╌╌╌╌╌╌╌╌╌ 3/12 1.4321 3.00 GiB"
+    assert " ".join(worker) == "gpu-box:4242 NVIDIA H200 trial 6: training ━━╌╌╌╌╌╌╌╌ 3/12 1.4321 3.00 GiB"
+
+
+def test_on_a_narrow_terminal_what_workers_do_is_folded_and_nothing_is_cut(view: StudyView) -> None:
+    change = {"doing": "trying how many rows fit", "done": 18, "total": 20}
+    doing = view.live_workers[-1].activity.model_copy(update=change)
+    worker = replace(view.live_workers[-1], activity=doing, job="gpu-box:42:2737938@5f", device="CPU, 1 threads")
+    shown = seen(workers_table([worker]), width=80)
+    assert "…" not in shown
+    assert [cell for cell in ("worker", "loss", "18/20", "3.00 GiB") if cell not in shown] == []
 
 
 @pytest.mark.parametrize("change", [{"gone": True}, {"seconds_since_beat": 61.0}])

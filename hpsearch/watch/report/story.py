@@ -183,7 +183,7 @@ class TrialRow:
 
 def trial_rows(view: StudyView) -> list[TrialRow]:
     best = view.best.number if view.best else None
-    return [_trial_row(view, trial, trial.number == best) for trial in view.trials if trial.outcome != "waiting"]
+    return [_trial_row(view, trial, trial.number == best) for trial in view.trials if trial.has_begun]
 
 
 def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
@@ -244,7 +244,7 @@ def endings(view: StudyView) -> list[Ending]:
 
 
 def tally(view: StudyView) -> str:
-    counts = Counter(trial.outcome for trial in view.trials if trial.outcome != "waiting")
+    counts = Counter(trial.outcome for trial in view.trials if trial.has_begun)
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
