@@ -1,4 +1,4 @@
-"""`hpsearch delete`: a study out of the store, with its trials' folders."""
+"""`hpsearch delete`: a study out of the store, with its trials' folders and its logs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def delete(
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
             opened.studies.forget_deleted()
-    for path in (folder, storage.plots(study)):
+    for path in (folder, storage.plots(study), storage.logs(study)):
         shutil.rmtree(path, ignore_errors=True)
     console.print(f"{study} is deleted; final runs stay in {storage.runs}", soft_wrap=True)
     if storage.features.exists():

@@ -45,7 +45,7 @@ def retry(
         )
     if paused:
         console.print(f"{study} was paused ({paused}); its trials may begin again", soft_wrap=True)
-    console.print("start workers with hpsearch run or hpsearch worker", soft_wrap=True)
+    console.print("start workers with hpsearch run, worker or launch", soft_wrap=True)
 
 
 def _id(store: Store, study_id: int, number: int) -> int:

@@ -30,7 +30,7 @@ def stop(
             console.print(f"jobs that could not be asked: {silence}", soft_wrap=True)
     if num_jobs:
         jobs = "1 job is" if num_jobs == 1 else f"{num_jobs} jobs are"
-        console.print(f"{jobs} ended, those that wait at once", soft_wrap=True)
+        console.print(f"{jobs} ended: what waits now, what runs with its worker", soft_wrap=True)
     if not num_workers:
         console.print(f"{study} has no worker now", soft_wrap=True)
         return

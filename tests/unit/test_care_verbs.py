@@ -132,7 +132,7 @@ class TestRetry:
         code, said, _ = run("retry demo")
         assert (code, said.splitlines()) == (
             0,
-            ["given back to be run again: trials 0, 2", "start workers with hpsearch run or hpsearch worker"],
+            ["given back to be run again: trials 0, 2", "start workers with hpsearch run, worker or launch"],
         )
         assert failed.run(plays(GOOD), name=NEXT) is Step.FINISHED
         assert failed.states == ["COMPLETE"] * 3
@@ -191,10 +191,14 @@ class TestDelete:
         folder = demo.study.storage.path / "trials" / demo.study.uid
         neighbour = demo.study.storage.path / "trials" / "another-study"
         neighbour.mkdir()
+        log = demo.study.storage.logs("demo") / "local-0.txt"
+        log.parent.mkdir(parents=True)
+        log.write_text("the next study of this name has nothing to do with it")
         assert folder.exists()
         code, said, _ = run("delete demo --yes")
         assert (code, said) == (0, f"demo is deleted; final runs stay in {demo.study.storage.runs}\n")
         assert not folder.exists()
+        assert not log.exists()
         assert neighbour.exists()
         assert demo.store.studies.find("demo") is None
         assert (demo.leases, demo.store.workers.of(demo.study.study_id)) == ([], [])
