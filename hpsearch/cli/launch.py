@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,8 +98,9 @@ def launch(
     with open_store(store) as opened:
         stored = _open(console, file, opened)
         _refuse_idle(opened, stored)
+        _say_who_is_there(console, opened, stored)
         started = _start(site, order, opened, stored.study_id)
-    _say_started(console, site, order, started)
+    _say_started(console, site, order, started, store)
 
 
 def _order(console: Console, site: Site, study: str, arguments: list[str], store: str | None, per_device: int) -> Order:
@@ -162,9 +164,22 @@ def _refuse_idle(store: Store, stored: StoredStudy) -> None:
             f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
         )
     if view.is_finished:
-        raise HpsearchError(f"{stored.name} is finished: hpsearch status {stored.name}")
+        raise HpsearchError(
+            f"{stored.name} is finished: all of its {view.slots.wanted} trials have ended; more begin with a higher "
+            "search.trials in its file, or --set search.trials=N"
+        )
     if view.reached_limit:
         raise HpsearchError(f"{stored.name} has come to its limit: {view.reached_limit}")
+
+
+def _say_who_is_there(console: Console, store: Store, stored: StoredStudy) -> None:
+    """A launch adds workers: whoever launches in doubt should know."""
+    from hpsearch.launch.roll import call_roll
+
+    num_jobs = sum(len(called.there) for called in call_roll(store, stored.study_id))
+    if num_jobs:
+        jobs = "1 job is" if num_jobs == 1 else f"{num_jobs} jobs are"
+        console.print(f"{jobs} there already for {stored.name}; these come in addition", soft_wrap=True)
 
 
 def _start(site: Site, order: Order, store: Store, study_id: int) -> list[LaunchedJob]:
@@ -182,13 +197,14 @@ def _start(site: Site, order: Order, store: Store, study_id: int) -> list[Launch
     return started
 
 
-def _say_started(console: Console, site: Site, order: Order, started: list[LaunchedJob]) -> None:
+def _say_started(console: Console, site: Site, order: Order, started: list[LaunchedJob], store: str | None) -> None:
+    study = order.study if store is None else f"{order.study} --store {shlex.quote(store)}"
     workers = "1 worker" if len(started) == 1 else f"{len(started)} workers"
     ids = ", ".join(job.job_id for job in started[:4]) + (", …" if len(started) > 4 else "")
     lines = [
         f"{workers} for {order.study} on {site.engine}: {ids}",
-        f"  hpsearch status {order.study}   who works, who waits, and why",
-        f"  hpsearch logs {order.study}     what they say; in {order.logs}",
-        f"  hpsearch stop {order.study}     all of them save and leave",
+        f"  hpsearch status {study}   who works, who waits, and why",
+        f"  hpsearch logs {study}     what they say; in {order.logs}",
+        f"  hpsearch stop {study}     all of them save and leave",
     ]
     console.print("\n".join(lines), soft_wrap=True)

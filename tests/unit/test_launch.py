@@ -160,6 +160,14 @@ def launch(
     return run
 
 
+def test_a_second_launch_says_who_is_there_and_its_commands_name_the_store(launch: Run, desk: Desk) -> None:
+    assert "there already" not in launch("--workers", "3", "--set", "search.trials=2")[1]
+    address = str(desk.store.url)
+    said = launch("--set", "search.trials=2", "--store", address)[1]
+    assert "3 jobs are there already for demo; these come in addition" in said
+    assert f"  hpsearch stop demo --store {address}     all" in said, "as it stands it finds the study"
+
+
 def test_workers_are_launched_and_written_down(launch: Run, desk: Desk, far: type[Far]) -> None:
     code, said, complained = launch("--workers", "3", "--partition", "gpu", "--set", "search.trials=2")
     assert (code, complained) == (0, "")
