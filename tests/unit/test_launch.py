@@ -18,6 +18,8 @@ from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import JobState, JobView, Order
 from hpsearch.launch.roll import Roll, call_roll, dismiss
 from hpsearch.launch.sites import choose_site
+from hpsearch.mirror.mirror import Mirror
+from hpsearch.mirror.remote import RemoteUnreachable
 from hpsearch.spec.base import Spec
 from hpsearch.store import LaunchedJob, StoredLaunch
 from hpsearch.store.launches import Launches
@@ -224,6 +226,23 @@ def test_a_paused_and_a_finished_study_need_no_workers(launch: Run, desk: Desk, 
     desk.store.orders.pause(stored.study_id, "all fail alike")
     assert launch()[2].startswith("hpsearch: study demo is paused: all fail alike\nhpsearch resume demo")
     assert far.started == []
+
+
+def test_a_study_is_deleted_after_its_copy_in_the_bucket(
+    launch: Run, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could delete the copy any more once the study, whose id is its name there, is gone."""
+
+    def away(*_: Any) -> None:
+        raise RemoteUnreachable("s3://lab: Connection refused")
+
+    desk.open(start=plays(inspecting()))
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "delete", away)
+        assert launch("demo", "--yes", verb="delete")[::2] == (1, "hpsearch: s3://lab: Connection refused\n")
+    assert desk.store.studies.find("demo")
+    assert launch("demo", "--yes", verb="delete")[0] == 0
+    assert desk.store.studies.find("demo") is None
 
 
 @pytest.mark.usefixtures("far")
