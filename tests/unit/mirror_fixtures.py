@@ -1,0 +1,78 @@
+"""A bucket behind a file:// URL, and two machines that share nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.folders import JobFolder, StorageFolder, TrialFolder
+from hpsearch.mirror import mirror as mirror_module
+from hpsearch.mirror.copies import Copy
+from hpsearch.mirror.mirror import Mirror
+from hpsearch.mirror.remote import Remote
+
+NAME = "trials/demo-1/0000"
+
+
+class Cut(Exception):
+    """The line is cut."""
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Remote:
+    return Remote(f"file://{tmp_path}/bucket/prefix")
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    return tmp_path / "bucket" / "prefix"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> TrialFolder:
+    return StorageFolder(tmp_path / "here").trial("demo-1", 0)
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> TrialFolder:
+    return StorageFolder(tmp_path / "there").trial("demo-1", 0)
+
+
+@pytest.fixture
+def open_mirror(tmp_path: Path) -> Iterator[Callable[[str], Mirror]]:
+    """Of a machine's storage folder; all are closed at the end."""
+    opened: list[Mirror] = []
+
+    def open_it(machine: str) -> Mirror:
+        opened.append(Mirror(StorageFolder(tmp_path / machine), f"file://{tmp_path}/bucket/prefix"))
+        return opened[-1]
+
+    yield open_it
+    for mirror in opened:
+        mirror.close(5.0)
+
+
+def kept(remote: Remote, folder: JobFolder) -> None:
+    Copy(remote, folder, f"{NAME}/{folder.path.name}").keep_up()
+
+
+def fetched(remote: Remote, trial: TrialFolder, before: int) -> None:
+    mirror_module.fetch_attempts(remote, trial, NAME, before)
+
+
+def cut_after(monkeypatch: pytest.MonkeyPatch, remote: Remote, name: str, number: int) -> list[str]:
+    """The bucket does so many things of this kind and then no more; what it did."""
+    done: list[str] = []
+    real = getattr(remote._fs, name)
+
+    def counted(*arguments: Any) -> Any:
+        if len(done) == number:
+            raise Cut
+        done.append(str(arguments[-1] if name == "put_file" else arguments[0]).partition(f"{NAME}/")[2])
+        return real(*arguments)
+
+    monkeypatch.setattr(remote._fs, name, counted)
+    return done
