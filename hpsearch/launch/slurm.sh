@@ -14,7 +14,11 @@ end() {
     wait "$keeper"; code=$?
   fi
   case $1:$code in
-    USR1:130) scontrol requeue "$SLURM_JOB_ID" && say "is out of time, or preempted: it is queued again" ;;
+    USR1:130)
+      if scontrol requeue "$SLURM_JOB_ID"
+      then say "is out of time, or preempted: it is queued again"
+      else say "is out of time, or preempted, and may not be queued again: launch again"
+      fi ;;
     USR2:130) say "has stopped"; code=0 ;;
   esac
   exit "$code"

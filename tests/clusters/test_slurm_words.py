@@ -110,6 +110,13 @@ def test_a_setup_that_fails_is_told(lab: Lab, setup: str, reason: str) -> None:
     assert "later" not in lab.said("demo")
 
 
+def test_a_job_that_may_not_be_queued_again_says_what_to_do(lab: Lab) -> None:
+    out_of_time = "scontrol update JobId=$SLURM_JOB_ID Requeue=0\nkill -USR1 $$\nsleep 100"
+    job_id = lab.launch("demo", "--setup", out_of_time)
+    reason = lab.until_state("demo", job_id, JobState.GONE).reason
+    assert reason.endswith("is out of time, or preempted, and may not be queued again: launch again")
+
+
 def test_a_log_that_a_node_cannot_write_is_told(lab: Lab) -> None:
     with lab.drained():
         job_id = lab.launch("demo")
