@@ -166,7 +166,8 @@ def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: C
                 follower.look(seen.result)
                 seen = relay.offer(read)
 
-        supervise(crew, stop, lambda line: console.print(line, soft_wrap=True), look)
+        stopping = "stopping: running trials are saved … (Ctrl-C again to stop at once)"
+        supervise(crew, stop, lambda line: console.print(line, soft_wrap=True), look, stopping)
         last = relay.offer(read)
         if relay.is_answered(last):
             follower.look(last.result)

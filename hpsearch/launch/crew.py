@@ -105,8 +105,17 @@ class Crew:
             place.worker.stop(now=now)
 
 
-def supervise(crew: Crew, stop: StopFlag, say: Callable[[str], None], look: Callable[[], None] = lambda: None) -> None:
-    """Until no worker is left. A stop is passed on, an urgent one once more; `look` is called between two looks."""
+def supervise(
+    crew: Crew,
+    stop: StopFlag,
+    say: Callable[[str], None],
+    look: Callable[[], None] = lambda: None,
+    stopping: str = "stopping …",
+) -> None:
+    """Until no worker is left. A stop is passed on, an urgent one once more; `look` is called between two looks.
+
+    `stopping` is said of a stop that isn't urgent. A cluster's job can promise no more: its worker, not this process,
+    hears by the store of `hpsearch stop --now`."""
     asked = 0
     try:
         while crew.works:
@@ -114,7 +123,7 @@ def supervise(crew: Crew, stop: StopFlag, say: Callable[[str], None], look: Call
             if stop.requested and asked < 1 + stop.urgent:
                 asked = 1 + stop.urgent
                 crew.stop(now=stop.urgent)
-                say("stopping: running trials are saved … (Ctrl-C again to stop at once)")
+                say("stopping at once" if stop.urgent else stopping)
             crew.look(stopping=stop.requested)
             stop.wait(_LOOK_EVERY_S)
     finally:

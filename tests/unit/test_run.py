@@ -213,7 +213,8 @@ def test_a_stop_is_passed_on_once_and_an_urgent_one_as_such(running: Running) ->
     running.stop.happens = [running.stop.ask, lambda: None, lambda: None, running.stop.ask]
     (job,) = running.work([*[None] * 8, -15])
     assert job.stops == [False, True, False]  # the last at the end, when it is gone
-    assert running.said.count("stopping: running trials are saved") == 2
+    assert running.said.count("stopping: running trials are saved … (Ctrl-C again to stop at once)") == 1
+    assert running.said.count("stopping at once") == 1
 
 
 def test_an_outage_does_not_end_a_run(running: Running, outage: Outage) -> None:
