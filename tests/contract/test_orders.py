@@ -103,10 +103,10 @@ class TestReopen:
     def id_of(store: Store, search: Search, number: int) -> int:
         return store.optuna.get_trial_id_from_study_id_trial_number(search.study_id, number)
 
-    def test_it_is_running_and_nothing_is_told_of_its_end(self, store: Store, search: Search, failed: int) -> None:
+    def test_it_waits_and_nothing_is_told_of_its_end(self, store: Store, search: Search, failed: int) -> None:
         assert store.orders.reopen(search.study_id, [failed]) == [failed]
         again, other = trials_of(store)
-        assert again.outcome == "running"
+        assert again.outcome == "waiting"
         assert {"outcome", "reason", "traceback"}.isdisjoint(again.facts)
         assert (other.outcome, other.facts["outcome"], other.value) == ("complete", "complete", 1.5)
         assert store.leases.slots(search.study_id) == Slots(wanted=3, finished=1, leased=1)

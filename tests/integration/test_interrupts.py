@@ -127,7 +127,7 @@ def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> No
     assert "nothing is lost" in said
     seen = view()
     assert seen is not None
-    assert seen.trials[0].outcome == "running"
+    assert seen.trials[0].outcome == "waiting"
     assert not seen.live_workers
 
     code, said = hpsearch("run", str(study))
@@ -165,7 +165,7 @@ def test_workers_leave_when_the_run_that_started_them_is_killed(study: Path) -> 
     worker.wait(timeout=120)
     after = view()
     assert after is not None
-    assert after.trials[0].outcome == "running"
+    assert after.trials[0].outcome == "waiting"
     assert not after.live_workers
     code, said = hpsearch("run", str(study))
     assert code == 0, said

@@ -67,8 +67,8 @@ class Ended:
     def has_failed(self) -> bool:
         return self.exit_code != 0
 
-    def stop(self) -> None:
-        pass
+    def stop(self, *, now: bool = False) -> None:
+        del now
 
     def last_line(self) -> str:
         return "Bus error"
