@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -166,8 +167,8 @@ def _free_ports(number: int) -> list[int]:
 
 
 def _path() -> str:
-    """Daemons lie in sbin, which isn't in everybody's path."""
-    return os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    """Daemons lie in sbin, which isn't in everybody's path, and hpsearch beside this Python."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 
 _CONFIGURATION = """\

@@ -86,10 +86,10 @@ class Lab:
             assert time.monotonic() < deadline, f"it never came to that: {what}; {self.states()}\n{logs}"
             time.sleep(0.2)
 
-    def running(self, num_reports: int = 2) -> list[TrialView]:
+    def running(self, num_reports: int = 2, outcome: str = "running") -> list[TrialView]:
         """Trials that run, have that many losses stored, and so have a checkpoint: it is written after the answer."""
         there = self.view().trials
-        return [trial for trial in there if trial.outcome == "running" and len(trial.reports) >= num_reports]
+        return [trial for trial in there if trial.outcome == outcome and len(trial.reports) >= num_reports]
 
     def lose_a_node(self, cluster: RayTestCluster) -> int:
         """In the middle of a trial, whose number it gives. The node is frozen to look whether it is."""
@@ -172,7 +172,7 @@ def test_a_stop_saves_and_a_stop_at_once_does_not(lab: Lab, ray_cluster: RayTest
     assert "3 jobs are ended" in said
     lab.until(lambda: lab.states() == [JobState.GONE] * 3, "all jobs end")
     lab.until(lambda: ours(ray_cluster) == [], "nobody is left")
-    stopped = {trial.number: lab.attempt(trial.number, 1).last_step() for trial in lab.running()}
+    stopped = {trial.number: lab.attempt(trial.number, 1).last_step() for trial in lab.running(outcome="waiting")}
     assert sorted(stopped) == [0, 1]
 
     lab.hpsearch("launch", "demo.yaml", "--on", "ray", "--workers", "2")

@@ -92,7 +92,7 @@ def test_nodes_that_are_down_are_no_refusal_and_status_says_what_a_job_waits_for
         said = lab.says("status", "demo")
         assert job_id in said
         assert job.reason in said
-        assert "1 job is ended, those that wait at once" in lab.says("stop", "demo")
+        assert "1 job is ended: what waits now" in lab.says("stop", "demo")
         assert lab.until_state("demo", job_id, JobState.GONE).reason == "cancelled"
 
 
