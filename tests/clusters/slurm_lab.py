@@ -68,8 +68,10 @@ class Lab:
         """No node takes jobs meanwhile."""
         nodes = f"NodeName={','.join(self.cluster.nodes)}"
         self.cluster.ask("scontrol", "update", nodes, "State=drain", "Reason=test")
-        yield
-        self.cluster.ask("scontrol", "update", nodes, "State=resume")
+        try:
+            yield
+        finally:
+            self.cluster.ask("scontrol", "update", nodes, "State=resume")
 
     def view(self, study: str) -> StudyView:
         found = self.store.studies.find(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,9 +90,8 @@ def test_nodes_that_are_down_are_no_refusal_and_status_says_what_a_job_waits_for
         job = lab.jobs("demo")[job_id]
         assert job.state is JobState.PENDING
         assert job.reason
-        said = lab.says("status", "demo")
-        assert job_id in said
-        assert job.reason in said
+        # SLURM finds another reason as time goes by, and its words hold single blanks
+        assert re.search(rf"{job_id} +slurm +pending +\S+", lab.says("status", "demo"))
         assert "1 job is ended: what waits now" in lab.says("stop", "demo")
         assert lab.until_state("demo", job_id, JobState.GONE).reason == "cancelled"
 
