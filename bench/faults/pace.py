@@ -28,16 +28,14 @@ def hurry() -> None:
     signs._BEAT_EVERY_S /= factor
     signs._MOMENT_S /= factor
     pulse._SILENCE_S /= factor
+    pulse._NOTE_EVERY_S /= factor
     pulse.GRACE_S /= factor
     relay._HARD_S /= factor
     relay._ANSWER_S /= factor
     relay.Relay.is_answered.__defaults__ = (relay._ANSWER_S,)
-    statement_ms, lock_ms = (round(1000 * seconds / factor) for seconds in (deadlines.STATEMENT_S, deadlines.LOCK_S))
-    deadlines._SERVER_SETTINGS |= {
-        "statement_timeout": f"{statement_ms}ms",
-        "lock_timeout": f"{lock_ms}ms",
-        "idle_in_transaction_session_timeout": f"{statement_ms}ms",
-    }
+    for seconds in (deadlines.STATEMENT_S, deadlines.LOCK_S):
+        shorter = f"'{round(1000 * seconds / factor)}ms'"
+        deadlines._POSTGRESQL = deadlines._POSTGRESQL.replace(f"'{seconds}s'", shorter)
     deadlines.CONNECT_S = 2  # libpq knows no less
     between_tries = relay.wait_random_exponential
     relay.wait_random_exponential = lambda multiplier, max: between_tries(  # noqa: A006
