@@ -19,6 +19,7 @@ from bench.faults.pace import PACE
 from bench.faults.scene import Member, Scene, Stuck, noted_stuck, scene, until
 from bench.faults.servers import Server
 from bench.faults.tally import Tally
+from hpsearch.errors import InputError
 from hpsearch.launch.crew import Crew
 from hpsearch.worker.endings import NO_MORE_TRIALS
 
@@ -30,7 +31,7 @@ _AWAY_S = 120 / _FASTER
 
 @dataclass
 class _Job:
-    """A worker as the crew of `hpsearch run` sees it (`launch.local.WorkerProcess`)."""
+    """A worker as the crew of `hpsearch run` sees it (`launch.process.WorkerProcess`)."""
 
     member: Member
 
@@ -49,6 +50,10 @@ class _Job:
     @property
     def has_failed(self) -> bool:
         return self.exit_code not in (None, 0)
+
+    @property
+    def is_final(self) -> bool:
+        return self.exit_code in (NO_MORE_TRIALS, InputError.exit_code)
 
     @property
     def was_killed(self) -> bool:
