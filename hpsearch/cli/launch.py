@@ -20,6 +20,7 @@ from hpsearch.cli.options import (
     find_study,
     inspector,
     open_store,
+    refuse_paused,
     stoppable,
     storage_folder,
     store_url,
@@ -159,10 +160,7 @@ def _refuse_idle(store: Store, stored: StoredStudy) -> None:
     from hpsearch.search.view import read_view
 
     view = read_view(store, stored)
-    if stored.paused is not None:
-        raise HpsearchError(
-            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
-        )
+    refuse_paused(stored)
     if view.is_finished:
         raise HpsearchError(
             f"{stored.name} is finished: all of its {view.slots.wanted} trials have ended; more begin with a higher "

@@ -161,6 +161,16 @@ def find_study(store: Store, name: str) -> StoredStudy:
     return found
 
 
+def refuse_paused(stored: StoredStudy) -> None:
+    """Raises HpsearchError with the reason, and how trials begin again."""
+    from hpsearch.errors import HpsearchError
+
+    if stored.paused is not None:
+        raise HpsearchError(
+            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
+        )
+
+
 def short(path: Path) -> Path:
     """The path from here, where it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

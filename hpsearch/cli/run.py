@@ -18,6 +18,7 @@ from hpsearch.cli.options import (
     inspector,
     open_mirror,
     open_store,
+    refuse_paused,
     stoppable,
     storage_folder,
     telling,
@@ -86,7 +87,7 @@ def run(
     with opened:
         stored = patiently(lambda: find_study(opened, study.spec.study), limit_s, stop, say)
         _introduce(console, opened, stored)
-        _refuse_paused(stored)
+        refuse_paused(stored)
         arguments = worker_arguments(study_file, None, overrides, workers_per_device, wait_for_store)
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
@@ -121,15 +122,6 @@ def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
     console.print(f"  store: {store.name}", soft_wrap=True)
     for line in told_left_out(manifest):
         console.print(f"  {line}", soft_wrap=True)
-
-
-def _refuse_paused(stored: StoredStudy) -> None:
-    from hpsearch.errors import HpsearchError
-
-    if stored.paused is not None:
-        raise HpsearchError(
-            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
-        )
 
 
 def _num_workers(console: Console, per_device: int) -> int:
@@ -177,7 +169,7 @@ def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
     """Raises HpsearchError where the workers ended before their time: with the reason and what to do."""
     from hpsearch.errors import HpsearchError
 
-    _refuse_paused(view.study)
+    refuse_paused(view.study)
     if view.is_finished or stop.requested or not crew.failures:
         return
     aside = [f"  {worker.device}: {worker.aside}" for worker in view.workers if worker.aside]
