@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
-from hpsearch.spec.study import Task
+from hpsearch.spec.tasks import TaskName
 from hpsearch.spec.training import Rows
 from hpsearch.trial import AnswersConfig, CacheConfig, Place, Record, RowsConfig, TrialConfig
 
@@ -21,7 +21,7 @@ class InspectionConfig(Record):
     """Looks at rows and a base model before a study starts: token counts, layers, examples."""
 
     job: Literal["inspect"] = "inspect"
-    task: Task
+    task: TaskName
     models: list[ModelSpec]
     rows: RowsConfig
     candidate_rows: Place
@@ -47,7 +47,7 @@ class EvaluationConfig(Record):
     """
 
     job: Literal["evaluate"] = "evaluate"
-    task: Task
+    task: TaskName
     model: ModelSpec
     adapter: Place = Field(description="folder of the adapter, and of the head where the task has one")
     rows: RowsConfig
@@ -68,7 +68,7 @@ class ExportConfig(Record):
     """Merges the adapter into the unquantized base, in 16 bit, and compares the result with base and adapter."""
 
     job: Literal["export"] = "export"
-    task: Task
+    task: TaskName
     model: ModelSpec
     adapter: Place
     rows: RowsConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
-from hpsearch.spec.evaluation import MetricName
+from hpsearch.spec.metrics import Metric, NamedMetric
 from hpsearch.trial import Record
 
 
@@ -40,7 +40,7 @@ class Score(Record):
 
 class CellScores(Record):
     name: str
-    scores: dict[MetricName, Score]
+    scores: dict[str, Score]
     loss: float | None = Field(None, description="nats per token of the references")
     num_cut: int = 0
     classes: list[ClassScore] = Field([])
@@ -56,7 +56,7 @@ class Gap(Record):
 
     name: str
     than: str
-    metric: MetricName
+    metric: NamedMetric
     difference: float
     low: float | None
     high: float | None
@@ -73,7 +73,7 @@ class Evaluation(Record):
     num_rows: int
     rows_sha256: str
     longer_than_limit: int
-    metrics: list[MetricName]
+    metrics: list[NamedMetric]
     cells: list[CellScores]
     """The most frequent answer first, then base, unless it was left out, and tuned under each prompt."""
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
@@ -102,7 +102,7 @@ class ComparedRun(Record):
     """`leaked`: how many of the rows that are compared it was trained on."""
 
     name: str
-    scores: dict[MetricName, Score]
+    scores: dict[str, Score]
     num_rows: int = Field(description="that it was evaluated on")
     leaked: int
 
@@ -112,12 +112,12 @@ class Comparison(Record):
 
     num_rows: int
     cell: str
-    metrics: list[MetricName]
+    metrics: list[NamedMetric]
     runs: list[ComparedRun]
     gaps: list[Gap]
     units: Units
 
-    def gap(self, name: str, metric: MetricName) -> Gap | None:
+    def gap(self, name: str, metric: Metric) -> Gap | None:
         return next((gap for gap in self.gaps if (gap.name, gap.metric) == (name, metric)), None)
 
 

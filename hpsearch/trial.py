@@ -25,10 +25,11 @@ from pydantic import (
 )
 
 from hpsearch.spec.curriculum import CurriculumSpec
-from hpsearch.spec.data import ImageSize, RowFormat
-from hpsearch.spec.evaluation import ObjectiveName, is_better
+from hpsearch.spec.data import ImageSize
+from hpsearch.spec.metrics import LOSS, Metric, NamedMetric
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
-from hpsearch.spec.study import Task
+from hpsearch.spec.rows import RowFormat
+from hpsearch.spec.tasks import TaskName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec, in_rows_per_step
 
 GIB = 2**30
@@ -117,7 +118,7 @@ class TrialConfig(Record):
 
     job: Literal["train"] = "train"
     name: str
-    task: Task
+    task: TaskName
     model: ModelSpec
     lora: LoraSpec
     training: Annotated[TrainingSpec, BeforeValidator(in_rows_per_step)]
@@ -127,7 +128,7 @@ class TrialConfig(Record):
     validation_rows: Place
     answers: AnswersConfig = AnswersConfig()
     images: CacheConfig | None = Field(None, description="where what is made of images is kept; none: nowhere")
-    objectives: list[ObjectiveName] = Field(["loss"], description="computed at each report; the first one rules")
+    objectives: list[NamedMetric] = Field([LOSS], description="computed at each report; the first one rules")
     curriculum: CurriculumSpec = CurriculumSpec()
     fits: list[Fit] = Field([], description="what earlier trials found to fit, on whatever device")
     earlier: list[Place] = Field([], description="folders of this trial's earlier attempts, the latest first")
@@ -191,12 +192,12 @@ class Report(Record):
     loss: float
     metrics: dict[str, float] = {}
 
-    def value(self, objective: str) -> float:
+    def value(self, objective: Metric) -> float:
         """NaN where it was not measured: a trial whose training loss became NaN has no validation then."""
-        return self.loss if objective == "loss" else self.metrics.get(objective, math.nan)
+        return self.loss if objective == LOSS else self.metrics.get(objective.name, math.nan)
 
 
-def best_report(reports: Sequence[Report], objective: str) -> Report:
+def best_report(reports: Sequence[Report], objective: Metric) -> Report:
     """The first of the best by `objective`, the study's first one; there is one report at least.
 
     The one rule for what a run that reached its end came to. The search is told this report's values, of every
@@ -204,7 +205,7 @@ def best_report(reports: Sequence[Report], objective: str) -> Report:
     """
     best = reports[0]
     for report in reports[1:]:
-        best = report if is_better(objective, report.value(objective), best.value(objective)) else best
+        best = report if objective.is_better(report.value(objective), best.value(objective)) else best
     return best
 
 
@@ -230,7 +231,7 @@ class TrialResult(Record):
     bytes_needed: int | None = None
     ledger: MemoryLedger | None = None
 
-    def report_that_counts(self, objective: str) -> Report | None:
+    def report_that_counts(self, objective: Metric) -> Report | None:
         """The best one of a complete run. One that ended before has got as far as its last."""
         if not self.reports:
             return None

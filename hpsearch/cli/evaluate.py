@@ -29,7 +29,8 @@ def evaluate(
 ) -> None:
     """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
-    from hpsearch.spec.evaluation import METRIC_NAMES, PROMPT_NAMES
+    from hpsearch.spec.evaluation import PROMPT_NAMES
+    from hpsearch.spec.metrics import LOSS, METRICS
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
@@ -39,7 +40,7 @@ def evaluate(
     folder = find_final_run(str(run_folder))
     options = EvaluationOptions(
         prompts=names_of("--prompts", prompts, PROMPT_NAMES),
-        metrics=names_of("--metrics", metrics, METRIC_NAMES),
+        metrics=names_of("--metrics", metrics, [name for name in METRICS if name != LOSS.name]),
         max_new_tokens=max_new_tokens,
         limit=limit,
         with_base=not without_base,

@@ -42,12 +42,11 @@ def train(
     """The final training: all of the train split, the final budget, the best adapter kept."""
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.results.final import RunFolder, train_final
-    from hpsearch.spec.evaluation import objective_title
     from hpsearch.trial import Outcome, best_report
     from hpsearch.watch.console import open_console
     from hpsearch.watch.pictures import draw_run
     from hpsearch.watch.training import TrainingDisplay
-    from hpsearch.watch.words import told_objective
+    from hpsearch.watch.words import told_metric
 
     console = open_console()
     storage = storage_folder()
@@ -61,7 +60,7 @@ def train(
     else:
         mirror.fetch_runs(folder.path.name)
     was_trained = folder.is_trained() and not restart
-    with mirror, TrainingDisplay(console) as display:
+    with mirror, TrainingDisplay(console, file.spec.objectives) as display:
         mirror.follow(folder)
         result = train_final(
             file,
@@ -81,8 +80,8 @@ def train(
     objective = file.spec.objectives[0]
     best = best_report(result.reports, objective)
     console.print(
-        f"{'already trained' if was_trained else 'trained'}: best {objective_title(objective)} "
-        f"{told_objective(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "
+        f"{'already trained' if was_trained else 'trained'}: best {objective.title} "
+        f"{told_metric(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "
         f"{result.num_steps} steps, "
         f"{result.trainable_percent:.2f} % of the parameters trainable\n"
         f"adapter: {short(folder.adapter)}\n{draw_run(folder, folder.plots)}\n"

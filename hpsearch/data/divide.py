@@ -22,7 +22,7 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
         FieldError: a split, a class or a stage would be empty, or the held-out set doesn't fit.
     """
     check_any_left(read)
-    if data.columns.learns_label:
+    if data.columns.row_format == "question-label":
         check_labels(read.rows)
     if curriculum.stages:
         read.rows = _in_stages(read, curriculum)
@@ -32,7 +32,7 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
     else:
         splits = split_rows(read, data.split)
     splits = balanced(splits, data, read)
-    if data.columns.learns_label:
+    if data.columns.row_format == "question-label":
         check_classes(splits)
     for stage in curriculum.stages:
         if not any(curriculum.stage_of(row.stage) == stage.name for row in splits["train"]):

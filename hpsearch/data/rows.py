@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.data.formats import Message, as_text, conversation
 from hpsearch.data.images import RowImages
 from hpsearch.data.source import Source
 from hpsearch.errors import FieldError
@@ -22,7 +22,6 @@ from hpsearch.spec.data import ColumnsSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Message = dict[str, str]
 _NAMED_LABELS = 8
 _BATCH = 1000
 
@@ -88,13 +87,13 @@ def read_rows(
     read = ReadRows([])
     for position, values in enumerate(_plain(table, columns)):
         row_id = str(values[columns.id]) if columns.id else str(position)
-        label = _text(values[columns.label]) if columns.label else None
+        label = as_text(values[columns.label]) if columns.label else None
         if label is not None and label in labels:
             label = labels[label]
             if label is None:
                 read.leave_out("label is left out by data.labels", row_id)
                 continue
-        messages = _classified(values, columns, prompt, label) if columns.learns_label else _messages(values, columns)
+        messages = conversation(values, columns, prompt, label)
         if isinstance(messages, str):
             read.leave_out(messages, row_id)
             continue
@@ -107,10 +106,10 @@ def read_rows(
             messages=messages,
             image=str(image.path) if image else None,
             image_sha256=image.sha256 if image else None,
-            group=_text(values[columns.group]) if columns.group else None,
+            group=as_text(values[columns.group]) if columns.group else None,
             label=label,
-            split=_text(values[split_column]) if split_column else None,
-            stage=_text(values[columns.stage]) if columns.stage else None,
+            split=as_text(values[split_column]) if split_column else None,
+            stage=as_text(values[columns.stage]) if columns.stage else None,
         )
         read.rows.append(row)
         if position % 1000 == 0:
@@ -144,7 +143,7 @@ def _with_class_names(table: Dataset) -> Dataset:
 def _check_labels_are_there(table: Dataset, columns: ColumnsSpec, labels: Mapping[str, str | None]) -> None:
     if not labels or columns.label is None:
         return
-    found = Counter(_text(value) for value in table.select_columns([columns.label])[columns.label])
+    found = Counter(as_text(value) for value in table.select_columns([columns.label])[columns.label])
     missing = [label for label in labels if label not in found]
     if missing:
         known = ", ".join(repr(label) for label, _ in found.most_common(_NAMED_LABELS) if label is not None)
@@ -168,53 +167,6 @@ def _plain(table: Dataset, columns: ColumnsSpec) -> Iterator[dict[str, Any]]:
         for batch in without.iter(_BATCH)  # three times as fast as row by row
         for values in zip(*batch.values(), strict=True)
     )
-
-
-def _text(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    return str(value)
-
-
-def _messages(values: dict[str, Any], columns: ColumnsSpec) -> list[Message] | str:
-    """The conversation, or the reason for which the row is left out."""
-    if columns.messages is not None:
-        return chat_messages(values[columns.messages])
-    roles = ("question", "answer") if columns.row_format == "question-answer" else ("prompt", "completion")
-    texts = []
-    for role in roles:
-        text = _text(values[getattr(columns, role)])
-        if text is None or not text.strip():
-            return f"empty {role}"
-        if text.strip().lower() == "nan":
-            return f'{role} is "nan"'
-        texts.append(text if role in ("prompt", "completion") else text.strip())
-    return [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
-
-
-def _classified(values: dict[str, Any], columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
-    question = _text(values[columns.question]) if columns.question else prompt
-    if question is None or not question.strip():
-        return "empty question"
-    if label is None or not label.strip():
-        return "empty label"
-    return [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": label}]
-
-
-def chat_messages(value: Any) -> list[Message] | str:
-    """A conversation that the assistant ends, or what is wrong with it."""
-    if not isinstance(value, list) or not value:
-        return "empty messages"
-    messages = []
-    for turn in value:
-        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str) or "role" not in turn:
-            return "a message without role and text content"
-        if not turn["content"].strip():
-            return f"empty message from {turn['role']}"
-        messages.append({"role": str(turn["role"]), "content": turn["content"]})
-    if messages[-1]["role"] != "assistant":
-        return "last message is not the assistant's"
-    return messages
 
 
 def _without_duplicates(read: ReadRows) -> None:

@@ -13,7 +13,6 @@ from hpsearch.errors import InputError
 from hpsearch.search.space import from_optuna
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec import dump_study
-from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.study import StudySpec, Values, flat
 from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
@@ -76,7 +75,7 @@ def as_yaml(best: Best) -> str:
     value = f"{best.trial.value:.6f}" if best.trial.value is not None else "unknown"
     budget = best.study.budget
     header = (
-        f"# Trial {best.trial.number} of study {best.study.study}: {objective_title(objective)} {value}\n"
+        f"# Trial {best.trial.number} of study {best.study.study}: {objective.title} {value}\n"
         f"# Its budget: epochs {budget.epochs:g}, {budget.train_fraction:.0%} of the train split.\n"
         f"# The final training:  hpsearch train THIS_FILE\n"
     )
@@ -88,7 +87,7 @@ def as_json(best: Best) -> str:
         {
             "study": best.study.study,
             "trial": best.trial.number,
-            "objectives": dict(zip(best.study.objectives, best.trial.values, strict=False)),
+            "objectives": dict(zip(best.study.objective_names, best.trial.values, strict=False)),
             "values": best.values,
             "final": json.loads(best.final.model_dump_json(exclude_none=True)),
         },

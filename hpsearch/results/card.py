@@ -14,13 +14,14 @@ from hpsearch.results.final import RunFolder
 from hpsearch.scores import CellScores, Evaluation
 from hpsearch.search.view import StudyView
 from hpsearch.spec.knobs import KNOBS
+from hpsearch.spec.metrics import Metric
 from hpsearch.spec.search import RangeSpec
 from hpsearch.spec.study import StudySpec
+from hpsearch.spec.tasks import SECTIONS
 from hpsearch.trial import TrialConfig, TrialResult
 
 CardKind = Literal["adapter", "merged"]
 _LIBRARIES = ("hpsearch", "torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "optuna")
-_PIPELINES = {"text": "text-generation", "vlm": "image-text-to-text"}
 
 
 def model_card(
@@ -60,7 +61,7 @@ def _front_matter(spec: StudySpec, kind: CardKind, evaluation: Evaluation | None
         tuned = _tuned(evaluation)
         results = [
             EvalResult(
-                task_type=_pipeline(spec),
+                task_type=spec.task_facts.pipeline,
                 dataset_type=without_folders(source),
                 dataset_name=spec.study,
                 dataset_split="test",
@@ -73,16 +74,12 @@ def _front_matter(spec: StudySpec, kind: CardKind, evaluation: Evaluation | None
         base_model=base,
         datasets=[source] if _on_hub(source) else None,
         library_name="peft" if kind == "adapter" else "transformers",
-        pipeline_tag=_pipeline(spec),
+        pipeline_tag=spec.task_facts.pipeline,
         tags=["hpsearch", "lora", *(["qlora"] if spec.model.quantization == "nf4" else [])],
         model_name=spec.study,
         eval_results=results or None,
     )
     return data.to_yaml()
-
-
-def _pipeline(spec: StudySpec) -> str:
-    return "image-classification" if spec.task == "vlm-classify" else _PIPELINES[spec.task.partition("-")[0]]
 
 
 def _on_hub(name: str) -> str | None:
@@ -127,7 +124,7 @@ def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:
         notes.append(f"Every conversation began with this system prompt:\n\n{_quote(spec.data.system_prompt)}")
     if spec.data.image_size:
         notes.append(f"Images were resized to {spec.data.image_size} pixels first.")
-    if spec.task == "vlm-classify":
+    if spec.task_facts.has("head"):
         notes.append(
             "The class comes from the head in `head.safetensors`: two linear layers with GELU between them, on the "
             "mean of the last hidden states over all tokens that are no padding; `head.json` has the classes in order. "
@@ -160,7 +157,7 @@ def _data(spec: StudySpec, manifest: Manifest) -> str:
 def _training(spec: StudySpec, config: TrialConfig, result: TrialResult) -> str:
     values = [[knob, without_folders(_told(spec.value(knob)))] for knob in KNOBS if _matters(spec, knob)]
     losses = [report.loss for report in result.reports]
-    best = f", best validation loss {min(losses):.4f} nats per token" if losses else ""
+    best = f", best validation loss {min(losses):.4f} nats per {spec.task_facts.loss_unit}" if losses else ""
     return (
         f"## Training\n\n{result.num_steps} optimizer steps in {result.train_seconds:.0f} s{best}; "
         f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters were trained "
@@ -169,8 +166,8 @@ def _training(spec: StudySpec, config: TrialConfig, result: TrialResult) -> str:
 
 
 def _matters(spec: StudySpec, knob: str) -> bool:
-    sections = {"head": spec.task == "vlm-classify", "curriculum": bool(spec.curriculum.stages)}
-    return sections.get(knob.partition(".")[0], True)
+    section = knob.partition(".")[0]
+    return section not in SECTIONS or section in spec.task_facts.sections
 
 
 def _search(study: StudyView) -> str:
@@ -179,8 +176,8 @@ def _search(study: StudyView) -> str:
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in tally.most_common())
     text = (
         f"## Search\n\n{sum(tally.values())} trials ({outcomes}); sampler {spec.searched.sampler.name}, pruner "
-        f"{spec.searched.pruner.name}; objective: {', '.join(spec.objectives)} on the validation rows. Each trial ran "
-        f"{spec.budget.epochs:g} epochs on {spec.budget.train_fraction:.0%} of the train split at most."
+        f"{spec.searched.pruner.name}; objective: {', '.join(spec.objective_names)} on the validation rows. "
+        f"Each trial ran {spec.budget.epochs:g} epochs on {spec.budget.train_fraction:.0%} of the train split at most."
     )
     best = study.best
     header = ["searched", "over", *([f"best (trial {best.number})"] if best else [])]
@@ -190,7 +187,7 @@ def _search(study: StudyView) -> str:
     ]
     text += f"\n\n{_table(header, rows)}"
     if best and best.value is not None:
-        text += f"\n\nThe best trial came to a {spec.objectives[0]} of {best.value:.4f}."
+        text += f"\n\nThe best trial came to a {spec.objectives[0].title} of {best.value:.4f}."
     return text
 
 
@@ -209,10 +206,7 @@ def _scores(evaluation: Evaluation | None) -> str:
         return "## Scores\n\nNot evaluated on the test rows yet."
     header = ["", *(cell.name for cell in evaluation.cells)]
     without = "" if evaluation.base else " The base model was not asked."
-    rows = [
-        [metric.replace("_", " "), *(_told_score(cell, metric) for cell in evaluation.cells)]
-        for metric in evaluation.metrics
-    ]
+    rows = [[metric.title, *(_told_score(cell, metric) for cell in evaluation.cells)] for metric in evaluation.metrics]
     units = evaluation.resampled
     told = f"; in brackets 95 % bootstrap intervals, resampled over {units.told}"
     if not units.are_enough:
@@ -221,11 +215,13 @@ def _scores(evaluation: Evaluation | None) -> str:
     return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
 
 
-def _told_score(cell: CellScores, metric: Any) -> str:
-    score = cell.scores.get(metric)
+def _told_score(cell: CellScores, metric: Metric) -> str:
+    score = cell.scores.get(metric.name)
     if score is None:
         return ""
     around = score.interval
+    if metric.unit != "share":
+        return f"{score.value:.4f}" + (f" ({around.low:.4f} to {around.high:.4f})" if around else "")
     return f"{score.value:.1%}" + (f" ({100 * around.low:.1f} to {100 * around.high:.1f})" if around else "")
 
 

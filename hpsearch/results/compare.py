@@ -21,8 +21,9 @@ from hpsearch.results.scores import (
     units_of,
 )
 from hpsearch.scores import ComparedRun, Comparison, Evaluation
-from hpsearch.spec.evaluation import MetricName, PromptName
-from hpsearch.spec.study import Task
+from hpsearch.spec.evaluation import PromptName
+from hpsearch.spec.metrics import Metric
+from hpsearch.spec.tasks import TASKS, TaskFacts
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class _Answers:
     """What a run said to its test rows. `rows`: checksum of the content → answer; `train`: checksums."""
 
     name: str
-    task: Task
-    metrics: list[MetricName]
+    task: TaskFacts
+    metrics: list[Metric]
     unit: str
     rows: dict[str, AnsweredRow]
     train: set[str]
@@ -107,7 +108,7 @@ def _read(folder: RunFolder, name: str, cell: str, prompt: PromptName) -> _Answe
             f"hpsearch evaluate {folder.path} scores its answers anew, and asks no row again"
         )
     train = {sha256 for _, sha256 in manifest.splits["train"]}
-    return _Answers(name, file.spec.task, evaluation.metrics, evaluation.resampled.name, rows, train)
+    return _Answers(name, TASKS[file.spec.task], evaluation.metrics, evaluation.resampled.name, rows, train)
 
 
 def _common_rows(runs: Sequence[_Answers], common: bool) -> list[str]:
@@ -136,8 +137,8 @@ def _why(runs: Sequence[_Answers]) -> str:
     return ""
 
 
-def _metrics(runs: Sequence[_Answers], rows: list[AnsweredRow]) -> list[MetricName]:
+def _metrics(runs: Sequence[_Answers], rows: list[AnsweredRow]) -> list[Metric]:
     """Those that all evaluations have, or else those that fit the rows."""
     shared = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
-    is_classified = any(run.task == "vlm-classify" for run in runs)
-    return shared or default_metrics("vlm-classify" if is_classified else "text-sft", texts_of(rows)[0], False)
+    narrowest = min((run.task for run in runs), key=lambda task: len(task.judged_over))
+    return shared or default_metrics(narrowest, texts_of(rows)[0], False)

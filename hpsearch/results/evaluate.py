@@ -18,7 +18,6 @@ from hpsearch.metrics import most_frequent_answers
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.final import RunFolder
 from hpsearch.results.scores import (
-    CLASS_METRICS,
     corrected,
     default_metrics,
     gap_between,
@@ -31,8 +30,9 @@ from hpsearch.results.scores import (
 from hpsearch.scores import Evaluation
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.data import ColumnsSpec
-from hpsearch.spec.evaluation import MetricName, PromptName
-from hpsearch.spec.study import Task
+from hpsearch.spec.evaluation import PromptName
+from hpsearch.spec.metrics import LOSS
+from hpsearch.spec.tasks import TASKS, TaskFacts, fitting_metrics
 from hpsearch.study.configs import images_config
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
 
@@ -43,7 +43,7 @@ class EvaluationOptions(Record):
     """What a person may say beside the study's own evaluation section."""
 
     prompts: list[PromptName] | None = None
-    metrics: list[MetricName] | None = None
+    metrics: list[str] | None = None
     max_new_tokens: int | None = None
     limit: int | None = None
     with_base: bool = True
@@ -105,7 +105,7 @@ def answers_of(config: TrialConfig, max_new_tokens: int | None) -> AnswersConfig
 
 
 def _cells(spec: StudySpec, options: EvaluationOptions) -> list[Cell]:
-    there: list[PromptName] = ["none"] if spec.task == "vlm-classify" else spec.evaluation.prompts.names()
+    there: list[PromptName] = spec.evaluation.prompts.names() if spec.task_facts.has_prompts else ["none"]
     prompts = list(dict.fromkeys(options.prompts or there))
     check_prompts(spec, prompts)
     tuned = [Cell(model="tuned", prompt=prompt) for prompt in prompts]
@@ -114,17 +114,18 @@ def _cells(spec: StudySpec, options: EvaluationOptions) -> list[Cell]:
 
 def check_prompts(spec: StudySpec, wanted: Sequence[PromptName]) -> None:
     """Raises InputError for a prompt that the study doesn't have."""
-    if spec.task == "vlm-classify" and set(wanted) != {"none"}:
-        raise InputError("a classifier is asked one question only, without a prompt before it")
+    if not spec.task_facts.has_prompts and set(wanted) != {"none"}:
+        raise InputError(f"a model of task {spec.task} is asked one question only, without a prompt before it")
     for prompt in wanted:
         if prompt not in spec.evaluation.prompts.names():
             raise InputError(f"the study has no {prompt} prompt: write it in its file under evaluation.prompts")
 
 
-def _check_metrics(spec: StudySpec, wanted: Sequence[MetricName] | None) -> None:
+def _check_metrics(spec: StudySpec, wanted: Sequence[str] | None) -> None:
     for name in wanted or []:
-        if spec.task == "vlm-classify" and name not in CLASS_METRICS:
-            raise InputError(f"--metrics {name} does not fit task vlm-classify; it has: {', '.join(CLASS_METRICS)}")
+        if not spec.task_facts.fits(spec.metric(name)):
+            there = ", ".join(other for other in fitting_metrics(spec.task_facts) if other != LOSS.name)
+            raise InputError(f"--metrics {name} does not fit task {spec.task}; it has: {there}")
         if name == "bertscore" and not spec.evaluation.bertscore_model:
             raise InputError("--metrics bertscore needs a model: name it in the study's evaluation.bertscore_model")
 
@@ -161,8 +162,9 @@ def _scored(
     groups = _groups(job.test_rows)
     answers = {cell.name: _answers(folder.evaluation.answers(cell.name), groups) for cell in job.cells}
     some = next(iter(answers.values()))
-    metrics = options.metrics or spec.evaluation.metrics
-    metrics = metrics or default_metrics(config.task, texts_of(some)[0], bool(job.bertscore_model))
+    task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
+    metrics = [spec.metric(name) for name in named or []]
+    metrics = metrics or default_metrics(task, texts_of(some)[0], bool(job.bertscore_model))
     by_name = {MOST_FREQUENT: _frequent(some, train), **answers}
     tuned = next(cell.name for cell in job.cells if cell.model == "tuned")
     bars = [*(cell.name for cell in job.cells if cell.model == "base"), MOST_FREQUENT]
@@ -179,7 +181,7 @@ def _scored(
         gaps=corrected(gaps),
         units=units_of(unit_name(spec.data.columns), some),
     )
-    _write(folder, evaluation, answers, config.task)
+    _write(folder, evaluation, answers, task)
     return evaluation
 
 
@@ -202,7 +204,7 @@ def unit_name(columns: ColumnsSpec) -> str:
     return "images" if columns.image else "rows"
 
 
-def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[AnsweredRow]], task: Task) -> None:
+def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[AnsweredRow]], task: TaskFacts) -> None:
     """The scores and the rows that they are of; rows of an earlier evaluation go."""
     folder.scores.mkdir(exist_ok=True)
     for file in folder.scores.glob("*.jsonl"):

@@ -61,7 +61,7 @@ def find_llama_cpp(checkout: Path | None, python: Path | None) -> LlamaCpp:
 
 def check_convertible(spec: StudySpec) -> None:
     """Raises InputError for a run that is no language model."""
-    if spec.task == "vlm-classify":
+    if spec.task_facts.has("head"):
         raise InputError(
             "a GGUF can't hold a classification head: export with --to merged, where it lies beside the model"
         )

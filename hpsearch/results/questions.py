@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpsearch.data.formats import Message, chat_messages
 from hpsearch.data.images import CheckedImage, RowImages
-from hpsearch.data.rows import Message, Row, chat_messages
+from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec

@@ -25,30 +25,25 @@ from hpsearch.metrics import (
     scores,
 )
 from hpsearch.scores import CellScores, Gap, Score, Units
-from hpsearch.spec.evaluation import MetricName
-from hpsearch.spec.study import Task
+from hpsearch.spec.metrics import METRICS, Metric
+from hpsearch.spec.tasks import TaskFacts
 
-TEXT_METRICS: tuple[MetricName, ...] = ("exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu")
-CLASS_METRICS: tuple[MetricName, ...] = ("accuracy", "balanced_accuracy", "macro_f1")
 MOST_CLASSES = 20
 """Answers with at most so many different references, each at least twice on average, are looked at as classes too."""
 
 
-def default_metrics(task: Task, references: Sequence[str], has_bertscore: bool) -> list[MetricName]:
-    few = len(set(references)) <= min(MOST_CLASSES, len(references) / 2)
-    names: list[MetricName] = list(CLASS_METRICS) if task == "vlm-classify" or few else []
-    if task != "vlm-classify":
-        names = [*TEXT_METRICS, *names]
-        if has_bertscore:
-            names.append("bertscore")
-    return names
+def default_metrics(task: TaskFacts, references: Sequence[str], has_bertscore: bool) -> list[Metric]:
+    """Those that fit the task; over classes where it learns them, or where the references look like some."""
+    are_classes = len(set(references)) <= min(MOST_CLASSES, len(references) / 2)
+    over = task.judged_over if are_classes else task.judged_over[:1]
+    return [metric for metric in METRICS.values() if metric.over in over and (has_bertscore or not metric.needs_model)]
 
 
-def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[MetricName]) -> CellScores:
+def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[Metric]) -> CellScores:
     """`rows` have references and groups."""
     references, predictions = texts_of(rows)
     losses = [(row.loss, row.num_tokens) for row in rows if row.loss is not None]
-    has_classes = any(metric in CLASS_METRICS for metric in metrics)
+    has_classes = any(metric.over == "classes" for metric in metrics)
     return CellScores(
         name=name,
         scores=score_rows(rows, metrics),
@@ -59,17 +54,17 @@ def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[MetricName]
     )
 
 
-def score_rows(rows: list[AnsweredRow], metrics: Sequence[MetricName]) -> dict[MetricName, Score]:
+def score_rows(rows: list[AnsweredRow], metrics: Sequence[Metric]) -> dict[str, Score]:
     """Those of the metrics that the rows have: BERTScore comes with them or not at all."""
     references, predictions = texts_of(rows)
     groups = groups_of(rows)
-    found: dict[MetricName, Score] = {}
+    found: dict[str, Score] = {}
     for metric in metrics:
-        if metric != "bertscore":
-            value = scores(references, predictions, [metric])[metric]
-            found[metric] = _score(value, score_interval(references, predictions, metric, groups))
+        if not metric.needs_model:
+            value = scores(references, predictions, [metric.name])[metric.name]
+            found[metric.name] = _score(value, score_interval(references, predictions, metric.name, groups))
         elif semantic := _bertscores(rows):
-            found[metric] = _score(sum(semantic) / len(semantic), interval(mean_of(semantic), groups))
+            found[metric.name] = _score(sum(semantic) / len(semantic), interval(mean_of(semantic), groups))
     return found
 
 
@@ -77,16 +72,14 @@ def _score(value: float, around: Interval | None) -> Score:
     return Score(value=value, low=around.low, high=around.high) if around else Score(value=value)
 
 
-def gap_between(
-    metric: MetricName, name: str, rows: list[AnsweredRow], than: str, other: list[AnsweredRow]
-) -> Gap | None:
+def gap_between(metric: Metric, name: str, rows: list[AnsweredRow], than: str, other: list[AnsweredRow]) -> Gap | None:
     """How much better `rows` are than `other`, the same rows answered by `than`; None without BERTScores on a side.
 
     Its p-value stands alone: see `corrected`.
     """
     references, predictions = texts_of(rows)
-    if metric != "bertscore":
-        found = score_difference(references, texts_of(other)[1], predictions, metric, groups_of(rows))
+    if not metric.needs_model:
+        found = score_difference(references, texts_of(other)[1], predictions, metric.name, groups_of(rows))
     elif _bertscores(rows) and _bertscores(other):
         found = difference(mean_of(_bertscores(other)), mean_of(_bertscores(rows)), groups_of(rows))
     else:
@@ -137,12 +130,12 @@ def _bertscores(rows: list[AnsweredRow]) -> list[float]:
 _ROWS: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
-def write_scored_rows(file: Path, rows: list[AnsweredRow], task: Task) -> None:
+def write_scored_rows(file: Path, rows: list[AnsweredRow], task: TaskFacts) -> None:
     """Each row with every metric that is one number for one row."""
     lines = []
     for row in rows:
         per_row = {"accuracy": float(row.reference == row.prediction)}
-        if task != "vlm-classify":
+        if "texts" in task.judged_over:
             per_row |= row_scores(row.reference or "", row.prediction)
         content = row.model_dump(exclude_none=True) | {name: round(value, 4) for name, value in per_row.items()}
         lines.append(_ROWS.dump_json(content).decode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpsearch.spec.metrics import Metric
 from hpsearch.trial import GIB, MIB, Outcome, TrialResult
 
 _TRACEBACK_CHARACTERS = 8000
@@ -45,7 +46,7 @@ def _fit_facts(result: TrialResult) -> dict[str, str | int | float | bool | None
     }
 
 
-def facts(result: TrialResult, objective: str) -> dict[str, str | float | int | bool]:
+def facts(result: TrialResult, objective: Metric) -> dict[str, str | float | int | bool]:
     """What the dashboard shows of a trial besides its values and parameters; `objective` is the study's first."""
     report = result.report_that_counts(objective)
     shown: dict[str, str | float | int | bool | None] = {

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from optuna.trial import FrozenTrial
 
+from hpsearch.spec.metrics import Metric
 from hpsearch.store.changes import Changes
 from hpsearch.trial import Report
 
@@ -23,7 +24,7 @@ _RUNG = "completed_rung_"
 finds the rungs below a step again by itself."""
 
 
-def bring_values(changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objective: str) -> None:
+def bring_values(changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objective: Metric) -> None:
     """`trial` is as the store has it once `changes` are written: those that it could not write yet, and these."""
     wanted = {report.step: report.value(objective) for report in reports}
     stored = trial.intermediate_values
@@ -37,10 +38,13 @@ def bring_values(changes: Changes, trial: FrozenTrial, reports: Sequence[Report]
 
 
 def bring_attributes(
-    changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objectives: Sequence[str]
+    changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objectives: Sequence[Metric]
 ) -> None:
     """Of a trial with several objectives: `report 1`, `report 2`, … each with its values by name."""
-    wanted = {f"{_PREFIX}{report.step}": {name: report.value(name) for name in objectives} for report in reports}
+    wanted = {
+        f"{_PREFIX}{report.step}": {objective.name: report.value(objective) for objective in objectives}
+        for report in reports
+    }
     stored = trial.user_attrs
     stale = {key for key in stored if key.startswith(_PREFIX)} - wanted.keys()
     changes.stale_facts |= stale

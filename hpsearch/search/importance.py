@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from hpsearch.spec.evaluation import ObjectiveName
+from hpsearch.spec.metrics import Metric
 from hpsearch.store import Store, StoredStudy
 
 FEWEST_TRIALS = 2
@@ -16,7 +16,7 @@ FEWEST_TRIALS = 2
 class Importance:
     """`shares`: knob → its share in the objective's variance, the largest first; they add up to 1."""
 
-    objective: ObjectiveName
+    objective: Metric
     num_trials: int
     shares: dict[str, float]
 

@@ -24,7 +24,6 @@ from hpsearch.search.pruners import make_pruner, sees_others, sees_running
 from hpsearch.search.samplers import make_sampler
 from hpsearch.search.slots import SlotTrials
 from hpsearch.search.space import from_optuna, suggest_all
-from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.study import StudySpec, Values
 from hpsearch.store import Lease, Store
 from hpsearch.store.changes import Changes, write
@@ -58,7 +57,7 @@ class Search:
         self._study = optuna.create_study(
             storage=store.optuna,
             study_name=spec.study,
-            directions=["minimize" if name == "loss" else "maximize" for name in spec.objectives],
+            directions=[objective.direction for objective in spec.objectives],
             load_if_exists=True,
         )
         self.study_id = store.optuna.get_study_id_from_name(spec.study)
@@ -78,7 +77,7 @@ class Search:
             self._study.set_user_attr(name, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._study.set_metric_names([objective_title(name) for name in self._spec.objectives])
+            self._study.set_metric_names([objective.title for objective in self._spec.objectives])
 
     def start(self, lease: Lease) -> ActiveTrial:
         """The slot's trial: found again, taken from the waiting ones, or new. Then every parameter has a value.
@@ -229,7 +228,7 @@ class Search:
         state, values = _STATES[result.outcome], None
         if state is TrialState.COMPLETE:
             best = best_report(result.reports, self._spec.objectives[0])
-            values = [best.value(name) for name in self._spec.objectives]
+            values = [best.value(objective) for objective in self._spec.objectives]
         self._asked.tell(trial.number, values, state=state)
 
 

@@ -12,6 +12,7 @@ from hpsearch.errors import HpsearchError
 from hpsearch.search.former import in_todays_terms
 from hpsearch.search.history import kept_reports
 from hpsearch.search.usage import Usage, reached
+from hpsearch.spec.metrics import Metric
 from hpsearch.spec.study import StudySpec
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.leases import Slots
@@ -51,7 +52,7 @@ class StudyView:
     workers: list[StoredWorker]
 
     @property
-    def objective(self) -> str:
+    def objective(self) -> Metric:
         """The one that the best trial is chosen by: the first."""
         return self.study.spec.objectives[0]
 
@@ -77,8 +78,8 @@ class StudyView:
 
     def _costs(self, trial: TrialView) -> tuple[float, ...]:
         """One number per objective, lower is better."""
-        signs = [1 if name == "loss" else -1 for name in self.study.spec.objectives]
-        return tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
+        pairs = zip(self.study.spec.objectives, trial.values, strict=True)
+        return tuple(objective.cost(value) for objective, value in pairs)
 
     @property
     def failed(self) -> list[TrialView]:

@@ -6,21 +6,18 @@ from hpsearch.errors import Mistake
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ColumnsSpec, SplitByColumn
 from hpsearch.spec.model import HeadSpec
-from hpsearch.spec.study import StudySpec, Task
+from hpsearch.spec.rows import ANYWHERE, FORMATS
+from hpsearch.spec.study import StudySpec
+from hpsearch.spec.tasks import TaskFacts, find_task, fitting_metrics
 
-_IMAGE_TASKS: tuple[Task, ...] = ("vlm-sft", "vlm-classify", "vlm-curriculum")
-_CURRICULA: tuple[Task, ...] = ("text-curriculum", "vlm-curriculum")
-_CLASS_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 _MOST_POINTS = 10_000
-_NEVER_MISPLACED = {"image", "group", "label", "id", "stage"}
 
 
 def cross_mistakes(spec: StudySpec) -> list[Mistake]:
-    classifies = spec.task == "vlm-classify"
-    columns = spec.data.columns
+    task, columns = spec.task_facts, spec.data.columns
     return [
-        *(_class_column_mistakes(columns) if classifies else _column_mistakes(columns)),
-        *_image_mistakes(spec.task, columns),
+        *_column_mistakes(task, columns),
+        *_image_mistakes(task, columns),
         *_curriculum_mistakes(spec),
         *_class_mistakes(spec),
         *_split_mistakes(spec),
@@ -30,62 +27,48 @@ def cross_mistakes(spec: StudySpec) -> list[Mistake]:
     ]
 
 
-def _class_column_mistakes(columns: ColumnsSpec) -> list[Mistake]:
-    mistakes = []
-    if columns.label is None:
-        mistakes.append(Mistake("data.columns.label", "is missing: task vlm-classify learns it"))
-    extra = sorted(set(columns.named()) - _NEVER_MISPLACED - {"question"})
-    mistakes += [
-        Mistake(f"data.columns.{role}", "does not go together with vlm-classify, which learns the label column")
-        for role in extra
+def _column_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
+    expected = columns.row_format if columns.row_format in task.row_formats else task.row_formats[0]
+    row_format, given = FORMATS[expected], columns.named().keys()
+    extra = given - ANYWHERE - {*row_format.needs, *row_format.may_have}
+    return [
+        *(
+            Mistake(f"data.columns.{role}", f"is missing: task {task.name} takes {expected} rows")
+            for role in row_format.needs
+            if role not in given
+        ),
+        *(Mistake(f"data.columns.{role}", f"does not go together with {expected} rows") for role in sorted(extra)),
     ]
-    return mistakes
 
 
-def _column_mistakes(columns: ColumnsSpec) -> list[Mistake]:
-    mistakes = []
-    pairs = {"question-answer": ("question", "answer"), "prompt-completion": ("prompt", "completion")}
-    for role in pairs.get(columns.row_format, ()):
-        if getattr(columns, role) is None:
-            mistakes.append(Mistake(f"data.columns.{role}", f"is missing: {columns.row_format} rows need it"))
-    given = set(columns.named()) - _NEVER_MISPLACED
-    extra = sorted(given - set(pairs.get(columns.row_format, ("messages",))))
-    mistakes += [
-        Mistake(f"data.columns.{role}", f"does not go together with {columns.row_format} columns") for role in extra
-    ]
-    return mistakes
-
-
-def _image_mistakes(task: Task, columns: ColumnsSpec) -> list[Mistake]:
-    mistakes = []
-    if task in _IMAGE_TASKS and not columns.image:
-        mistakes.append(Mistake("data.columns.image", f"is missing: task {task} needs an image column"))
-    if task in _IMAGE_TASKS and columns.row_format != "question-answer":
-        mistakes.append(Mistake("data.columns", f"task {task} takes image, question and answer columns"))
-    if task not in _IMAGE_TASKS and columns.image:
-        other = "vlm-curriculum" if task in _CURRICULA else "vlm-sft"
-        mistakes.append(Mistake("data.columns.image", f"task {task} looks at no images; did you mean task: {other}?"))
-    return mistakes
+def _image_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
+    if task.has_images == bool(columns.image):
+        return []
+    if task.has_images:
+        return [Mistake("data.columns.image", f"is missing: task {task.name} needs an image column")]
+    other = find_task(task.learns, has_images=True, sections=task.sections)
+    hint = f"; did you mean task: {other}?" if other else ""
+    return [Mistake("data.columns.image", f"task {task.name} looks at no images{hint}")]
 
 
 def _class_mistakes(spec: StudySpec) -> list[Mistake]:
-    data = spec.data
+    data, task = spec.data, spec.task_facts
     mistakes = []
     for key, is_given in (("data.balance", data.balance is not None), ("data.labels", bool(data.labels))):
         if is_given and data.columns.label is None:
             mistakes.append(Mistake(key, "needs data.columns.label: it is about the labels there"))
-    if spec.task == "vlm-classify":
-        if spec.evaluation.prompts.names() != ["none"]:
-            mistakes.append(Mistake("evaluation.prompts", "a classifier is asked data.prompt and nothing else"))
-    elif spec.head != HeadSpec():
-        mistakes.append(Mistake("head", f"task {spec.task} has no classification head"))
+    if not task.has_prompts and spec.evaluation.prompts.names() != ["none"]:
+        mistakes.append(Mistake("evaluation.prompts", f"task {task.name} asks data.prompt and nothing else"))
+    if not task.has("head") and spec.head != HeadSpec():
+        mistakes.append(Mistake("head", f"task {task.name} has no classification head"))
     return mistakes
 
 
 def _curriculum_mistakes(spec: StudySpec) -> list[Mistake]:
-    stages = spec.curriculum.stages
-    if spec.task not in _CURRICULA:
-        message = f"task {spec.task} has no stages; did you mean task: {spec.task.partition('-')[0]}-curriculum?"
+    stages, task = spec.curriculum.stages, spec.task_facts
+    if not task.has("curriculum"):
+        other = find_task("text", has_images=task.has_images, sections=frozenset({"curriculum"}))
+        message = f"task {spec.task} has no stages; did you mean task: {other}?"
         key = "curriculum.stages" if stages else "curriculum"
         return [Mistake(key, message)] if spec.curriculum != CurriculumSpec() else []
     mistakes = []
@@ -131,32 +114,38 @@ def _split_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _metric_mistakes(spec: StudySpec) -> list[Mistake]:
-    mistakes: list[Mistake] = []
-    wanted = [("objective", name) for name in spec.objectives]
+    wanted = [("objective", name) for name in spec.objective_names]
     wanted += [("evaluation.metrics", name) for name in spec.evaluation.metrics or []]
-    for key, name in wanted:
-        if spec.task == "vlm-classify" and name not in ("loss", *_CLASS_METRICS):
-            message = f"{name} does not fit task vlm-classify; it has: loss, {', '.join(_CLASS_METRICS)}"
-            mistakes.append(Mistake(key, message))
-        elif key == "objective" and name == "bertscore":
-            mistakes.append(Mistake(key, "bertscore is for evaluations: at every report it would take too long"))
-        elif name == "bertscore" and not spec.evaluation.bertscore_model:
-            mistakes.append(Mistake("evaluation.bertscore_model", "is missing: the metric bertscore needs it"))
-    repeated = len(spec.objectives) - len(set(spec.objectives))
-    if repeated:
+    mistakes = [Mistake(key, why) for key, name in wanted if (why := _why_not_measured(spec, key, name))]
+    if any(name == "bertscore" for key, name in wanted if key != "objective") and not spec.evaluation.bertscore_model:
+        mistakes.append(Mistake("evaluation.bertscore_model", "is missing: the metric bertscore needs it"))
+    if len(set(spec.objective_names)) < len(spec.objective_names):
         mistakes.append(Mistake("objective", "names an objective twice"))
     return mistakes
+
+
+def _why_not_measured(spec: StudySpec, key: str, name: str) -> str | None:
+    try:
+        metric = spec.metric(name)
+    except ValueError as error:
+        return str(error)
+    task = spec.task_facts
+    if not task.fits(metric):
+        return f"{name} does not fit task {task.name}; it has: {', '.join(fitting_metrics(task))}"
+    if key == "objective" and metric.needs_model:
+        return f"{name} is for evaluations: at every report it would take too long"
+    return None
 
 
 def _search_mistakes(spec: StudySpec) -> list[Mistake]:
     if spec.search is None:
         return []
     mistakes = _grid_mistakes(spec)
-    is_classified = spec.task == "vlm-classify"
+    task = spec.task_facts
     for knob in spec.search.space:
-        if knob.startswith("head.") and not is_classified:
+        if knob.startswith("head.") and not task.has("head"):
             mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no classification head"))
-        if knob.startswith("curriculum.") and spec.task not in _CURRICULA:
+        if knob.startswith("curriculum.") and not task.has("curriculum"):
             mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no curriculum"))
         elif knob == "curriculum.learning_rate_decay" and not _may_be_staged(spec):
             message = f"means nothing with curriculum.order: {spec.curriculum.order}, which has one schedule"
@@ -180,7 +169,7 @@ def _grid_mistakes(spec: StudySpec) -> list[Mistake]:
 
 def _objectives_mistakes(spec: StudySpec) -> list[Mistake]:
     """What a search with several objectives can't have."""
-    if spec.search is None or len(spec.objectives) == 1:
+    if spec.search is None or len(spec.objective_names) == 1:
         return []
     mistakes = []
     if spec.search.sampler.name == "cmaes":

@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from hpsearch.spec.base import Fraction, Spec
-
-RowFormat = Literal["question-answer", "messages", "prompt-completion"]
+from hpsearch.spec.rows import RowFormat
 
 
 class ColumnsSpec(Spec):
-    """The data's own column names. One of three formats: question and answer, messages, or prompt and completion."""
+    """The data's own column names, by what they are to us; which ones go together is in `rows.FORMATS`."""
 
     image: str | None = Field(None, description="image: a path, or an image stored in the data")
     question: str | None = Field(None, description="what the person asks")
@@ -27,14 +26,12 @@ class ColumnsSpec(Spec):
 
     @property
     def row_format(self) -> RowFormat:
+        """The label is what the model shall tell where no other column is."""
         if self.messages:
             return "messages"
-        return "prompt-completion" if self.prompt else "question-answer"
-
-    @property
-    def learns_label(self) -> bool:
-        """Whether the label is what the model shall say: no other column is."""
-        return bool(self.label) and not (self.answer or self.messages or self.completion)
+        if self.prompt or self.completion:
+            return "prompt-completion"
+        return "question-label" if self.label and not self.answer else "question-answer"
 
     def named(self) -> dict[str, str]:
         """Role → column name, for the roles that were given."""

@@ -8,33 +8,6 @@ from pydantic import Field
 
 from hpsearch.spec.base import Spec
 
-MetricName = Literal[
-    "exact_match",
-    "exact_match_raw",
-    "token_f1",
-    "rouge1",
-    "rougeL",
-    "bleu",
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "bertscore",
-]
-METRIC_NAMES: tuple[str, ...] = get_args(MetricName)
-
-ObjectiveName = Literal["loss", MetricName]
-"""What a search can aim at: the validation loss goes down, every metric goes up."""
-
-
-def objective_title(objective: str) -> str:
-    """As a person calls it."""
-    return "validation loss" if objective == "loss" else objective.replace("_", " ")
-
-
-def is_better(objective: str, value: float, than: float) -> bool:
-    return value < than if objective == "loss" else value > than
-
-
 PromptName = Literal["none", "static", "adaptive"]
 """none: the question alone; static: one system prompt for all; adaptive: by the question's keywords."""
 PROMPT_NAMES: tuple[str, ...] = get_args(PromptName)
@@ -59,6 +32,6 @@ class PromptsSpec(Spec):
 
 class EvaluationSpec(Spec):
     prompts: PromptsSpec = Field(PromptsSpec(), description="tried with the base and the tuned model")
-    metrics: list[MetricName] | None = Field(None, description="default: all that fit the task and need no download")
+    metrics: list[str] | None = Field(None, description="default: all that fit the task and need no download")
     max_new_tokens: Annotated[int, Field(ge=1, description="answers are cut here")] = 32
     bertscore_model: str | None = Field(None, description="hub name or folder of the model that BERTScore embeds with")

@@ -33,7 +33,7 @@ class ModelSpec(Spec):
 
 
 class HeadSpec(Spec):
-    """The classifier of vlm-classify: two layers on the mean of the last hidden states, padding left out."""
+    """A classifier: two layers on the mean of the last hidden states, padding left out."""
 
     hidden: Annotated[int, Field(ge=1, description="width of the layer in between")] = 256
     dropout: Annotated[float, Field(ge=0, lt=1, description="dropout before each layer")] = 0.1

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec
-from hpsearch.spec.evaluation import EvaluationSpec, ObjectiveName
+from hpsearch.spec.evaluation import EvaluationSpec
 from hpsearch.spec.knobs import KNOBS, takes_whole_numbers
 from hpsearch.spec.limits import SilenceSpec
+from hpsearch.spec.metrics import Metric, find_metric
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
+from hpsearch.spec.tasks import TASKS, TaskFacts, TaskName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
-Task = Literal["text-sft", "vlm-sft", "vlm-classify", "text-curriculum", "vlm-curriculum"]
 Values = dict[str, Any]
 """Dotted knob name → value."""
 
@@ -37,14 +38,16 @@ MAY_CHANGE = (
 class StudySpec(Spec):
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the study's name")]
     description: str | None = Field(None, description="what it is for; shown in the dashboard")
-    task: Task = Field(description="text-sft, or vlm-sft where an image comes with each question")
+    task: TaskName = Field(
+        description=f"what is learned: {'; '.join(f'{row.name}: {row.about}' for row in TASKS.values())}"
+    )
     model: ModelSpec
     data: DataSpec
     lora: LoraSpec = LoraSpec()
-    head: HeadSpec = Field(HeadSpec(), description="the classifier of vlm-classify")
+    head: HeadSpec = Field(HeadSpec(), description="the classifier, where a task has one")
     curriculum: CurriculumSpec = Field(CurriculumSpec(), description="the order of the rows")
     training: TrainingSpec = TrainingSpec()
-    objective: ObjectiveName | Annotated[list[ObjectiveName], Field(min_length=1)] = Field(
+    objective: str | Annotated[list[str], Field(min_length=1)] = Field(
         "loss", description="what the search aims at, on the validation rows: loss, a metric, or a list of them"
     )
     budget: BudgetSpec = Field(BudgetSpec(), description="what one trial may spend")
@@ -62,8 +65,21 @@ class StudySpec(Spec):
         return StudySpec.model_validate(whole)
 
     @property
-    def objectives(self) -> list[ObjectiveName]:
+    def task_facts(self) -> TaskFacts:
+        return TASKS[self.task]
+
+    @property
+    def objective_names(self) -> list[str]:
         return self.objective if isinstance(self.objective, list) else [self.objective]
+
+    @property
+    def objectives(self) -> list[Metric]:
+        """The first one rules. Raises ValueError: refused when a file is read."""
+        return [self.metric(name) for name in self.objective_names]
+
+    def metric(self, name: str) -> Metric:
+        """Raises ValueError."""
+        return find_metric(name)
 
     def value(self, knob: str) -> Any:
         section, name = knob.split(".")

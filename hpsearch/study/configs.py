@@ -58,5 +58,5 @@ def images_config(spec: StudySpec, storage: StorageFolder) -> CacheConfig | None
 
 
 def answers_config(spec: StudySpec, manifest: Manifest) -> AnswersConfig:
-    classes = manifest.classes if spec.data.columns.learns_label else []
+    classes = manifest.classes if spec.task_facts.learns == "class" else []
     return AnswersConfig(head=spec.head, classes=classes, max_new_tokens=spec.evaluation.max_new_tokens)

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from hpsearch.jobs import ChatFormat
+from hpsearch.spec.rows import FORMATS
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ending import end_tokens
 
@@ -19,7 +20,7 @@ Turn = tuple[str, str]
 def chat_format(encoder: Encoder, model: Any) -> ChatFormat:
     """Ollama renders its template once for each turn of both sides, and gives the system prompt to the first alone."""
     stop = _stop_tokens(encoder, model)
-    if encoder.rows.row_format == "prompt-completion":
+    if FORMATS[encoder.rows.row_format].is_raw:
         return ChatFormat(template=_PROMPT + _RESPONSE, stop=stop)
 
     def render(*turns: Turn, ask: bool) -> str:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
+from hpsearch.spec.rows import FORMATS
 from hpsearch.train.images import (
     Picture,
     Pictures,
@@ -180,7 +181,7 @@ class Encoder:
         which tokenizes them together, as a tokenizer that begins each text with a space asks for. But where a token
         would reach across the border it trains on another prompt than generation is given; here the prompt stays.
         """
-        if self.rows.row_format != "prompt-completion":
+        if not FORMATS[self.rows.row_format].is_raw:
             return [self._tokenize(segment.text) for segment in segments]
         prompt = self._tokenize(segments[0].text)
         whole = self._tokenize("".join(segment.text for segment in segments))

@@ -15,6 +15,7 @@ from peft import load_peft_weights, set_peft_model_state_dict
 from hpsearch.checkpoints import replace_folder, written_whole
 from hpsearch.files import draft_of
 from hpsearch.folders import JobFolder, StageFolder
+from hpsearch.spec.metrics import LOSS
 from hpsearch.train.adapters import attach, parameter_counts, to_float32
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
@@ -111,7 +112,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
         MicroBatch(chosen(config.training.evaluation_batch_size, ROWS_WITHOUT_GRADIENTS)),
         skill,
         compute_dtype(config.model),
-        [name for name in config.objectives if name != "loss"],
+        [metric.name for metric in config.objectives if metric != LOSS],
     )
     steps, num_reports = planned_steps(stages, config), config.budget.reports
     plan = Plan(steps, {number: step for step, number in report_steps(sum(steps), num_reports).items()})

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hpsearch.bridge.protocol import Began, Progress, Reported
 from hpsearch.files import append_line, write_lines
 from hpsearch.folders import JobFolder
+from hpsearch.spec.metrics import Metric
 from hpsearch.train.channel import Channel
 from hpsearch.trial import HistoryPoint, Outcome, Report, best_report
 
@@ -38,7 +39,7 @@ class Reporter(TrainerCallback):
         self,
         channel: Channel,
         folder: JobFolder,
-        objective: str,
+        objective: Metric,
         num_reports: int,
         num_steps: int,
         note_host: Callable[[], None],

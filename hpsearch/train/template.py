@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpsearch.errors import FieldError
+from hpsearch.spec.rows import FORMATS
 from hpsearch.trial import RowsConfig
 
 
@@ -27,7 +28,7 @@ class Template:
         self._eos_token = getattr(processor, "tokenizer", processor).eos_token
         self._rows = rows
         self._has_images = has_images
-        if rows.row_format != "prompt-completion" and not getattr(processor, "chat_template", None):
+        if not FORMATS[rows.row_format].is_raw and not getattr(processor, "chat_template", None):
             raise FieldError(
                 "model.base",
                 "has no chat template: take an instruction-tuned base, or give the data as prompt and completion "
@@ -36,7 +37,7 @@ class Template:
 
     def segments(self, messages: list[dict[str, str]]) -> list[Segment]:
         """The rendered conversation in order; the last segment is learned."""
-        if self._rows.row_format == "prompt-completion":
+        if FORMATS[self._rows.row_format].is_raw:
             *prompts, completion = (message["content"] for message in messages)
             end = "" if completion.endswith(self._eos_token) else self._eos_token
             return [Segment("\n".join(prompts), False), Segment(completion + end, True)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hpsearch.search.view import StudyView
-from hpsearch.spec.evaluation import objective_title
-from hpsearch.watch.words import told_epochs, told_objective, told_steps, told_value
+from hpsearch.watch.words import told_epochs, told_metric, told_steps, told_value
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a word of caution."""
@@ -58,11 +57,11 @@ def _found(view: StudyView, tally: str) -> str:
     assert best is not None
     values = ", ".join(f"{knob} {told_value(value)}" for knob, value in best.params.items())
     found = f"{view.study.name} is finished, nothing is left to do: {tally}.\n"
-    value = f"{objective_title(view.objective)} {told_objective(view.objective, best.value)}"
+    value = f"{view.objective.title} {told_metric(view.objective, best.value)}"
     found += f"Best: trial {best.number}, {value} with {values}."
     defaults = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     if defaults is not None and defaults.outcome == "complete" and defaults.number != best.number:
-        came_to = told_objective(view.objective, defaults.value)
+        came_to = told_metric(view.objective, defaults.value)
         found += f"\nThe study file's own values (trial {defaults.number}) came to {came_to}."
     return found
 

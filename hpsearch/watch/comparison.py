@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from hpsearch.scores import Comparison, Gap
-from hpsearch.watch.evaluation import told_around, told_basis, told_below, told_gap, told_metric, told_score
+from hpsearch.watch.evaluation import told_around, told_basis, told_below, told_difference, told_gap, told_score
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -16,23 +16,23 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for metric in comparison.metrics:
         for run in comparison.runs:
-            score = run.scores.get(metric)
-            name = told_metric(metric) if run.name == first else ""
-            table.add_row(name, run.name, told_score(score), *_told_against(comparison.gap(run.name, metric)))
+            score = run.scores.get(metric.name)
+            name = metric.title if run.name == first else ""
+            table.add_row(name, run.name, told_score(metric, score), *_told_against(comparison.gap(run.name, metric)))
     return table
 
 
 def _told_against(gap: Gap | None) -> tuple[str, str]:
     if gap is None:
         return "", ""
-    points = f"{100 * gap.difference:+.1f}\n{told_around(gap.interval) if gap.interval else ''}".rstrip()
+    points = f"{told_difference(gap.metric, gap.difference)}\n{told_around(gap)}".rstrip()
     verdict = "" if gap.shown else "no difference shown\n"
     return points, f"{verdict}p = {gap.p_value:.2g}"
 
 
 def comparison_words(comparison: Comparison) -> str:
     """The first metric in words, what may have leaked, and how far the tests go."""
-    lines = [f"In {told_metric(comparison.metrics[0])}:"]
+    lines = [f"In {comparison.metrics[0].title}:"]
     lines += [f"  {told_gap(gap)}" for gap in comparison.gaps if gap.metric == comparison.metrics[0]]
     lines += [
         f"careful: {run.name} was evaluated on {run.num_rows} rows; {comparison.num_rows} of them are compared here"

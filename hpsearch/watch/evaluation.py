@@ -9,13 +9,15 @@ from rich.table import Table
 
 from hpsearch.metrics import FEWEST, Interval
 from hpsearch.scores import Evaluation, Gap, Score, Units
-from hpsearch.spec.study import Task
+from hpsearch.spec.metrics import Metric
+from hpsearch.spec.tasks import TASKS
+from hpsearch.watch.words import told_metric
 
 WITHOUT_BASE = "The base model was not asked: what the training gained over it is not known."
 
 
-def evaluation_table(evaluation: Evaluation, task: Task) -> Table:
-    """Seven cells fit into 80 columns. A classifier's loss is a row's, not a token's."""
+def evaluation_table(evaluation: Evaluation, task: str) -> Table:
+    """Seven cells fit into 80 columns."""
     title = f"{evaluation.num_rows} test rows{told_below(evaluation.resampled, 'value')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
@@ -23,26 +25,29 @@ def evaluation_table(evaluation: Evaluation, task: Task) -> Table:
         heading = cell.name.replace("-", "\n").replace(" ", "\n")
         table.add_column(heading, justify="right", style="bold" if cell.name.startswith("tuned") else "")
     for metric in evaluation.metrics:
-        found = [cell.scores.get(metric) for cell in evaluation.cells]
+        found = [cell.scores.get(metric.name) for cell in evaluation.cells]
         if any(found):
-            table.add_row(told_metric(metric), *(told_score(score) for score in found))
+            table.add_row(metric.title, *(told_score(metric, score) for score in found))
     losses = [cell.loss for cell in evaluation.cells]
     if any(loss is not None for loss in losses):
-        unit = "row" if task == "vlm-classify" else "token"
-        table.add_row(f"loss (nats\nper {unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses))
+        table.add_row(
+            f"loss (nats\nper {TASKS[task].loss_unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses)
+        )
     return table
 
 
-def told_metric(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
-def told_score(score: Score | None) -> str:
+def told_score(metric: Metric, score: Score | None) -> str:
     """With its interval below."""
     if score is None:
         return ""
-    around = score.interval
-    return f"{score.value:.1%}\n{100 * around.low:.1f}–{100 * around.high:.1f}" if around else f"{score.value:.1%}"
+    value, around = told_metric(metric, score.value), score.interval
+    return f"{value}\n{told_ends(metric, around, '–')}" if around else value
+
+
+def told_ends(metric: Metric, around: Interval, between: str = " to ") -> str:
+    """Of an interval, a share in percent without its sign."""
+    scale, digits = (100, 1) if metric.unit == "share" else (1, 4)
+    return f"{scale * around.low:.{digits}f}{between}{scale * around.high:.{digits}f}"
 
 
 def told_below(units: Units, number: str) -> str:
@@ -75,7 +80,7 @@ def told_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
 
 
 def _told_tests(gaps: Sequence[Gap]) -> str:
-    metrics = {gap.metric for gap in gaps}
+    metrics = {gap.metric.name for gap in gaps}
     pairs = {(gap.name, gap.than) for gap in gaps}
     if len(pairs) == 1:
         return f"{len(metrics)} metrics"
@@ -100,7 +105,7 @@ def class_table(evaluation: Evaluation) -> Table | None:
 
 def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     """What was gained over the base model and over guessing, what was cut, and where the rows are."""
-    lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {told_metric(evaluation.metrics[0])}:"]
+    lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
     lines += [f"  {told_gap(gap)}" for gap in evaluation.gaps]
     lines += told_basis(evaluation.resampled, evaluation.gaps)
     lines += [] if evaluation.base else [WITHOUT_BASE]
@@ -119,11 +124,21 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
 def told_gap(gap: Gap) -> str:
     """One model against another: which is better by how much, or that no difference was shown."""
     against = f"{gap.name} against {gap.than}"
-    around = f" ({told_around(gap.interval)})" if gap.interval else ""
-    points = f"{100 * gap.difference:+.1f} points{around}"
-    verdict = "better" if gap.difference > 0 else "worse"
-    return f"{against}: {verdict if gap.shown else 'no difference shown'}, {points}, p = {gap.p_value:.2g}"
+    around = f" ({told_around(gap)})" if gap.interval else ""
+    points = " points" if gap.metric.unit == "share" else ""
+    verdict = "better" if gap.metric.is_better(gap.difference, 0) else "worse"
+    told = f"{told_difference(gap.metric, gap.difference)}{points}{around}"
+    return f"{against}: {verdict if gap.shown else 'no difference shown'}, {told}, p = {gap.p_value:.2g}"
 
 
-def told_around(interval: Interval) -> str:
-    return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+def told_around(gap: Gap) -> str:
+    """Nothing where it has no interval."""
+    around = gap.interval
+    if around is None:
+        return ""
+    return f"{told_difference(gap.metric, around.low)} to {told_difference(gap.metric, around.high)}"
+
+
+def told_difference(metric: Metric, difference: float) -> str:
+    """In points where the metric is a share."""
+    return f"{100 * difference:+.1f}" if metric.unit == "share" else f"{difference:+.4f}"

@@ -11,9 +11,9 @@ from rich.live import Live
 
 from hpsearch.errors import StoreUnreachable
 from hpsearch.search.view import StudyView, TrialView
-from hpsearch.spec.evaluation import objective_title
+from hpsearch.spec.metrics import LOSS
 from hpsearch.watch.tables import study_panel
-from hpsearch.watch.words import told_loss, told_objective, told_params, told_time
+from hpsearch.watch.words import told_loss, told_metric, told_params, told_time
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -82,8 +82,8 @@ class Follower:
 
 def _told_trial(trial: TrialView, view: StudyView) -> str:
     values = told_params(trial.params)
-    value = told_objective(view.objective, trial.value)
-    loss = f" {'loss' if view.objective == 'loss' else objective_title(view.objective)} {value}" if value else ""
+    value = told_metric(view.objective, trial.value)
+    loss = f" {'loss' if view.objective == LOSS else view.objective.title} {value}" if value else ""
     time_taken = f" in {told_time(trial.seconds)}" if trial.seconds else ""
     memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
     held = f", {memory:.2f} GiB" if memory else ""

@@ -57,7 +57,7 @@ class Notice:
             "HPSEARCH_HOST": socket.gethostname(),
             "HPSEARCH_TRIALS_FINISHED": str(view.slots.finished),
             "HPSEARCH_TRIALS_WANTED": str(view.slots.wanted),
-            "HPSEARCH_OBJECTIVE": view.objective,
+            "HPSEARCH_OBJECTIVE": view.objective.name,
             "HPSEARCH_BEST_VALUE": "" if best is None else repr(best.value),
             "HPSEARCH_BEST_TRIAL": "" if best is None else str(best.number),
         }

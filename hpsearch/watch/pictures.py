@@ -19,6 +19,7 @@ from hpsearch.jobs import Tell
 from hpsearch.scores import Evaluation
 from hpsearch.search.importance import importances
 from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.metrics import Metric
 from hpsearch.store import Store
 from hpsearch.trial import TrialConfig, TrialResult
 from hpsearch.watch.attachments import Attachments
@@ -128,7 +129,7 @@ def draw_study(
 def study_pictures(store: Store, view: StudyView) -> dict[str, Draw]:
     """Name → how to draw it. The first objective's curves have no name of their own."""
 
-    def curves(objective: str) -> Draw:
+    def curves(objective: Metric) -> Draw:
         return lambda: _plots().learning_curves_figure(view, objective)
 
     first, *others = view.study.spec.objectives

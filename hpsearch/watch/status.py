@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 from hpsearch.launch.launcher import JobState, JobView
 from hpsearch.launch.roll import Called, Roll
 from hpsearch.search.view import StudyView, TrialView, read_view
-from hpsearch.spec.evaluation import is_better
 from hpsearch.store import Store, StoredStudy, StoredWorker
 from hpsearch.store.workers import host_and_pid
 from hpsearch.trial import GIB
@@ -94,7 +93,7 @@ def study_status(view: StudyView, jobs: list[JobStatus] | None = None, *, with_t
         task=spec.task,
         base=spec.model.base,
         created_at_seconds=view.study.created_at,
-        objectives=[ObjectiveStatus(name=name, direction=_direction(name)) for name in spec.objectives],
+        objectives=[ObjectiveStatus(name=metric.name, direction=metric.direction) for metric in spec.objectives],
         state=_state(view),
         paused=view.study.paused,
         limit=view.reached_limit,
@@ -115,10 +114,6 @@ def study_status(view: StudyView, jobs: list[JobStatus] | None = None, *, with_t
     )
 
 
-def _direction(objective: str) -> Literal["minimize", "maximize"]:
-    return "maximize" if is_better(objective, 1.0, 0.0) else "minimize"
-
-
 def _state(view: StudyView) -> Literal["finished", "paused", "limit", "working", "idle"]:
     if view.is_finished:
         return "finished"
@@ -134,7 +129,7 @@ def _trial(view: StudyView, trial: TrialView) -> TrialStatus:
         number=trial.number,
         outcome=trial.outcome,
         value=trial.value,
-        values=dict(zip(view.study.spec.objectives, trial.values, strict=False)),
+        values=dict(zip(view.study.spec.objective_names, trial.values, strict=False)),
         fits_memory=trial.is_feasible,
         params={knob: _as_written(value) for knob, value in trial.params.items()},
         reports=[ReportStatus(report=step, value=value) for step, value in trial.reports.items()],

@@ -13,11 +13,11 @@ from hpsearch.jobs import Check
 from hpsearch.search.facts import STARTED_OVER
 from hpsearch.search.sharing import sharing
 from hpsearch.search.view import StudyView, TrialView
-from hpsearch.spec.evaluation import objective_title
+from hpsearch.spec.metrics import LOSS
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
 from hpsearch.watch.closing import told_usage
-from hpsearch.watch.words import told_loss, told_objective, told_params, told_time, told_value
+from hpsearch.watch.words import told_loss, told_metric, told_params, told_time, told_value
 
 _COLOURS = {
     "complete": "green",
@@ -79,14 +79,14 @@ def headline(view: StudyView) -> RenderableType:
     left = view.seconds_left()
     note = "finished" if view.is_finished else f"about {told_time(left)} left" if left is not None else ""
     if view.best:
-        note += f"   best {told_objective(view.objective, view.best.value)} (trial {view.best.number})"
+        note += f"   best {told_metric(view.objective, view.best.value)} (trial {view.best.number})"
     bar.add_task(view.study.name, total=view.slots.wanted, completed=view.slots.finished, note=note)
     return bar
 
 
 def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    value = "loss" if view.objective == "loss" else objective_title(view.objective)
+    value = "loss" if view.objective == LOSS else view.objective.title
     for heading in ("trial", "outcome", value, "reports", "time", "memory"):
         table.add_column(heading, justify="left" if heading in ("outcome", "reports") else "right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
@@ -105,7 +105,7 @@ def _trial_cells(view: StudyView, trial: TrialView) -> list[RenderableType]:
     return [
         Text(f"{'★ ' if best else ''}{trial.number}", style="bold" if best else ""),
         Text(trial.outcome, style=colour),
-        Text(told_objective(view.objective, trial.value), style="bold" if best else ""),
+        Text(told_metric(view.objective, trial.value), style="bold" if best else ""),
         Text(sparkline(list(trial.reports.values()))),
         Text(told_time(trial.seconds) if trial.seconds else ""),
         Text(_told_memory(trial)),
@@ -167,7 +167,7 @@ def studies_table(views: list[StudyView]) -> Table:
         running = sum(trial.outcome == "running" for trial in view.trials)
         best = ""
         if view.best:
-            best = f"{told_objective(view.objective, view.best.value)} (trial {view.best.number})"
+            best = f"{told_metric(view.objective, view.best.value)} (trial {view.best.number})"
         table.add_row(
             view.study.name,
             f"{view.slots.finished}/{view.slots.wanted}",
@@ -182,8 +182,8 @@ def studies_table(views: list[StudyView]) -> Table:
 
 def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
     """Each searched knob: the best value beside the study file's own."""
-    found = told_objective(view.objective, trial.value)
-    title = f"trial {trial.number}, {objective_title(view.objective)} {found}" if found else f"trial {trial.number}"
+    found = told_metric(view.objective, trial.value)
+    title = f"trial {trial.number}, {view.objective.title} {found}" if found else f"trial {trial.number}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("parameter")
     table.add_column("best", justify="right", style="bold")
@@ -199,11 +199,11 @@ def front_table(view: StudyView) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("trial", justify="right")
     for objective in view.study.spec.objectives:
-        table.add_column(objective_title(objective), justify="right")
+        table.add_column(objective.title, justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in view.front:
         pairs = zip(view.study.spec.objectives, trial.values, strict=True)
-        table.add_row(str(trial.number), *(told_objective(*pair) for pair in pairs), told_params(trial.params))
+        table.add_row(str(trial.number), *(told_metric(*pair) for pair in pairs), told_params(trial.params))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -9,8 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hpsearch.bridge.protocol import Phase, Reported
 from hpsearch.bridge.protocol import Progress as StepProgress
-from hpsearch.spec.evaluation import objective_title
-from hpsearch.watch.words import told_objective
+from hpsearch.spec.metrics import LOSS, Metric
+from hpsearch.watch.words import told_metric
 
 _LINES_PER_RUN = 20
 
@@ -18,8 +19,9 @@ _LINES_PER_RUN = 20
 class TrainingDisplay:
     """Use as a context manager; give `tell` and `watch` to whoever runs the training."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, objectives: Sequence[Metric]) -> None:
         self._console = console
+        self._objectives = [objective for objective in objectives if objective != LOSS]
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(40),
@@ -45,7 +47,7 @@ class TrainingDisplay:
                 self._bar.update(self._task, description="training", completed=step, total=num_steps, note=note)
                 self._line("training", step, num_steps, note)
             case Reported(step=step, num_reports=num_reports, loss=loss, metrics=metrics):
-                values = [f"{objective_title(name)} {told_objective(name, value)}" for name, value in metrics.items()]
+                values = [f"{one.title} {told_metric(one, metrics.get(one.name))}" for one in self._objectives]
                 self._console.print(f"validation {step}/{num_reports}: {', '.join([f'loss {loss:.4f}', *values])}")
 
     def _line(self, name: str, done: int, total: int, note: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from hpsearch.spec.metrics import Metric
+
 
 def told_time(seconds: float) -> str:
     """2 h 05 min, 3 min 10 s or 42 s."""
@@ -20,11 +22,11 @@ def told_loss(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.4f}"
 
 
-def told_objective(objective: str, value: float | None) -> str:
-    """A loss in nats, a metric in percent."""
-    if objective == "loss" or value is None:
-        return told_loss(value)
-    return f"{value:.1%}"
+def told_metric(metric: Metric, value: float | None) -> str:
+    """A share in percent, and no value as nothing."""
+    if value is None:
+        return ""
+    return f"{value:.1%}" if metric.unit == "share" else f"{value:.4f}"
 
 
 def told_epochs(epochs: float) -> str:

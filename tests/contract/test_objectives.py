@@ -19,17 +19,16 @@ from optuna.trial import TrialState
 from hpsearch.search import Search
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.spec import StudySpec
-from hpsearch.spec.evaluation import ObjectiveName
 from hpsearch.spec.study import Values
 from hpsearch.store import Store
 from hpsearch.trial import GIB, Outcome, Report, TrialResult
 
-TWO: list[ObjectiveName] = ["balanced_accuracy", "loss"]
+TWO: list[str] = ["balanced_accuracy", "loss"]
 Scores = tuple[float, float]
 """(loss, balanced accuracy) of one report."""
 
 
-def aiming(at: ObjectiveName | list[ObjectiveName], **more: Any) -> StudySpec:
+def aiming(at: str | list[str], **more: Any) -> StudySpec:
     return spec_of(**{"space": RATE, **more}).model_copy(update={"objective": at})
 
 
@@ -100,9 +99,7 @@ class TestMetric:
         assert (best.number, stock(store).direction.name) == (0, "MINIMIZE")
 
     @pytest.mark.parametrize(("at", "told", "step"), [("loss", 0.4, 2), ("balanced_accuracy", 0.9, 3)])
-    def test_a_trial_is_told_with_its_best_report(
-        self, store: Store, at: ObjectiveName, told: float, step: int
-    ) -> None:
+    def test_a_trial_is_told_with_its_best_report(self, store: Store, at: str, told: float, step: int) -> None:
         """As the final run keeps the adapter of its best one."""
         search = created(store, aiming(at, pruner="none"))
         run(store, search, [(0.8, 0.6), (0.4, 0.7), (0.5, 0.9), (0.5, 0.8)])

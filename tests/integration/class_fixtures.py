@@ -17,7 +17,7 @@ from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.vlm_classify import Classifying
+from hpsearch.train.tasks.classifying import Classifying
 from hpsearch.trial import AnswersConfig, RowsConfig, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
 from tests.integration.inside import Inside

@@ -16,7 +16,7 @@ from hpsearch.train.bases import Base
 from hpsearch.train.encoding import IGNORED, Encoded, Encoder
 from hpsearch.train.evaluation import _answer_batch
 from hpsearch.train.steps import MicroBatch
-from hpsearch.train.tasks.vlm_classify import Classifying, class_weights, logits_of
+from hpsearch.train.tasks.classifying import Classifying, class_weights, logits_of
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig

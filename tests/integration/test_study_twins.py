@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.spec.metrics import METRICS
 from hpsearch.trial import Outcome, best_report
 from tests.integration.conftest import Driver
 from tests.integration.workplaces import Workplace, photograph
@@ -107,7 +108,10 @@ class TestPhotographs:
             configs[name] = config
             assert config.answers.classes == ["alex", "ryan"]
             assert set(result.reports[0].metrics) == {"balanced_accuracy"}
-            assert view.trials[0].value == best_report(result.reports, "balanced_accuracy").metrics["balanced_accuracy"]
+            assert (
+                view.trials[0].value
+                == best_report(result.reports, METRICS["balanced_accuracy"]).metrics["balanced_accuracy"]
+            )
         assert configs[names[0]].answers.head.balance_beta is None
         assert configs[names[1]].answers.head.balance_beta == 0.999
         balanced, natural = (workplace.manifest(name) for name in names)

@@ -16,6 +16,7 @@ from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder, find_run
 from hpsearch.scores import Comparison
+from hpsearch.spec.metrics import find_metric
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from tests.unit.answer_fixtures import Say, answering, done_once, trained
 from tests.unit.opening_fixtures import Desk, desk
@@ -68,19 +69,23 @@ def compared(desk: Desk, *folders: RunFolder, prompt: Any = "none", common: bool
     return compare_runs(folders, prompt, desk.tell, common=common)
 
 
+def names_of(comparison: Comparison) -> list[str]:
+    return [metric.name for metric in comparison.metrics]
+
+
 def told(comparison: Comparison) -> str:
     return seen(comparison_table(comparison), width=100) + "\n" + comparison_words(comparison)
 
 
 def test_each_run_is_tested_against_the_first_in_every_metric(rows: Desk, pair: list[RunFolder]) -> None:
     found = compared(rows, *pair)
-    assert (found.num_rows, found.metrics, found.cell) == (20, ["exact_match", "balanced_accuracy"], "tuned")
-    assert [(gap.name, gap.than, gap.metric) for gap in found.gaps] == [
+    assert (found.num_rows, names_of(found), found.cell) == (20, ["exact_match", "balanced_accuracy"], "tuned")
+    assert [(gap.name, gap.than, gap.metric.name) for gap in found.gaps] == [
         ("bad", "good", "exact_match"),
         ("bad", "good", "balanced_accuracy"),
     ]
     for gap, metric in zip(found.gaps, found.metrics, strict=True):
-        good, bad = (run.scores[metric] for run in found.runs)
+        good, bad = (run.scores[metric.name] for run in found.runs)
         assert gap.difference == pytest.approx(bad.value - good.value)
         assert gap.low < gap.difference < gap.high < 0
         assert gap.shown
@@ -172,9 +177,9 @@ def test_runs_of_one_name_are_told_apart(rows: Desk, pair: list[RunFolder]) -> N
 
 def test_metrics_are_those_that_all_evaluations_have(rows: Desk, pair: list[RunFolder]) -> None:
     other = evaluated(rows, "other", right_but_for(), "training.seed=8", metrics=["bleu", "exact_match"])
-    assert compared(rows, pair[0], other).metrics == ["exact_match"]
+    assert compared(rows, pair[0], other).metrics == [find_metric("exact_match")]
     third = evaluated(rows, "third", right_but_for(), "training.seed=9", metrics=["bleu"])
-    assert "exact_match" in compared(rows, pair[0], third).metrics
+    assert "exact_match" in names_of(compared(rows, pair[0], third))
 
 
 def test_two_different_runs_are_needed(rows: Desk, pair: list[RunFolder]) -> None:

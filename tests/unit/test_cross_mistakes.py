@@ -120,12 +120,12 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
         (
             CLASSIFY,
             ("label: kind", "label: kind, answer: a"),
-            ("data.columns.answer", 6, "does not go together with vlm-classify, which learns the label column"),
+            ("data.columns.answer", 6, "does not go together with question-label rows"),
         ),
         (
             CLASSIFY,
             ("", "evaluation:\n  prompts: {static: Look closely.}\n"),
-            ("evaluation.prompts", 11, "a classifier is asked data.prompt and nothing else"),
+            ("evaluation.prompts", 11, "task vlm-classify asks data.prompt and nothing else"),
         ),
         (TEXT, ("columns: {", "balance: 5\n  columns: {"), ("data.balance", 6, "needs data.columns.label: ")),
         (TEXT, ("columns: {", "labels: {a: b}\n  columns: {"), ("data.labels", 6, "needs data.columns.label: ")),

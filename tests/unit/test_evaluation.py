@@ -15,11 +15,14 @@ from hpsearch.jobs import Cell, EvaluationConfig
 from hpsearch.results.card import model_card
 from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
-from hpsearch.results.scores import CLASS_METRICS, TEXT_METRICS
 from hpsearch.scores import Evaluation
+from hpsearch.spec.metrics import METRICS
 from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.worker_fixtures import nobody, plays
+
+TEXT_METRICS = ["exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu"]
+CLASS_METRICS = ["accuracy", "balanced_accuracy", "macro_f1"]
 
 __all__ = ["desk"]
 
@@ -54,7 +57,7 @@ def test_base_and_tuned_model_answer_the_test_rows_under_each_prompt(desk: Desk,
     names = [MOST_FREQUENT, "base", "base-static", "tuned", "tuned-static"]
     assert [cell.name for cell in found.cells] == names
     assert [cell.scores["exact_match"].value for cell in found.cells[1:]] == [0.0, 0.0, 1.0, 1.0]
-    assert found.metrics == [*TEXT_METRICS, *CLASS_METRICS]
+    assert [metric.name for metric in found.metrics] == [*TEXT_METRICS, *CLASS_METRICS]
     assert (found.num_rows, found.longer_than_limit, found.cell("tuned").loss) == (4, 2, 0.5)
     assert found.cell(MOST_FREQUENT).loss is None
 
@@ -77,7 +80,7 @@ def test_rows_of_an_earlier_evaluation_do_not_stay(desk: Desk, folder: RunFolder
 def test_every_row_is_asked_once(desk: Desk, folder: RunFolder) -> None:
     first = evaluated(desk, folder, plays(answering()))
     assert evaluated(desk, folder, nobody) == first
-    assert evaluated(desk, folder, nobody, metrics=["bleu"]).metrics == ["bleu"]
+    assert evaluated(desk, folder, nobody, metrics=["bleu"]).metrics == [METRICS["bleu"]]
     assert evaluated(desk, folder, nobody, prompts=["static"]).cells[1].name == "base-static"
 
 
@@ -160,7 +163,7 @@ def test_the_base_can_be_left_out(desk: Desk, folder: RunFolder) -> None:
 
 def test_what_was_gained_is_tested(desk: Desk, folder: RunFolder) -> None:
     found = evaluated(desk, folder, plays(answering()))
-    assert [(gap.name, gap.than, gap.metric) for gap in found.gaps] == [
+    assert [(gap.name, gap.than, gap.metric.name) for gap in found.gaps] == [
         ("tuned", "base", "exact_match"),
         ("tuned", MOST_FREQUENT, "exact_match"),
     ]
@@ -187,7 +190,7 @@ def test_what_does_not_fit_is_refused_before_any_work(
 def test_answers_of_many_kinds_are_no_classes(desk: Desk) -> None:
     desk.write_rows([{"q": f"question {number}", "a": f"answer {number}"} for number in range(40)])
     found = evaluated(desk, trained(desk), plays(answering()))
-    assert found.metrics == [*TEXT_METRICS]
+    assert [metric.name for metric in found.metrics] == TEXT_METRICS
     assert found.cell("tuned").confusion is None
 
 
@@ -202,7 +205,7 @@ def test_bertscores_are_asked_for_and_shown_where_they_came(desk: Desk) -> None:
     found = evaluated(desk, folder, plays(answering()))
     assert job_of(folder).bertscore_model == "roberta"
     assert "bertscore" not in found.cell(MOST_FREQUENT).scores
-    assert evaluated(desk, folder, nobody, metrics=["bleu"]).metrics == ["bleu"]
+    assert evaluated(desk, folder, nobody, metrics=["bleu"]).metrics == [METRICS["bleu"]]
 
 
 def test_an_evaluation_of_changed_rows_is_refused(desk: Desk, folder: RunFolder) -> None:

@@ -18,6 +18,7 @@ from hpsearch.metrics import class_scores, confusion
 from hpsearch.scores import CellScores, Score, Units
 from hpsearch.search.importance import Importance, importances
 from hpsearch.search.view import StudyView
+from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.trial import HistoryPoint, Outcome, Report
 from hpsearch.watch.plots import (
     as_svg,
@@ -93,7 +94,7 @@ def test_each_further_objective_has_a_panel_of_its_own() -> None:
     ended = result(num_steps=8).model_copy(update={"reports": reports})
     figure = training_figure(config(task="vlm-classify", objectives=["macro_f1", "loss"]), history(8), ended)
     losses, scores, _ = figure.axes
-    assert (losses.get_ylabel(), scores.get_ylabel()) == ("loss", "macro f1")
+    assert (losses.get_ylabel(), scores.get_ylabel()) == ("loss (nats per row)", "macro f1")
     assert list(scores.lines[0].get_ydata()) == [0.25, 0.5]
     assert words_of(scores) == ["50.0%"]
 
@@ -105,7 +106,7 @@ def test_a_run_that_never_trained_has_words_instead() -> None:
 
 
 def test_the_trials_are_drawn_by_their_outcome_and_the_best_in_front(view: StudyView) -> None:
-    (axes,) = learning_curves_figure(view, "loss").axes
+    (axes,) = learning_curves_figure(view, LOSS).axes
     assert legend(axes) == ["best, trial 0: 0.5000", "running (1)", "complete (1)", "diverged (1)", "pruned (1)"]
     best = max(axes.lines, key=lambda line: line.get_zorder())
     assert list(best.get_ydata()) == [3.0, 2.0, 0.5]
@@ -117,21 +118,21 @@ def test_the_trials_are_drawn_by_their_outcome_and_the_best_in_front(view: Study
 
 def test_the_files_own_values_stand_out(view: StudyView) -> None:
     trials = [replace(t, facts={"defaults": True} | t.facts) if t.number == 5 else t for t in view.trials]
-    (axes,) = learning_curves_figure(replace(view, trials=trials), "loss").axes
+    (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
     assert legend(axes)[:2] == ["best, trial 0: 0.5000", "the file's own values: 2.0000"]
     assert "complete (1)" not in legend(axes)
 
 
 def test_a_trial_that_got_lost_does_not_press_the_others_flat(view: StudyView) -> None:
     trials = [replace(t, reports={1: 9000.0}) if t.number == 1 else t for t in view.trials]
-    (axes,) = learning_curves_figure(replace(view, trials=trials), "loss").axes
+    (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
     assert axes.get_ylim()[1] < 10
     assert words_of(axes) == ["1 trial reaches above this"]
 
 
 def test_before_the_first_report_there_are_words(view: StudyView) -> None:
     with pytest.raises(NothingToDraw, match="no trial has reported anything yet"):
-        learning_curves_figure(replace(view, trials=[]), "loss")
+        learning_curves_figure(replace(view, trials=[]), LOSS)
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def two_goals(view: StudyView) -> StudyView:
 
 def test_several_objectives_have_a_picture_each(two_goals: StudyView) -> None:
     for objective, told in {"loss": "best, trial 0: 0.5000", "accuracy": "best, trial 0: 60.0%"}.items():
-        (axes,) = learning_curves_figure(two_goals, objective).axes
+        (axes,) = learning_curves_figure(two_goals, METRICS[objective]).axes
         assert legend(axes)[0] == told
         assert axes.get_ylabel().startswith(objective if objective != "loss" else "validation loss")
 
@@ -165,7 +166,7 @@ def test_what_two_objectives_cost_each_other_is_drawn(two_goals: StudyView, view
 
 def test_importance_has_a_panel_for_each_objective() -> None:
     found = [
-        Importance("loss", 7, {"training.learning_rate": 0.9, "lora.r": 0.1}),
+        Importance(LOSS, 7, {"training.learning_rate": 0.9, "lora.r": 0.1}),
         Importance("accuracy", 7, {"lora.r": 0.8, "training.learning_rate": 0.2}),
     ]
     first, second = importance_figure("demo", found).axes
@@ -190,7 +191,7 @@ def test_importance_is_what_the_trials_say(demo: Demo) -> None:
         if position < 2:
             assert len(importances(demo.store, stored)) == position
     (found,) = importances(demo.store, stored)
-    assert (found.objective, found.num_trials) == ("loss", 12)
+    assert (found.objective, found.num_trials) == (LOSS, 12)
     assert list(found.shares) == ["training.learning_rate", "lora.r"]
     assert found.shares["training.learning_rate"] > 0.8
     assert math.isclose(sum(found.shares.values()), 1)

@@ -22,7 +22,7 @@ VERSION_0 = """{"study":"demo","description":"as it was kept before there were v
 def test_a_text_without_a_version_is_read() -> None:
     spec = specs.from_text(VERSION_0)
     assert spec.description == "as it was kept before there were versions"
-    assert (spec.lora.r, spec.searched.trials, spec.objectives) == (8, 7, ["loss", "exact_match"])
+    assert (spec.lora.r, spec.searched.trials, spec.objective_names) == (8, 7, ["loss", "exact_match"])
 
 
 def test_a_spec_comes_back_as_it_was_written() -> None:

@@ -66,8 +66,7 @@ search:
 """
     found = mistakes(tmp_path, text)
     assert found["task"][0] == 2
-    assert found["task"][1].startswith("expected 'text-sft', 'vlm-sft'")
-    assert found["task"][1].endswith(", found 'vlm'; did you mean 'vlm-sft'?")
+    assert found["task"][1] == "there is no task 'vlm'; did you mean 'vlm-sft'?"
     assert found["model.quantisation"] == (5, "unknown key; did you mean 'quantization'?")
     assert found["data.split"] == (8, "train, validation and test must add up to 1, not 1.2")
     assert found["lora.r"] == (9, "must be at least 1, not 0")
@@ -93,7 +92,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     [
         (("task: text-sft", "task: vlm-sft"), "data.columns.image", "needs an image column"),
         (("answer: a", "image: i, answer: a"), "data.columns.image", "did you mean task: vlm-sft?"),
-        (("answer: a", "messages: m"), "data.columns.question", "does not go together with messages columns"),
+        (("answer: a", "messages: m"), "data.columns.question", "does not go together with messages rows"),
         (("question: q, answer: a", "prompt: p"), "data.columns.completion", "is missing"),
         (("search:\n", "search:\n  sampler: grid\n"), "search.sampler", "a grid needs a step"),
         (("[8, 16]", "[]"), "search.space.lora.r", "must not be empty"),

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from hpsearch.files import write_text
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Cell, DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
+from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.spec.model import ModelSpec
 from hpsearch.study.configs import rows_config
 from hpsearch.study.open import OpenStudy
@@ -100,10 +101,10 @@ def test_the_best_report_of_a_complete_result_counts_and_the_last_of_any_other()
         for step, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
     ]
     complete = TrialResult(outcome=Outcome.COMPLETE, reports=reports)
-    assert complete.report_that_counts("loss") is reports[1], "the first of the best"
-    assert complete.report_that_counts("accuracy") is reports[3]
-    assert TrialResult(outcome=Outcome.PRUNED, reports=reports).report_that_counts("loss") is reports[3]
-    assert TrialResult(outcome=Outcome.FAILED).report_that_counts("loss") is None
+    assert complete.report_that_counts(LOSS) is reports[1], "the first of the best"
+    assert complete.report_that_counts(METRICS["accuracy"]) is reports[3]
+    assert TrialResult(outcome=Outcome.PRUNED, reports=reports).report_that_counts(LOSS) is reports[3]
+    assert TrialResult(outcome=Outcome.FAILED).report_that_counts(LOSS) is None
 
 
 def test_the_share_of_trainable_parameters_is_a_percentage() -> None:

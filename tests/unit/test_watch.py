@@ -17,6 +17,7 @@ from hpsearch.jobs import Check, Example, TokenPiece
 from hpsearch.metrics import ClassScore
 from hpsearch.scores import CellScores, Evaluation, Gap, Score, Units
 from hpsearch.search.view import StudyView
+from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.watch.console import open_console
 from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
 from hpsearch.watch.examples import example_panel, splits_table, told_left_out
@@ -186,7 +187,9 @@ def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
 
 
 def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
-    bare = evaluation.model_copy(update={"cells": [cell("base", 0.1)], "metrics": ["bertscore", "bleu"]})
+    bare = evaluation.model_copy(
+        update={"cells": [cell("base", 0.1)], "metrics": [METRICS["bertscore"], METRICS["bleu"]]}
+    )
     shown = seen(evaluation_table(bare, "vlm-sft"))
     assert "bleu" in shown
     assert "bertscore" not in shown
@@ -298,7 +301,7 @@ def test_an_examples_id_and_image_may_hold_brackets() -> None:
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_what_a_trainer_does_may_hold_brackets(is_terminal: bool) -> None:
     console = open_console(file=io.StringIO(), force_terminal=is_terminal, width=100)
-    with TrainingDisplay(console) as display:
+    with TrainingDisplay(console, [LOSS]) as display:
         display.tell("loading [/base] :bug:", 0, 0)
     with telling(console) as tell:
         tell("reading [/rows] :bug:", 0, 0)

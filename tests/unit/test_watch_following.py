@@ -10,6 +10,7 @@ import pytest
 
 from hpsearch.bridge.protocol import Phase, Progress
 from hpsearch.search.view import StudyView, TrialView
+from hpsearch.spec.metrics import LOSS
 from hpsearch.spec.study import StudySpec
 from hpsearch.watch.closing import closing_words
 from hpsearch.watch.console import open_console
@@ -167,7 +168,7 @@ def test_complete_trials_that_need_too_much_memory_are_said_to_be_so(view: Study
 
 def test_a_training_is_told_in_about_twenty_lines() -> None:
     console = plain_console()
-    with TrainingDisplay(console) as display:
+    with TrainingDisplay(console, [LOSS]) as display:
         display.tell("reading rows", 0, 0)
         display.watch(Phase(name="loading", done=1, total=2))
         told = lines_of(console, lambda: [display.watch(Progress(step=i, num_steps=1000)) for i in range(1000)])  # type: ignore[arg-type, func-returns-value]

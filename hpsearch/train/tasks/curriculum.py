@@ -6,15 +6,8 @@ import math
 import random
 
 from datasets import Dataset
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
 
-from hpsearch.train.tasks.speaking import Speaking
-from hpsearch.train.tasks.task import Stage, Task
+from hpsearch.train.tasks.task import Stage
 from hpsearch.trial import TrialConfig
 
 
@@ -69,9 +62,3 @@ def _epochs(config: TrialConfig, of_stage: list[list[int]]) -> float:
         stage.epochs * len(positions) for stage, positions in zip(config.curriculum.stages, of_stage, strict=True)
     )
     return max_steps * training.batch_size / rows_in_a_pass
-
-
-TEXT_CURRICULUM = Task(AutoModelForCausalLM, AutoTokenizer, has_images=False, skill=Speaking, stages=curriculum_stages)
-VLM_CURRICULUM = Task(
-    AutoModelForImageTextToText, AutoProcessor, has_images=True, skill=Speaking, stages=curriculum_stages
-)

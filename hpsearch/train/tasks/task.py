@@ -1,4 +1,4 @@
-"""What a task says: its models and processors, what a model learns to do with a row, and in which stages."""
+"""What a task says: what a model learns to do with a row, how that is measured, and in which stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from hpsearch.spec.tasks import TASKS
 from hpsearch.train.encoding import Batch, Encoded, Encoder, Row
 from hpsearch.trial import AnswersConfig, TrialConfig
 
@@ -91,11 +93,21 @@ def one_stage(config: TrialConfig, rows: Dataset) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Task:
-    model_class: Any
-    """The transformers auto class whose `from_pretrained` loads the model."""
-    processor_class: Any
-    """The auto class for its tokenizer or processor."""
-    has_images: bool
+    name: str
     skill: Callable[[Encoder, AnswersConfig, Dataset | None], Skill]
     """Made from the encoder, and from the training rows where there are any."""
     stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
+
+    @property
+    def has_images(self) -> bool:
+        return TASKS[self.name].has_images
+
+    @property
+    def model_class(self) -> Any:
+        """The transformers auto class whose `from_pretrained` loads the model."""
+        return AutoModelForImageTextToText if self.has_images else AutoModelForCausalLM
+
+    @property
+    def processor_class(self) -> Any:
+        """The auto class for its tokenizer or processor."""
+        return AutoProcessor if self.has_images else AutoTokenizer

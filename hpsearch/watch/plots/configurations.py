@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.errors import NothingToDraw
 from hpsearch.metrics import Interval
 from hpsearch.scores import CellScores, Evaluation, Score
-from hpsearch.spec.evaluation import MetricName
+from hpsearch.spec.metrics import Metric
 from hpsearch.watch.evaluation import told_units
 from hpsearch.watch.plots.style import (
     BLUE,
@@ -33,7 +33,9 @@ _MODELS = {"base": GREY, "tuned": BLUE}
 @styled()
 def configurations_figure(evaluation: Evaluation) -> Figure:
     """A panel for each metric. Raises NothingToDraw where no metric was computed."""
-    metrics = [name for name in evaluation.metrics if any(cell.scores.get(name) for cell in evaluation.cells)]
+    metrics = [
+        metric for metric in evaluation.metrics if any(cell.scores.get(metric.name) for cell in evaluation.cells)
+    ]
     if not metrics:
         raise NothingToDraw("the evaluation has no metrics")
     columns = min(_PANELS_A_ROW, len(metrics))
@@ -56,13 +58,13 @@ def _title(evaluation: Evaluation) -> str:
     return f"{evaluation.num_rows} test rows, with 95 % intervals {told_units(evaluation.resampled)}"
 
 
-def _draw_metric(axes: Axes, evaluation: Evaluation, metric: MetricName) -> None:
+def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
     prompts = list(dict.fromkeys(_prompt(cell) for cell in evaluation.cells[1:]))
     for offset, (model, colour) in zip((-_BAR / 2, _BAR / 2), _MODELS.items(), strict=True):
-        cells = [cell for cell in evaluation.cells[1:] if _model(cell) == model and metric in cell.scores]
+        cells = [cell for cell in evaluation.cells[1:] if _model(cell) == model and metric.name in cell.scores]
         if not cells:
             continue
-        scores = [cell.scores[metric] for cell in cells]
+        scores = [cell.scores[metric.name] for cell in cells]
         at = [prompts.index(_prompt(cell)) + offset for cell in cells]
         values = [score.value for score in scores]
         around = _around(scores) if evaluation.resampled.are_enough else None
@@ -71,10 +73,10 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: MetricName) -> None
         places = [(x, _bounds(score).high) for x, score in zip(at, scores, strict=True)]
         label_bars(axes, values, places, xytext=(0, 2), ha="center")
     guess = evaluation.cells[0]
-    if score := guess.scores.get(metric):
+    if score := guess.scores.get(metric.name):
         axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)
         axes.axhline(score.value, color=ORANGE, linestyle="--", linewidth=1.8, label=guess.name)
-    axes.set_title(metric.replace("_", " "), fontweight="normal")
+    axes.set_title(metric.title, fontweight="normal")
     names = [f"{prompt} prompt" if prompt == "no" else prompt for prompt in prompts] if len(prompts) > 1 else [""]
     axes.set_xticks(range(len(prompts)), names)
     axes.set(xlim=(-0.6, len(prompts) - 0.4), ylim=(0, 1.1))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.importance import Importance
-from hpsearch.spec.evaluation import objective_title
 from hpsearch.watch.plots.style import BLUE, GREEN, ORANGE, VERMILION, as_percent, label_bars, new_figure, styled
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def importance_figure(study: str, importances: list[Importance]) -> Figure:
         places = [(share, position) for position, share in enumerate(shares)]
         label_bars(axes, shares, places, xytext=(4, 0), va="center")
         axes.grid(visible=False, axis="y")
-        axes.set(xlim=(0, 1.12 * max(shares)), xlabel=f"share in {objective_title(importance.objective)}")
+        axes.set(xlim=(0, 1.12 * max(shares)), xlabel=f"share in {importance.objective.title}")
         axes.xaxis.set_major_formatter(as_percent())
     panels[0].invert_yaxis()
     title = f"{study}: what mattered, from {importances[0].num_trials} complete trials"

@@ -20,10 +20,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter
 
 from hpsearch.files import draft_of
-from hpsearch.spec.evaluation import objective_title
+from hpsearch.spec.metrics import LOSS, Metric
+from hpsearch.spec.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 INK, GRID, PAGE = "#24292f", "#d8dee4", "#fffffe"
 BLUE, ORANGE, GREEN, VERMILION, _, _, _, GREY, _, SKY = seaborn.color_palette("colorblind").as_hex()
@@ -76,9 +78,15 @@ def new_figure(
     return figure, list(axes.flat)
 
 
-def axis_title(objective: str, task: str) -> str:
-    """With its unit: a text model's loss has one, a classifier's weighs its rows."""
-    return objective_title(objective) + (" (nats per token)" if objective == "loss" and task != "vlm-classify" else "")
+def axis_title(objective: Metric, task: str) -> str:
+    """With its unit."""
+    return f"{objective.title} (nats per {TASKS[task].loss_unit})" if objective == LOSS else objective.title
+
+
+def number_axis(axis: Axis, metric: Metric) -> None:
+    """Shares in percent."""
+    if metric.unit == "share":
+        axis.set_major_formatter(as_percent())
 
 
 def as_percent(decimals: int = 0) -> FuncFormatter:

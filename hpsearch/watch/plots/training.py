@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpsearch.errors import NothingToDraw
-from hpsearch.spec.evaluation import is_better, objective_title
+from hpsearch.spec.metrics import LOSS, Metric
 from hpsearch.trial import HistoryPoint, Outcome, TrialConfig, TrialResult
 from hpsearch.watch.plots.style import (
     BLUE,
@@ -17,11 +17,12 @@ from hpsearch.watch.plots.style import (
     GREY,
     ORANGE,
     VERMILION,
-    as_percent,
     axis_title,
     new_figure,
+    number_axis,
     styled,
 )
+from hpsearch.watch.words import told_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,22 +38,22 @@ def training_figure(config: TrialConfig, history: Sequence[HistoryPoint], result
     """Raises NothingToDraw where nothing was trained."""
     if not history and not result.reports:
         raise NothingToDraw(f"{config.name} ended before its first step: {result.reason or result.outcome}")
-    metrics = [name for name in config.objectives if name != "loss"]
+    metrics = [metric for metric in config.objectives if metric != LOSS]
     panels = 2 + len(metrics)
     heights = [3.0, *([1.8] * len(metrics)), 1.2]
     figure, axes = new_figure(0.9 + 1.05 * sum(heights), rows=panels, sharex=True, height_ratios=heights)
     steps = report_steps(config, result)
     for panel in axes[:-1]:
         panel.margins(y=0.15)
-    _draw_losses(axes[0], history, _reported("loss", result, steps))
+    _draw_losses(axes[0], history, _reported(LOSS, result, steps))
     axes[0].set_title(f"{config.name}: {result.outcome}")
-    axes[0].set_ylabel(axis_title("loss", config.task).removeprefix("validation "))
-    for name, panel in zip(metrics, axes[1:], strict=False):
-        points = _reported(name, result, steps)
+    axes[0].set_ylabel(axis_title(LOSS, config.task).removeprefix("validation "))
+    for metric, panel in zip(metrics, axes[1:], strict=False):
+        points = _reported(metric, result, steps)
         panel.plot(*_unzipped(points), color=GREEN, marker="o", markersize=5)
-        _mark_best(panel, name, points)
-        panel.set_ylabel(objective_title(name))
-        panel.yaxis.set_major_formatter(as_percent())
+        _mark_best(panel, metric, points)
+        panel.set_ylabel(metric.title)
+        number_axis(panel.yaxis, metric)
     rates = axes[-1]
     rates.plot([point.step for point in history], [point.learning_rate for point in history], color=ORANGE)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
@@ -68,8 +69,8 @@ def report_steps(config: TrialConfig, result: TrialResult) -> dict[int, float]:
     return {report.step: math.ceil(result.num_steps * report.step / last) for report in result.reports}
 
 
-def _reported(objective: str, result: TrialResult, steps: dict[int, float]) -> Points:
-    there = [report for report in result.reports if objective == "loss" or objective in report.metrics]
+def _reported(objective: Metric, result: TrialResult, steps: dict[int, float]) -> Points:
+    there = [report for report in result.reports if objective == LOSS or objective.name in report.metrics]
     points = [(steps[report.step], report.value(objective)) for report in there]
     return [(step, value) for step, value in points if math.isfinite(value)]
 
@@ -91,7 +92,7 @@ def _draw_losses(axes: Axes, history: Sequence[HistoryPoint], validation: Points
         # the first batches and a spike must not press all the rest flat
         axes.set_ylim(None, 1.15 * max([*means, *_unzipped(validation)[1]]))
     axes.plot(*_unzipped(validation), color=BLUE, marker="o", markersize=6, label="validation")
-    _mark_best(axes, "loss", validation)
+    _mark_best(axes, LOSS, validation)
     diverged = [point.step for point in history if not math.isfinite(point.loss)]
     if diverged:
         label = f"no number from step {diverged[0]}"
@@ -99,13 +100,14 @@ def _draw_losses(axes: Axes, history: Sequence[HistoryPoint], validation: Points
     axes.legend(loc="upper right")
 
 
-def _mark_best(axes: Axes, objective: str, points: Points) -> None:
+def _mark_best(axes: Axes, objective: Metric, points: Points) -> None:
     if not points:
         return
     best = points[0]
     for point in points[1:]:
-        best = point if is_better(objective, point[1], best[1]) else best
-    told = f"{best[1]:.4f}" if objective == "loss" else f"{best[1]:.1%}"
-    axes.plot(*best, marker="*", markersize=15, color=BLUE if objective == "loss" else GREEN, zorder=3)
-    offset = (0, 12) if objective == "loss" else (0, -18)
-    axes.annotate(told, best, offset, textcoords="offset points", ha="center", fontweight="bold")
+        best = point if objective.is_better(point[1], best[1]) else best
+    axes.plot(*best, marker="*", markersize=15, color=BLUE if objective == LOSS else GREEN, zorder=3)
+    offset = (0, 12) if objective.direction == "minimize" else (0, -18)
+    axes.annotate(
+        told_metric(objective, best[1]), best, offset, textcoords="offset points", ha="center", fontweight="bold"
+    )

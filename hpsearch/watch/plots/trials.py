@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.view import StudyView, TrialView
-from hpsearch.spec.evaluation import objective_title
+from hpsearch.spec.metrics import Metric
 from hpsearch.watch.plots.style import (
     BLUE,
     GREEN,
@@ -17,12 +17,12 @@ from hpsearch.watch.plots.style import (
     ORANGE,
     SKY,
     VERMILION,
-    as_percent,
     axis_title,
     new_figure,
+    number_axis,
     styled,
 )
-from hpsearch.watch.words import told_objective
+from hpsearch.watch.words import told_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,16 +41,16 @@ _FAR = 1.5
 """A curve may leave the picture when it lies this many heights of the finished ones above them."""
 
 
-def curve(view: StudyView, trial: TrialView, objective: str) -> dict[int, float]:
+def curve(view: StudyView, trial: TrialView, objective: Metric) -> dict[int, float]:
     """The objective at each report; those of a study with several lie in its facts (see `Search.report`)."""
     if len(view.study.spec.objectives) == 1:
         return trial.reports
     reports = {name: values for name, values in trial.facts.items() if name.startswith("report ")}
-    return dict(sorted((int(name.removeprefix("report ")), values[objective]) for name, values in reports.items()))
+    return dict(sorted((int(name.removeprefix("report ")), values[objective.name]) for name, values in reports.items()))
 
 
 @styled()
-def learning_curves_figure(view: StudyView, objective: str) -> Figure:
+def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
     """Every trial's objective over its reports. Raises NothingToDraw before the first report."""
     curves = {trial.number: _finite(curve(view, trial, objective)) for trial in view.trials}
     if not any(curves.values()):
@@ -67,19 +67,19 @@ def learning_curves_figure(view: StudyView, objective: str) -> Figure:
         legend[trial.outcome] = _draw(axes, curves[trial.number], **_LOOKS[trial.outcome])
     labels = {outcome: f"{outcome} ({count})" for outcome, count in counts.items()}
     if own is not None and own != best and curves[own]:
-        told = told_objective(objective, list(curves[own].values())[-1])
+        told = told_metric(objective, list(curves[own].values())[-1])
         outcome = view.trials[own].outcome
         ended = "" if outcome == "complete" else f", {outcome}"
         look = {"color": ORANGE, "linewidth": 2.4, "zorder": 4, "end": _LOOKS[outcome].get("end", "o")}
         legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {told}"
     if best is not None:
-        told = told_objective(objective, list(curves[best].values())[-1])
+        told = told_metric(objective, list(curves[best].values())[-1])
         is_own = " (the file's own values)" if best == own else ""
         look = {"color": BLUE, "linewidth": 3.2, "zorder": 5, "end": "o"}
         legend["best"], labels["best"] = _draw(axes, curves[best], **look), f"best, trial {best}{is_own}: {told}"
     order = list(reversed(legend))
     axes.legend([legend[kind] for kind in order], [labels[kind] for kind in order], loc="best")
-    axes.set_title(f"{view.study.name}: {objective_title(objective)} of each trial")
+    axes.set_title(f"{view.study.name}: {objective.title} of each trial")
     axes.set(xlabel=f"report (of {view.study.spec.budget.reports})", ylabel=axis_title(objective, view.study.spec.task))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _scale(axes, view, objective, curves)
@@ -96,10 +96,10 @@ def _draw(axes: Axes, points: dict[int, float], *, end: str | None = None, **loo
     return line
 
 
-def _scale(axes: Axes, view: StudyView, objective: str, curves: dict[int, dict[int, float]]) -> None:
+def _scale(axes: Axes, view: StudyView, objective: Metric, curves: dict[int, dict[int, float]]) -> None:
     """One trial that got lost must not press all the others flat."""
-    if objective != "loss":
-        axes.yaxis.set_major_formatter(as_percent())
+    number_axis(axes.yaxis, objective)
+    if objective.direction == "maximize":
         return
     complete = [trial.number for trial in view.trials if trial.outcome == "complete"]
     kept = [value for number in complete for value in curves[number].values()]
@@ -130,13 +130,12 @@ def trade_off_figure(view: StudyView) -> Figure:
         place = (trial.values[0], trial.values[1])
         axes.annotate(f"trial {trial.number}", place, (8, 7), textcoords="offset points", fontweight="bold")
     formats = [axes.xaxis, axes.yaxis]
-    for name, axis in zip(objectives, formats, strict=True):
-        if name != "loss":
-            axis.set_major_formatter(as_percent())
-    across, up = (axis_title(name, view.study.spec.task) for name in objectives)
+    for objective, axis in zip(objectives, formats, strict=True):
+        number_axis(axis, objective)
+    across, up = (axis_title(objective, view.study.spec.task) for objective in objectives)
     axes.set(xlabel=across, ylabel=up)
     axes.margins(0.12)
-    axes.set_title(f"{view.study.name}: {' against '.join(objective_title(name) for name in objectives)}")
+    axes.set_title(f"{view.study.name}: {' against '.join(objective.title for objective in objectives)}")
     axes.legend(loc="best")
     return figure
 

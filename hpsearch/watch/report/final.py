@@ -12,9 +12,11 @@ from typing import Any
 from hpsearch.data.manifest import Manifest
 from hpsearch.files import read_file
 from hpsearch.scores import CellScores, Evaluation, Score
+from hpsearch.spec.metrics import Metric
 from hpsearch.trial import GIB, HistoryPoint, TrialConfig, TrialResult
+from hpsearch.watch.evaluation import told_ends
 from hpsearch.watch.report.story import Facts
-from hpsearch.watch.words import told_time
+from hpsearch.watch.words import told_metric, told_time
 
 MOST_EXAMPLES = 6
 """Of the right answers, and as many of the wrong ones."""
@@ -42,7 +44,7 @@ class FinalRun:
         said = {
             row["id"]: row["prediction"] for row in _rows(self.scores / f"{tuned.replace('tuned', 'base', 1)}.jsonl")
         }
-        metric = self.evaluation.metrics[0]
+        metric = self.evaluation.metrics[0].name
         return [
             Example(
                 id=row["id"],
@@ -137,18 +139,17 @@ def run_facts(run: FinalRun) -> Facts:
 def score_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     """Each metric with, for every configuration, its value and its interval."""
     rows = [
-        (metric.replace("_", " "), [_told_score(cell.scores.get(metric)) for cell in evaluation.cells])
+        (metric.title, [_told_score(metric, cell.scores.get(metric.name)) for cell in evaluation.cells])
         for metric in evaluation.metrics
     ]
     losses = [("" if cell.loss is None else f"{cell.loss:.4f}", "") for cell in evaluation.cells]
     return [*rows, ("loss", losses)]
 
 
-def _told_score(score: Score | None) -> tuple[str, str]:
+def _told_score(metric: Metric, score: Score | None) -> tuple[str, str]:
     if score is None:
         return "", ""
-    around = score.interval
-    return f"{score.value:.1%}", f"{100 * around.low:.1f} to {100 * around.high:.1f}" if around else ""
+    return told_metric(metric, score.value), told_ends(metric, score.interval) if score.interval else ""
 
 
 def class_rows(cell: CellScores, manifest: Manifest) -> list[list[str]]:

@@ -17,7 +17,6 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
-from hpsearch.spec.evaluation import objective_title
 from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
 from hpsearch.watch.evaluation import WITHOUT_BASE, told_basis, told_gap, told_units
@@ -33,7 +32,7 @@ from hpsearch.watch.plots import (
 from hpsearch.watch.report import final, story
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import FinalRun
-from hpsearch.watch.words import told_objective, told_time
+from hpsearch.watch.words import told_metric, told_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +87,6 @@ def report_page(asked: Asked) -> str:
         gaps=[told_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
         basis=told_basis(run.evaluation.resampled, run.evaluation.gaps) if run and run.evaluation else [],
         without_base=WITHOUT_BASE,
-        title=objective_title,
         small_image=small_image,
         told_units=told_units,
         best_yaml=asked.best_yaml,
@@ -126,9 +124,9 @@ def _study_cards(view: StudyView) -> list[Card]:
     own = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     beside = ""
     if own is not None and own.outcome == "complete" and own.number != best.number:
-        beside = f"; the file's own values came to {told_objective(view.objective, own.value)}"
-    value = told_objective(view.objective, best.value)
-    return [*cards, Card(f"best {objective_title(view.objective)}", value, f"trial {best.number}{beside}")]
+        beside = f"; the file's own values came to {told_metric(view.objective, own.value)}"
+    value = told_metric(view.objective, best.value)
+    return [*cards, Card(f"best {view.objective.title}", value, f"trial {best.number}{beside}")]
 
 
 def _run_cards(run: FinalRun) -> list[Card]:
@@ -136,16 +134,18 @@ def _run_cards(run: FinalRun) -> list[Card]:
     if run.result.reports:
         objective = run.config.objectives[0]
         best = best_report(run.result.reports, objective)
-        value = told_objective(objective, best.value(objective))
+        value = told_metric(objective, best.value(objective))
         where = f"report {best.step} of {run.config.budget.reports}, whose adapter was kept"
-        cards.append(Card(f"final {objective_title(objective)}", value, where))
-    if run.evaluation is not None and (score := run.evaluation.tuned.scores.get(run.evaluation.metrics[0])):
-        metric = run.evaluation.metrics[0].replace("_", " ")
+        cards.append(Card(f"final {objective.title}", value, where))
+    if run.evaluation is not None and (score := run.evaluation.tuned.scores.get(run.evaluation.metrics[0].name)):
+        metric = run.evaluation.metrics[0]
         saw = f"{run.evaluation.num_rows} rows that no trial saw"
         if around := score.interval:
             units = told_units(run.evaluation.resampled)
-            saw = f"95 % interval {around.low:.1%} to {around.high:.1%}, {units}; {saw}"
-        cards.append(Card(f"{metric} on the test rows", f"{score.value:.1%}", saw))
+            saw = (
+                f"95 % interval {told_metric(metric, around.low)} to {told_metric(metric, around.high)}, {units}; {saw}"
+            )
+        cards.append(Card(f"{metric.title} on the test rows", told_metric(metric, score.value), saw))
     return cards
 
 
@@ -161,9 +161,9 @@ def _pictures(asked: Asked) -> dict[str, Picture]:
             return Picture(Markup(), f"{words[:1].upper()}{words[1:]}.")
 
     pictures = {
-        f"curves-{objective}": drawn(
+        f"curves-{objective.name}": drawn(
             lambda objective=objective: learning_curves_figure(view, objective),  # type: ignore[misc]
-            f"{objective_title(objective)} of each trial over its reports",
+            f"{objective.title} of each trial over its reports",
         )
         for objective in view.study.spec.objectives
     }

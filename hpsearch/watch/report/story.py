@@ -10,14 +10,14 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.split import SplitName
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.data import DataSpec, SplitByColumn
-from hpsearch.spec.evaluation import objective_title
 from hpsearch.spec.knobs import KNOBS
+from hpsearch.spec.metrics import Metric
 from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.watch.plots.trials import curve
 from hpsearch.watch.tables import sparkline
-from hpsearch.watch.words import told_objective, told_time, told_value
+from hpsearch.watch.words import told_metric, told_time, told_value
 
 Facts = list[tuple[str, str]]
 NAMED_IDS = 5
@@ -32,13 +32,14 @@ def summary(view: StudyView, manifest: Manifest) -> str:
     return (
         f"{view.slots.finished} trials tried values of {named} for a {kind} fine-tune of {spec.model.base}, "
         f"each on {spec.budget.train_fraction:.0%} of {len(manifest.splits['train']):,} train rows, "
-        f"judged by {' and '.join(map(objective_title, spec.objectives))} on validation rows."
+        f"judged by {' and '.join(objective.title for objective in spec.objectives)} on validation rows."
     )
 
 
 def question_facts(spec: StudySpec) -> Facts:
     goals = [
-        f"{objective_title(name)} ({'lower' if name == 'loss' else 'higher'} is better)" for name in spec.objectives
+        f"{metric.title} ({'lower' if metric.direction == 'minimize' else 'higher'} is better)"
+        for metric in spec.objectives
     ]
     facts = [
         ("task", spec.task),
@@ -197,7 +198,7 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
         outcome=trial.outcome,
         is_best=is_best,
         is_own=bool(facts.get("defaults")),
-        values=[_last(view, trial, name) for name in view.study.spec.objectives],
+        values=[_last(view, trial, objective) for objective in view.study.spec.objectives],
         reports=sparkline(list(trial.reports.values())),
         params=[told_value(trial.params.get(knob)) for knob in view.study.spec.searched.space],
         seconds=told_time(seconds) if seconds else "",
@@ -209,9 +210,9 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
     )
 
 
-def _last(view: StudyView, trial: TrialView, objective: str) -> str:
+def _last(view: StudyView, trial: TrialView, objective: Metric) -> str:
     values = list(curve(view, trial, objective).values())
-    return told_objective(objective, values[-1]) if values else ""
+    return told_metric(objective, values[-1]) if values else ""
 
 
 def _gib(amount: float | None) -> str:

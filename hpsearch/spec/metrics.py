@@ -1,0 +1,77 @@
+"""The metrics, as facts: what each is over, which way it gets better, and how it is told. One row each.
+
+Search, pruner, tables, plots and reports ask the row. How one is computed is in `metrics`, those that need the model in
+the training plane.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from hpsearch.errors import cut, did_you_mean
+from hpsearch.spec.base import Spec
+
+Over = Literal["losses", "texts", "classes"]
+
+
+class Metric(Spec):
+    """`low` and `high`: the ends of its range, where it has any."""
+
+    name: str
+    title: str
+    over: Over
+    direction: Literal["minimize", "maximize"] = "maximize"
+    low: float | None = None
+    high: float | None = None
+    unit: Literal["share", "nats"] | None = None
+    is_mean: bool = True
+    """Of one number per row; else it is a number over all rows together."""
+    needs_model: bool = False
+    """Another one than the trained one: too slow at every report, and not there unless the study names it."""
+
+    def is_better(self, value: float, than: float) -> bool:
+        return value < than if self.direction == "minimize" else value > than
+
+    def cost(self, value: float) -> float:
+        """Lower is better."""
+        return value if self.direction == "minimize" else -value
+
+
+def _share(name: str, over: Over, **more: bool) -> Metric:
+    return Metric(name=name, title=name.replace("_", " "), over=over, low=0.0, high=1.0, unit="share", **more)
+
+
+LOSS = Metric(
+    name="loss", title="validation loss", over="losses", direction="minimize", low=0.0, unit="nats", is_mean=False
+)
+_ROWS = [
+    LOSS,
+    _share("exact_match", "texts"),
+    _share("exact_match_raw", "texts"),
+    _share("token_f1", "texts"),
+    _share("rouge1", "texts"),
+    _share("rougeL", "texts"),
+    _share("bleu", "texts", is_mean=False),
+    _share("accuracy", "classes"),
+    _share("balanced_accuracy", "classes", is_mean=False),
+    _share("macro_f1", "classes", is_mean=False),
+    _share("bertscore", "texts", needs_model=True),
+]
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
+
+
+def find_metric(name: str) -> Metric:
+    """Raises ValueError, with the nearest names."""
+    if name not in METRICS:
+        raise ValueError(f"there is no metric {cut(repr(name))}; {did_you_mean(name, list(METRICS))}")
+    return METRICS[name]
+
+
+def _by_name(value: Any) -> Any:
+    return find_metric(value) if isinstance(value, str) else value
+
+
+NamedMetric = Annotated[Metric, BeforeValidator(_by_name)]
+"""Its name stands for it in files of earlier versions."""

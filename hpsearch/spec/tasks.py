@@ -1,0 +1,117 @@
+"""The tasks, as facts: what each takes, what it learns, and what of a study file is about it. One row each.
+
+Nobody else names a task: who needs to know something of one asks its row. What trains it is the file of its name in
+`train/tasks`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from hpsearch.errors import cut, did_you_mean
+from hpsearch.spec.metrics import METRICS, Metric, Over
+from hpsearch.spec.rows import RowFormat
+
+Learns = Literal["text", "class"]
+"""What a model is taught: to say the answer, or to tell the class."""
+Section = Literal["head", "curriculum"]
+"""Of a study file, those that not every task has."""
+SECTIONS: tuple[Section, ...] = get_args(Section)
+
+_TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion")
+_TEXTS: tuple[Over, ...] = ("texts", "classes")
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    name: str
+    about: str
+    """For people: what goes in → what comes out."""
+    learns: Learns
+    has_images: bool
+    row_formats: tuple[RowFormat, ...]
+    """That a study may give; the first one is what is expected of a study that gives none of them."""
+    judged_over: tuple[Over, ...]
+    """Which metrics fit it; those over the first are taken where nobody names any."""
+    pipeline: str
+    """The hub's word for such models: https://huggingface.co/tasks."""
+    sections: frozenset[Section] = frozenset()
+    has_prompts: bool = True
+    """Whether system prompts can be tried with it."""
+    loss_unit: str = "token"
+    """A mean loss is in nats per so much."""
+
+    def has(self, section: Section) -> bool:
+        return section in self.sections
+
+    def fits(self, metric: Metric) -> bool:
+        return metric.over in ("losses", *self.judged_over)
+
+
+_ROWS = [
+    TaskFacts("text-sft", "a question → an answer", "text", False, _TEXT, _TEXTS, "text-generation"),
+    TaskFacts(
+        "vlm-sft",
+        "an image and a question → an answer",
+        "text",
+        True,
+        ("question-answer",),
+        _TEXTS,
+        "image-text-to-text",
+    ),
+    TaskFacts(
+        "vlm-classify",
+        "an image → its class",
+        "class",
+        True,
+        ("question-label",),
+        ("classes",),
+        "image-classification",
+        frozenset({"head"}),
+        has_prompts=False,
+        loss_unit="row",
+    ),
+    TaskFacts(
+        "text-curriculum",
+        "as text-sft, rows learned in stages",
+        "text",
+        False,
+        _TEXT,
+        _TEXTS,
+        "text-generation",
+        frozenset({"curriculum"}),
+    ),
+    TaskFacts(
+        "vlm-curriculum",
+        "as vlm-sft, rows learned in stages",
+        "text",
+        True,
+        ("question-answer",),
+        _TEXTS,
+        "image-text-to-text",
+        frozenset({"curriculum"}),
+    ),
+]
+TASKS: dict[str, TaskFacts] = {row.name: row for row in _ROWS}
+
+
+def _known(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(f"there is no task {cut(repr(name))}; {did_you_mean(name, list(TASKS))}")
+    return name
+
+
+def fitting_metrics(task: TaskFacts) -> list[str]:
+    return [name for name, metric in METRICS.items() if task.fits(metric)]
+
+
+TaskName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(TASKS)})]
+
+
+def find_task(learns: Learns, *, has_images: bool, sections: frozenset[Section] = frozenset()) -> str | None:
+    """The name of the task of these facts."""
+    wanted = (learns, has_images, sections)
+    return next((row.name for row in TASKS.values() if (row.learns, row.has_images, row.sections) == wanted), None)
