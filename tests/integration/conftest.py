@@ -152,7 +152,7 @@ def changed(config: TrialConfig, **changes: object) -> TrialConfig:
             part = getattr(config, section).model_copy(update={field: value})
             config = config.model_copy(update={section: part})
         else:
-            config = config.model_copy(update={section: value})
+            config = TrialConfig(**dict(config) | {section: value})
     return config
 
 
