@@ -23,11 +23,11 @@ from hpsearch.bridge.protocol import (
     read_event,
     to_line,
 )
+from hpsearch.convert.file import read_foreign
 from hpsearch.folders import JobFolder
 from hpsearch.search.samplers import make_sampler
 from hpsearch.search.space import to_optuna
 from hpsearch.spec import dump_study, load_study
-from hpsearch.spec.foreign.file import read_foreign
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.trial import HistoryPoint, Outcome, Report, RowsConfig, TrialConfig, TrialResult

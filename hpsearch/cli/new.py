@@ -25,9 +25,9 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False,
 ) -> None:
     """A study file out of a LLaMA-Factory or Axolotl YAML, with a search space around its values."""
+    from hpsearch.convert import new_study
     from hpsearch.errors import InputError
     from hpsearch.files import write_text
-    from hpsearch.spec.foreign import new_study
     from hpsearch.watch.console import open_console
 
     target = output or Path(f"{from_.stem}_study.yaml")

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from hpsearch.convert import NewStudy, new_study
 from hpsearch.spec import StudySpec, load_study
-from hpsearch.spec.foreign import NewStudy, new_study
 
 LLAMAFACTORY: dict[str, Any] = {
     "model_name_or_path": "org/model-1b",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hpsearch.convert.file import read_foreign
 from hpsearch.errors import InputError, StudyFileErrors
 from hpsearch.spec import load_study
-from hpsearch.spec.foreign.file import read_foreign
 
 GOOD = """\
 study: demo

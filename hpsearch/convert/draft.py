@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpsearch.spec.foreign.file import ForeignFile, NotKept
-from hpsearch.spec.foreign.parts import Part
+from hpsearch.convert.file import ForeignFile, NotKept
+from hpsearch.convert.parts import Part
 
 SECTIONS = ("model", "data", "lora", "training", "budget", "final")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from hpsearch.convert.draft import SECTIONS, Draft
+from hpsearch.convert.space import propose
 from hpsearch.spec.base import Spec
-from hpsearch.spec.foreign.draft import SECTIONS, Draft
-from hpsearch.spec.foreign.space import propose
 from hpsearch.spec.study import StudySpec
 
 _ABOUT = {

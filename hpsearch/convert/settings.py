@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpsearch.spec.foreign.draft import Draft
+from hpsearch.convert.draft import Draft
 
 OPTIMIZERS = {
     "adamw_torch": "adamw_torch",

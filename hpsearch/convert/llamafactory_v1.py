@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpsearch.spec.foreign import settings
-from hpsearch.spec.foreign.draft import Draft
-from hpsearch.spec.foreign.file import ForeignFile, NotKept, read_mapping
-from hpsearch.spec.foreign.llamafactory import VISION
-from hpsearch.spec.foreign.parts import Part
+from hpsearch.convert import settings
+from hpsearch.convert.draft import Draft
+from hpsearch.convert.file import ForeignFile, NotKept, read_mapping
+from hpsearch.convert.llamafactory import VISION
+from hpsearch.convert.parts import Part
 
 TOOL = "LLaMA-Factory v1"
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hpsearch.spec.foreign import settings
-from hpsearch.spec.foreign.draft import Draft
-from hpsearch.spec.foreign.file import ForeignFile, NotKept, read_mapping
-from hpsearch.spec.foreign.parts import ROLES, Part
+from hpsearch.convert import settings
+from hpsearch.convert.draft import Draft
+from hpsearch.convert.file import ForeignFile, NotKept, read_mapping
+from hpsearch.convert.parts import ROLES, Part
 
 TOOL = "LLaMA-Factory"
 KEYS = ("template", "finetuning_type", "stage", "cutoff_len", "dataset", "lora_rank", "lora_target", "infer_backend")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpsearch.spec.foreign.file import Reasons
+from hpsearch.convert.file import Reasons
 
 _KEYS_BY_REASON = {
     "rows are not packed together: a batch has as many rows as batch_size says, and so fewer tokens": """

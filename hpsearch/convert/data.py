@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from pprint import pformat
 
-from hpsearch.spec.foreign.draft import Draft
-from hpsearch.spec.foreign.file import NotKept
-from hpsearch.spec.foreign.parts import Part
+from hpsearch.convert.draft import Draft
+from hpsearch.convert.file import NotKept
+from hpsearch.convert.parts import Part
 
 FILL_IN = "FILL_IN.jsonl"
 SPLIT_SHARE = 0.1

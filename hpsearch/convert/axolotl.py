@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hpsearch.spec.foreign import settings
-from hpsearch.spec.foreign.axolotl_data import put_parts
-from hpsearch.spec.foreign.draft import Draft
-from hpsearch.spec.foreign.file import ForeignFile
+from hpsearch.convert import settings
+from hpsearch.convert.axolotl_data import put_parts
+from hpsearch.convert.draft import Draft
+from hpsearch.convert.file import ForeignFile
 
 TOOL = "Axolotl"
 

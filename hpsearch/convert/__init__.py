@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hpsearch.convert import axolotl, llamafactory, llamafactory_v1
+from hpsearch.convert.data import put_data
+from hpsearch.convert.draft import Draft
+from hpsearch.convert.file import ForeignFile, read_foreign
+from hpsearch.convert.reasons import COMMON
+from hpsearch.convert.writing import study_text
 from hpsearch.errors import InputError, StudyFileErrors
-from hpsearch.spec.foreign import axolotl, llamafactory, llamafactory_v1
-from hpsearch.spec.foreign.data import put_data
-from hpsearch.spec.foreign.draft import Draft
-from hpsearch.spec.foreign.file import ForeignFile, read_foreign
-from hpsearch.spec.foreign.reasons import COMMON
-from hpsearch.spec.foreign.writing import study_text
 from hpsearch.spec.load import load_study
 
 __all__ = ["TOOLS", "NewStudy", "new_study"]

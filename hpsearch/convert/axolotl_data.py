@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsearch.spec.foreign.draft import Draft
-from hpsearch.spec.foreign.file import ForeignFile, NotKept
-from hpsearch.spec.foreign.parts import ROLES, Part
+from hpsearch.convert.draft import Draft
+from hpsearch.convert.file import ForeignFile, NotKept
+from hpsearch.convert.parts import ROLES, Part
 
 _TASK = "Below is an instruction that describes a task"
 _WITH = f"{_TASK}, paired with an input that provides further context."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsearch.spec.foreign.draft import Draft
+from hpsearch.convert.draft import Draft
 
 FACTOR = 5
 
