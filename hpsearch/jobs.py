@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter
 
 from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
@@ -28,7 +28,7 @@ class InspectionConfig(Record):
     num_examples: int = 0
 
 
-class Cell(Record):
+class Variant(Record):
     """One of the configurations that answer the same rows."""
 
     model: Literal["base", "tuned"]
@@ -42,7 +42,7 @@ class Cell(Record):
 class EvaluationConfig(Record):
     """Has a base model, and the same base with an adapter, answer the same rows under each prompt.
 
-    The answers go to one JSONL file per cell in the job's folder, a batch at a time; an interrupted job goes on
+    The answers go to one JSONL file per variant in the job's folder, a batch at a time; an interrupted job goes on
     where it stopped.
     """
 
@@ -52,7 +52,7 @@ class EvaluationConfig(Record):
     adapter: Place = Field(description="folder of the adapter, and of the head where the task has one")
     rows: RowsConfig
     answers: AnswersConfig
-    cells: list[Cell]
+    variants: list[Variant] = Field(validation_alias=AliasChoices("variants", "cells"))
     prompts: PromptsSpec = PromptsSpec()
     test_rows: Place
     batch_size: Rows
@@ -108,7 +108,7 @@ class InspectionResult(Record):
 
 
 class AnsweredRow(Record):
-    """One row under one cell. `loss` in nats per token of the reference, over `num_tokens` of them."""
+    """One row under one variant. `loss` in nats per token of the reference, over `num_tokens` of them."""
 
     id: str
     question: str
@@ -158,7 +158,7 @@ class Check(Record):
     name: str
     verdict: Literal["works", "limited", "fails"]
     found: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 class DiagnosisResult(Record):

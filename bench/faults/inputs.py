@@ -12,13 +12,13 @@ from bench.faults.data_inputs import data_sets, images, question_files
 from bench.faults.fuzz import Case
 from bench.faults.mutations import broken_bytes, swapped
 from hpsearch.bridge.protocol import (
-    Checkpoint,
     Done,
     Phase,
     Progress,
     Ready,
     Reported,
     Run,
+    Stop,
     read_command,
     read_event,
     to_line,
@@ -143,7 +143,7 @@ def protocol_lines(_folder: Path) -> Case:
     """What worker and trainer say to each other."""
     messages = (
         Run(folder=Path("trial")),
-        Checkpoint(),
+        Stop(),
         Ready(device="CPU"),
         Phase(name="loading", done=1, total=2),
         Progress(step=1, num_steps=4, loss=2.0),

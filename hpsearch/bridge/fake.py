@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hpsearch.bridge.protocol import Began, Checkpoint, Command, Done, Event, Progress, Reported, Run, Stop
+from hpsearch.bridge.protocol import Began, Command, Done, Event, Progress, Prune, Reported, Run, Stop
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
@@ -84,8 +84,8 @@ def training(losses: Callable[[TrialConfig], list[float]]) -> Play:
         for step, loss in enumerate(losses(config), start=1):
             reported.append(loss)
             yield Reported(step=step, num_reports=config.budget.reports, loss=loss)
-            if isinstance(trainer.told[-1], Stop | Checkpoint):
-                outcome = Outcome.PRUNED if isinstance(trainer.told[-1], Stop) else Outcome.STOPPED
+            if isinstance(trainer.told[-1], Prune | Stop):
+                outcome = Outcome.PRUNED if isinstance(trainer.told[-1], Prune) else Outcome.STOPPED
                 yield from ending(folder, outcome, *reported)
         yield from ending(folder, Outcome.COMPLETE, *reported)
 

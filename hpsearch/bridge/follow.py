@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Reported, Run
-from hpsearch.bridge.protocol import Stop as StopTrial
+from hpsearch.bridge.protocol import Continue, Done, Event, Phase, Progress, Prune, Reported, Run, Stop
 from hpsearch.bridge.silence import Silence
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import STARTING, StartTrainer, Trainer
@@ -69,10 +68,10 @@ def follow(
             raise Interrupted("asked twice to stop: what came after the last checkpoint is given up")
         if stop.requested and not is_stopping:
             is_stopping = True
-            trainer.send(Checkpoint())
+            trainer.send(Stop())
         match event:
             case Reported():
-                trainer.send(Continue() if listener.goes_on(event) else StopTrial())
+                trainer.send(Continue() if listener.goes_on(event) else Prune())
             case Done():
                 return event
 

@@ -1,6 +1,6 @@
 """The bridge: JSON lines between a worker and its trainer, on a pair of file descriptors of their own.
 
-    worker → trainer   Run(folder) … then Continue or Stop after each report; Checkpoint at any time
+    worker → trainer   Run(folder) … then Continue or Prune after each report; Stop at any time
     trainer → worker   Ready … then Phase and Progress as they come, Began, Report (and waits), Done
 
 Library noise on stdout can't break it, and it carries no secret.
@@ -30,16 +30,16 @@ class Continue(Record):
     kind: Literal["continue"] = "continue"
 
 
+class Prune(Record):
+    """The answer to a report: the trial ends here."""
+
+    kind: Literal["prune"] = "prune"
+
+
 class Stop(Record):
-    """The answer to a report: this trial is pruned."""
-
-    kind: Literal["stop"] = "stop"
-
-
-class Checkpoint(Record):
     """Save a checkpoint as soon as the step in progress is done, then end the job."""
 
-    kind: Literal["checkpoint"] = "checkpoint"
+    kind: Literal["stop"] = "stop"
 
 
 class Ready(Record):
@@ -78,7 +78,7 @@ class Progress(Record):
 
 
 class Reported(Record):
-    """A validation loss; the trainer waits for Continue or Stop."""
+    """A validation loss; the trainer waits for Continue or Prune."""
 
     kind: Literal["report"] = "report"
     step: int
@@ -98,7 +98,7 @@ class Done(Record):
     clean: bool
 
 
-Command = Annotated[Run | Continue | Stop | Checkpoint, Field(discriminator="kind")]
+Command = Annotated[Run | Continue | Prune | Stop, Field(discriminator="kind")]
 Event = Annotated[Ready | Phase | Began | Progress | Reported | Done, Field(discriminator="kind")]
 
 _COMMAND: TypeAdapter[Command] = TypeAdapter(Command)

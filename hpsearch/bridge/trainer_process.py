@@ -167,7 +167,7 @@ def one_trainer(start: StartTrainer) -> Iterator[StartTrainer]:
     def lend() -> Trainer:
         if not started:
             started.append(start())
-        return Lent(started[0])
+        return Borrowed(started[0])
 
     try:
         yield lend
@@ -176,7 +176,7 @@ def one_trainer(start: StartTrainer) -> Iterator[StartTrainer]:
             trainer.end()
 
 
-class Lent:
+class Borrowed:
     """A trainer that outlives whoever borrows it."""
 
     def __init__(self, trainer: Trainer) -> None:

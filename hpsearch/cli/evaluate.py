@@ -34,7 +34,7 @@ def evaluate(
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
-    from hpsearch.watch.words import told_steps
+    from hpsearch.watch.words import format_steps
 
     console = open_console()
     folder = find_final_run(str(run_folder))
@@ -61,4 +61,4 @@ def evaluate(
         f"hpsearch export {shown} --to merged": "for other tools: merged, gguf, ollama, hub",
         f"hpsearch report {spec.study} --run {shown}": "the whole story in one page",
     }
-    console.print(told_steps(steps), soft_wrap=True)
+    console.print(format_steps(steps), soft_wrap=True)

@@ -75,7 +75,7 @@ def _tell(said: list[Prediction]) -> None:
 
 
 def _tell_file(done: FilePrediction) -> None:
-    from hpsearch.results.predict import told_errors
+    from hpsearch.results.predict import format_errors
     from hpsearch.watch.console import open_console
 
     console = open_console()
@@ -83,4 +83,4 @@ def _tell_file(done: FilePrediction) -> None:
     if done.num_cut:
         console.print(f"{done.num_cut} were cut at the generation limit: --max-new-tokens raises it", soft_wrap=True)
     if done.errors:
-        console.print(f"without an answer, with an error instead: {told_errors(done.errors)}", soft_wrap=True)
+        console.print(f"without an answer, with an error instead: {format_errors(done.errors)}", soft_wrap=True)

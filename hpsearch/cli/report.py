@@ -55,7 +55,7 @@ def report(
         raise InputError(f"{file}: can't be written: {error.strerror}") from None
     if told:
         console.print(told, soft_wrap=True)
-    console.print(f"{file}: {_told_parts(final_run)}; open it in a browser", soft_wrap=True)
+    console.print(f"{file}: {_format_parts(final_run)}; open it in a browser", soft_wrap=True)
 
 
 def _final_run(view: StudyView, wanted: Path | None, storage: StorageFolder) -> FinalRun | None:
@@ -65,8 +65,8 @@ def _final_run(view: StudyView, wanted: Path | None, storage: StorageFolder) -> 
         InputError: the folder is no complete run, or another study's.
     """
     from hpsearch.errors import InputError
+    from hpsearch.evaluation import Evaluation
     from hpsearch.results.final import RunFolder
-    from hpsearch.scores import Evaluation
     from hpsearch.trial import TrialResult
     from hpsearch.watch.report import FinalRun
 
@@ -98,7 +98,7 @@ def _usual_run(view: StudyView, storage: StorageFolder) -> Path:
     return storage.runs / f"{view.study.name}-trial-{view.best.number}"
 
 
-def _told_parts(run: FinalRun | None) -> str:
+def _format_parts(run: FinalRun | None) -> str:
     if run is None:
         return "the search; it has no final run yet (hpsearch train)"
     if run.evaluation is None:

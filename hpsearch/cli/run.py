@@ -112,7 +112,7 @@ def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
     from rich.text import Text
 
     from hpsearch.data.manifest import Manifest
-    from hpsearch.watch.examples import told_left_out
+    from hpsearch.watch.examples import format_left_out
 
     manifest = Manifest.from_bytes(stored.manifest)
     sizes = ", ".join(f"{split} {len(rows)}" for split, rows in manifest.splits.items())
@@ -120,7 +120,7 @@ def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
     told = Text.assemble((spec.study, "bold"), f": {spec.task} on {spec.model.base}; rows: {sizes}")
     console.print(told, soft_wrap=True)
     console.print(f"  store: {store.name}", soft_wrap=True)
-    for line in told_left_out(manifest):
+    for line in format_left_out(manifest):
         console.print(f"  {line}", soft_wrap=True)
 
 

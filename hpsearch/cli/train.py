@@ -46,7 +46,7 @@ def train(
     from hpsearch.watch.console import open_console
     from hpsearch.watch.pictures import draw_run
     from hpsearch.watch.training import TrainingDisplay
-    from hpsearch.watch.words import told_metric
+    from hpsearch.watch.words import format_metric
 
     console = open_console()
     storage = storage_folder()
@@ -81,7 +81,7 @@ def train(
     best = best_report(result.reports, objective)
     console.print(
         f"{'already trained' if was_trained else 'trained'}: best {objective.title} "
-        f"{told_metric(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "
+        f"{format_metric(objective, best.value(objective))} at report {best.step} of {len(result.reports)}; "
         f"{result.num_steps} steps, "
         f"{result.trainable_percent:.2f} % of the parameters trainable\n"
         f"adapter: {short(folder.adapter)}\n{draw_run(folder, folder.plots)}\n"

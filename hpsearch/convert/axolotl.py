@@ -31,8 +31,7 @@ def read(file: ForeignFile) -> Draft:
     _put_model(draft)
     _put_lora_or_full(draft)
     _put_training(draft)
-    processor = file.text("processor_type")
-    draft.task = "vlm-sft" if processor else "text-sft"
+    draft.has_images = bool(file.text("processor_type"))
     put_parts(draft)
     _put_vision(draft)
     return draft
@@ -139,7 +138,7 @@ def _put_vision(draft: Draft) -> None:
     """Axolotl says by the paths of layers whether the vision encoder is trained."""
     file = draft.file
     size = file.take("image_size")
-    if draft.task != "vlm-sft":
+    if not draft.has_images:
         return
     if isinstance(size, int | list):
         draft.set("data.image_size", size)

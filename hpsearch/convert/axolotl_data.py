@@ -58,8 +58,8 @@ def _part(draft: Draft, entry: ForeignFile) -> Part:
         with_input, without_input = _ALPACA.get(name, _INSTRUCT)
         fields: dict[str, Any] = {"questions": ("instruction", "input"), "answer": "output"}
         return Part(form="template", with_input=with_input, without_input=without_input, **fields, **where)
-    if name.startswith(("chat_template", "sharegpt")) or draft.task == "vlm-sft":
-        return _turns(entry, where, is_sharegpt=name.startswith("sharegpt"), has_images=draft.task == "vlm-sft")
+    if name.startswith(("chat_template", "sharegpt")) or draft.has_images:
+        return _turns(entry, where, is_sharegpt=name.startswith("sharegpt"), has_images=draft.has_images)
     shown = f"type: {name}" if name else "no type: its rows are tokens already"
     draft.to_do.append(
         f"data.columns: hpsearch does not know how rows of {where['name']} look ({shown}); name their columns, "

@@ -20,7 +20,7 @@ def put_data(draft: Draft, script: Path, validation: float) -> str | None:
     """
     parts = _that_fit_together(draft)
     single = parts[0] if len(parts) == 1 else None
-    columns = single.columns() if single and draft.task == "text-sft" else None
+    columns = single.columns() if single and not draft.has_images else None
     if single and columns:
         draft.set("data.source", single.name)
         if single.config:
@@ -30,10 +30,10 @@ def put_data(draft: Draft, script: Path, validation: float) -> str | None:
         return None
     if not parts or any(part.form == "unknown" for part in parts):
         draft.set("data.source", parts[0].name if parts else FILL_IN, "to be filled in, see above")
-        draft.set("data.columns", _placeholder(draft.task), "to be filled in, see above")
+        draft.set("data.columns", _placeholder(draft), "to be filled in, see above")
         _put_split(draft, None, validation)
         return None
-    target = _target(draft.task, parts)
+    target = _target(draft, parts)
     text = _script(parts, target)
     rewritten = script.with_suffix(".jsonl").name
     draft.set("data.source", rewritten, f"{script.name} writes it")
@@ -53,7 +53,7 @@ def _that_fit_together(draft: Draft) -> list[Part]:
     """Rows with an image and rows without, or rows that nobody can read, don't make one study."""
     known = [part for part in draft.parts if part.form != "unknown"]
     parts = known or draft.parts[:1]
-    if draft.task == "vlm-sft":
+    if draft.has_images:
         parts = [part for part in parts if part.images] or parts
     for part in draft.parts:
         if part in parts:
@@ -63,8 +63,8 @@ def _that_fit_together(draft: Draft) -> list[Part]:
     return parts
 
 
-def _target(task: str, parts: list[Part]) -> str:
-    if task == "vlm-sft":
+def _target(draft: Draft, parts: list[Part]) -> str:
+    if draft.has_images:
         return "image"
     return "prompt-completion" if all(part.form == "template" for part in parts) else "messages"
 
@@ -78,8 +78,8 @@ def _written_columns(target: str) -> dict[str, str]:
     return {role: role for role in roles[target]}
 
 
-def _placeholder(task: str) -> dict[str, str]:
-    names = ("image", "question", "answer") if task == "vlm-sft" else ("question", "answer")
+def _placeholder(draft: Draft) -> dict[str, str]:
+    names = ("image", "question", "answer") if draft.has_images else ("question", "answer")
     return {name: name for name in names}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpsearch.convert.file import ForeignFile, NotKept
 from hpsearch.convert.parts import Part
+from hpsearch.spec.tasks import Learns, find_task
 
 SECTIONS = ("model", "data", "lora", "training", "budget", "final")
 
@@ -17,12 +18,19 @@ class Draft:
 
     file: ForeignFile
     tool: str
-    task: str = "text-sft"
+    has_images: bool = False
+    learns: Learns = "text"
     values: dict[str, dict[str, Any]] = field(default_factory=lambda: {name: {} for name in SECTIONS})
     comments: dict[str, str] = field(default_factory=dict)
     not_kept: list[NotKept] = field(default_factory=list)
     to_do: list[str] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        found = find_task(self.learns, has_images=self.has_images)
+        assert found is not None
+        return found
 
     def set(self, key: str, value: Any, comment: str | None = None) -> None:
         section, name = key.split(".")

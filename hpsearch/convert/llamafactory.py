@@ -132,7 +132,7 @@ def _put_vision(draft: Draft, looks_at_images: bool) -> None:
             draft.drop(quiet, "hpsearch has the language model alone, or with the vision encoder (lora.vision)")
     if not looks_at_images:
         return
-    draft.task = "vlm-sft"
+    draft.has_images = True
     if pixels > 0:
         draft.set("data.image_size", math.isqrt(pixels), "at most so many pixels a side")
     if tunes_vision:

@@ -79,7 +79,7 @@ def _put_parts(draft: Draft) -> None:
     file = draft.file
     name = str(file.text("train_dataset"))
     images = "images" if VISION.search(name) else None
-    draft.task = "vlm-sft" if images else "text-sft"
+    draft.has_images = images is not None
     if not name.endswith((".yaml", ".yml")):
         found = file.find(name)
         draft.parts.append(_part(file, {"path": name, "source": "local" if found else "hf_hub"}, images, Path.cwd()))

@@ -12,7 +12,7 @@ from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job, Tell
 
 
 def answer_rows(folder: JobFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell) -> EvaluationResult:
-    """Leaves a file of answers in `folder` for each cell. Those that other settings gave are thrown away.
+    """Leaves a file of answers in `folder` for each variant. Those that other settings gave are thrown away.
 
     Raises:
         HpsearchError: the job failed; the next one goes on where it stopped.
@@ -37,12 +37,12 @@ def _job_before(folder: JobFolder) -> EvaluationConfig | None:
 
 def _settings(job: EvaluationConfig) -> EvaluationConfig:
     """What an answer depends on."""
-    return job.model_copy(update={"cells": [], "bertscore_model": None, "batch_size": 1, "images": None})
+    return job.model_copy(update={"variants": [], "bertscore_model": None, "batch_size": 1, "images": None})
 
 
 def _is_answered(folder: JobFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:
     """Whether `before`, which has the same settings, asked for all that `job` asks for, and got it."""
-    asks_more = any(cell not in before.cells for cell in job.cells)
+    asks_more = any(variant not in before.variants for variant in job.variants)
     if asks_more or job.bertscore_model not in (None, before.bertscore_model):
         return False
     return folder.result.exists() and folder.failure() is None

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch.data.manifest import Manifest
+from hpsearch.evaluation import Evaluation, VariantScores
 from hpsearch.jobs import ExportResult
 from hpsearch.results.final import RunFolder
-from hpsearch.scores import CellScores, Evaluation
 from hpsearch.search.view import StudyView
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.metrics import Metric
@@ -182,7 +182,7 @@ def _search(study: StudyView) -> str:
     best = study.best
     header = ["searched", "over", *([f"best (trial {best.number})"] if best else [])]
     rows = [
-        [knob, _told_space(parameter), *([_told(best.params.get(knob))] if best else [])]
+        [knob, _format_space(parameter), *([_told(best.params.get(knob))] if best else [])]
         for knob, parameter in spec.searched.space.items()
     ]
     text += f"\n\n{_table(header, rows)}"
@@ -191,7 +191,7 @@ def _search(study: StudyView) -> str:
     return text
 
 
-def _told_space(parameter: RangeSpec | Sequence[Any]) -> str:
+def _format_space(parameter: RangeSpec | Sequence[Any]) -> str:
     if isinstance(parameter, RangeSpec):
         return f"{parameter.low:g} to {parameter.high:g}{', logarithmic' if parameter.log else ''}"
     return ", ".join(_told(choice) for choice in parameter)
@@ -204,9 +204,12 @@ def _told(value: object) -> str:
 def _scores(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "## Scores\n\nNot evaluated on the test rows yet."
-    header = ["", *(cell.name for cell in evaluation.cells)]
+    header = ["", *(variant.name for variant in evaluation.variants)]
     without = "" if evaluation.base else " The base model was not asked."
-    rows = [[metric.title, *(_told_score(cell, metric) for cell in evaluation.cells)] for metric in evaluation.metrics]
+    rows = [
+        [metric.title, *(_format_score(variant, metric) for variant in evaluation.variants)]
+        for metric in evaluation.metrics
+    ]
     units = evaluation.resampled
     told = f"; in brackets 95 % bootstrap intervals, resampled over {units.told}"
     if not units.are_enough:
@@ -215,8 +218,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
 
 
-def _told_score(cell: CellScores, metric: Metric) -> str:
-    score = cell.scores.get(metric.name)
+def _format_score(variant: VariantScores, metric: Metric) -> str:
+    score = variant.scores.get(metric.name)
     if score is None:
         return ""
     around = score.interval
@@ -225,9 +228,9 @@ def _told_score(cell: CellScores, metric: Metric) -> str:
     return f"{score.value:.1%}" + (f" ({100 * around.low:.1f} to {100 * around.high:.1f})" if around else "")
 
 
-def _tuned(evaluation: Evaluation) -> CellScores:
+def _tuned(evaluation: Evaluation) -> VariantScores:
     """Under the first prompt."""
-    return next(cell for cell in evaluation.cells if cell.name.startswith("tuned"))
+    return next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
 
 
 def _merge(export: ExportResult) -> str:
@@ -256,8 +259,8 @@ def _versions() -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_variant, line)) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def _variant(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from hpsearch.errors import InputError
-from hpsearch.jobs import AnsweredRow, Cell, Tell
+from hpsearch.evaluation import ComparedRun, Comparison, Evaluation
+from hpsearch.jobs import AnsweredRow, Tell, Variant
 from hpsearch.metrics import joined
 from hpsearch.results.final import RunFolder
-from hpsearch.results.scores import (
+from hpsearch.results.scoring import (
     corrected,
     default_metrics,
     gap_between,
@@ -20,7 +21,6 @@ from hpsearch.results.scores import (
     texts_of,
     units_of,
 )
-from hpsearch.scores import ComparedRun, Comparison, Evaluation
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.tasks import TASKS, TaskFacts
@@ -48,8 +48,8 @@ def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *
     if len({folder.path for folder in folders}) < max(2, len(folders)):
         raise InputError("a comparison takes two or more different runs")
     names = _names(folders)
-    cell = Cell(model="tuned", prompt=prompt).name
-    runs = [_read(folder, name, cell, prompt) for folder, name in zip(folders, names, strict=True)]
+    variant = Variant(model="tuned", prompt=prompt).name
+    runs = [_read(folder, name, variant, prompt) for folder, name in zip(folders, names, strict=True)]
     keys = _common_rows(runs, common)
     answers = _grouped({run.name: [run.rows[key] for key in keys] for run in runs})
     metrics = _metrics(runs, answers[runs[0].name])
@@ -66,7 +66,7 @@ def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *
     units = [run.unit for run in runs]
     return Comparison(
         num_rows=len(keys),
-        cell=cell,
+        variant=variant,
         metrics=metrics,
         runs=compared,
         gaps=corrected(gaps),
@@ -92,12 +92,12 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
     raise AssertionError("different paths differ somewhere")
 
 
-def _read(folder: RunFolder, name: str, cell: str, prompt: PromptName) -> _Answers:
+def _read(folder: RunFolder, name: str, variant: str, prompt: PromptName) -> _Answers:
     file, manifest, _ = folder.load()
-    scores, answers = folder.scores / "scores.json", folder.scores / f"{cell}.jsonl"
+    scores, answers = folder.scores / "scores.json", folder.scores / f"{variant}.jsonl"
     if not scores.exists() or not answers.exists():
         option = "" if prompt == "none" else f" --prompts none,{prompt}"
-        what = "is not evaluated yet" if not scores.exists() else f"has no answers of {cell}"
+        what = "is not evaluated yet" if not scores.exists() else f"has no answers of {variant}"
         raise InputError(f"{folder.path} {what}: hpsearch evaluate {folder.path}{option}")
     known = dict(manifest.splits["test"])
     rows = {known[row.id]: row for row in read_answers(answers)}

@@ -56,8 +56,8 @@ def _host() -> Check:
     memory_gib = psutil.virtual_memory().total / GIB
     found = f"{os.cpu_count()} cores, {memory_gib:.0f} GiB of memory"
     if memory_gib < _LITTLE_MEMORY_GIB:
-        mend = "merging an adapter holds a 4B base in 16 bit, 8 GiB: add memory or swap"
-        return Check(name="host", verdict="limited", found=found, mend=mend)
+        fix = "merging an adapter holds a 4B base in 16 bit, 8 GiB: add memory or swap"
+        return Check(name="host", verdict="limited", found=found, fix=fix)
     return Check(name="host", verdict="works", found=found)
 
 
@@ -68,16 +68,16 @@ def _disk(folder: Path) -> Check:
             name="disk",
             verdict="fails",
             found=f"{existing} can't be written",
-            mend="set HPSEARCH_STORAGE to a folder of yours",
+            fix="set HPSEARCH_STORAGE to a folder of yours",
         )
     free_gib = shutil.disk_usage(existing).free / GIB
     found = f"{free_gib:.0f} GiB free in {existing}"
     if free_gib < _LITTLE_DISK_GIB:
-        mend = (
+        fix = (
             "a 4B base is 8 GiB in 16 bit, 3 GiB in 4 bit and 8 GiB more where it is merged: make room, or set "
             "HPSEARCH_STORAGE, HPSEARCH_CACHE and HF_HOME elsewhere"
         )
-        return Check(name="disk", verdict="limited", found=found, mend=mend)
+        return Check(name="disk", verdict="limited", found=found, fix=fix)
     return Check(name="disk", verdict="works", found=found)
 
 
@@ -101,8 +101,8 @@ def _store(open_store: Callable[[], Store]) -> Check:
                 found += f" (SQLite {sqlite3.sqlite_version}: for workers of one machine)"
             return Check(name="store", verdict="works", found=found)
     except HpsearchError as error:
-        mend = "start the database, or correct --store or HPSEARCH_STORE"
-        return Check(name="store", verdict="fails", found=str(error), mend=mend)
+        fix = "start the database, or correct --store or HPSEARCH_STORE"
+        return Check(name="store", verdict="fails", found=str(error), fix=fix)
 
 
 def _bucket(open_mirror: Callable[[], Mirror]) -> list[Check]:
@@ -111,8 +111,8 @@ def _bucket(open_mirror: Callable[[], Mirror]) -> list[Check]:
         mirror = open_mirror()
         mirror.close()
     except HpsearchError as error:
-        mend = "docs/how-to/storage-on-s3.md says what is needed"
-        return [Check(name="bucket", verdict="fails", found=str(error), mend=mend)]
+        fix = "docs/how-to/storage-on-s3.md says what is needed"
+        return [Check(name="bucket", verdict="fails", found=str(error), fix=fix)]
     return [Check(name="bucket", verdict="works", found=mirror.url)] if mirror.url else []
 
 
@@ -135,7 +135,7 @@ def _drivers() -> Check:
         name="database drivers",
         verdict="limited",
         found="SQLite only",
-        mend="several machines share a study through a server: pip install 'hpsearch[postgresql]'",
+        fix="several machines share a study through a server: pip install 'hpsearch[postgresql]'",
     )
 
 
@@ -144,13 +144,13 @@ def _hub() -> Check:
 
     where = f"{constants.ENDPOINT}, {'a token is set' if get_token() else 'no token'}"
     if constants.HF_HUB_OFFLINE:
-        mend = "unset HF_HUB_OFFLINE, or use local folders and tiny bases"
-        return Check(name="model hub", verdict="limited", found="switched off by HF_HUB_OFFLINE", mend=mend)
+        fix = "unset HF_HUB_OFFLINE, or use local folders and tiny bases"
+        return Check(name="model hub", verdict="limited", found="switched off by HF_HUB_OFFLINE", fix=fix)
     try:
         _ask_hub(constants.ENDPOINT)
     except OSError as error:
-        mend = "local folders and tiny bases work without it; behind a proxy set HTTPS_PROXY"
-        return Check(name="model hub", verdict="limited", found=f"{where}: {error}", mend=mend)
+        fix = "local folders and tiny bases work without it; behind a proxy set HTTPS_PROXY"
+        return Check(name="model hub", verdict="limited", found=f"{where}: {error}", fix=fix)
     return Check(name="model hub", verdict="works", found=where)
 
 
@@ -166,12 +166,12 @@ def _devices() -> Check:
     try:
         devices = find_devices()
     except HpsearchError as error:
-        found, _, mend = str(error).partition("\n")
-        return Check(name="devices", verdict="fails", found=found, mend=mend)
+        found, _, fix = str(error).partition("\n")
+        return Check(name="devices", verdict="fails", found=found, fix=fix)
     told = "\n".join([*map(str, devices.allowed), *held_devices(devices), *devices.notes, *devices.refused])
     if devices.refused:
-        mend = "nvidia-smi says more; a card that is lost comes back with a restart of the machine"
-        return Check(name="devices", verdict="limited" if devices.allowed else "fails", found=told, mend=mend)
+        fix = "nvidia-smi says more; a card that is lost comes back with a restart of the machine"
+        return Check(name="devices", verdict="limited" if devices.allowed else "fails", found=told, fix=fix)
     return Check(name="devices", verdict="works", found=told)
 
 
@@ -181,6 +181,6 @@ def _training_plane(storage: StorageFolder, start_trainer: StartTrainer, tell: T
     try:
         do_job(folder, start_trainer, tell)
     except TrainerDied as died:
-        mend = "reinstall: pip install --force-reinstall hpsearch"
-        return [Check(name="training libraries", verdict="fails", found=str(died), mend=mend)]
+        fix = "reinstall: pip install --force-reinstall hpsearch"
+        return [Check(name="training libraries", verdict="fails", found=str(died), fix=fix)]
     return folder.read(DiagnosisResult).checks

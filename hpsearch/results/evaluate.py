@@ -11,23 +11,23 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
 from hpsearch.errors import FieldError, InputError
+from hpsearch.evaluation import Evaluation
 from hpsearch.files import read_file, write_text
 from hpsearch.folders import StorageFolder
-from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, Tell
+from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Tell, Variant
 from hpsearch.metrics import most_frequent_answers
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.final import RunFolder
-from hpsearch.results.scores import (
+from hpsearch.results.scoring import (
     corrected,
     default_metrics,
     gap_between,
     read_answers,
-    score_cell,
+    score_variant,
     texts_of,
     units_of,
     write_scored_rows,
 )
-from hpsearch.scores import Evaluation
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.data import ColumnsSpec
 from hpsearch.spec.evaluation import PromptName
@@ -62,11 +62,11 @@ def evaluate_run(
     """
     file, manifest, config = folder.load()
     spec = file.spec
-    cells = _cells(spec, options)
+    variants = _variants(spec, options)
     _check_metrics(spec, options.metrics)
     test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
     wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
-    job = job_of(folder, spec, config, cells, test, storage, options.max_new_tokens)
+    job = job_of(folder, spec, config, variants, test, storage, options.max_new_tokens)
     if wants_bertscore:
         job = job.model_copy(update={"bertscore_model": spec.evaluation.bertscore_model})
     result = answer_rows(folder.evaluation, job, start_trainer, tell)
@@ -78,7 +78,7 @@ def job_of(
     folder: RunFolder,
     spec: StudySpec,
     config: TrialConfig,
-    cells: list[Cell],
+    variants: list[Variant],
     rows: Path,
     storage: StorageFolder,
     max_new_tokens: int | None,
@@ -90,7 +90,7 @@ def job_of(
         adapter=folder.adapter.resolve(),
         rows=config.rows,
         answers=answers_of(config, max_new_tokens),
-        cells=cells,
+        variants=variants,
         prompts=spec.evaluation.prompts,
         test_rows=rows.resolve(),
         batch_size=config.training.evaluation_batch_size,
@@ -104,12 +104,12 @@ def answers_of(config: TrialConfig, max_new_tokens: int | None) -> AnswersConfig
     return config.answers.model_copy(update={"max_new_tokens": max_new_tokens} if max_new_tokens else {})
 
 
-def _cells(spec: StudySpec, options: EvaluationOptions) -> list[Cell]:
+def _variants(spec: StudySpec, options: EvaluationOptions) -> list[Variant]:
     there: list[PromptName] = spec.evaluation.prompts.names() if spec.task_facts.has_prompts else ["none"]
     prompts = list(dict.fromkeys(options.prompts or there))
     check_prompts(spec, prompts)
-    tuned = [Cell(model="tuned", prompt=prompt) for prompt in prompts]
-    return [*(cell.model_copy(update={"model": "base"}) for cell in tuned if options.with_base), *tuned]
+    tuned = [Variant(model="tuned", prompt=prompt) for prompt in prompts]
+    return [*(variant.model_copy(update={"model": "base"}) for variant in tuned if options.with_base), *tuned]
 
 
 def check_prompts(spec: StudySpec, wanted: Sequence[PromptName]) -> None:
@@ -160,14 +160,14 @@ def _scored(
     train: Path,
 ) -> Evaluation:
     groups = _groups(job.test_rows)
-    answers = {cell.name: _answers(folder.evaluation.answers(cell.name), groups) for cell in job.cells}
+    answers = {variant.name: _answers(folder.evaluation.answers(variant.name), groups) for variant in job.variants}
     some = next(iter(answers.values()))
     task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
     metrics = [spec.metric(name) for name in named or []]
     metrics = metrics or default_metrics(task, texts_of(some)[0], bool(job.bertscore_model))
     by_name = {MOST_FREQUENT: _frequent(some, train), **answers}
-    tuned = next(cell.name for cell in job.cells if cell.model == "tuned")
-    bars = [*(cell.name for cell in job.cells if cell.model == "base"), MOST_FREQUENT]
+    tuned = next(variant.name for variant in job.variants if variant.model == "tuned")
+    bars = [*(variant.name for variant in job.variants if variant.model == "base"), MOST_FREQUENT]
     gaps = [
         gap_between(metrics[0], tuned, answers[tuned], than, by_name[than])
         for than in dict.fromkeys([bars[0], MOST_FREQUENT])
@@ -177,7 +177,7 @@ def _scored(
         rows_sha256=_checksum(folder, some),
         longer_than_limit=result.longer_than_limit,
         metrics=metrics,
-        cells=[score_cell(name, rows, metrics) for name, rows in by_name.items()],
+        variants=[score_variant(name, rows, metrics) for name, rows in by_name.items()],
         gaps=corrected(gaps),
         units=units_of(unit_name(spec.data.columns), some),
     )

@@ -11,7 +11,7 @@ from hpsearch.errors import InputError
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import ExportResult, Tell
 from hpsearch.results.card import model_card
-from hpsearch.results.exports import Dtype
+from hpsearch.results.export_folder import Dtype
 from hpsearch.results.final import RunFolder
 from hpsearch.results.gguf import Gguf, check_convertible, convert, find_llama_cpp, write_modelfile
 from hpsearch.results.hub import adapter_files, check_repo, push

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.files import write_text
 from hpsearch.jobs import ExportResult, Tell
-from hpsearch.results.exports import Dtype, check_target, made_of, new_export, write_record
+from hpsearch.results.export_folder import Dtype, check_target, made_of, new_export, write_record
 from hpsearch.results.final import RunFolder
 from hpsearch.results.merge import Merged
 from hpsearch.spec.study import StudySpec

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.files import read_json, write_text
 from hpsearch.results.card import without_folders
-from hpsearch.results.exports import CARD, RECORD
+from hpsearch.results.export_folder import CARD, RECORD
 from hpsearch.results.final import RunFolder
 from hpsearch.results.merge import copy_head
 

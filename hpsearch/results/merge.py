@@ -16,7 +16,7 @@ from hpsearch.errors import FieldError, HpsearchError
 from hpsearch.files import write_text
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import ExportConfig, ExportResult, Tell
-from hpsearch.results.exports import CARD, Dtype, Made, check_target, export_in, made_of, new_export, write_record
+from hpsearch.results.export_folder import CARD, Dtype, Made, check_target, export_in, made_of, new_export, write_record
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import StudyFile
 from hpsearch.trial import AnswersConfig, TrialConfig

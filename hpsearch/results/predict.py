@@ -14,12 +14,12 @@ from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.files import read_json, write_text
 from hpsearch.folders import JobFolder, StorageFolder
-from hpsearch.jobs import AnsweredRow, Cell, Tell
+from hpsearch.jobs import AnsweredRow, Tell, Variant
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.evaluate import check_prompts, job_of
 from hpsearch.results.final import RunFolder
 from hpsearch.results.questions import Values, asked_columns, check_columns, question_rows, read_lines
-from hpsearch.results.scores import read_answers
+from hpsearch.results.scoring import read_answers
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.study import StudySpec
 from hpsearch.trial import Record
@@ -140,9 +140,9 @@ def predict_file(
     rows = [row for row in found.values() if isinstance(row, Row)]
     errors = _by_reason(found)
     if not rows:
-        raise InputError(f"{source}: no row can be asked: {told_errors(errors)}")
+        raise InputError(f"{source}: no row can be asked: {format_errors(errors)}")
     place = _place(folder, rows, options)
-    mine = _Written(place, output, [cell.name for cell in _cells(options)])
+    mine = _Written(place, output, [variant.name for variant in _variants(options)])
     if output.exists() and not force and not mine.is_unchanged():
         raise InputError(f"{output}: is there already; --force overwrites it, or give another name with --output")
     base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
@@ -162,7 +162,7 @@ def _by_reason(found: dict[int, Row | str]) -> dict[str, list[int]]:
     return errors
 
 
-def told_errors(errors: dict[str, list[int]], most: int = 5) -> str:
+def format_errors(errors: dict[str, list[int]], most: int = 5) -> str:
     """Every reason with the lines of its rows, many of them shortened."""
     told = []
     for reason, numbers in errors.items():
@@ -201,20 +201,20 @@ def _answered(
     if not (place / "rows").is_dir():
         place.mkdir(parents=True, exist_ok=True)
         write_rows(rows, place / "rows")
-    cells = _cells(options)
+    variants = _variants(options)
     batch_size = options.batch_size or config.training.evaluation_batch_size
-    job = job_of(folder, file.spec, config, cells, place / "rows", storage, options.max_new_tokens).model_copy(
+    job = job_of(folder, file.spec, config, variants, place / "rows", storage, options.max_new_tokens).model_copy(
         update={"has_references": False, "batch_size": batch_size}
     )
     answers = JobFolder(place / "answers")
     answer_rows(answers, job, start_trainer, tell)
-    found = {cell.model: read_answers(answers.answers(cell.name)) for cell in cells}
+    found = {variant.model: read_answers(answers.answers(variant.name)) for variant in variants}
     return found.get("base", []), found["tuned"]
 
 
-def _cells(options: PredictionOptions) -> list[Cell]:
-    tuned = Cell(model="tuned", prompt=options.prompt)
-    return [Cell(model="base", prompt=options.prompt), tuned] if options.with_base else [tuned]
+def _variants(options: PredictionOptions) -> list[Variant]:
+    tuned = Variant(model="tuned", prompt=options.prompt)
+    return [Variant(model="base", prompt=options.prompt), tuned] if options.with_base else [tuned]
 
 
 def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Path:
@@ -227,11 +227,11 @@ def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Pa
 
 @dataclass(frozen=True)
 class _Written:
-    """A note of the file that these rows' answers under `cells` went to: the same call may write it again."""
+    """A note of the file that these rows' answers under `variants` went to: the same call may write it again."""
 
     place: Path
     output: Path
-    cells: list[str]
+    variants: list[str]
 
     def note(self) -> None:
         write_text(self._file, json.dumps(self._content()))
@@ -245,4 +245,4 @@ class _Written:
 
     def _content(self) -> dict[str, object]:
         sha256 = hashlib.sha256(self.output.read_bytes()).hexdigest()
-        return {"output": str(self.output.resolve()), "sha256": sha256, "cells": self.cells}
+        return {"output": str(self.output.resolve()), "sha256": sha256, "variants": self.variants}

@@ -28,10 +28,10 @@ def check_store(url: URL, artifacts: Path) -> list[Check]:
     return checks
 
 
-def _found(name: str, wrong: list[str], right: str, mend: str) -> Check:
+def _found(name: str, wrong: list[str], right: str, fix: str) -> Check:
     if not wrong:
         return Check(name=name, verdict="works", found=right)
-    return Check(name=name, verdict="fails", found="; ".join(wrong), mend=mend)
+    return Check(name=name, verdict="fails", found="; ".join(wrong), fix=fix)
 
 
 def _file(connection: Connection, url: URL) -> Check:
@@ -42,8 +42,8 @@ def _file(connection: Connection, url: URL) -> Check:
     except DatabaseError as error:
         found = [str(error.orig)]
     wrong = [] if found == ["ok"] else found
-    mend = "stop all workers and go back to the last backup, or rescue what can be read with: sqlite3 FILE .recover"
-    return _found("file", wrong, f"{named(url)} is whole", mend)
+    fix = "stop all workers and go back to the last backup, or rescue what can be read with: sqlite3 FILE .recover"
+    return _found("file", wrong, f"{named(url)} is whole", fix)
 
 
 def _versions(connection: Connection) -> list[Check]:
@@ -52,7 +52,7 @@ def _versions(connection: Connection) -> list[Check]:
             f"{version.whose}'s tables",
             [version.mismatch] if version.mismatch else [],
             f"version {version.found}",
-            version.mend,
+            version.fix,
         )
         for version in (version_of_ours(connection), version_of_optuna(connection))
     ]
@@ -65,8 +65,8 @@ def _specs(connection: Connection) -> Check:
             specs.from_text(kept)
         except InputError as error:
             wrong.append(f"{name} {error}")
-    mend = "the other studies are not touched by it; update hpsearch, or go on with the study under a new name"
-    return _found("studies", wrong, f"{len(rows)} can be read", mend)
+    fix = "the other studies are not touched by it; update hpsearch, or go on with the study under a new name"
+    return _found("studies", wrong, f"{len(rows)} can be read", fix)
 
 
 _OF_A_STUDY = "FROM hpsearch_leases l JOIN hpsearch_studies s ON s.study_id = l.study_id"
@@ -99,9 +99,9 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
 
 def _rows(connection: Connection) -> list[Check]:
     checks = []
-    for name, query, words, mend in _ROWS:
+    for name, query, words, fix in _ROWS:
         wrong = [words.format(*row) for row in connection.execute(text(f"{query} ORDER BY 1, 2")).all()]
-        checks.append(_found(name, wrong, "belong together", mend))
+        checks.append(_found(name, wrong, "belong together", fix))
     return checks
 
 
@@ -117,8 +117,8 @@ def _artifacts(connection: Connection, folder: Path) -> Check:
     wrong = [f"{meta['filename']} ({meta['artifact_id']})" for meta in metas if meta and _is_missing(folder, meta)]
     shown = [*wrong[:3], f"and {len(wrong) - 3} more"] if len(wrong) > 3 else wrong
     there = sum(meta is not None for meta in metas)
-    mend = f"put the files back into {folder}; pictures of hpsearch's own are drawn again by hpsearch dashboard"
-    return _found("artifacts", [f"missing: {', '.join(shown)}"] if wrong else [], f"{there} are there", mend)
+    fix = f"put the files back into {folder}; pictures of hpsearch's own are drawn again by hpsearch dashboard"
+    return _found("artifacts", [f"missing: {', '.join(shown)}"] if wrong else [], f"{there} are there", fix)
 
 
 def _is_missing(folder: Path, meta: dict[str, Any]) -> bool:

@@ -40,7 +40,7 @@ def upgrade(engine: Engine) -> TableVersion:
     if found.is_newest:
         return found
     if found.found is not None and not found.is_known:
-        raise InputError(f"the store {found.mismatch}: {found.mend}")
+        raise InputError(f"the store {found.mismatch}: {found.fix}")
     config = _config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
@@ -63,7 +63,7 @@ def refuse_another_optuna(engine: Engine) -> None:
     with engine.connect() as connection:
         found = version_of_optuna(connection)
     if found.mismatch:
-        raise InputError(f"the store {found.mismatch}: {found.mend}")
+        raise InputError(f"the store {found.mismatch}: {found.fix}")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def open_to_read(url: URL) -> QuickStorage:
     with reading(url) as engine, engine.connect() as connection:
         for version in (version_of_ours(connection), version_of_optuna(connection)):
             if version.mismatch:
-                raise InputError(f"the store {named(url)} {version.mismatch}: {version.mend}")
+                raise InputError(f"the store {named(url)} {version.mismatch}: {version.fix}")
     with speaking_to(url):
         storage = QuickStorage(
             url.render_as_string(hide_password=False),

@@ -32,7 +32,7 @@ def upgrade_store(url: URL) -> list[str]:
             before = _versions(storage)
             for version in before:
                 if not version.is_known:
-                    raise InputError(f"the store {named(url)} {version.mismatch}: {version.mend}")
+                    raise InputError(f"the store {named(url)} {version.mismatch}: {version.fix}")
             if all(version.is_newest for version in before):
                 return [f"up to date: {', '.join(f'{v.whose} {v.found}' for v in before)}"]
             told = [_kept(url, before)] if url.get_backend_name() == "sqlite" else []

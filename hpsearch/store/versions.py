@@ -38,7 +38,7 @@ class TableVersion:
         return f"was made by a newer {self.whose} (its tables are at {self.found})"
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         return "hpsearch store upgrade" if self.is_known else f"update {self.whose}"
 
 

@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import BinaryIO
 
-from hpsearch.bridge.protocol import Checkpoint, Command, Continue, Phase, Reported, Run, Stop, read_command, to_line
+from hpsearch.bridge.protocol import Command, Continue, Phase, Prune, Reported, Run, Stop, read_command, to_line
 from hpsearch.trial import Record
 
 
@@ -45,7 +45,7 @@ class Channel:
         self.send(event)
         while True:
             command = self._received.get()
-            if isinstance(command, Continue | Stop):
+            if isinstance(command, Continue | Prune):
                 return isinstance(command, Continue)
 
     @property
@@ -58,7 +58,7 @@ class Channel:
             command = read_command(line)
             if isinstance(command, Run):  # here, in the order in which it was said: a stop may follow at once
                 self._checkpoint_wanted.clear()
-            if isinstance(command, Checkpoint):
+            if isinstance(command, Stop):
                 self._checkpoint_wanted.set()
             self._received.put(command)
         self._worker_is_gone()

@@ -39,7 +39,7 @@ def _devices() -> list[Check]:
                 name="GPU",
                 verdict="limited",
                 found=f"none that torch can use; the CPU has {torch.get_num_threads()} threads",
-                mend="tiny bases train on the CPU; for real ones install an NVIDIA driver that torch's CUDA "
+                fix="tiny bases train on the CPU; for real ones install an NVIDIA driver that torch's CUDA "
                 f"{torch.version.cuda} works with, and check it with nvidia-smi",
             )
         ]
@@ -52,11 +52,11 @@ def _gpu(index: int) -> Check:
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     found = f"{properties.name}, {memory_gib:.1f} GiB, bfloat16 {'yes' if bfloat16 else 'no'}"
     if memory_gib < _SMALL_CARD_GIB:
-        mend = (
+        fix = (
             "frozen weights take half a byte each in 4 bit, embeddings and head two, and activations come on top: take "
             "small bases and batches, and gradient_checkpointing: true"
         )
-        return Check(name=f"GPU {index}", verdict="limited", found=found, mend=mend)
+        return Check(name=f"GPU {index}", verdict="limited", found=found, fix=fix)
     return Check(name=f"GPU {index}", verdict="works", found=found)
 
 
@@ -75,14 +75,14 @@ def _four_bit() -> Check:
             name=name,
             verdict="fails",
             found=f"{type(error).__name__}: {error}",
-            mend="see https://huggingface.co/docs/bitsandbytes/installation; model.quantization: none does without",
+            fix="see https://huggingface.co/docs/bitsandbytes/installation; model.quantization: none does without",
         )
     return Check(name=name, verdict="works", found=f"a forward and backward pass on {device}")
 
 
 def _kernels() -> Check:
     """The fused head that trl computes its losses with, whatever `loss_type` says (1.16, sft_trainer.py,
-    `compute_loss`): a Triton kernel on CUDA, which compiles a stub in C at its first use. vlm-classify does without.
+    `compute_loss`): a Triton kernel on CUDA, which compiles a stub in C at its first use. A classifier does without.
 
     Compiled anew, not taken from Triton's cache, which may be older than the compiler's absence.
     """
@@ -95,10 +95,10 @@ def _kernels() -> Check:
             difference = _fused_head("cuda")
     except Exception as error:
         # Whatever Triton, the compiler or the driver raise is the finding.
-        return Check(name=name, verdict="fails", found=f"{type(error).__name__}: {error}", mend=_compiler_mend())
+        return Check(name=name, verdict="fails", found=f"{type(error).__name__}: {error}", fix=_compiler_fix())
     if difference > _TOLERANCE:
         found = f"the fused head is off by {difference:.2g} in a log-probability"
-        return Check(name=name, verdict="fails", found=found, mend="reinstall torch and triton of matching versions")
+        return Check(name=name, verdict="fails", found=found, fix="reinstall torch and triton of matching versions")
     return Check(name=name, verdict="works", found="compiled and ran trl's fused head, forward and backward")
 
 
@@ -120,7 +120,7 @@ def _fused_head(device: str) -> float:
     return max(float((one - other).abs().max()) for one, other in pairs)
 
 
-def _compiler_mend() -> str:
+def _compiler_fix() -> str:
     """Triton takes $CC, gcc or clang, and Python's own headers (3.9, runtime/build.py, `_build`)."""
     if not os.environ.get("CC") and not shutil.which("gcc") and not shutil.which("clang"):
         return "on Debian and Ubuntu: apt-get install gcc libc6-dev"

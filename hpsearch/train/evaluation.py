@@ -12,7 +12,7 @@ from datasets import Dataset
 from peft import PeftModel
 
 from hpsearch.folders import JobFolder
-from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult
+from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Variant
 from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.train.bases import Bases, compute_dtype
 from hpsearch.train.channel import Channel
@@ -20,78 +20,84 @@ from hpsearch.train.encoding import Encoded, Row
 from hpsearch.train.features import make_encoder
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, chosen, in_parts
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.task import RowLoss, Skill
+from hpsearch.train.tasks.task import Method, RowLoss
 from hpsearch.train.validation import reference
 
 
 def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel: Channel) -> EvaluationResult:
-    """Writes each cell's answers to `folder`; rows that are answered already are not asked again."""
+    """Writes each variant's answers to `folder`; rows that are answered already are not asked again."""
     task = TASKS[config.task]
     base = bases.get(task, config.model)
     rows: list[Row] = list(Dataset.load_from_disk(str(config.test_rows)))
     for kind in ("base", "tuned"):
-        cells = [cell for cell in config.cells if cell.model == kind]
-        if not cells:
+        variants = [variant for variant in config.variants if variant.model == kind]
+        if not variants:
             continue
         channel.tell(f"preparing the {kind} model", 0, 0)
         fresh = base.fresh_model()
         model = PeftModel.from_pretrained(fresh, str(config.adapter)) if kind == "tuned" else fresh
         encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
-        skill = task.skill(encoder, config.answers, None)
+        method = task.method(encoder, config.answers, None)
         if kind == "tuned":
-            skill.extend(model)
-            skill.load(model, config.adapter)
+            method.extend(model)
+            method.load(model, config.adapter)
         model.eval()
-        for cell in cells:
-            _answer(cell, model, skill, rows, config, folder.answers(cell.name), channel)
-        del model, fresh, encoder, skill
+        for variant in variants:
+            _answer(variant, model, method, rows, config, folder.answers(variant.name), channel)
+        del model, fresh, encoder, method
         torch.cuda.empty_cache()
     if config.bertscore_model:
         from hpsearch.train.bertscore import add_bertscore
 
-        for cell in config.cells:
-            channel.tell(f"BERTScore of {cell.name}", 0, 0)
-            add_bertscore(folder.answers(cell.name), config.bertscore_model)
+        for variant in config.variants:
+            channel.tell(f"BERTScore of {variant.name}", 0, 0)
+            add_bertscore(folder.answers(variant.name), config.bertscore_model)
     channel.tell("measuring the references", 0, 0)
     return EvaluationResult(num_rows=len(rows), longer_than_limit=_num_too_long(base.processor, rows, config))
 
 
 def _answer(
-    cell: Cell, model: Any, skill: Skill, rows: list[Row], config: EvaluationConfig, file: Path, channel: Channel
+    variant: Variant,
+    model: Any,
+    method: Method,
+    rows: list[Row],
+    config: EvaluationConfig,
+    file: Path,
+    channel: Channel,
 ) -> None:
     done = _whole_lines(file)
     dtype = compute_dtype(config.model)
     batch = MicroBatch(chosen(config.batch_size, ROWS_WITHOUT_GRADIENTS))
 
     def answered(part: list[Row]) -> list[AnsweredRow]:
-        asked = [skill.encode(prompted(row, cell.prompt, config.prompts)) for row in part]
-        return list(_answer_batch(cell, model, skill, part, asked, config.has_references, dtype))
+        asked = [method.encode(prompted(row, variant.prompt, config.prompts)) for row in part]
+        return list(_answer_batch(variant, model, method, part, asked, config.has_references, dtype))
 
-    channel.tell(f"answers: {cell.name}", done, len(rows))
+    channel.tell(f"answers: {variant.name}", done, len(rows))
     with file.open("a") as answers:
         for part, found in in_parts(rows[done:], batch, answered):
             answers.writelines(row.model_dump_json() + "\n" for row in found)
             answers.flush()
             done += len(part)
-            channel.tell(f"answers: {cell.name}", done, len(rows))
+            channel.tell(f"answers: {variant.name}", done, len(rows))
 
 
 def _answer_batch(
-    cell: Cell,
+    variant: Variant,
     model: Any,
-    skill: Skill,
+    method: Method,
     rows: list[Row],
     asked: list[Encoded],
     has_references: bool,
     dtype: torch.dtype,
 ) -> Iterator[AnsweredRow]:
-    is_tuned = cell.model == "tuned"
+    is_tuned = variant.model == "tuned"
     losses: Sequence[RowLoss | None] = [None] * len(rows)
-    # A skill with a loss of its own has none to give without what it trained.
-    if has_references and (is_tuned or not skill.has_own_loss):
-        losses, said = skill.measure(model, asked, dtype)
+    # A method with a loss of its own has none to give without what it trained.
+    if has_references and (is_tuned or not method.has_own_loss):
+        losses, said = method.measure(model, asked, dtype)
     else:
-        said = skill.answers(model, asked, dtype, is_tuned=is_tuned)
+        said = method.answers(model, asked, dtype, is_tuned=is_tuned)
     for row, answer, loss in zip(rows, said, losses, strict=True):
         yield AnsweredRow(
             id=row["id"],

@@ -32,7 +32,7 @@ from hpsearch.train.reporter import Reporter, report_steps
 from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.task import Skill, Stage
+from hpsearch.train.tasks.task import Method, Stage
 from hpsearch.train.trainer import Trainer, make_trainer, planned_steps
 from hpsearch.train.validation import Validation
 from hpsearch.trial import Fit, MemoryLedger, Outcome, Report, TrialConfig, TrialResult
@@ -104,19 +104,19 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     train_rows = Dataset.load_from_disk(str(config.train_rows))
     model = attach(base.fresh_model(), config.lora)
     encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
-    skill = task.skill(encoder, config.answers, train_rows)
-    skill.extend(model)
+    method = task.method(encoder, config.answers, train_rows)
+    method.extend(model)
     stages = task.stages(config, train_rows)
     validation = Validation(
         Dataset.load_from_disk(str(config.validation_rows)),
         MicroBatch(chosen(config.training.evaluation_batch_size, ROWS_WITHOUT_GRADIENTS)),
-        skill,
+        method,
         compute_dtype(config.model),
         [metric.name for metric in config.objectives if metric != LOSS],
     )
     steps, num_reports = planned_steps(stages, config), config.budget.reports
     plan = Plan(steps, {number: step for step, number in report_steps(sum(steps), num_reports).items()})
-    save_best = (lambda: _save_best(model, skill, base, encoder, folder.adapter)) if config.is_final else None
+    save_best = (lambda: _save_best(model, method, base, encoder, folder.adapter)) if config.is_final else None
     reporter = Reporter(channel, folder, config.objectives[0], num_reports, sum(steps), book.note_host, save_best)
     _begin_phase(channel, "looking for a checkpoint")
     start = find_start(folder, config.earlier, plan)
@@ -124,7 +124,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     reporter.begin(list(start.reports))
     started = time.monotonic()
     micro_batch = MicroBatch(config.training.batch_size)
-    with StepCollator(skill.encode) as collator:
+    with StepCollator(method.encode) as collator:
         run = _Run(config, folder, plan, model, encoder, validation, reporter, train_rows, collator, micro_batch)
         _train_stages(run, stages, start)
     trainable, total = parameter_counts(model)
@@ -155,7 +155,7 @@ def _train_stages(run: _Run, stages: list[Stage], start: Start) -> None:
         if len(stages) > 1:
             with written_whole(place.adapter) as draft, disk_errors(draft):
                 run.model.save_pretrained(str(draft))
-                run.validation.skill.save(run.model, draft)
+                run.validation.method.save(run.model, draft)
             place.finish(reporter.reports)
         give_back()  # trl leaves the trainer, and with it the optimizer's state, in a cycle
 
@@ -192,7 +192,7 @@ def _train_stage(
         run.micro_batch.begin(known_fit(config) or _found_fit(run, trainer))
     trainer.recompute(run.micro_batch.recomputes)
     if before:
-        _take_over(run.model, run.validation.skill, before)
+        _take_over(run.model, run.validation.method, before)
         set_seed(config.training.seed + reporter.step)  # or each stage would draw the same dropout masks
     if checkpoint is None:
         trainer.train()
@@ -209,33 +209,33 @@ def _train_stage(
 
 
 def _found_fit(run: _Run, trainer: Trainer) -> Fit:
-    skill = run.validation.skill
+    method = run.validation.method
 
     def read() -> list[Encoded]:
-        rows = longest_rows(run.train_rows, skill.num_tokens, run.config.training.batch_size)
-        longest = sorted(map(skill.encode, rows), key=len, reverse=True)
-        skill.batch(longest[:2])  # asks the vision tower, whose own peak would hide what a row takes
+        rows = longest_rows(run.train_rows, method.num_tokens, run.config.training.batch_size)
+        longest = sorted(map(method.encode, rows), key=len, reverse=True)
+        method.batch(longest[:2])  # asks the vision tower, whose own peak would hide what a row takes
         return longest
 
     return find_fit(run.config, read, parameter_counts(run.model)[0], trainer.probe)
 
 
-def _save_best(model: Any, skill: Skill, base: Base, encoder: Encoder, adapter: Path) -> None:
+def _save_best(model: Any, method: Method, base: Base, encoder: Encoder, adapter: Path) -> None:
     """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
     draft = draft_of(adapter)
     with disk_errors(draft):
         model.save_pretrained(str(draft))
-        skill.save(model, draft)
+        method.save(model, draft)
         base.processor.save_pretrained(str(draft))
-        if not skill.has_own_loss:
+        if not method.has_own_loss:
             write_end(draft, encoder, base.model.generation_config)
     replace_folder(draft, adapter)
 
 
-def _take_over(model: Any, skill: Skill, before: StageFolder) -> None:
+def _take_over(model: Any, method: Method, before: StageFolder) -> None:
     """Starts from where the stage before ended, whether that was just now or before a kill."""
     set_peft_model_state_dict(model, load_peft_weights(str(before.adapter), device=str(model.device)))
-    skill.load(model, before.adapter)
+    method.load(model, before.adapter)
 
 
 def _reason(reporter: Reporter) -> str | None:

@@ -1,4 +1,4 @@
-"""trl's SFTTrainer with hpsearch's validation and checkpoints, and a task's skill."""
+"""trl's SFTTrainer with hpsearch's validation and checkpoints, and a task's method."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NUM_KEPT = 2
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer that validates and learns as the task's skill says, and whose checkpoints are whole."""
+    """SFTTrainer that validates and learns as the task's method says, and whose checkpoints are whole."""
 
     validation: Validation
     reporter: Reporter
@@ -41,7 +41,7 @@ class Trainer(SFTTrainer):
     def resume(self, checkpoint: Path) -> None:
         """Brings weights and step back, so that it can be validated before it trains on."""
         self._load_from_checkpoint(str(checkpoint))
-        self.validation.skill.load(self.model, checkpoint)
+        self.validation.method.load(self.model, checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self._whole.append(checkpoint)
 
@@ -91,12 +91,12 @@ class Trainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        skill, dtype = self.validation.skill, self.validation.dtype
-        if not skill.has_own_loss:
+        method, dtype = self.validation.method, self.validation.dtype
+        if not method.has_own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # accelerate's autocast is wrapped around the model's `forward`, which such a skill need not call.
+        # accelerate's autocast is wrapped around the model's `forward`, which such a method need not call.
         with mixed_precision(model.device, dtype):
-            return skill.training_loss(model, inputs, num_items_in_batch)
+            return method.training_loss(model, inputs, num_items_in_batch)
 
     def training_step(self, model: Any, inputs: StepRows, num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of an optimizer step's rows, in micro-batches.
@@ -106,7 +106,7 @@ class Trainer(SFTTrainer):
         """
         del num_items_in_batch
         rows = inputs.encoded()
-        num_items = self.validation.skill.num_items(rows)
+        num_items = self.validation.method.num_items(rows)
         random_state = RandomState.now()
         while True:
             size = min(self.micro_batch.size, len(rows))
@@ -123,7 +123,7 @@ class Trainer(SFTTrainer):
         for number, part in enumerate(micro_batches(rows, self.micro_batch.size)):
             if number:
                 self.reporter.alive(self.state)
-            total += super().training_step(model, self.validation.skill.batch(part), num_items)
+            total += super().training_step(model, self.validation.method.batch(part), num_items)
         return total
 
     def probe(self, rows: list[Encoded], recomputes: bool) -> None:
@@ -133,8 +133,8 @@ class Trainer(SFTTrainer):
         self.recompute(recomputes)
         try:
             with mixed_precision(self.model.device, self.validation.dtype):
-                batch = self._prepare_inputs(self.validation.skill.batch(rows))
-                loss = self.compute_loss(self.model, batch, num_items_in_batch=self.validation.skill.num_items(rows))
+                batch = self._prepare_inputs(self.validation.method.batch(rows))
+                loss = self.compute_loss(self.model, batch, num_items_in_batch=self.validation.method.num_items(rows))
             loss.backward()
         finally:
             self.model.zero_grad()
@@ -163,7 +163,7 @@ class Trainer(SFTTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
-        self.validation.skill.save(self.model, Path(output_dir or self.args.output_dir))
+        self.validation.method.save(self.model, Path(output_dir or self.args.output_dir))
 
 
 def make_trainer(

@@ -13,7 +13,7 @@ from datasets import Dataset
 from hpsearch.metrics import scores
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.steps import MicroBatch, in_parts
-from hpsearch.train.tasks.task import Answer, RowLoss, Skill, mean_loss
+from hpsearch.train.tasks.task import Answer, Method, RowLoss, mean_loss
 
 KEPT_BYTES = 256 * 2**20
 """Of encoded rows, from one report to the next. Features of images are mapped from disk and take none of it."""
@@ -29,7 +29,7 @@ class Validation:
 
     rows: Dataset
     batch: MicroBatch
-    skill: Skill
+    method: Method
     dtype: torch.dtype
     metrics: list[str]
     _by_length: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Validation:
         """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no."""
         model.eval()
         if not self._by_length:
-            lengths = [self.skill.num_tokens(row) for row in self.rows]
+            lengths = [self.method.num_tokens(row) for row in self.rows]
             self._by_length.extend(sorted(range(len(lengths)), key=lambda position: -lengths[position]))
         losses: dict[int, RowLoss] = {}
         said: dict[int, Answer] = {}
@@ -62,11 +62,11 @@ class Validation:
         return values | scores([reference(row) for row in self.rows], texts, self.metrics)
 
     def _measure(self, model: Any, positions: list[int]) -> Measured:
-        rows = [self._kept.get(position) or self.skill.encode(self.rows[position]) for position in positions]
+        rows = [self._kept.get(position) or self.method.encode(self.rows[position]) for position in positions]
         if self.metrics:
-            measured = self.skill.measure(model, rows, self.dtype)
+            measured = self.method.measure(model, rows, self.dtype)
         else:
-            measured = self.skill.losses(model, rows, self.dtype), []
+            measured = self.method.losses(model, rows, self.dtype), []
         self._keep(positions, rows)
         return measured
 

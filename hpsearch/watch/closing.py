@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hpsearch.search.view import StudyView
-from hpsearch.watch.words import told_epochs, told_metric, told_steps, told_value
+from hpsearch.watch.words import format_epochs, format_metric, format_steps, format_value
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a word of caution."""
@@ -18,7 +18,7 @@ def closing_words(view: StudyView) -> str:
     if not view.is_finished:
         done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
         if limit := view.reached_limit:
-            used = told_usage(view)
+            used = format_usage(view)
             told = f"{done}, {used}" if used else done
             return f"{name} has come to its limit: {limit}. {told}. The same command continues it with a higher one."
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
@@ -36,7 +36,7 @@ def closing_words(view: StudyView) -> str:
     return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view)])
 
 
-def told_usage(view: StudyView) -> str:
+def format_usage(view: StudyView) -> str:
     """What the study has used besides trials and what is left of it; nothing where it has no limits."""
     limits, usage = view.study.spec.searched.limits, view.usage
     told = []
@@ -55,13 +55,13 @@ def told_usage(view: StudyView) -> str:
 def _found(view: StudyView, tally: str) -> str:
     best = view.best
     assert best is not None
-    values = ", ".join(f"{knob} {told_value(value)}" for knob, value in best.params.items())
+    values = ", ".join(f"{knob} {format_value(value)}" for knob, value in best.params.items())
     found = f"{view.study.name} is finished, nothing is left to do: {tally}.\n"
-    value = f"{view.objective.title} {told_metric(view.objective, best.value)}"
+    value = f"{view.objective.title} {format_metric(view.objective, best.value)}"
     found += f"Best: trial {best.number}, {value} with {values}."
     defaults = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     if defaults is not None and defaults.outcome == "complete" and defaults.number != best.number:
-        came_to = told_metric(view.objective, defaults.value)
+        came_to = format_metric(view.objective, defaults.value)
         found += f"\nThe study file's own values (trial {defaults.number}) came to {came_to}."
     return found
 
@@ -72,9 +72,9 @@ def cautions(view: StudyView) -> list[str]:
     is_by_epochs = spec.final.max_steps is None and spec.budget.max_steps is None
     if is_by_epochs and spec.final.epochs > _SHORT * spec.budget.epochs:
         words.append(
-            f"Careful: a trial ran {told_epochs(spec.budget.epochs)} on {spec.budget.train_fraction:.0%} of the rows, "
-            f"the final run runs {spec.final.epochs:g} on {spec.final.train_fraction:.0%}. A short budget favours fast "
-            f"starters: if the final run overfits, search again with more epochs on fewer rows."
+            f"Careful: a trial ran {format_epochs(spec.budget.epochs)} on {spec.budget.train_fraction:.0%} of the "
+            f"rows, the final run runs {spec.final.epochs:g} on {spec.final.train_fraction:.0%}. A short budget "
+            "favours fast starters: if the final run overfits, search again with more epochs on fewer rows."
         )
     low_high = [_at_edge(view, knob) for knob in spec.searched.space]
     edges = [edge for edge in low_high if edge]
@@ -107,4 +107,4 @@ def _next_steps(view: StudyView) -> list[str]:
         "hpsearch dashboard": "curves, importances, every trial",
         f"hpsearch report {name}": "the whole story in one page",
     }
-    return [told_steps(steps)]
+    return [format_steps(steps)]

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from hpsearch.scores import Comparison, Gap
-from hpsearch.watch.evaluation import told_around, told_basis, told_below, told_difference, told_gap, told_score
+from hpsearch.evaluation import Comparison, Gap
+from hpsearch.watch.evaluation import (
+    format_around,
+    format_basis,
+    format_below,
+    format_difference,
+    format_gap,
+    format_score,
+)
 
 
 def comparison_table(comparison: Comparison) -> Table:
     first = comparison.runs[0].name
-    title = f"{comparison.cell} models on {comparison.num_rows} test rows{told_below(comparison.units, 'number')}"
+    title = f"{comparison.variant} models on {comparison.num_rows} test rows{format_below(comparison.units, 'number')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for heading in ("", "run", "value", f"against {first}", ""):
         table.add_column(heading, justify="right" if heading == "value" else "left")
@@ -18,14 +25,16 @@ def comparison_table(comparison: Comparison) -> Table:
         for run in comparison.runs:
             score = run.scores.get(metric.name)
             name = metric.title if run.name == first else ""
-            table.add_row(name, run.name, told_score(metric, score), *_told_against(comparison.gap(run.name, metric)))
+            table.add_row(
+                name, run.name, format_score(metric, score), *_format_against(comparison.gap(run.name, metric))
+            )
     return table
 
 
-def _told_against(gap: Gap | None) -> tuple[str, str]:
+def _format_against(gap: Gap | None) -> tuple[str, str]:
     if gap is None:
         return "", ""
-    points = f"{told_difference(gap.metric, gap.difference)}\n{told_around(gap)}".rstrip()
+    points = f"{format_difference(gap.metric, gap.difference)}\n{format_around(gap)}".rstrip()
     verdict = "" if gap.shown else "no difference shown\n"
     return points, f"{verdict}p = {gap.p_value:.2g}"
 
@@ -33,7 +42,7 @@ def _told_against(gap: Gap | None) -> tuple[str, str]:
 def comparison_words(comparison: Comparison) -> str:
     """The first metric in words, what may have leaked, and how far the tests go."""
     lines = [f"In {comparison.metrics[0].title}:"]
-    lines += [f"  {told_gap(gap)}" for gap in comparison.gaps if gap.metric == comparison.metrics[0]]
+    lines += [f"  {format_gap(gap)}" for gap in comparison.gaps if gap.metric == comparison.metrics[0]]
     lines += [
         f"careful: {run.name} was evaluated on {run.num_rows} rows; {comparison.num_rows} of them are compared here"
         for run in comparison.runs
@@ -45,5 +54,5 @@ def comparison_words(comparison: Comparison) -> str:
         for run in comparison.runs
         if run.leaked
     ]
-    lines += told_basis(comparison.units, comparison.gaps)
+    lines += format_basis(comparison.units, comparison.gaps)
     return "\n".join(lines)

@@ -7,28 +7,28 @@ from pathlib import Path
 
 from rich.table import Table
 
+from hpsearch.evaluation import Evaluation, Gap, Score, Units
 from hpsearch.metrics import FEWEST, Interval
-from hpsearch.scores import Evaluation, Gap, Score, Units
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.tasks import TASKS
-from hpsearch.watch.words import told_metric
+from hpsearch.watch.words import format_metric
 
 WITHOUT_BASE = "The base model was not asked: what the training gained over it is not known."
 
 
 def evaluation_table(evaluation: Evaluation, task: str) -> Table:
-    """Seven cells fit into 80 columns."""
-    title = f"{evaluation.num_rows} test rows{told_below(evaluation.resampled, 'value')}"
+    """Seven variants fit into 80 columns."""
+    title = f"{evaluation.num_rows} test rows{format_below(evaluation.resampled, 'value')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
-    for cell in evaluation.cells:
-        heading = cell.name.replace("-", "\n").replace(" ", "\n")
-        table.add_column(heading, justify="right", style="bold" if cell.name.startswith("tuned") else "")
+    for variant in evaluation.variants:
+        heading = variant.name.replace("-", "\n").replace(" ", "\n")
+        table.add_column(heading, justify="right", style="bold" if variant.name.startswith("tuned") else "")
     for metric in evaluation.metrics:
-        found = [cell.scores.get(metric.name) for cell in evaluation.cells]
+        found = [variant.scores.get(metric.name) for variant in evaluation.variants]
         if any(found):
-            table.add_row(metric.title, *(told_score(metric, score) for score in found))
-    losses = [cell.loss for cell in evaluation.cells]
+            table.add_row(metric.title, *(format_score(metric, score) for score in found))
+    losses = [variant.loss for variant in evaluation.variants]
     if any(loss is not None for loss in losses):
         table.add_row(
             f"loss (nats\nper {TASKS[task].loss_unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses)
@@ -36,32 +36,32 @@ def evaluation_table(evaluation: Evaluation, task: str) -> Table:
     return table
 
 
-def told_score(metric: Metric, score: Score | None) -> str:
+def format_score(metric: Metric, score: Score | None) -> str:
     """With its interval below."""
     if score is None:
         return ""
-    value, around = told_metric(metric, score.value), score.interval
-    return f"{value}\n{told_ends(metric, around, '–')}" if around else value
+    value, around = format_metric(metric, score.value), score.interval
+    return f"{value}\n{format_ends(metric, around, '–')}" if around else value
 
 
-def told_ends(metric: Metric, around: Interval, between: str = " to ") -> str:
+def format_ends(metric: Metric, around: Interval, between: str = " to ") -> str:
     """Of an interval, a share in percent without its sign."""
     scale, digits = (100, 1) if metric.unit == "share" else (1, 4)
     return f"{scale * around.low:.{digits}f}{between}{scale * around.high:.{digits}f}"
 
 
-def told_below(units: Units, number: str) -> str:
+def format_below(units: Units, number: str) -> str:
     """What stands below each number of a table, to follow how many rows it is of."""
     if not units.are_enough:
         return f"{'' if units.name == 'rows' else f' of {units.told}'}, too few for intervals"
-    return f"; below each {number} its 95 % interval, {told_units(units)}"
+    return f"; below each {number} its 95 % interval, {format_units(units)}"
 
 
-def told_units(units: Units) -> str:
+def format_units(units: Units) -> str:
     return f"resampled over {units.told}"
 
 
-def told_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
+def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
     """What intervals and p-values rest on, or why there are no intervals."""
     lines = []
     if not units.are_enough:
@@ -71,15 +71,15 @@ def told_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
             f"an interval from fewer than {FEWEST} can't be trusted."
         )
     elif units.name != "rows":
-        lines.append(f"Intervals are {told_units(units)}, each with all of its rows, which are not independent.")
+        lines.append(f"Intervals are {format_units(units)}, each with all of its rows, which are not independent.")
     num_tests = max((gap.num_tests for gap in gaps), default=1)
     if num_tests > 1:
         alone = "; each interval stands alone" if units.are_enough else ""
-        lines.append(f"p values are Holm-corrected over {_told_tests(gaps)}{alone}.")
+        lines.append(f"p values are Holm-corrected over {_format_tests(gaps)}{alone}.")
     return lines
 
 
-def _told_tests(gaps: Sequence[Gap]) -> str:
+def _format_tests(gaps: Sequence[Gap]) -> str:
     metrics = {gap.metric.name for gap in gaps}
     pairs = {(gap.name, gap.than) for gap in gaps}
     if len(pairs) == 1:
@@ -91,13 +91,13 @@ def _told_tests(gaps: Sequence[Gap]) -> str:
 
 def class_table(evaluation: Evaluation) -> Table | None:
     """Each class under the tuned model and the first prompt; None where the answers are no classes."""
-    cell = next(cell for cell in evaluation.cells if cell.name.startswith("tuned"))
-    if not cell.classes:
+    variant = next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
+    if not variant.classes:
         return None
-    table = Table(title=f"classes, {cell.name} model", title_justify="left", box=None, header_style="bold")
+    table = Table(title=f"classes, {variant.name} model", title_justify="left", box=None, header_style="bold")
     for heading in ("class", "test rows", "accuracy", "precision", "F1"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for of_class in cell.classes:
+    for of_class in variant.classes:
         rates = (of_class.accuracy, of_class.precision, of_class.f1)
         table.add_row(of_class.label, str(of_class.support), *(f"{rate:.1%}" for rate in rates))
     return table
@@ -106,39 +106,39 @@ def class_table(evaluation: Evaluation) -> Table | None:
 def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     """What was gained over the base model and over guessing, what was cut, and where the rows are."""
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
-    lines += [f"  {told_gap(gap)}" for gap in evaluation.gaps]
-    lines += told_basis(evaluation.resampled, evaluation.gaps)
+    lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
+    lines += format_basis(evaluation.resampled, evaluation.gaps)
     lines += [] if evaluation.base else [WITHOUT_BASE]
     if evaluation.longer_than_limit:
         lines.append(
             f"{evaluation.longer_than_limit} references are longer than the generation limit: "
             "--max-new-tokens raises it."
         )
-    cut = {cell.name: cell.num_cut for cell in evaluation.cells if cell.num_cut}
+    cut = {variant.name: variant.num_cut for variant in evaluation.variants if variant.num_cut}
     if cut:
         lines.append("Answers cut at the limit: " + ", ".join(f"{name} {count}" for name, count in cut.items()))
     lines.append(f"Every row with its answer and metrics, and all scores: {folder}")
     return "\n".join(lines)
 
 
-def told_gap(gap: Gap) -> str:
+def format_gap(gap: Gap) -> str:
     """One model against another: which is better by how much, or that no difference was shown."""
     against = f"{gap.name} against {gap.than}"
-    around = f" ({told_around(gap)})" if gap.interval else ""
+    around = f" ({format_around(gap)})" if gap.interval else ""
     points = " points" if gap.metric.unit == "share" else ""
     verdict = "better" if gap.metric.is_better(gap.difference, 0) else "worse"
-    told = f"{told_difference(gap.metric, gap.difference)}{points}{around}"
+    told = f"{format_difference(gap.metric, gap.difference)}{points}{around}"
     return f"{against}: {verdict if gap.shown else 'no difference shown'}, {told}, p = {gap.p_value:.2g}"
 
 
-def told_around(gap: Gap) -> str:
+def format_around(gap: Gap) -> str:
     """Nothing where it has no interval."""
     around = gap.interval
     if around is None:
         return ""
-    return f"{told_difference(gap.metric, around.low)} to {told_difference(gap.metric, around.high)}"
+    return f"{format_difference(gap.metric, around.low)} to {format_difference(gap.metric, around.high)}"
 
 
-def told_difference(metric: Metric, difference: float) -> str:
+def format_difference(metric: Metric, difference: float) -> str:
     """In points where the metric is a share."""
     return f"{100 * difference:+.1f}" if metric.unit == "share" else f"{difference:+.4f}"

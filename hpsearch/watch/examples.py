@@ -27,10 +27,10 @@ def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
     for split, keys in manifest.splits.items():
         trial, final = (f"{round(share * len(keys))}" if share else "none" for share in seen[split])
         table.add_row(split, str(len(keys)), trial, final)
-    return Group(table, *(Text(line) for line in told_left_out(manifest)), Text())
+    return Group(table, *(Text(line) for line in format_left_out(manifest)), Text())
 
 
-def told_left_out(manifest: Manifest) -> list[str]:
+def format_left_out(manifest: Manifest) -> list[str]:
     """Every reason for which rows were left out, with the first of them; a warning where they are many."""
     lines = [
         f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}"

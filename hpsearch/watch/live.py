@@ -13,7 +13,7 @@ from hpsearch.errors import StoreUnreachable
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import LOSS
 from hpsearch.watch.tables import study_panel
-from hpsearch.watch.words import told_loss, told_metric, told_params, told_time
+from hpsearch.watch.words import format_loss, format_metric, format_params, format_time
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -55,13 +55,13 @@ class Follower:
         for trial in finished:
             if trial.number not in self._told:
                 self._told.add(trial.number)
-                self._say(_told_trial(trial, view))
+                self._say(_format_trial(trial, view))
         if self._clock() - self._last_line_at >= _SECONDS_BETWEEN_LINES:
             for worker in view.live_workers:
                 doing = worker.activity
                 count = f" {doing.done}/{doing.total}" if doing.total else ""
                 trial_number = "" if doing.trial is None else f"trial {doing.trial}: "
-                loss = f", loss {told_loss(doing.loss)}" if doing.loss is not None else ""
+                loss = f", loss {format_loss(doing.loss)}" if doing.loss is not None else ""
                 self._say(f"  {trial_number}{doing.doing}{count}{loss}")
 
     def _say(self, line: str) -> None:
@@ -80,15 +80,15 @@ class Follower:
             self._live.stop()
 
 
-def _told_trial(trial: TrialView, view: StudyView) -> str:
-    values = told_params(trial.params)
-    value = told_metric(view.objective, trial.value)
+def _format_trial(trial: TrialView, view: StudyView) -> str:
+    values = format_params(trial.params)
+    value = format_metric(view.objective, trial.value)
     loss = f" {'loss' if view.objective == LOSS else view.objective.title} {value}" if value else ""
-    time_taken = f" in {told_time(trial.seconds)}" if trial.seconds else ""
+    time_taken = f" in {format_time(trial.seconds)}" if trial.seconds else ""
     memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
     held = f", {memory:.2f} GiB" if memory else ""
     left = view.seconds_left()
-    rest = f"; about {told_time(left)} left" if left is not None and not view.is_finished else ""
+    rest = f"; about {format_time(left)} left" if left is not None and not view.is_finished else ""
     best = " (best so far)" if view.best and view.best.number == trial.number else ""
     return (
         f"[{view.slots.finished}/{view.slots.wanted}] trial {trial.number} {trial.outcome}{loss}{best}"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
+from hpsearch.evaluation import Evaluation
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
-from hpsearch.scores import Evaluation
 from hpsearch.search.importance import importances
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import Metric

@@ -16,8 +16,8 @@ from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import LOSS
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
-from hpsearch.watch.closing import told_usage
-from hpsearch.watch.words import told_loss, told_metric, told_params, told_time, told_value
+from hpsearch.watch.closing import format_usage
+from hpsearch.watch.words import format_loss, format_metric, format_params, format_time, format_value
 
 _COLOURS = {
     "complete": "green",
@@ -50,7 +50,7 @@ def _standing(view: StudyView) -> list[RenderableType]:
         lines.append(Text(f"paused: {view.study.paused}; hpsearch resume {view.study.name} goes on", style="yellow"))
     if view.reached_limit:
         lines.append(Text(f"no more trials begin: {view.reached_limit}", style="yellow"))
-    elif used := told_usage(view):
+    elif used := format_usage(view):
         lines.append(Text(used))
     if not view.is_finished and (shared := sharing(view)):
         lines.append(Text(shared))
@@ -77,9 +77,9 @@ def headline(view: StudyView) -> RenderableType:
         TextColumn("{task.fields[note]}", markup=False),
     )
     left = view.seconds_left()
-    note = "finished" if view.is_finished else f"about {told_time(left)} left" if left is not None else ""
+    note = "finished" if view.is_finished else f"about {format_time(left)} left" if left is not None else ""
     if view.best:
-        note += f"   best {told_metric(view.objective, view.best.value)} (trial {view.best.number})"
+        note += f"   best {format_metric(view.objective, view.best.value)} (trial {view.best.number})"
     bar.add_task(view.study.name, total=view.slots.wanted, completed=view.slots.finished, note=note)
     return bar
 
@@ -105,15 +105,15 @@ def _trial_cells(view: StudyView, trial: TrialView) -> list[RenderableType]:
     return [
         Text(f"{'★ ' if best else ''}{trial.number}", style="bold" if best else ""),
         Text(trial.outcome, style=colour),
-        Text(told_metric(view.objective, trial.value), style="bold" if best else ""),
+        Text(format_metric(view.objective, trial.value), style="bold" if best else ""),
         Text(sparkline(list(trial.reports.values()))),
-        Text(told_time(trial.seconds) if trial.seconds else ""),
-        Text(_told_memory(trial)),
-        Text(told_params(trial.params)),
+        Text(format_time(trial.seconds) if trial.seconds else ""),
+        Text(_format_memory(trial)),
+        Text(format_params(trial.params)),
     ]
 
 
-def _told_memory(trial: TrialView) -> str:
+def _format_memory(trial: TrialView) -> str:
     device = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
     if device is None:
         return ""
@@ -146,7 +146,7 @@ def workers_table(workers: list[StoredWorker]) -> Table:
             worker.device,
             f"{trial}{doing.doing}",
             _bar(doing.done, doing.total),
-            told_loss(doing.loss),
+            format_loss(doing.loss),
             f"{memory / GIB:.2f} GiB" if memory else "",
         )
     return table
@@ -167,7 +167,7 @@ def studies_table(views: list[StudyView]) -> Table:
         running = sum(trial.outcome == "running" for trial in view.trials)
         best = ""
         if view.best:
-            best = f"{told_metric(view.objective, view.best.value)} (trial {view.best.number})"
+            best = f"{format_metric(view.objective, view.best.value)} (trial {view.best.number})"
         table.add_row(
             view.study.name,
             f"{view.slots.finished}/{view.slots.wanted}",
@@ -182,14 +182,14 @@ def studies_table(views: list[StudyView]) -> Table:
 
 def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
     """Each searched knob: the best value beside the study file's own."""
-    found = told_metric(view.objective, trial.value)
+    found = format_metric(view.objective, trial.value)
     title = f"trial {trial.number}, {view.objective.title} {found}" if found else f"trial {trial.number}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("parameter")
     table.add_column("best", justify="right", style="bold")
     table.add_column("in the study file", justify="right", style="bright_black")
     for knob, value in values.items():
-        table.add_row(knob, told_value(value), told_value(defaults.get(knob)))
+        table.add_row(knob, format_value(value), format_value(defaults.get(knob)))
     return table
 
 
@@ -203,7 +203,7 @@ def front_table(view: StudyView) -> Table:
     table.add_column("parameters", overflow="fold")
     for trial in view.front:
         pairs = zip(view.study.spec.objectives, trial.values, strict=True)
-        table.add_row(str(trial.number), *(told_metric(*pair) for pair in pairs), told_params(trial.params))
+        table.add_row(str(trial.number), *(format_metric(*pair) for pair in pairs), format_params(trial.params))
     return table
 
 
@@ -215,6 +215,6 @@ def checks_table(checks: list[Check]) -> Table:
     for check in checks:
         sign, colour = _VERDICTS[check.verdict]
         table.add_row(Text(sign, style=colour), Text(check.name, style="bold"), Text(check.found))
-        if check.mend:
-            table.add_row("", "", Text(f"→ {check.mend}", style=colour))
+        if check.fix:
+            table.add_row("", "", Text(f"→ {check.fix}", style=colour))
     return table

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hpsearch.bridge.protocol import Phase, Reported
 from hpsearch.bridge.protocol import Progress as StepProgress
 from hpsearch.spec.metrics import LOSS, Metric
-from hpsearch.watch.words import told_metric
+from hpsearch.watch.words import format_metric
 
 _LINES_PER_RUN = 20
 
@@ -47,7 +47,7 @@ class TrainingDisplay:
                 self._bar.update(self._task, description="training", completed=step, total=num_steps, note=note)
                 self._line("training", step, num_steps, note)
             case Reported(step=step, num_reports=num_reports, loss=loss, metrics=metrics):
-                values = [f"{one.title} {told_metric(one, metrics.get(one.name))}" for one in self._objectives]
+                values = [f"{one.title} {format_metric(one, metrics.get(one.name))}" for one in self._objectives]
                 self._console.print(f"validation {step}/{num_reports}: {', '.join([f'loss {loss:.4f}', *values])}")
 
     def _line(self, name: str, done: int, total: int, note: str) -> None:

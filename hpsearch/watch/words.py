@@ -8,7 +8,7 @@ from typing import Any
 from hpsearch.spec.metrics import Metric
 
 
-def told_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """2 h 05 min, 3 min 10 s or 42 s."""
     total = int(timedelta(seconds=round(seconds)).total_seconds())
     hours, rest = divmod(total, 3600)
@@ -18,33 +18,33 @@ def told_time(seconds: float) -> str:
     return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
 
 
-def told_loss(loss: float | None) -> str:
+def format_loss(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.4f}"
 
 
-def told_metric(metric: Metric, value: float | None) -> str:
+def format_metric(metric: Metric, value: float | None) -> str:
     """A share in percent, and no value as nothing."""
     if value is None:
         return ""
     return f"{value:.1%}" if metric.unit == "share" else f"{value:.4f}"
 
 
-def told_epochs(epochs: float) -> str:
+def format_epochs(epochs: float) -> str:
     return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
 
 
-def told_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def told_params(params: dict[str, Any]) -> str:
+def format_params(params: dict[str, Any]) -> str:
     """Every searched knob with its value, without the section that it is in."""
-    return ", ".join(f"{knob.partition('.')[2]} {told_value(value)}" for knob, value in params.items())
+    return ", ".join(f"{knob.partition('.')[2]} {format_value(value)}" for knob, value in params.items())
 
 
-def told_steps(steps: dict[str, str]) -> str:
+def format_steps(steps: dict[str, str]) -> str:
     """What comes next: commands, and what each is for."""
     width = max(map(len, steps))
     return "\n".join(["Next:", *(f"  {command:<{width}}   {what}" for command, what in steps.items())])

@@ -42,7 +42,7 @@ def change(store: Store, *statements: str) -> None:
 def wrong(store: Store, artifacts: Path) -> dict[str, str]:
     """What fails, and how."""
     checks = check_store(store.url, artifacts)
-    assert all(check.mend for check in checks if check.verdict == "fails")
+    assert all(check.fix for check in checks if check.verdict == "fails")
     return {check.name: check.found for check in checks if check.verdict == "fails"}
 
 

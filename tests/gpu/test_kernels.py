@@ -35,5 +35,5 @@ def test_a_missing_compiler_is_found_whatever_is_in_triton_s_cache(
     monkeypatch.delenv("CC", raising=False)
     check = tried(PATH=str(tmp_path))
     assert check.verdict == "fails", check
-    assert check.mend is not None
-    assert "apt-get install gcc" in check.mend
+    assert check.fix is not None
+    assert "apt-get install gcc" in check.fix

@@ -17,7 +17,7 @@ from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.classifying import Classifying
+from hpsearch.train.tasks.classification import Classification
 from hpsearch.trial import AnswersConfig, RowsConfig, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
 from tests.integration.inside import Inside
@@ -71,22 +71,22 @@ def validation_rows(rows: Rows) -> list[dict[str, Any]]:
     return list(Dataset.load_from_disk(str(rows[1])))
 
 
-def skill_of(processor: Any, train: Dataset | None = None, head: HeadSpec = HEAD) -> Classifying:
+def skill_of(processor: Any, train: Dataset | None = None, head: HeadSpec = HEAD) -> Classification:
     encoder = Encoder(processor, ROWS, has_images=True)
-    return Classifying(encoder, AnswersConfig(head=head, classes=CLASSES), train)
+    return Classification(encoder, AnswersConfig(head=head, classes=CLASSES), train)
 
 
-def tuned(base: Base, rows: Rows, head: HeadSpec = HEAD) -> tuple[Any, Classifying]:
+def tuned(base: Base, rows: Rows, head: HeadSpec = HEAD) -> tuple[Any, Classification]:
     """A new adapter and a new head on the base, in evaluation mode."""
     torch.manual_seed(0)
-    skill = skill_of(base.fresh_processor(), Dataset.load_from_disk(str(rows[0])), head)
+    method = skill_of(base.fresh_processor(), Dataset.load_from_disk(str(rows[0])), head)
     model = attach(base.fresh_model(), config_of(rows).lora)
-    skill.extend(model)
-    return model.eval(), skill
+    method.extend(model)
+    return model.eval(), method
 
 
-def collate(skill: Classifying, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    return skill.batch([skill.encode(row) for row in rows])
+def collate(method: Classification, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return method.batch([method.encode(row) for row in rows])
 
 
 def losses(result: TrialResult) -> list[float]:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
-from hpsearch.bridge.protocol import Continue, Done, Event, Reported, Run, Stop
+from hpsearch.bridge.protocol import Continue, Done, Event, Prune, Reported, Run
 from hpsearch.bridge.trainer_process import TrainerProcess
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
@@ -49,7 +49,7 @@ class Driver:
             if event is not None:
                 each(event)
             if isinstance(event, Reported):
-                self.process.send(Continue() if goes_on(event) else Stop())
+                self.process.send(Continue() if goes_on(event) else Prune())
             if isinstance(event, Done):
                 self.was_clean = event.clean
                 return trial.read(TrialResult)

@@ -13,7 +13,7 @@ import torch
 from bench.faults.checkpoints import tree_of
 from hpsearch.bridge.protocol import Began, Phase, Progress, Reported
 from hpsearch.folders import JobFolder
-from hpsearch.train.tasks.speaking import Speaking
+from hpsearch.train.tasks.generation import Generation
 from hpsearch.train.tasks.task import RowLoss
 from hpsearch.trial import Outcome
 from tests.integration.attempt_fixtures import (
@@ -63,13 +63,13 @@ def test_a_base_that_draws_random_numbers_in_validation_changes_nothing(
     text_rows: Rows, inside: Inside, tmp_path: Path, whole: JobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a base with code of its own may: one attempt validates with them and another without."""
-    losses = Speaking.losses
+    losses = Generation.losses
 
     def drawing(*arguments: Any) -> list[RowLoss]:
         torch.rand(3)
         return losses(*arguments)
 
-    monkeypatch.setattr(Speaking, "losses", drawing)
+    monkeypatch.setattr(Generation, "losses", drawing)
     inside.run(tmp_path / "attempt-1", config_of(text_rows))
     assert_same_bits(JobFolder(tmp_path / "attempt-1"), whole)
 

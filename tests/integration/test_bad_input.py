@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial
 from PIL import Image
 
-from hpsearch.bridge.trainer_process import Lent
+from hpsearch.bridge.trainer_process import Borrowed
 from hpsearch.cli import main
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
@@ -70,7 +70,7 @@ def complaint(
     for name in ("HPSEARCH_STORE", "HPSEARCH_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(desk.folder)
-    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: Lent(driver.process))
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: Borrowed(driver.process))
     monkeypatch.setattr(sys, "argv", ["hpsearch", "run", "wrong.yaml"])
 
     def complain(*, asks_trainer: bool = True, **wrong: str) -> str:

@@ -41,9 +41,9 @@ __all__ = ["base", "inside", "rows"]
 
 class TestLearning:
     def test_the_loss_reaches_adapter_and_head_and_nothing_else(self, base: Base, rows: Rows) -> None:
-        model, skill = tuned(base, rows)
-        batch = collate(skill, [Dataset.load_from_disk(str(rows[0]))[0]])
-        skill.training_loss(model.train(), batch, 1).backward()
+        model, method = tuned(base, rows)
+        batch = collate(method, [Dataset.load_from_disk(str(rows[0]))[0]])
+        method.training_loss(model.train(), batch, 1).backward()
         moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
         assert {name for name in moved if "classification_head" in name} == {
             f"classification_head.{layer}.{kind}" for layer in (1, 4) for kind in ("weight", "bias")
@@ -120,8 +120,8 @@ class TestLearning:
             seen.append(torch.is_autocast_enabled("cpu"))
             return torch.tensor(float(num_rows))
 
-        skill = SimpleNamespace(has_own_loss=True, training_loss=training_loss)
-        trainer = SimpleNamespace(validation=SimpleNamespace(skill=skill, dtype=dtype))
+        method = SimpleNamespace(has_own_loss=True, training_loss=training_loss)
+        trainer = SimpleNamespace(validation=SimpleNamespace(method=method, dtype=dtype))
         model = SimpleNamespace(device=torch.device("cpu"))
         assert float(Trainer.compute_loss(trainer, model, {}, num_items_in_batch=3)) == 3.0  # type: ignore[arg-type]
         assert seen == [dtype is torch.bfloat16]
@@ -160,11 +160,11 @@ class TestKeeping:
             "4.bias": (3,),
         }
         assert not [name for name in load_file(adapter / "adapter_model.safetensors") if "lora_" not in name]
-        skill = skill_of(base.fresh_processor())
+        method = skill_of(base.fresh_processor())
         model = PeftModel.from_pretrained(base.fresh_model(), str(adapter))
-        skill.extend(model)
-        skill.load(model, adapter)
-        validation = Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(8), skill, FLOAT32, ["accuracy"])
+        method.extend(model)
+        method.load(model, adapter)
+        validation = Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(8), method, FLOAT32, ["accuracy"])
         values = validation.of(model)
         assert values is not None
         assert values["loss"] == pytest.approx(losses(result)[-1], rel=1e-6)

@@ -48,7 +48,7 @@ def test_it_beats_the_most_frequent_cell_by_far_on_unseen_photographs(workplace:
     code, said = hpsearch("evaluate", "run")
     assert code == 0, said
     scores = json.loads(Path("run/scores/scores.json").read_text())
-    cells = {cell["name"]: cell for cell in scores["cells"]}
+    cells = {cell["name"]: cell for cell in scores["variants"]}
     accuracy = {name: cell["scores"]["balanced_accuracy"]["value"] for name, cell in cells.items()}
     assert accuracy["most frequent answer"] == pytest.approx(1 / 3)
     assert accuracy["tuned"] >= accuracy["most frequent answer"] + 0.25

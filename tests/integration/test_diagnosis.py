@@ -1,4 +1,4 @@
-"""What `hpsearch doctor` says of kernels: without CUDA nothing is tried, with it a missing compiler has a mend."""
+"""What `hpsearch doctor` says of kernels: without CUDA nothing is tried, with it a missing compiler has a fix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_head_that_is_tried_is_right_where_torch_computes_it() -> None:
 def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     check = _kernels()
-    assert (check.verdict, check.mend) == ("fails", "on Debian and Ubuntu: apt-get install gcc libc6-dev")
+    assert (check.verdict, check.fix) == ("fails", "on Debian and Ubuntu: apt-get install gcc libc6-dev")
     assert "Failed to find C compiler" in check.found
     assert is_machines(TrialResult(outcome=Outcome.FAILED, reason=check.found))
 
@@ -59,7 +59,7 @@ def test_missing_headers_are_told_too(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(diagnosis.sysconfig, "get_paths", lambda **_: {"include": str(tmp_path)})
     monkeypatch.setenv("CC", "false")
     check = _kernels()
-    assert (check.verdict, check.mend) == (
+    assert (check.verdict, check.fix) == (
         "fails",
         "Python's headers are missing; on Debian and Ubuntu: apt-get install python3-dev",
     )

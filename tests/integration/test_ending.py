@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ending import end_tokens, write_end
-from hpsearch.train.tasks.speaking import Speaking
+from hpsearch.train.tasks.generation import Generation
 from hpsearch.trial import AnswersConfig
 from tests.integration.conftest import ROWS, ends_as_qwen2_5
 
@@ -44,13 +44,13 @@ def asked(text: str) -> dict[str, Any]:
 
 
 def test_generation_stops_at_the_end_that_was_taught(base: Path, model: Any) -> None:
-    skill = Speaking(encoder(base), AnswersConfig(max_new_tokens=16), None)
-    rows = [skill.encode(asked("Repeat: number")), skill.encode(asked("Repeat: data of the number"))]
-    said = skill.answers(model, rows, torch.float32, is_tuned=True)
+    method = Generation(encoder(base), AnswersConfig(max_new_tokens=16), None)
+    rows = [method.encode(asked("Repeat: number")), method.encode(asked("Repeat: data of the number"))]
+    said = method.answers(model, rows, torch.float32, is_tuned=True)
     assert not any(answer.is_cut for answer in said)
-    alone = [skill.answers(model, [row], torch.float32, is_tuned=True)[0] for row in rows]
+    alone = [method.answers(model, [row], torch.float32, is_tuned=True)[0] for row in rows]
     assert alone == said, "padding behind an answer is no part of it"
-    short = Speaking(encoder(base), AnswersConfig(max_new_tokens=1), None)
+    short = Generation(encoder(base), AnswersConfig(max_new_tokens=1), None)
     assert all(answer.is_cut for answer in short.answers(model, rows, torch.float32, is_tuned=True))
 
 

@@ -14,7 +14,7 @@ from datasets import Dataset
 from PIL import Image
 
 from hpsearch.folders import JobFolder
-from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec
@@ -122,9 +122,9 @@ def test_answers_are_those_of_pixels(
 
 def said(base: Base, model: Any, rows: list[Any], kept: CacheConfig | None) -> list[str]:
     encoder = make_encoder(base, model, ROWS, kept, has_images=True)
-    skill = TASKS["vlm-sft"].skill(encoder, AnswersConfig(max_new_tokens=5), None)
-    encoded = [skill.encode(row) for row in rows]
-    return [answer.text for answer in skill.answers(model, encoded, torch.float32, is_tuned=False)]
+    method = TASKS["vlm-sft"].method(encoder, AnswersConfig(max_new_tokens=5), None)
+    encoded = [method.encode(row) for row in rows]
+    return [answer.text for answer in method.answers(model, encoded, torch.float32, is_tuned=False)]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_an_image_is_asked_once_for_all_trials_and_their_evaluation(
         adapter=folder / "run" / "adapter",
         rows=ROWS,
         answers=AnswersConfig(max_new_tokens=3),
-        cells=[Cell(model=model, prompt=prompt) for model in ("base", "tuned") for prompt in ("none", "static")],
+        variants=[Variant(model=model, prompt=prompt) for model in ("base", "tuned") for prompt in ("none", "static")],
         prompts=PromptsSpec(static="Look closely."),
         test_rows=image_rows[1],
         batch_size="auto",

@@ -19,7 +19,7 @@ from hpsearch.train.encoding import Encoded
 from hpsearch.train.features import Features
 from hpsearch.train.fitting import find_fit, known_fit
 from hpsearch.train.peak import keep_within, peak_bytes, room_bytes
-from hpsearch.train.tasks.speaking import Speaking
+from hpsearch.train.tasks.generation import Generation
 from hpsearch.train.trainer import Trainer
 from hpsearch.trial import GIB, MIB, Fit, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import text_config
@@ -108,8 +108,8 @@ class TestARealModel:
             measuring.pop()
             return found
 
-        encode, answer = Speaking.encode, Features._answer
-        monkeypatch.setattr(Speaking, "encode", lambda skill, row: encoded.append(1) or encode(skill, row))
+        encode, answer = Generation.encode, Features._answer
+        monkeypatch.setattr(Generation, "encode", lambda method, row: encoded.append(1) or encode(method, row))
         monkeypatch.setattr(Features, "_answer", lambda *given: asked.append(bool(measuring)) or answer(*given))
         monkeypatch.setattr(fitting, "peak_bytes", measured)
         monkeypatch.setattr(Trainer, "train", lambda _: None)

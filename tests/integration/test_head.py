@@ -9,14 +9,14 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
-from hpsearch.jobs import Cell
+from hpsearch.jobs import Variant
 from hpsearch.spec.model import HeadSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
 from hpsearch.train.encoding import IGNORED, Encoded, Encoder
 from hpsearch.train.evaluation import _answer_batch
 from hpsearch.train.steps import MicroBatch
-from hpsearch.train.tasks.classifying import Classifying, class_weights, logits_of
+from hpsearch.train.tasks.classification import Classification, class_weights, logits_of
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig
@@ -46,23 +46,23 @@ class TestPooling:
     ) -> None:
         torch.manual_seed(0)
         model, processor = ARCHITECTURES[name]()
-        skill = skill_of(processor)
+        method = skill_of(processor)
         adapted = attach(model, config_of(rows).lora)
-        skill.extend(adapted)
+        method.extend(adapted)
         adapted.eval()
-        batch = collate(skill, validation_rows)
+        batch = collate(method, validation_rows)
         assert not batch["attention_mask"].bool().all(), "no row is padded"
         with torch.no_grad():
             together = logits_of(adapted, batch)
-            alone = torch.cat([logits_of(adapted, collate(skill, [row])) for row in validation_rows])
+            alone = torch.cat([logits_of(adapted, collate(method, [row])) for row in validation_rows])
         assert together.shape == (9, 3)
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
         assert (alone.max(dim=0).values - alone.min(dim=0).values).min() > 1e-3, "all rows look the same to it"
 
     def test_it_is_the_mean_over_the_row_s_own_tokens(self, base: Base, rows: Rows) -> None:
-        model, skill = tuned(base, rows)
+        model, method = tuned(base, rows)
         row = Dataset.load_from_disk(str(rows[1]))[0]
-        batch = collate(skill, [row])
+        batch = collate(method, [row])
         with torch.no_grad():
             inputs = {name: value for name, value in batch.items() if name != "labels"}
             hidden = model(**inputs, output_hidden_states=True).hidden_states[-1]
@@ -70,10 +70,10 @@ class TestPooling:
             torch.testing.assert_close(logits_of(model, batch)[0], expected, rtol=1e-4, atol=1e-5)
 
     def test_the_head_never_sees_the_label(self, base: Base, rows: Rows) -> None:
-        _, skill = tuned(base, rows)
+        _, method = tuned(base, rows)
         row = Dataset.load_from_disk(str(rows[1]))[0]
         other = {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": "something else"}]}
-        assert torch.equal(collate(skill, [row])["input_ids"], collate(skill, [other])["input_ids"])
+        assert torch.equal(collate(method, [row])["input_ids"], collate(method, [other])["input_ids"])
 
 
 class TestClassWeights:
@@ -104,33 +104,34 @@ class TestClassWeights:
 
     def test_they_count_in_a_batch_of_one_row_too(self, base: Base, rows: Rows) -> None:
         train = Dataset.load_from_disk(str(rows[0]))
-        model, skill = tuned(base, rows)
+        model, method = tuned(base, rows)
         weights = class_weights(train["label"], CLASSES, HEAD)
         assert weights is not None
         for row in (train[0], train[1], train[5]):
-            batch = collate(skill, [row])
+            batch = collate(method, [row])
             with torch.no_grad():
                 plain = cross_entropy(logits_of(model, batch), batch["labels"])
-                weighted = skill.training_loss(model, batch, 1)
+                weighted = method.training_loss(model, batch, 1)
             assert float(weighted) == pytest.approx(float(plain * weights[CLASSES.index(row["label"])]), rel=1e-5)
 
     def test_validation_is_unweighted(self, base: Base, rows: Rows, validation_rows: list[dict[str, Any]]) -> None:
         by_head = []
         for head in (HEAD, HEAD.model_copy(update={"balance_beta": None})):
-            model, skill = tuned(base, rows, head)
-            by_head.append([loss.total for loss in skill.losses(model, encoded(skill, validation_rows), FLOAT32)])
+            model, method = tuned(base, rows, head)
+            by_head.append([loss.total for loss in method.losses(model, encoded(method, validation_rows), FLOAT32)])
         assert by_head[0] == by_head[1]
 
 
 class TestJudging:
     def test_the_validation_loss_does_not_depend_on_the_batch_size(self, base: Base, rows: Rows) -> None:
-        model, skill = tuned(base, rows)
+        model, method = tuned(base, rows)
         data = Dataset.load_from_disk(str(rows[1]))
         found = [
-            Validation(data, MicroBatch(size), skill, FLOAT32, ["accuracy", "macro_f1"]).of(model) for size in (1, 4, 9)
+            Validation(data, MicroBatch(size), method, FLOAT32, ["accuracy", "macro_f1"]).of(model)
+            for size in (1, 4, 9)
         ]
         assert set(found[0]) == {"loss", "accuracy", "macro_f1"}
-        batch = collate(skill, list(data))
+        batch = collate(method, list(data))
         with torch.no_grad():
             assert found[0]["loss"] == pytest.approx(float(cross_entropy(logits_of(model, batch), batch["labels"])))
         for other in found[1:]:
@@ -139,18 +140,18 @@ class TestJudging:
     def test_loss_and_answer_come_out_of_one_forward(
         self, base: Base, rows: Rows, validation_rows: list[dict[str, Any]]
     ) -> None:
-        model, skill = tuned(base, rows)
-        alone = skill.losses(model, encoded(skill, validation_rows), FLOAT32)
-        said = skill.answers(model, encoded(skill, validation_rows), FLOAT32, is_tuned=True)
+        model, method = tuned(base, rows)
+        alone = method.losses(model, encoded(method, validation_rows), FLOAT32)
+        said = method.answers(model, encoded(method, validation_rows), FLOAT32, is_tuned=True)
         forwards: list[int] = []
         model.get_base_model().model.register_forward_hook(lambda *_: forwards.append(1))
-        assert skill.measure(model, encoded(skill, validation_rows), FLOAT32) == (alone, said), "bit for bit"
+        assert method.measure(model, encoded(method, validation_rows), FLOAT32) == (alone, said), "bit for bit"
         assert len(forwards) == 1
-        Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(3), skill, FLOAT32, ["accuracy"]).of(model)
+        Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(3), method, FLOAT32, ["accuracy"]).of(model)
         assert len(forwards) == 1 + 3, "one for each batch of a validation"
-        cell = Cell(model="tuned")
+        cell = Variant(model="tuned")
         answered = list(
-            _answer_batch(cell, model, skill, validation_rows, encoded(skill, validation_rows), True, FLOAT32)
+            _answer_batch(cell, model, method, validation_rows, encoded(method, validation_rows), True, FLOAT32)
         )
         assert len(forwards) == 1 + 3 + 1, "and of an evaluation"
         assert [row.prediction for row in answered] == [answer.text for answer in said]
@@ -159,18 +160,18 @@ class TestJudging:
     def test_the_tuned_model_says_the_class_of_the_highest_logit(
         self, base: Base, rows: Rows, validation_rows: list[dict[str, Any]]
     ) -> None:
-        model, skill = tuned(base, rows)
+        model, method = tuned(base, rows)
         with torch.no_grad():
-            wanted = logits_of(model, collate(skill, validation_rows)).argmax(dim=1).tolist()
-        said = skill.answers(model, encoded(skill, validation_rows), FLOAT32, is_tuned=True)
+            wanted = logits_of(model, collate(method, validation_rows)).argmax(dim=1).tolist()
+        said = method.answers(model, encoded(method, validation_rows), FLOAT32, is_tuned=True)
         assert [answer.text for answer in said] == [CLASSES[position] for position in wanted]
 
     def test_the_base_says_the_likeliest_name(self, base: Base, validation_rows: list[dict[str, Any]]) -> None:
         processor = base.fresh_processor()
-        skill, encoder = skill_of(processor), Encoder(processor, ROWS, has_images=True)
+        method, encoder = skill_of(processor), Encoder(processor, ROWS, has_images=True)
         model = base.fresh_model().eval()
         wanted = [min(CLASSES, key=lambda name: mean_loss_of(model, encoder, row, name)) for row in validation_rows]
-        said = skill.answers(model, encoded(skill, validation_rows), FLOAT32, is_tuned=False)
+        said = method.answers(model, encoded(method, validation_rows), FLOAT32, is_tuned=False)
         assert [answer.text for answer in said] == wanted
 
     def test_a_long_name_is_not_at_a_disadvantage(self, base: Base, validation_rows: list[dict[str, Any]]) -> None:
@@ -180,13 +181,13 @@ class TestJudging:
         model, row = base.fresh_model().eval(), validation_rows[0]
         names = ["red", "red" + " and dark blue" * 4]
         answers = AnswersConfig(head=HEAD, classes=names)
-        skill = Classifying(encoder, answers, None)
-        said = skill.answers(model, encoded(skill, [{**row, "label": None}]), FLOAT32, is_tuned=False)
+        method = Classification(encoder, answers, None)
+        said = method.answers(model, encoded(method, [{**row, "label": None}]), FLOAT32, is_tuned=False)
         assert said[0].text == min(names, key=lambda name: mean_loss_of(model, encoder, row, name))
 
 
-def encoded(skill: Classifying, rows: list[dict[str, Any]]) -> list[Encoded]:
-    return [skill.encode(row) for row in rows]
+def encoded(method: Classification, rows: list[dict[str, Any]]) -> list[Encoded]:
+    return [method.encode(row) for row in rows]
 
 
 def mean_loss_of(model: Any, encoder: Encoder, row: dict[str, Any], name: str) -> float:

@@ -19,7 +19,7 @@ from hpsearch.train.adapters import attach, to_float32
 from hpsearch.train.encoding import Encoded, Encoder
 from hpsearch.train.steps import micro_batches
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.speaking import Speaking
+from hpsearch.train.tasks.generation import Generation
 from hpsearch.train.trainer import Trainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
@@ -167,16 +167,16 @@ class TestOutOfMemory:
     """The border that is faked is the allocator: after `large` forwards it says no to more than `most` rows."""
 
     def make_small(self, monkeypatch: pytest.MonkeyPatch, most: int, large: int) -> None:
-        batch = Speaking.batch
+        batch = Generation.batch
         met: list[int] = []
 
-        def too_large(skill: Speaking, rows: list[Encoded]) -> Any:
+        def too_large(method: Generation, rows: list[Encoded]) -> Any:
             met.append(len(rows))
             if len(rows) > most and len(met) > large:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return batch(skill, rows)
+            return batch(method, rows)
 
-        monkeypatch.setattr(Speaking, "batch", too_large)
+        monkeypatch.setattr(Generation, "batch", too_large)
 
     def test_the_step_is_done_again_in_smaller_parts(
         self, rows: Rows, inside: Inside, tmp_path: Path, gradients: list[Gradients], monkeypatch: pytest.MonkeyPatch

@@ -10,8 +10,8 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
+from hpsearch.evaluation import Evaluation
 from hpsearch.jobs import AnsweredRow
-from hpsearch.scores import Evaluation
 from hpsearch.spec import load_study
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import hpsearch
@@ -38,7 +38,7 @@ def test_make_run_finds_trains_and_tests_a_better_model(workplace: Path) -> None
     run_folder = Path(evaluate[1])
     result = Evaluation.model_validate_json((run_folder / "scores" / "scores.json").read_text())
     assert result.num_rows == 359
-    base, tuned = result.cell("base"), result.cell("tuned")
+    base, tuned = result.variant("base"), result.variant("tuned")
     assert tuned.scores["exact_match_raw"].value >= 0.80
     assert tuned.scores["exact_match_raw"].value >= base.scores["exact_match_raw"].value + 0.30
     assert tuned.loss is not None

@@ -15,16 +15,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from hpsearch.bridge.protocol import Command, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
+from hpsearch.evaluation import Evaluation
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import ExportResult
 from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.export import Export, ExportOptions
-from hpsearch.results.exports import export_in
+from hpsearch.results.export_folder import export_in
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.results.predict import PredictionOptions, ask, predict_file
-from hpsearch.results.scores import read_answers
-from hpsearch.scores import Evaluation
+from hpsearch.results.scoring import read_answers
 from hpsearch.spec import load_study
 from hpsearch.train.bases import compute_dtype, find_base
 from hpsearch.trial import TrialConfig
@@ -141,8 +141,8 @@ def evaluation(run: RunFolder, storage: StorageFolder, trainers: Trainers) -> Ev
 
 
 def test_base_and_tuned_model_are_scored_on_the_test_rows(run: RunFolder, evaluation: Evaluation) -> None:
-    assert [cell.name for cell in evaluation.cells] == ["most frequent answer", "base", "tuned"]
-    base, tuned = evaluation.cell("base"), evaluation.cell("tuned")
+    assert [cell.name for cell in evaluation.variants] == ["most frequent answer", "base", "tuned"]
+    base, tuned = evaluation.variant("base"), evaluation.variant("tuned")
     assert base.loss is not None
     assert tuned.loss is not None
     assert tuned.loss < base.loss, "a few steps teach the form of an answer"

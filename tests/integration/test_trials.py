@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpsearch.bridge.protocol import Checkpoint, Event, Progress, Reported
+from hpsearch.bridge.protocol import Event, Progress, Reported, Stop
 from hpsearch.checkpoints import last_checkpoint
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder
@@ -98,7 +98,7 @@ def test_a_checkpoint_on_request_continues_as_if_nothing_had_happened(
         nonlocal asked
         if isinstance(event, Reported) and not asked:
             asked = True
-            driver.process.send(Checkpoint())
+            driver.process.send(Stop())
 
     stopped = driver.run(tmp_path / "trial", config, each=ask)
     assert stopped.outcome is Outcome.STOPPED

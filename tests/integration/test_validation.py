@@ -12,7 +12,7 @@ from datasets import Dataset
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.folders import JobFolder
-from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.spec.model import ModelSpec
 from hpsearch.train import validation as validation_room
 from hpsearch.train.bases import Base
@@ -20,7 +20,7 @@ from hpsearch.train.encoding import IGNORED, Encoded, Encoder
 from hpsearch.train.evaluation import evaluate
 from hpsearch.train.steps import MicroBatch
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.speaking import Speaking
+from hpsearch.train.tasks.generation import Generation
 from hpsearch.train.tasks.task import Answer, mean_loss
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig
@@ -63,7 +63,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-class Watched(Speaking):
+class Watched(Generation):
     """Notes what is encoded, and the lengths of the rows of each batch; runs out of memory above `most` rows."""
 
     most = 1000
@@ -85,23 +85,23 @@ class Watched(Speaking):
 
 
 def watched(base: Base, most: int = 1000) -> Watched:
-    skill = Watched(Encoder(base.fresh_processor(), ROWS, has_images=False))
-    skill.most = most
-    return skill
+    method = Watched(Encoder(base.fresh_processor(), ROWS, has_images=False))
+    method.most = most
+    return method
 
 
-def validation_of(rows: Path, skill: Speaking, size: int, metrics: list[str]) -> Validation:
-    return Validation(Dataset.load_from_disk(str(rows)), MicroBatch(size), skill, torch.float32, metrics)
+def validation_of(rows: Path, method: Generation, size: int, metrics: list[str]) -> Validation:
+    return Validation(Dataset.load_from_disk(str(rows)), MicroBatch(size), method, torch.float32, metrics)
 
 
 def test_rows_are_encoded_once_and_those_of_a_batch_are_of_like_length(base: Base, rows: Path) -> None:
-    skill, model = watched(base), base.fresh_model()
-    validation = validation_of(rows, skill, 3, [])
+    method, model = watched(base), base.fresh_model()
+    validation = validation_of(rows, method, 3, [])
     first = validation.of(model)
     assert validation.of(model) == first, "bit for bit"
-    assert sorted(skill.encoded) == sorted(map(str, range(len(WORDS))))
-    assert [len(batch) for batch in skill.batches] == [3, 3, 2] * 2
-    lengths = [length for batch in skill.batches[:3] for length in batch]
+    assert sorted(method.encoded) == sorted(map(str, range(len(WORDS))))
+    assert [len(batch) for batch in method.batches] == [3, 3, 2] * 2
+    lengths = [length for batch in method.batches[:3] for length in batch]
     assert lengths == sorted(lengths, reverse=True)
 
 
@@ -114,20 +114,20 @@ class Knowing(Watched):
 
 
 def test_what_is_said_is_compared_with_its_own_row_s_reference(base: Base, rows: Path) -> None:
-    skill, model = Knowing(Encoder(base.fresh_processor(), ROWS, has_images=False)), base.fresh_model().eval()
-    values = validation_of(rows, skill, 3, ["exact_match"]).of(model)
-    alone = [skill.losses(model, [skill.encode(row)], torch.float32)[0] for row in Dataset.load_from_disk(str(rows))]
+    method, model = Knowing(Encoder(base.fresh_processor(), ROWS, has_images=False)), base.fresh_model().eval()
+    values = validation_of(rows, method, 3, ["exact_match"]).of(model)
+    alone = [method.losses(model, [method.encode(row)], torch.float32)[0] for row in Dataset.load_from_disk(str(rows))]
     assert values == {"exact_match": 1.0, "loss": pytest.approx(mean_loss(alone), rel=1e-5)}
 
 
 def test_no_more_rows_are_kept_than_there_is_room_for(base: Base, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    skill, model = watched(base), base.fresh_model()
-    room = 3.5 * (skill.encode(Dataset.load_from_disk(str(rows))[1]).num_bytes + validation_room._ROW_BYTES)
+    method, model = watched(base), base.fresh_model()
+    room = 3.5 * (method.encode(Dataset.load_from_disk(str(rows))[1]).num_bytes + validation_room._ROW_BYTES)
     monkeypatch.setattr(validation_room, "KEPT_BYTES", room)
-    skill.encoded.clear()
-    validation = validation_of(rows, skill, 3, [])
+    method.encoded.clear()
+    validation = validation_of(rows, method, 3, [])
     assert validation.of(model) == validation.of(model)
-    assert len(skill.encoded) == len(WORDS) + len(WORDS) - 3
+    assert len(method.encoded) == len(WORDS) + len(WORDS) - 3
 
 
 def test_a_batch_that_does_not_fit_is_done_again_in_halves(base: Base, rows: Path) -> None:
@@ -147,22 +147,22 @@ def test_an_evaluation_s_batch_too(
     rows: Path, inside: Inside, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: list[int] = []
-    measure = Speaking.measure
+    measure = Generation.measure
 
-    def small(skill: Speaking, model: Any, part: list[Encoded], dtype: torch.dtype) -> Any:
+    def small(method: Generation, model: Any, part: list[Encoded], dtype: torch.dtype) -> Any:
         met.append(len(part))
         if len(part) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return measure(skill, model, part, dtype)
+        return measure(method, model, part, dtype)
 
-    monkeypatch.setattr(Speaking, "measure", small)
+    monkeypatch.setattr(Generation, "measure", small)
     job = EvaluationConfig(
         task="text-sft",
         model=base.spec,
         adapter=tmp_path,
         rows=ROWS,
         answers=AnswersConfig(max_new_tokens=2),
-        cells=[Cell(model="base")],
+        variants=[Variant(model="base")],
         test_rows=rows,
         batch_size="auto",
         rules=2,

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.bridge.trainer_process import Lent, TrainerProcess
+from hpsearch.bridge.trainer_process import Borrowed, TrainerProcess
 from hpsearch.data.manifest import Manifest
 from hpsearch.folders import StorageFolder
 from hpsearch.results.best import as_yaml, choose
@@ -86,8 +86,8 @@ class Workplace:
     def manifest(self, name: str) -> Manifest:
         return Manifest.from_bytes(self.view(name).study.manifest)
 
-    def _start(self) -> Lent:
-        return Lent(self._trainer)
+    def _start(self) -> Borrowed:
+        return Borrowed(self._trainer)
 
 
 def photograph(file: Path, number: int, size: tuple[int, int] = (60, 48)) -> str:

@@ -15,13 +15,13 @@ from PIL import Image
 from hpsearch.bridge.protocol import Done, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.folders import JobFolder
-from hpsearch.jobs import AnsweredRow, Cell, EvaluationConfig, EvaluationResult, JobFailure
+from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, JobFailure, Variant
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.trial import Outcome
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, plays, steadily
 
-Say = Callable[[Cell, dict[str, Any]], str]
+Say = Callable[[Variant, dict[str, Any]], str]
 """What a cell's model says to a row."""
 
 
@@ -86,13 +86,13 @@ def draw_rows(desk: Desk) -> None:
     )
 
 
-def echo(cell: Cell, row: dict[str, Any]) -> str:
+def echo(cell: Variant, row: dict[str, Any]) -> str:
     """What the model was asked, and by whom."""
     image = f" {Path(row['image']).name}" if row.get("image") else ""
     return f"{cell.name}: {row['messages'][-2]['content']}{image}"
 
 
-def knowing(cell: Cell, row: dict[str, Any]) -> str:
+def knowing(cell: Variant, row: dict[str, Any]) -> str:
     """The tuned model knows every answer, the base model none."""
     return str(row["messages"][-1]["content"]) if cell.model == "tuned" else "no idea"
 
@@ -105,7 +105,7 @@ def answering(say: Say = knowing, *, asked: list[tuple[str, str]] | None = None,
         assert isinstance(config, EvaluationConfig)
         rows = list(datasets.load_from_disk(str(config.test_rows)))
         answered = 0
-        for cell in config.cells:
+        for cell in config.variants:
             file = folder.answers(cell.name)
             done = len(file.read_text().splitlines()) if file.exists() else 0
             yield Phase(name=f"answers: {cell.name}", done=done, total=len(rows))
@@ -123,7 +123,7 @@ def answering(say: Say = knowing, *, asked: list[tuple[str, str]] | None = None,
     return play
 
 
-def _answer(cell: Cell, row: dict[str, Any], say: Say, config: EvaluationConfig) -> AnsweredRow:
+def _answer(cell: Variant, row: dict[str, Any], say: Say, config: EvaluationConfig) -> AnsweredRow:
     said = say(cell, row)
     return AnsweredRow(
         id=row["id"],

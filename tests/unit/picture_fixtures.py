@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from hpsearch.bridge.protocol import Event
+from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
 from hpsearch.folders import JobFolder
 from hpsearch.metrics import class_scores, confusion
-from hpsearch.scores import CellScores, Evaluation, Gap, Score, Units
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, ending, report
 
@@ -74,7 +74,7 @@ def evaluation(metrics: tuple[str, ...] = ("accuracy",), *, has_classes: bool = 
         rows_sha256="0" * 64,
         longer_than_limit=0,
         metrics=list(metrics),  # type: ignore[arg-type]
-        cells=[_cell(name, metrics, has_classes) for name in CELLS],
+        variants=[_cell(name, metrics, has_classes) for name in CELLS],
         gaps=[
             Gap(name="tuned", than="base", metric="accuracy", difference=0.8, low=0.5, high=1, p_value=0.01, shown=True)
         ],
@@ -84,15 +84,15 @@ def evaluation(metrics: tuple[str, ...] = ("accuracy",), *, has_classes: bool = 
 
 def without_base(whole: Evaluation) -> Evaluation:
     """As `hpsearch evaluate --without-base` gives it."""
-    cells = [cell for cell in whole.cells if not cell.name.startswith("base")]
-    return whole.model_copy(update={"cells": cells, "gaps": [gap for gap in whole.gaps if gap.than != "base"]})
+    cells = [cell for cell in whole.variants if not cell.name.startswith("base")]
+    return whole.model_copy(update={"variants": cells, "gaps": [gap for gap in whole.gaps if gap.than != "base"]})
 
 
-def _cell(name: str, metrics: tuple[str, ...], has_classes: bool) -> CellScores:
+def _cell(name: str, metrics: tuple[str, ...], has_classes: bool) -> VariantScores:
     said = SAID[name]
     value = sum(one == other for one, other in zip(REFERENCES, said, strict=True)) / len(said)
     score = Score(value=value, low=max(0.0, value - 0.1), high=min(1.0, value + 0.1))
-    return CellScores(
+    return VariantScores(
         name=name,
         scores=dict.fromkeys(metrics, score),  # type: ignore[arg-type]
         loss=None if name == CELLS[0] else 1.25,

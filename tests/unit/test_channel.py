@@ -6,14 +6,14 @@ import threading
 from io import BytesIO
 from pathlib import Path
 
-from hpsearch.bridge.protocol import Checkpoint, Continue, Reported, Run, to_line
+from hpsearch.bridge.protocol import Continue, Reported, Run, Stop, to_line
 from hpsearch.train.channel import Channel
 
 
 class Heard(Channel):
     """Has read everything before it is asked anything; its worker lives on."""
 
-    def __init__(self, *said: Run | Checkpoint | Continue) -> None:
+    def __init__(self, *said: Run | Stop | Continue) -> None:
         self.ended = threading.Event()
         super().__init__(BytesIO(b"".join(map(to_line, said))), BytesIO())
         assert self.ended.wait(10)
@@ -23,20 +23,20 @@ class Heard(Channel):
 
 
 def test_a_stop_that_came_while_the_trainer_was_starting_is_heard() -> None:
-    channel = Heard(Run(folder=Path("a")), Checkpoint())
+    channel = Heard(Run(folder=Path("a")), Stop())
     assert channel.next_job() == Run(folder=Path("a"))
     assert channel.checkpoint_wanted
 
 
 def test_a_stop_is_for_the_job_that_it_was_said_to() -> None:
-    channel = Heard(Run(folder=Path("a")), Checkpoint(), Run(folder=Path("b")))
+    channel = Heard(Run(folder=Path("a")), Stop(), Run(folder=Path("b")))
     channel.next_job()
     assert channel.next_job() == Run(folder=Path("b"))
     assert not channel.checkpoint_wanted
 
 
 def test_a_stop_between_a_report_and_its_answer_is_no_answer() -> None:
-    channel = Heard(Run(folder=Path("a")), Checkpoint(), Continue())
+    channel = Heard(Run(folder=Path("a")), Stop(), Continue())
     channel.next_job()
     assert channel.report(Reported(step=1, num_reports=2, loss=1.0))
     assert channel.checkpoint_wanted

@@ -11,11 +11,11 @@ import pytest
 from hpsearch.cli import main
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import InputError
-from hpsearch.jobs import Cell
+from hpsearch.evaluation import Comparison
+from hpsearch.jobs import Variant
 from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder, find_run
-from hpsearch.scores import Comparison
 from hpsearch.spec.metrics import find_metric
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from tests.unit.answer_fixtures import Say, answering, done_once, trained
@@ -32,7 +32,7 @@ METRICS = "evaluation.metrics=[exact_match, balanced_accuracy]"
 def right_but_for(*wrong: int) -> Say:
     """Knows the answers, but for those of every tenth row of these remainders."""
 
-    def say(_: Cell, row: dict[str, Any]) -> str:
+    def say(_: Variant, row: dict[str, Any]) -> str:
         answer = str(row["messages"][-1]["content"])
         return "?" if int(row["id"]) % 10 in wrong else answer
 
@@ -79,7 +79,7 @@ def told(comparison: Comparison) -> str:
 
 def test_each_run_is_tested_against_the_first_in_every_metric(rows: Desk, pair: list[RunFolder]) -> None:
     found = compared(rows, *pair)
-    assert (found.num_rows, names_of(found), found.cell) == (20, ["exact_match", "balanced_accuracy"], "tuned")
+    assert (found.num_rows, names_of(found), found.variant) == (20, ["exact_match", "balanced_accuracy"], "tuned")
     assert [(gap.name, gap.than, gap.metric.name) for gap in found.gaps] == [
         ("bad", "good", "exact_match"),
         ("bad", "good", "balanced_accuracy"),
@@ -112,7 +112,7 @@ def test_many_tests_are_corrected_for_being_many(rows: Desk, pair: list[RunFolde
 
 
 def test_another_prompt_is_compared_where_it_was_evaluated(rows: Desk, pair: list[RunFolder]) -> None:
-    assert compared(rows, *pair, prompt="static").cell == "tuned-static"
+    assert compared(rows, *pair, prompt="static").variant == "tuned-static"
     bare = evaluated(rows, "bare", right_but_for(), "training.seed=8", prompts=["none"])
     with pytest.raises(
         InputError, match=r"bare has no answers of tuned-static: hpsearch evaluate .*--prompts none,sta"

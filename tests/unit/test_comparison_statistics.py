@@ -27,7 +27,7 @@ STUDIES = 60
 """Simulated data sets per test. At a true coverage of 95 %, fewer than 52 hits come about 3 times in 1,000 runs."""
 
 CLASSES = ["red", "white", "platelet"]
-WORDS = ["two", "red", "blood", "cells", "and", "one", "white", "cell", "near", "the", "edge"]
+WORDS = ["two", "red", "blood", "variants", "and", "one", "white", "cell", "near", "the", "edge"]
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, InputError, StudyFileErrors, TrainerDied
-from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.evaluation import Evaluation
+from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.results.card import model_card
 from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
-from hpsearch.scores import Evaluation
 from hpsearch.spec.metrics import METRICS
 from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained
 from tests.unit.opening_fixtures import Desk, desk
@@ -55,11 +55,11 @@ def test_base_and_tuned_model_answer_the_test_rows_under_each_prompt(desk: Desk,
     manifest = folder.load()[1]
     assert datasets.load_from_disk(str(config.test_rows))["id"] == [row_id for row_id, _ in manifest.splits["test"]]
     names = [MOST_FREQUENT, "base", "base-static", "tuned", "tuned-static"]
-    assert [cell.name for cell in found.cells] == names
-    assert [cell.scores["exact_match"].value for cell in found.cells[1:]] == [0.0, 0.0, 1.0, 1.0]
+    assert [cell.name for cell in found.variants] == names
+    assert [cell.scores["exact_match"].value for cell in found.variants[1:]] == [0.0, 0.0, 1.0, 1.0]
     assert [metric.name for metric in found.metrics] == [*TEXT_METRICS, *CLASS_METRICS]
-    assert (found.num_rows, found.longer_than_limit, found.cell("tuned").loss) == (4, 2, 0.5)
-    assert found.cell(MOST_FREQUENT).loss is None
+    assert (found.num_rows, found.longer_than_limit, found.variant("tuned").loss) == (4, 2, 0.5)
+    assert found.variant(MOST_FREQUENT).loss is None
 
 
 def test_scores_and_scored_rows_lie_in_the_run_folder(desk: Desk, folder: RunFolder) -> None:
@@ -81,7 +81,7 @@ def test_every_row_is_asked_once(desk: Desk, folder: RunFolder) -> None:
     first = evaluated(desk, folder, plays(answering()))
     assert evaluated(desk, folder, nobody) == first
     assert evaluated(desk, folder, nobody, metrics=["bleu"]).metrics == [METRICS["bleu"]]
-    assert evaluated(desk, folder, nobody, prompts=["static"]).cells[1].name == "base-static"
+    assert evaluated(desk, folder, nobody, prompts=["static"]).variants[1].name == "base-static"
 
 
 def test_a_further_prompt_is_asked_and_the_others_are_not_again(desk: Desk, folder: RunFolder) -> None:
@@ -108,7 +108,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(desk: Desk, folder: 
     found = evaluated(desk, folder, plays(answering(asked=after)))
     assert (len(before), len(after)) == (6, 10)
     assert not set(before) & set(after)
-    assert found.cell("tuned").scores["exact_match"].value == 1.0
+    assert found.variant("tuned").scores["exact_match"].value == 1.0
 
 
 def test_a_failed_evaluation_says_why_and_is_made_again(desk: Desk, folder: RunFolder) -> None:
@@ -124,14 +124,14 @@ def test_answers_that_ran_past_their_end_are_asked_anew(desk: Desk, folder: RunF
     config = json.loads(folder.evaluation.config.read_text())
     del config["rules"]
     folder.evaluation.config.write_text(json.dumps(config))
-    assert evaluated(desk, folder, plays(answering())).cell("tuned").scores["accuracy"].value == 1.0
+    assert evaluated(desk, folder, plays(answering())).variant("tuned").scores["accuracy"].value == 1.0
 
 
 def test_what_another_version_left_is_no_hindrance(desk: Desk, folder: RunFolder) -> None:
     folder.evaluation.path.mkdir()
     folder.evaluation.config.write_text('{"job": "evaluate", "max_new_tokens": 25}')
     folder.evaluation.answers("tuned").write_text('{"id": "0"}\n' * 4)
-    assert evaluated(desk, folder, plays(answering())).cell("tuned").scores["accuracy"].value == 1.0
+    assert evaluated(desk, folder, plays(answering())).variant("tuned").scores["accuracy"].value == 1.0
 
 
 @pytest.mark.parametrize(("limit", "num_rows"), [(1, 1), (3, 3), (4, 4), (100, 4)])
@@ -150,7 +150,7 @@ def test_the_base_can_be_left_out(desk: Desk, folder: RunFolder) -> None:
     asked: list[tuple[str, str]] = []
     found = evaluated(desk, folder, plays(answering(asked=asked)), with_base=False)
     assert {cell for cell, _ in asked} == {"tuned", "tuned-static"}
-    assert [cell.name for cell in found.cells] == [MOST_FREQUENT, "tuned", "tuned-static"]
+    assert [cell.name for cell in found.variants] == [MOST_FREQUENT, "tuned", "tuned-static"]
     assert found.base is None
     assert [(gap.name, gap.than) for gap in found.gaps] == [("tuned", MOST_FREQUENT)]
     assert "The base model was not asked." in model_card(folder, "adapter")
@@ -191,7 +191,7 @@ def test_answers_of_many_kinds_are_no_classes(desk: Desk) -> None:
     desk.write_rows([{"q": f"question {number}", "a": f"answer {number}"} for number in range(40)])
     found = evaluated(desk, trained(desk), plays(answering()))
     assert [metric.name for metric in found.metrics] == TEXT_METRICS
-    assert found.cell("tuned").confusion is None
+    assert found.variant("tuned").confusion is None
 
 
 def test_answers_may_hold_every_kind_of_line_end(desk: Desk, folder: RunFolder) -> None:
@@ -204,7 +204,7 @@ def test_bertscores_are_asked_for_and_shown_where_they_came(desk: Desk) -> None:
     folder = trained(desk, "evaluation.bertscore_model=roberta", "evaluation.metrics=[bertscore, bleu]")
     found = evaluated(desk, folder, plays(answering()))
     assert job_of(folder).bertscore_model == "roberta"
-    assert "bertscore" not in found.cell(MOST_FREQUENT).scores
+    assert "bertscore" not in found.variant(MOST_FREQUENT).scores
     assert evaluated(desk, folder, nobody, metrics=["bleu"]).metrics == [METRICS["bleu"]]
 
 
@@ -220,4 +220,4 @@ def test_a_run_from_a_file_with_a_relative_source_can_be_evaluated(desk: Desk) -
 
 
 def test_a_cells_name_tells_model_and_prompt() -> None:
-    assert [Cell(model="base").name, Cell(model="tuned", prompt="static").name] == ["base", "tuned-static"]
+    assert [Variant(model="base").name, Variant(model="tuned", prompt="static").name] == ["base", "tuned-static"]

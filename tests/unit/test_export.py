@@ -15,7 +15,7 @@ from hpsearch.cli import main
 from hpsearch.errors import HpsearchError, InputError
 from hpsearch.files import write_text
 from hpsearch.jobs import ExportConfig
-from hpsearch.results.exports import RECORD
+from hpsearch.results.export_folder import RECORD
 from hpsearch.results.final import RunFolder
 from tests.unit.answer_fixtures import CLASSES, SEEN, draw_rows, failing
 from tests.unit.export_fixtures import exported, files, merging, run_with_adapter

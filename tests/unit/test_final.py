@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hpsearch.bridge.follow import run_to_end
-from hpsearch.bridge.protocol import Checkpoint, Continue, Event, Phase, Progress, Reported, Run
+from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Reported, Run, Stop
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.checkpoints import last_checkpoint, written_whole
@@ -192,7 +192,7 @@ def test_a_stop_saves_the_run(run: FinalRun) -> None:
         run.stop.ask()
         yield None
         yield None
-        assert trainer.told[1:] == [Run(folder=folder.path), Checkpoint()]
+        assert trainer.told[1:] == [Run(folder=folder.path), Stop()]
         yield from stopped(trainer, folder)
 
     assert run.train(plays(inspecting(), play)).outcome is Outcome.STOPPED

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.errors import HpsearchError, InputError
-from hpsearch.results.exports import RECORD
+from hpsearch.results.export_folder import RECORD
 from hpsearch.results.final import RunFolder
 from tests.unit.answer_fixtures import SEEN, draw_rows
 from tests.unit.export_fixtures import CHAT, exported, files, merging, run_with_adapter

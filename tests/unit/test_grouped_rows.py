@@ -12,11 +12,11 @@ import pytest
 
 from bench.coverage import Setting, Shares, measure, simulated
 from hpsearch.errors import InputError
+from hpsearch.evaluation import Evaluation, Units
 from hpsearch.metrics import grouped, holm, joined, score_difference, score_interval, scores
 from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
-from hpsearch.scores import Evaluation, Units
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from hpsearch.watch.evaluation import evaluation_table, evaluation_words
 from tests.unit.answer_fixtures import SEEN, answering, done_once, draw_rows, read_jsonl, trained, write_jsonl
@@ -172,7 +172,7 @@ def test_too_few_groups_are_told_in_words_instead_of_a_false_interval(desk: Desk
     desk.write_rows(visits(10))
     found = evaluated(desk, trained(desk, GROUPED, METRICS_OF, HALF))
     assert found.num_rows > 10 > found.resampled.num
-    assert all(score.interval is None for cell in found.cells for score in cell.scores.values())
+    assert all(score.interval is None for cell in found.variants for score in cell.scores.values())
     told = shown(found)
     assert "95 %" not in told
     assert f"{found.num_rows} test rows of {found.resampled.num} groups (column patient), too few for inter" in told

@@ -14,8 +14,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from hpsearch.errors import NothingToDraw
+from hpsearch.evaluation import Score, Units, VariantScores
 from hpsearch.metrics import class_scores, confusion
-from hpsearch.scores import CellScores, Score, Units
 from hpsearch.search.importance import Importance, importances
 from hpsearch.search.view import StudyView
 from hpsearch.spec.metrics import LOSS, METRICS
@@ -224,8 +224,8 @@ def test_where_units_are_too_few_bars_have_no_intervals() -> None:
     whole = evaluation()
     assert configurations_figure(whole).get_suptitle() == "10 test rows, with 95 % intervals resampled over 10 images"
     score = Score(value=0.5)
-    cells = [cell.model_copy(update={"scores": {"accuracy": score}}) for cell in whole.cells]
-    few = whole.model_copy(update={"cells": cells, "units": Units(name="images", num=4, effective=4)})
+    cells = [cell.model_copy(update={"scores": {"accuracy": score}}) for cell in whole.variants]
+    few = whole.model_copy(update={"variants": cells, "units": Units(name="images", num=4, effective=4)})
     figure = configurations_figure(few)
     assert figure.get_suptitle() == "10 test rows"
     assert not any(isinstance(container, ErrorbarContainer) for container in figure.axes[0].containers)
@@ -235,7 +235,7 @@ def test_the_confusion_counts_rows_and_leaves_out_a_column_of_nothing() -> None:
     (axes,) = confusion_figure(evaluation().tuned).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "dog"]
     assert words_of(axes) == ["6\n100%", "1\n25%", "3\n75%"]
-    (base,) = confusion_figure(evaluation().cell("base")).axes
+    (base,) = confusion_figure(evaluation().variant("base")).axes
     assert [label.get_text() for label in base.get_xticklabels()] == ["cat", "dog", "other"]
     with pytest.raises(NothingToDraw, match="no classes"):
         confusion_figure(evaluation(has_classes=False).tuned)
@@ -244,7 +244,7 @@ def test_the_confusion_counts_rows_and_leaves_out_a_column_of_nothing() -> None:
 def test_of_many_classes_the_largest_are_drawn_and_no_row_is_lost() -> None:
     labels = [f"class {number:02d}" for number in range(MOST_CLASSES + 5) for _ in range(2 if number else 9)]
     said = [*labels[1:], "nothing of the kind"]
-    cell = CellScores(name="tuned", scores={}, classes=class_scores(labels, said), confusion=confusion(labels, said))
+    cell = VariantScores(name="tuned", scores={}, classes=class_scores(labels, said), confusion=confusion(labels, said))
     (axes,) = confusion_figure(cell).axes
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert (len(shown), shown[0]) == (MOST_CLASSES, "class 00")
@@ -274,7 +274,7 @@ NAMES = ["$x$ and $y_", "红细胞", "a_b^c", "</svg><script>", "--"]
 
 
 def strange() -> Figure:
-    cell = CellScores(name="tuned", scores={}, classes=class_scores(NAMES, NAMES), confusion=confusion(NAMES, NAMES))
+    cell = VariantScores(name="tuned", scores={}, classes=class_scores(NAMES, NAMES), confusion=confusion(NAMES, NAMES))
     return confusion_figure(cell)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hpsearch.cli import main
 from hpsearch.errors import InputError
 from hpsearch.folders import JobFolder
-from hpsearch.jobs import Cell, EvaluationConfig
+from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.results.final import RunFolder
 from hpsearch.results.predict import Prediction, PredictionOptions, ask
 from tests.unit.answer_fixtures import CLASSES, SEEN, answering, draw_rows, echo, trained, write_jsonl
@@ -53,7 +53,7 @@ def job_of(folder: RunFolder) -> EvaluationConfig:
 def test_a_question_is_answered_by_the_tuned_model(desk: Desk, folder: RunFolder) -> None:
     assert asked(desk, folder, "how many?") == [Prediction("how many?", "tuned: how many?", None, False)]
     config = job_of(folder)
-    assert (config.adapter, config.has_references, config.cells) == (folder.adapter, False, [Cell(model="tuned")])
+    assert (config.adapter, config.has_references, config.variants) == (folder.adapter, False, [Variant(model="tuned")])
     assert (config.batch_size, config.answers.max_new_tokens) == ("auto", 32)
 
 

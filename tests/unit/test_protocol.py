@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from hpsearch.bridge.protocol import (
     Began,
-    Checkpoint,
     Command,
     Continue,
     Done,
     Event,
     Phase,
     Progress,
+    Prune,
     Ready,
     Reported,
     Run,
@@ -29,7 +29,7 @@ from hpsearch.bridge.protocol import (
 from hpsearch.errors import BrokenMessage
 from hpsearch.trial import Record, Report
 
-COMMANDS: list[Record] = [Run(folder=Path("/a b/ü\n/0001")), Continue(), Stop(), Checkpoint()]
+COMMANDS: list[Record] = [Run(folder=Path("/a b/ü\n/0001")), Continue(), Prune(), Stop()]
 EVENTS: list[Record] = [
     Ready(device="CPU, 2 threads"),
     Phase(name="counting\ntokens", done=1, total=2),
@@ -94,7 +94,7 @@ def test_a_line_that_is_no_command_is_refused(line: bytes) -> None:
 
 def test_commands_and_events_are_not_taken_for_each_other() -> None:
     with pytest.raises(BrokenMessage):
-        read_event(to_line(Stop()))
+        read_event(to_line(Prune()))
     with pytest.raises(BrokenMessage):
         read_command(to_line(Done(clean=True)))
 

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 import hpsearch.worker.relay as relay_module
 import hpsearch.worker.signs as signs_module
-from hpsearch.bridge.protocol import Began, Checkpoint, Continue, Event, Progress
+from hpsearch.bridge.protocol import Began, Continue, Event, Progress, Stop
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import InputError, StoreUnreachable
 from hpsearch.folders import JobFolder
@@ -106,7 +106,7 @@ class TestSilentStore:
             yield report(1, 4.0)
             stop.ask()
             yield Progress(step=1, num_steps=9)
-            assert isinstance(trainer.told[-1], Checkpoint)
+            assert isinstance(trainer.told[-1], Stop)
             if urgent:
                 stop.ask()
                 yield Progress(step=2, num_steps=9)

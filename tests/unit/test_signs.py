@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.bridge.protocol import Checkpoint, Event, Progress
+from hpsearch.bridge.protocol import Event, Progress, Stop
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import LeaseLost
 from hpsearch.folders import JobFolder
@@ -49,7 +49,7 @@ def stopped_by(demo: Demo, *, now: bool) -> Play:
         yield STEP
         if now:
             pytest.fail("a worker that is to leave at once waits for this event")
-        assert isinstance(trainer.told[-1], Checkpoint)
+        assert isinstance(trainer.told[-1], Stop)
         yield from ending(folder, Outcome.STOPPED)
 
     return play

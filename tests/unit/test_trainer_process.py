@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpsearch.bridge.protocol import Checkpoint, Continue, Done, Event, Phase, Progress, Ready, Reported, Run, Stop
+from hpsearch.bridge.protocol import Continue, Done, Event, Phase, Progress, Prune, Ready, Reported, Run, Stop
 from hpsearch.bridge.trainer_process import TrainerProcess
 from hpsearch.errors import TrainerDied
 
@@ -87,9 +87,9 @@ heard()
     reported = next_event(trainer)
     assert isinstance(reported, Reported)
     assert reported.loss != reported.loss
-    for command in (Checkpoint(), Continue(), Stop()):
+    for command in (Stop(), Continue(), Prune()):
         trainer.send(command)
-    assert next_event(trainer) == Phase(name="checkpoint continue stop")
+    assert next_event(trainer) == Phase(name="stop continue prune")
     assert next_event(trainer) == Done(clean=False)
 
 
@@ -168,7 +168,7 @@ def test_a_command_to_a_dead_trainer_is_no_error(start: Start) -> None:
     trainer = start("sys.exit(3)\n")
     died(trainer)
     trainer.send(Continue())
-    trainer.send(Stop())
+    trainer.send(Prune())
     assert "exit code 3" in obituary(trainer)
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hpsearch.files import write_text
 from hpsearch.folders import JobFolder, StorageFolder
-from hpsearch.jobs import Cell, DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure
+from hpsearch.jobs import DiagnosisConfig, EvaluationConfig, InspectionConfig, JobFailure, Variant
 from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.spec.model import ModelSpec
 from hpsearch.study.configs import rows_config
@@ -123,7 +123,7 @@ ANSWERS: dict[str, Any] = {
     "adapter": Path("/a"),
     "test_rows": Path("/t"),
     "answers": AnswersConfig(max_new_tokens=2),
-    "cells": [Cell(model="tuned", prompt="static")],
+    "variants": [Variant(model="tuned", prompt="static")],
 }
 
 

@@ -12,7 +12,7 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.errors import UnreadableFile
 from hpsearch.files import read_file, read_json
 from hpsearch.folders import JobFolder
-from hpsearch.results.scores import read_answers
+from hpsearch.results.scoring import read_answers
 from hpsearch.trial import TrialResult
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -18,7 +18,7 @@ from hpsearch.spec import load_study
 from hpsearch.spec.limits import LimitsSpec
 from hpsearch.store import Activity, StoredWorker
 from hpsearch.store.tables import workers
-from hpsearch.watch.closing import closing_words, told_usage
+from hpsearch.watch.closing import closing_words, format_usage
 from hpsearch.watch.tables import study_panel
 from hpsearch.worker.endings import EXIT_CODES, Step
 from tests.unit.worker_fixtures import Demo, MakeDemo, demo, make_demo, nobody, plays, steadily
@@ -198,7 +198,7 @@ class TestAWorker:
         assert make_demo(limits={"until": yesterday.isoformat()}).run(nobody) is Step.LIMIT
 
     def test_without_limits_nothing_is_said_of_them(self, demo: Demo) -> None:
-        assert told_usage(demo.view) == ""
+        assert format_usage(demo.view) == ""
 
     def test_each_limit_is_told_with_what_is_left(self, make_demo: MakeDemo) -> None:
         limits = {"hours": 8, "device_hours": 9, "cost": 30, "price_per_device_hour": 3, "until": "2199-01-01 08:00"}
@@ -206,7 +206,7 @@ class TestAWorker:
         for number in range(2):
             demo.store.workers.register(f"host:{number}:1.00", demo.study.study_id, "cpu")
         used_up(demo, 2)
-        told = told_usage(demo.view).split("; ")
+        told = format_usage(demo.view).split("; ")
         assert told[1:] == [
             "4.00 of 9 device-hours used, 5.00 left",
             "12.00 of 30 of its price used, 18.00 left",

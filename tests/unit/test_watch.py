@@ -13,14 +13,14 @@ import pytest
 from hpsearch.cli import run as run_verb
 from hpsearch.cli.options import telling
 from hpsearch.data.manifest import Manifest
+from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
 from hpsearch.jobs import Check, Example, TokenPiece
 from hpsearch.metrics import ClassScore
-from hpsearch.scores import CellScores, Evaluation, Gap, Score, Units
 from hpsearch.search.view import StudyView
 from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.watch.console import open_console
 from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
-from hpsearch.watch.examples import example_panel, splits_table, told_left_out
+from hpsearch.watch.examples import example_panel, format_left_out, splits_table
 from hpsearch.watch.tables import (
     best_table,
     checks_table,
@@ -31,7 +31,7 @@ from hpsearch.watch.tables import (
     workers_table,
 )
 from hpsearch.watch.training import TrainingDisplay
-from hpsearch.watch.words import told_loss, told_time, told_value
+from hpsearch.watch.words import format_loss, format_time, format_value
 from tests.unit.picture_fixtures import without_base
 from tests.unit.view_fixtures import plain_console, seen, with_spec
 from tests.unit.worker_fixtures import MakeDemo, make_demo, study_spec
@@ -141,9 +141,9 @@ def test_the_best_values_stand_beside_the_files_own(view: StudyView) -> None:
     assert shown[2:] == [["training.learning_rate", "0.0001", "0.0002"], ["lora.r", "16", "16"]]
 
 
-def cell(name: str, value: float, **more: Any) -> CellScores:
+def cell(name: str, value: float, **more: Any) -> VariantScores:
     score = Score(value=value, low=value - 0.04, high=value + 0.04)
-    return CellScores(name=name, scores={"exact_match": score, "bleu": score}, **more)
+    return VariantScores(name=name, scores={"exact_match": score, "bleu": score}, **more)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def evaluation() -> Evaluation:
         rows_sha256="f00",
         longer_than_limit=0,
         metrics=["exact_match", "bleu"],
-        cells=[
+        variants=[
             cell("most frequent answer", 0.5),
             cell("base", 0.104, loss=2.34567),
             cell("base-adaptive", 0.2, loss=2.5, num_cut=7),
@@ -188,7 +188,7 @@ def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
 
 def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
     bare = evaluation.model_copy(
-        update={"cells": [cell("base", 0.1)], "metrics": [METRICS["bertscore"], METRICS["bleu"]]}
+        update={"variants": [cell("base", 0.1)], "metrics": [METRICS["bertscore"], METRICS["bleu"]]}
     )
     shown = seen(evaluation_table(bare, "vlm-sft"))
     assert "bleu" in shown
@@ -202,7 +202,7 @@ def test_classes_are_shown_of_the_tuned_model_without_a_prompt(evaluation: Evalu
     shown = cells(seen(table))
     assert shown[0] == ["classes,", "tuned", "model"]
     assert shown[2:] == [["[/cat]", "2", "100.0%", "50.0%", "66.7%"], ["dog", "1", "0.0%", "0.0%", "0.0%"]]
-    bare = evaluation.model_copy(update={"cells": [cell("base", 0.1), cell("tuned", 0.9)]})
+    bare = evaluation.model_copy(update={"variants": [cell("base", 0.1), cell("tuned", 0.9)]})
     assert class_table(bare) is None
 
 
@@ -227,8 +227,8 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
 def test_checks_are_shown_with_the_mend_where_there_is_one() -> None:
     checks = [
         Check(name="disk", verdict="works", found="99 GiB free [/dev/sda]"),
-        Check(name="gpu", verdict="fails", found="no driver", mend="install one"),
-        Check(name="hub", verdict="limited", found="no token", mend="hf auth login"),
+        Check(name="gpu", verdict="fails", found="no driver", fix="install one"),
+        Check(name="hub", verdict="limited", found="no token", fix="hf auth login"),
     ]
     assert [" ".join(row) for row in cells(seen(checks_table(checks)))] == [
         "✓ disk 99 GiB free [/dev/sda]",
@@ -252,9 +252,9 @@ def test_splits_are_shown_with_what_trials_and_the_final_run_see() -> None:
 
 
 def test_rows_that_were_left_out_are_named_and_many_are_a_warning() -> None:
-    few = told_left_out(manifest(98, {"empty answer": list("1234567"), "no image": ["8"]}))
+    few = format_left_out(manifest(98, {"empty answer": list("1234567"), "no image": ["8"]}))
     assert few == ["left out: 7 × empty answer: 1, 2, 3, 4, 5 …", "left out: 1 × no image: 8"]
-    assert told_left_out(manifest(8, {"no image": ["8", "9"]}))[1].startswith("careful: 17% of the rows are left out")
+    assert format_left_out(manifest(8, {"no image": ["8", "9"]}))[1].startswith("careful: 17% of the rows are left out")
 
 
 def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
@@ -281,13 +281,13 @@ def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
     ],
 )
 def test_times_are_told_in_words(seconds: float, words: str) -> None:
-    assert told_time(seconds) == words
+    assert format_time(seconds) == words
 
 
 def test_numbers_are_told_short() -> None:
-    assert [told_loss(loss) for loss in (None, 0.0, 1.23456, math.nan)] == ["", "0.0000", "1.2346", "nan"]
+    assert [format_loss(loss) for loss in (None, 0.0, 1.23456, math.nan)] == ["", "0.0000", "1.2346", "nan"]
     values = (None, 0.000123456, 2e-5, 16, True, "nf4", ["q_proj"])
-    assert [told_value(v) for v in values] == ["", "0.000123", "2e-05", "16", "True", "nf4", "['q_proj']"]
+    assert [format_value(v) for v in values] == ["", "0.000123", "2e-05", "16", "True", "nf4", "['q_proj']"]
 
 
 def test_an_examples_id_and_image_may_hold_brackets() -> None:

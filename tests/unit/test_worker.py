@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hpsearch.bridge import witness
-from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Run, Stop
+from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Prune, Run
 from hpsearch.folders import JobFolder
 from hpsearch.trial import GIB, Outcome, TrialConfig
 from hpsearch.worker import warm
@@ -81,7 +81,7 @@ def test_a_pruned_trial_is_stopped_and_ends_pruned(make_demo: MakeDemo) -> None:
         loss = 1.0 + trial_number(folder.job())  # type: ignore[arg-type]
         for step in (1, 2, 3):
             yield report(step, loss)
-            if isinstance(trainer.told[-1], Stop):
+            if isinstance(trainer.told[-1], Prune):
                 yield from ending(folder, Outcome.PRUNED, loss)
         told.extend(type(command) for command in trainer.told)
         yield from ending(folder, Outcome.COMPLETE, loss, loss, loss)

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpsearch.bridge.protocol import Began, Checkpoint, Command, Continue, Event, Phase, Progress, Run
+from hpsearch.bridge.protocol import Began, Command, Continue, Event, Phase, Progress, Run, Stop
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.folders import JobFolder
 from hpsearch.store.workers import worker_id_of
@@ -44,7 +44,7 @@ def test_a_stop_saves_the_trial_and_the_next_worker_continues_it(demo: Demo) -> 
         stop.ask()
         yield STEP
         yield STEP
-        assert trainer.told == [Run(folder=folder.path), Continue(), Checkpoint()]
+        assert trainer.told == [Run(folder=folder.path), Continue(), Stop()]
         yield from ending(folder, Outcome.STOPPED, 5.0)
 
     def continued(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from hpsearch.bridge.protocol import Continue, Event, Progress, Run, Stop
+from hpsearch.bridge.protocol import Continue, Event, Progress, Prune, Run
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.errors import StoreUnreachable
 from hpsearch.folders import JobFolder
@@ -102,7 +102,7 @@ def test_the_pruners_word_is_on_the_last_report_after_an_outage(make_demo: MakeD
     worker = demo.worker(plays(steadily(3.0, 2.0, 1.0), bad))
     worker.step()
     worker.step()
-    assert told == [Continue(), Stop()]
+    assert told == [Continue(), Prune()]
     assert demo.states == ["COMPLETE", "PRUNED"]
 
 

@@ -36,7 +36,7 @@ class Answer:
     """It reached the generation limit before it ended."""
 
 
-class Skill(Protocol):
+class Method(Protocol):
     """What a model learns to do with a row, and how that is measured. One for each run."""
 
     has_own_loss: bool
@@ -94,7 +94,7 @@ def one_stage(config: TrialConfig, rows: Dataset) -> list[Stage]:
 @dataclass(frozen=True)
 class Task:
     name: str
-    skill: Callable[[Encoder, AnswersConfig, Dataset | None], Skill]
+    method: Callable[[Encoder, AnswersConfig, Dataset | None], Method]
     """Made from the encoder, and from the training rows where there are any."""
     stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
 

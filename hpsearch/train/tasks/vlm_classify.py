@@ -1,6 +1,6 @@
 """Classification of images."""
 
-from hpsearch.train.tasks.classifying import Classifying
+from hpsearch.train.tasks.classification import Classification
 from hpsearch.train.tasks.task import Task
 
-TASK = Task("vlm-classify", Classifying)
+TASK = Task("vlm-classify", Classification)

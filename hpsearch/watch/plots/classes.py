@@ -9,8 +9,8 @@ import seaborn
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from hpsearch.errors import NothingToDraw
+from hpsearch.evaluation import Evaluation, VariantScores
 from hpsearch.metrics import Confusion
-from hpsearch.scores import CellScores, Evaluation
 from hpsearch.watch.plots.style import (
     BLUE,
     GREY,
@@ -36,14 +36,14 @@ _DARK = 0.55
 
 
 @styled()
-def confusion_figure(cell: CellScores) -> Figure:
+def confusion_figure(variant: VariantScores) -> Figure:
     """Rows of each class by what they were taken for, as shares of the class.
 
     Raises NothingToDraw where the answers are no classes.
     """
-    if cell.confusion is None:
+    if variant.confusion is None:
         raise NothingToDraw("the answers are no classes")
-    labels, columns, counts = _shown(cell.confusion)
+    labels, columns, counts = _shown(variant.confusion)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     size = max(2.6, 0.62 * len(labels)) if len(labels) <= _COUNTED_CLASSES else 0.38 * len(labels)
     figure, (axes,) = new_figure(size + 1.7, width=max(5.0, size * len(columns) / len(labels) + 2.2))
@@ -61,8 +61,8 @@ def confusion_figure(cell: CellScores) -> Figure:
     axes.set_yticklabels([shortened(name) for name in labels], rotation=0)
     axes.tick_params(length=0)
     axes.set(xlabel="taken for", ylabel="is")
-    title = f"{cell.name} model, test rows"
-    hidden = len(cell.confusion.labels) - len(labels)
+    title = f"{variant.name} model, test rows"
+    hidden = len(variant.confusion.labels) - len(labels)
     axes.set_title(f"{title}: the {len(labels)} largest of {len(labels) + hidden} classes" if hidden else title)
     return figure
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
+from hpsearch.evaluation import Evaluation, Score, VariantScores
 from hpsearch.metrics import Interval
-from hpsearch.scores import CellScores, Evaluation, Score
 from hpsearch.spec.metrics import Metric
-from hpsearch.watch.evaluation import told_units
+from hpsearch.watch.evaluation import format_units
 from hpsearch.watch.plots.style import (
     BLUE,
     GREY,
@@ -34,7 +34,9 @@ _MODELS = {"base": GREY, "tuned": BLUE}
 def configurations_figure(evaluation: Evaluation) -> Figure:
     """A panel for each metric. Raises NothingToDraw where no metric was computed."""
     metrics = [
-        metric for metric in evaluation.metrics if any(cell.scores.get(metric.name) for cell in evaluation.cells)
+        metric
+        for metric in evaluation.metrics
+        if any(variant.scores.get(metric.name) for variant in evaluation.variants)
     ]
     if not metrics:
         raise NothingToDraw("the evaluation has no metrics")
@@ -55,24 +57,26 @@ def configurations_figure(evaluation: Evaluation) -> Figure:
 def _title(evaluation: Evaluation) -> str:
     if not evaluation.resampled.are_enough:
         return f"{evaluation.num_rows} test rows"
-    return f"{evaluation.num_rows} test rows, with 95 % intervals {told_units(evaluation.resampled)}"
+    return f"{evaluation.num_rows} test rows, with 95 % intervals {format_units(evaluation.resampled)}"
 
 
 def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
-    prompts = list(dict.fromkeys(_prompt(cell) for cell in evaluation.cells[1:]))
+    prompts = list(dict.fromkeys(_prompt(variant) for variant in evaluation.variants[1:]))
     for offset, (model, colour) in zip((-_BAR / 2, _BAR / 2), _MODELS.items(), strict=True):
-        cells = [cell for cell in evaluation.cells[1:] if _model(cell) == model and metric.name in cell.scores]
-        if not cells:
+        variants = [
+            variant for variant in evaluation.variants[1:] if _model(variant) == model and metric.name in variant.scores
+        ]
+        if not variants:
             continue
-        scores = [cell.scores[metric.name] for cell in cells]
-        at = [prompts.index(_prompt(cell)) + offset for cell in cells]
+        scores = [variant.scores[metric.name] for variant in variants]
+        at = [prompts.index(_prompt(variant)) + offset for variant in variants]
         values = [score.value for score in scores]
         around = _around(scores) if evaluation.resampled.are_enough else None
         look: dict[str, Any] = {"ecolor": INK, "capsize": 3, "error_kw": {"elinewidth": 1.3}}
         axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=around, **look)
         places = [(x, _bounds(score).high) for x, score in zip(at, scores, strict=True)]
         label_bars(axes, values, places, xytext=(0, 2), ha="center")
-    guess = evaluation.cells[0]
+    guess = evaluation.variants[0]
     if score := guess.scores.get(metric.name):
         axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)
         axes.axhline(score.value, color=ORANGE, linestyle="--", linewidth=1.8, label=guess.name)
@@ -85,12 +89,12 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def _model(cell: CellScores) -> str:
-    return cell.name.partition("-")[0]
+def _model(variant: VariantScores) -> str:
+    return variant.name.partition("-")[0]
 
 
-def _prompt(cell: CellScores) -> str:
-    return cell.name.partition("-")[2] or "no"
+def _prompt(variant: VariantScores) -> str:
+    return variant.name.partition("-")[2] or "no"
 
 
 def _around(scores: list[Score]) -> list[list[float]]:

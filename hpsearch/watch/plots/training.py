@@ -22,7 +22,7 @@ from hpsearch.watch.plots.style import (
     number_axis,
     styled,
 )
-from hpsearch.watch.words import told_metric
+from hpsearch.watch.words import format_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,5 +109,5 @@ def _mark_best(axes: Axes, objective: Metric, points: Points) -> None:
     axes.plot(*best, marker="*", markersize=15, color=BLUE if objective == LOSS else GREEN, zorder=3)
     offset = (0, 12) if objective.direction == "minimize" else (0, -18)
     axes.annotate(
-        told_metric(objective, best[1]), best, offset, textcoords="offset points", ha="center", fontweight="bold"
+        format_metric(objective, best[1]), best, offset, textcoords="offset points", ha="center", fontweight="bold"
     )

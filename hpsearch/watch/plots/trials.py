@@ -22,7 +22,7 @@ from hpsearch.watch.plots.style import (
     number_axis,
     styled,
 )
-from hpsearch.watch.words import told_metric
+from hpsearch.watch.words import format_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,13 +67,13 @@ def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
         legend[trial.outcome] = _draw(axes, curves[trial.number], **_LOOKS[trial.outcome])
     labels = {outcome: f"{outcome} ({count})" for outcome, count in counts.items()}
     if own is not None and own != best and curves[own]:
-        told = told_metric(objective, list(curves[own].values())[-1])
+        told = format_metric(objective, list(curves[own].values())[-1])
         outcome = view.trials[own].outcome
         ended = "" if outcome == "complete" else f", {outcome}"
         look = {"color": ORANGE, "linewidth": 2.4, "zorder": 4, "end": _LOOKS[outcome].get("end", "o")}
         legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {told}"
     if best is not None:
-        told = told_metric(objective, list(curves[best].values())[-1])
+        told = format_metric(objective, list(curves[best].values())[-1])
         is_own = " (the file's own values)" if best == own else ""
         look = {"color": BLUE, "linewidth": 3.2, "zorder": 5, "end": "o"}
         legend["best"], labels["best"] = _draw(axes, curves[best], **look), f"best, trial {best}{is_own}: {told}"

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.manifest import Manifest
+from hpsearch.evaluation import Evaluation, Score, VariantScores
 from hpsearch.files import read_file
-from hpsearch.scores import CellScores, Evaluation, Score
 from hpsearch.spec.metrics import Metric
 from hpsearch.trial import GIB, HistoryPoint, TrialConfig, TrialResult
-from hpsearch.watch.evaluation import told_ends
+from hpsearch.watch.evaluation import format_ends
 from hpsearch.watch.report.story import Facts
-from hpsearch.watch.words import told_metric, told_time
+from hpsearch.watch.words import format_metric, format_time
 
 MOST_EXAMPLES = 6
 """Of the right answers, and as many of the wrong ones."""
@@ -124,7 +124,7 @@ def run_facts(run: FinalRun) -> Facts:
     facts = [
         ("run folder", str(run.path)),
         ("ended", str(result.outcome)),
-        ("optimizer steps", f"{result.num_steps}, in {told_time(result.train_seconds)}"),
+        ("optimizer steps", f"{result.num_steps}, in {format_time(result.train_seconds)}"),
         (
             "trainable parameters",
             f"{result.trainable_parameters:,} of {result.total_parameters:,} ({result.trainable_percent:.2f} %)",
@@ -139,20 +139,20 @@ def run_facts(run: FinalRun) -> Facts:
 def score_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     """Each metric with, for every configuration, its value and its interval."""
     rows = [
-        (metric.title, [_told_score(metric, cell.scores.get(metric.name)) for cell in evaluation.cells])
+        (metric.title, [_format_score(metric, variant.scores.get(metric.name)) for variant in evaluation.variants])
         for metric in evaluation.metrics
     ]
-    losses = [("" if cell.loss is None else f"{cell.loss:.4f}", "") for cell in evaluation.cells]
+    losses = [("" if variant.loss is None else f"{variant.loss:.4f}", "") for variant in evaluation.variants]
     return [*rows, ("loss", losses)]
 
 
-def _told_score(metric: Metric, score: Score | None) -> tuple[str, str]:
+def _format_score(metric: Metric, score: Score | None) -> tuple[str, str]:
     if score is None:
         return "", ""
-    return told_metric(metric, score.value), told_ends(metric, score.interval) if score.interval else ""
+    return format_metric(metric, score.value), format_ends(metric, score.interval) if score.interval else ""
 
 
-def class_rows(cell: CellScores, manifest: Manifest) -> list[list[str]]:
+def class_rows(variant: VariantScores, manifest: Manifest) -> list[list[str]]:
     """Each class: its train and test rows, accuracy, precision, F1."""
     train = manifest.labels.get("train", {})
     return [
@@ -162,5 +162,5 @@ def class_rows(cell: CellScores, manifest: Manifest) -> list[list[str]]:
             str(of.support),
             *(f"{rate:.1%}" for rate in (of.accuracy, of.precision, of.f1)),
         ]
-        for of in cell.classes
+        for of in variant.classes
     ]

@@ -19,7 +19,7 @@ from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
-from hpsearch.watch.evaluation import WITHOUT_BASE, told_basis, told_gap, told_units
+from hpsearch.watch.evaluation import WITHOUT_BASE, format_basis, format_gap, format_units
 from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
@@ -32,7 +32,7 @@ from hpsearch.watch.plots import (
 from hpsearch.watch.report import final, story
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import FinalRun
-from hpsearch.watch.words import told_metric, told_time
+from hpsearch.watch.words import format_metric, format_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,15 +84,15 @@ def report_page(asked: Asked) -> str:
         cards=[*_study_cards(view), *(_run_cards(run) if run else [])],
         cautions=cautions(view) if view.best else [],
         pictures=_pictures(asked),
-        gaps=[told_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
-        basis=told_basis(run.evaluation.resampled, run.evaluation.gaps) if run and run.evaluation else [],
+        gaps=[format_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
+        basis=format_basis(run.evaluation.resampled, run.evaluation.gaps) if run and run.evaluation else [],
         without_base=WITHOUT_BASE,
         small_image=small_image,
-        told_units=told_units,
+        format_units=format_units,
         best_yaml=asked.best_yaml,
-        created=_told_day(view.study.created_at),
-        made=_told_day(asked.at),
-        trained=told_time(story.seconds_trained(view)),
+        created=_format_day(view.study.created_at),
+        made=_format_day(asked.at),
+        trained=format_time(story.seconds_trained(view)),
         version=__version__,
         few_trials=_FEW_TRIALS,
     )
@@ -112,7 +112,7 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def _told_day(seconds: float) -> str:
+def _format_day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -124,8 +124,8 @@ def _study_cards(view: StudyView) -> list[Card]:
     own = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     beside = ""
     if own is not None and own.outcome == "complete" and own.number != best.number:
-        beside = f"; the file's own values came to {told_metric(view.objective, own.value)}"
-    value = told_metric(view.objective, best.value)
+        beside = f"; the file's own values came to {format_metric(view.objective, own.value)}"
+    value = format_metric(view.objective, best.value)
     return [*cards, Card(f"best {view.objective.title}", value, f"trial {best.number}{beside}")]
 
 
@@ -134,18 +134,17 @@ def _run_cards(run: FinalRun) -> list[Card]:
     if run.result.reports:
         objective = run.config.objectives[0]
         best = best_report(run.result.reports, objective)
-        value = told_metric(objective, best.value(objective))
+        value = format_metric(objective, best.value(objective))
         where = f"report {best.step} of {run.config.budget.reports}, whose adapter was kept"
         cards.append(Card(f"final {objective.title}", value, where))
     if run.evaluation is not None and (score := run.evaluation.tuned.scores.get(run.evaluation.metrics[0].name)):
         metric = run.evaluation.metrics[0]
         saw = f"{run.evaluation.num_rows} rows that no trial saw"
         if around := score.interval:
-            units = told_units(run.evaluation.resampled)
-            saw = (
-                f"95 % interval {told_metric(metric, around.low)} to {told_metric(metric, around.high)}, {units}; {saw}"
-            )
-        cards.append(Card(f"{metric.title} on the test rows", told_metric(metric, score.value), saw))
+            units = format_units(run.evaluation.resampled)
+            low, high = format_metric(metric, around.low), format_metric(metric, around.high)
+            saw = f"95 % interval {low} to {high}, {units}; {saw}"
+        cards.append(Card(f"{metric.title} on the test rows", format_metric(metric, score.value), saw))
     return cards
 
 

@@ -17,7 +17,7 @@ from hpsearch.spec.study import StudySpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.watch.plots.trials import curve
 from hpsearch.watch.tables import sparkline
-from hpsearch.watch.words import told_metric, told_time, told_value
+from hpsearch.watch.words import format_metric, format_time, format_value
 
 Facts = list[tuple[str, str]]
 NAMED_IDS = 5
@@ -46,8 +46,8 @@ def question_facts(spec: StudySpec) -> Facts:
         ("base model", spec.model.base + (f" at revision {spec.model.revision}" if spec.model.revision else "")),
         ("weights", "4-bit NormalFloat (QLoRA)" if spec.model.quantization == "nf4" else "not quantized (LoRA)"),
         ("objective", ", ".join(goals) + ", on the validation rows"),
-        ("a trial may spend", _told_budget(spec.budget)),
-        ("the final run may spend", _told_budget(spec.final)),
+        ("a trial may spend", _format_budget(spec.budget)),
+        ("the final run may spend", _format_budget(spec.final)),
     ]
     if spec.curriculum.stages:
         stages = " → ".join(stage.name for stage in spec.curriculum.stages)
@@ -55,14 +55,14 @@ def question_facts(spec: StudySpec) -> Facts:
     return facts
 
 
-def _told_budget(budget: BudgetSpec) -> str:
-    amount = f"{budget.max_steps} optimizer steps" if budget.max_steps else f"{_told_count(budget.epochs, 'epoch')}"
+def _format_budget(budget: BudgetSpec) -> str:
+    amount = f"{budget.max_steps} optimizer steps" if budget.max_steps else f"{_format_count(budget.epochs, 'epoch')}"
     memory = f"; at most {budget.memory_gib:g} GiB of device memory" if budget.memory_gib else ""
     rows = f"{budget.train_fraction:.0%} of the train rows"
-    return f"{amount} on {rows}, {_told_count(budget.reports, 'validation report')}{memory}"
+    return f"{amount} on {rows}, {_format_count(budget.reports, 'validation report')}{memory}"
 
 
-def _told_count(count: float, noun: str) -> str:
+def _format_count(count: float, noun: str) -> str:
     return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"
 
 
@@ -121,13 +121,13 @@ def search_facts(spec: StudySpec) -> Facts:
     search = spec.searched
     return [
         ("trials", str(search.trials)),
-        ("sampler", _told_choice(search.sampler.model_dump())),
-        ("pruner", _told_choice(search.pruner.model_dump())),
+        ("sampler", _format_choice(search.sampler.model_dump())),
+        ("pruner", _format_choice(search.pruner.model_dump())),
         ("seed", str(search.seed)),
     ]
 
 
-def _told_choice(settings: dict[str, Any]) -> str:
+def _format_choice(settings: dict[str, Any]) -> str:
     more = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name != "name")
     return f"{settings['name']} ({more})" if more else str(settings["name"])
 
@@ -136,7 +136,7 @@ def parameter_rows(spec: StudySpec) -> list[list[str]]:
     """Knob, what it is, where it was searched, and the file's own value."""
     own = spec.defaults()
     return [
-        [knob, KNOBS[knob].description or "", _told_parameter(parameter), told_value(own[knob])]
+        [knob, KNOBS[knob].description or "", _format_parameter(parameter), format_value(own[knob])]
         for knob, parameter in spec.searched.space.items()
     ]
 
@@ -144,12 +144,16 @@ def parameter_rows(spec: StudySpec) -> list[list[str]]:
 def best_rows(view: StudyView) -> list[list[str]]:
     """Knob, the best trial's value, and the file's own."""
     own, best = view.study.spec.defaults(), view.best
-    return [[knob, told_value(value), told_value(own.get(knob))] for knob, value in best.params.items()] if best else []
+    return (
+        [[knob, format_value(value), format_value(own.get(knob))] for knob, value in best.params.items()]
+        if best
+        else []
+    )
 
 
-def _told_parameter(parameter: ParameterSpec) -> str:
+def _format_parameter(parameter: ParameterSpec) -> str:
     if not isinstance(parameter, RangeSpec):
-        return "one of " + ", ".join("none" if choice is None else told_value(choice) for choice in parameter)
+        return "one of " + ", ".join("none" if choice is None else format_value(choice) for choice in parameter)
     how = ", logarithmic" if parameter.log else f", in steps of {parameter.step:g}" if parameter.step else ""
     return f"{parameter.low:g} to {parameter.high:g}{how}"
 
@@ -157,12 +161,12 @@ def _told_parameter(parameter: ParameterSpec) -> str:
 def fixed_rows(spec: StudySpec) -> list[list[str]]:
     """Every other knob."""
     others = [knob for knob in KNOBS if knob not in spec.searched.space]
-    return [[knob, told_value(spec.value(knob))] for knob in others if spec.value(knob) is not None]
+    return [[knob, format_value(spec.value(knob))] for knob in others if spec.value(knob) is not None]
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial as the table shows it; every cell is ready to read."""
+    """A trial as the table shows it; every variant is ready to read."""
 
     number: int
     kind: str
@@ -200,8 +204,8 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
         is_own=bool(facts.get("defaults")),
         values=[_last(view, trial, objective) for objective in view.study.spec.objectives],
         reports=sparkline(list(trial.reports.values())),
-        params=[told_value(trial.params.get(knob)) for knob in view.study.spec.searched.space],
-        seconds=told_time(seconds) if seconds else "",
+        params=[format_value(trial.params.get(knob)) for knob in view.study.spec.searched.space],
+        seconds=format_time(seconds) if seconds else "",
         steps=str(facts.get("optimizer_steps", "")),
         device=_gib(facts.get("ledger.peak_device_gib")),
         host=_gib(facts.get("ledger.peak_host_gib")),
@@ -212,7 +216,7 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
 
 def _last(view: StudyView, trial: TrialView, objective: Metric) -> str:
     values = list(curve(view, trial, objective).values())
-    return told_metric(objective, values[-1]) if values else ""
+    return format_metric(objective, values[-1]) if values else ""
 
 
 def _gib(amount: float | None) -> str:

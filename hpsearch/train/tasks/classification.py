@@ -25,7 +25,7 @@ _HEAD = "classification_head"
 _FILE = "head.safetensors"
 
 
-class Classifying:
+class Classification:
     """Learns the class of a row."""
 
     has_own_loss = True

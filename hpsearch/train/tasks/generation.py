@@ -1,4 +1,4 @@
-"""The skill of the language tasks: saying the answer. Greedy, in batches, the prompt cut off by its length."""
+"""The method of the language tasks: saying the answer. Greedy, in batches, the prompt cut off by its length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpsearch.train.tasks.task import Answer, RowLoss
 from hpsearch.trial import AnswersConfig
 
 
-class Speaking:
+class Generation:
     """Learns answers token by token; nothing is trained beside the adapter."""
 
     has_own_loss = False

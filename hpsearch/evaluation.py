@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
 from hpsearch.spec.metrics import Metric, NamedMetric
@@ -38,7 +38,7 @@ class Score(Record):
         return _between(self.low, self.high)
 
 
-class CellScores(Record):
+class VariantScores(Record):
     name: str
     scores: dict[str, Score]
     loss: float | None = Field(None, description="nats per token of the references")
@@ -74,28 +74,28 @@ class Evaluation(Record):
     rows_sha256: str
     longer_than_limit: int
     metrics: list[NamedMetric]
-    cells: list[CellScores]
+    variants: list[VariantScores] = Field(validation_alias=AliasChoices("variants", "cells"))
     """The most frequent answer first, then base, unless it was left out, and tuned under each prompt."""
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
     units: Units | None = Field(None, description="None: by an earlier hpsearch, which took rows as independent")
 
-    def cell(self, name: str) -> CellScores:
-        return next(cell for cell in self.cells if cell.name == name)
+    def variant(self, name: str) -> VariantScores:
+        return next(variant for variant in self.variants if variant.name == name)
 
     @property
     def resampled(self) -> Units:
         return self.units or Units(name="rows", num=self.num_rows, effective=self.num_rows)
 
     @property
-    def base(self) -> CellScores | None:
+    def base(self) -> VariantScores | None:
         """The base model under the prompt of `tuned`; None: it was not asked."""
         name = self.tuned.name.replace("tuned", "base", 1)
-        return next((cell for cell in self.cells if cell.name == name), None)
+        return next((variant for variant in self.variants if variant.name == name), None)
 
     @property
-    def tuned(self) -> CellScores:
+    def tuned(self) -> VariantScores:
         """The tuned model under the first prompt that was tried: as it was trained, where that is none."""
-        return next(cell for cell in self.cells if cell.name.startswith("tuned"))
+        return next(variant for variant in self.variants if variant.name.startswith("tuned"))
 
 
 class ComparedRun(Record):
@@ -111,7 +111,7 @@ class Comparison(Record):
     """Runs on the same rows, each against the first."""
 
     num_rows: int
-    cell: str
+    variant: str
     metrics: list[NamedMetric]
     runs: list[ComparedRun]
     gaps: list[Gap]

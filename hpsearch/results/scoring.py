@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from hpsearch.evaluation import Gap, Score, Units, VariantScores
 from hpsearch.files import read_file, write_text
 from hpsearch.jobs import AnsweredRow
 from hpsearch.metrics import (
@@ -24,7 +25,6 @@ from hpsearch.metrics import (
     score_interval,
     scores,
 )
-from hpsearch.scores import CellScores, Gap, Score, Units
 from hpsearch.spec.metrics import METRICS, Metric
 from hpsearch.spec.tasks import TaskFacts
 
@@ -39,12 +39,12 @@ def default_metrics(task: TaskFacts, references: Sequence[str], has_bertscore: b
     return [metric for metric in METRICS.values() if metric.over in over and (has_bertscore or not metric.needs_model)]
 
 
-def score_cell(name: str, rows: list[AnsweredRow], metrics: Sequence[Metric]) -> CellScores:
+def score_variant(name: str, rows: list[AnsweredRow], metrics: Sequence[Metric]) -> VariantScores:
     """`rows` have references and groups."""
     references, predictions = texts_of(rows)
     losses = [(row.loss, row.num_tokens) for row in rows if row.loss is not None]
     has_classes = any(metric.over == "classes" for metric in metrics)
-    return CellScores(
+    return VariantScores(
         name=name,
         scores=score_rows(rows, metrics),
         loss=sum(loss * tokens for loss, tokens in losses) / sum(tokens for _, tokens in losses) if losses else None,
@@ -143,7 +143,7 @@ def write_scored_rows(file: Path, rows: list[AnsweredRow], task: TaskFacts) -> N
 
 
 def read_answers(file: Path) -> list[AnsweredRow]:
-    """The answers of a cell, with or without metrics beside them."""
+    """The answers of a variant, with or without metrics beside them."""
     return read_file(file, _answers)
 
 
