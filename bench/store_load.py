@@ -1,10 +1,10 @@
 """64 and 256 workers on one PostgreSQL, on this machine: how long a claim and a report take, and how many there are.
 
 Each worker is a process of its own, as real ones are: its own connection, its own memory of the study, its own
-interpreter. It goes a real worker's way (claim, start, reports with the pruner's word, a sign of life every second,
-end), with a pause where a trainer would train. By their names eight are on each machine: whether a holder of a lease
-is dead is looked up only where its process can be. All of them, and the server, share the machine's cores, so a time is
-that of the database and of the worker together; on a cluster a worker has a core of its own.
+interpreter. It goes a real worker's way (claim, start, reports with the pruner's word, signs of life as often as a
+worker gives them, end), with a pause where a trainer would train. By their names eight are on each machine: whether a
+holder of a lease is dead is looked up only where its process can be. All of them, and the server, share the machine's
+cores, so a time is that of the database and of the worker together; on a cluster a worker has a core of its own.
 
 Paced: a trial takes about 16 s, with 4 reports. Real ones take minutes, so this is the load of some thousand workers'
 trials, and of 256 workers' signs. With `SATURATED=1` in the environment, also without pauses: what two cores can do at
@@ -34,6 +34,7 @@ from hpsearch.search import Search
 from hpsearch.store import Activity, Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.workers import DEAD_WORKERS, own_worker_id
+from hpsearch.worker.signs import seconds_between
 
 GOALS_MS = {64: 100.0, 256: 250.0}
 """p99 of a claim."""
@@ -42,7 +43,6 @@ PACE_S = 4.0
 """Between two reports."""
 SECONDS = 40.0
 LEASE_S = 60.0
-_SIGN_EVERY_S = 1.0
 _SPEC = as_bench_study("random", 1_000_000)
 Times = dict[str, list[float]]
 
@@ -109,6 +109,7 @@ class _Worker:
         self._worker_id = own_worker_id() if number < PER_MACHINE else f"{own_worker_id()}-{number // PER_MACHINE}"
         self._result = finished_result()
         self._signed_at = 0.0
+        self._sign_every_s = seconds_between(1)
         store.workers.register(self._worker_id, self._search.study_id, "none")
 
     def work_until(self, end: float) -> None:
@@ -125,6 +126,7 @@ class _Worker:
             "claim", lambda: store.leases.claim(search.study_id, self._worker_id, LEASE_S, DEAD_WORKERS)
         )
         assert lease is not None
+        self._sign_every_s = seconds_between(lease.at_work)
         trial = self._timed("start", partial(search.start, lease))
         for count in range(1, len(result.reports) + 1):
             self._pause(2 * self._pace_s)
@@ -135,11 +137,11 @@ class _Worker:
         """As long as a trainer trains: half of it, on the average. Signs of life are given meanwhile."""
         until = min(self._end, time.perf_counter() + self._draw.uniform(0, at_most_s))
         while (now := time.perf_counter()) < until:
-            if now - self._signed_at >= _SIGN_EVERY_S:
+            if now - self._signed_at >= self._sign_every_s:
                 self._signed_at = now
                 give_sign = self._store.workers.give_sign
                 self._timed("sign", partial(give_sign, self._worker_id, Activity(doing="training"), "none"))
-            time.sleep(max(0.0, min(until, self._signed_at + _SIGN_EVERY_S) - time.perf_counter()))
+            time.sleep(max(0.0, min(until, self._signed_at + self._sign_every_s) - time.perf_counter()))
 
     def _timed(self, name: str, work: Callable[[], Any]) -> Any:
         started = time.perf_counter()

@@ -32,6 +32,7 @@ from bench.store_throughput import as_bench_study, finished_result, on_postgresq
 from hpsearch.search import Search
 from hpsearch.search.facts import facts
 from hpsearch.search.view import read_view
+from hpsearch.spec.metrics import LOSS
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.tables import leases
@@ -177,7 +178,7 @@ def _milliseconds(work: Callable[..., Any], *arguments: Any) -> float:
 def fill(store: Store, study_id: int, num_trials: int, first_id: int = 1) -> None:
     """Puts finished trials of an empty study into Optuna's tables and ours, all in one transaction."""
     draw, result = random.Random(0), finished_result()
-    told, kept = facts(result, "loss"), result.model_dump_json()
+    told, kept = facts(result, LOSS), result.model_dump_json()
     distributions = {
         "training.learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
         "lora.r": CategoricalDistribution([4, 8, 16]),

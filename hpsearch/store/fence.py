@@ -35,7 +35,8 @@ class Lease:
 
     `result` is there when an earlier worker had finished. `strikes` counts the attempts in a row that ended without
     progress, `progress` is the furthest optimizer step of any, `reasons` say how each ended, `stumbles` counts workers
-    that failed at the slot by a mistake of their own.
+    that failed at the slot by a mistake of their own. `at_work`: how many slots of the study were open when this one
+    was claimed, about as many as there are workers.
     """
 
     lease_id: int
@@ -49,6 +50,7 @@ class Lease:
     stumbles: int = 0
     reasons: tuple[str, ...] = ()
     result: str | None = None
+    at_work: int = 1
 
 
 _fence: ContextVar[Lease | None] = ContextVar("fence", default=None)

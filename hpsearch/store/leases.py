@@ -72,15 +72,18 @@ class Leases:
             if study.paused is not None:
                 return None
             rows = connection.execute(_open_and_last(study_id)).all()
+            at_work = 1 + sum(not row.finished for row in rows)
             free = [row for row in rows if _is_takeable(row, now, dead_workers, is_in_grace=now < grace_until)]
             row = min(free, key=lambda row: (row.slot in last_slots, row.stumbles, row.slot), default=None)
             if row is None or row.slot in last_slots:
                 slot = max((row.slot for row in rows), default=-1) + 1
                 if slot < study.trials:
-                    return self._begin(connection, study_id, slot, worker_id, now + duration_s)
+                    begun = self._begin(connection, study_id, slot, worker_id, now + duration_s)
+                    return replace(begun, at_work=at_work)
             if row is None:
                 return None
-            return self._take_over(connection, row.lease_id, worker_id, now + duration_s, dead_workers)
+            taken = self._take_over(connection, row.lease_id, worker_id, now + duration_s, dead_workers)
+            return replace(taken, at_work=at_work - 1)
 
     @staticmethod
     def _lock_study(connection: Connection, study_id: int, uid: str | None) -> Any:

@@ -18,12 +18,20 @@ from hpsearch.worker.relay import Relay
 LEASE_S = 60.0
 _RENEW_EVERY_S = 10.0
 _BEAT_EVERY_S = 1.0
+_MOST_PER_S = 64.0
+"""Signs of all of a study's workers together. Each is a transaction, and hundreds a second would make claims and
+reports wait (`python -m bench store_load`)."""
 _MOMENT_S = 0.5
 
 log = logging.getLogger("hpsearch.worker")
 
 Look = Callable[[Activity], tuple[Activity, str]]
 """Adds what is seen of the trainer from outside, its memory; and gives its device's name."""
+
+
+def seconds_between(at_work: int) -> float:
+    """Between two signs of one of so many workers."""
+    return max(_BEAT_EVERY_S, at_work / _MOST_PER_S)
 
 
 class Signs:
@@ -37,6 +45,8 @@ class Signs:
         self._look = look
         self._clock = clock
         self._told_at = self._renewed_at = float("-inf")
+        self.every_s = seconds_between(1)
+        """Between two signs."""
         self._given: Future[Orders] | None = None
         self._renewing: Lease | None = None
         """What the sign that was given last renews."""
@@ -45,7 +55,7 @@ class Signs:
         """One at a time. Raises LeaseLost as soon as the store has said that this lease is lost."""
         self._hear(lease)
         now = self._clock()
-        if self._given is not None or now - self._told_at < _BEAT_EVERY_S:
+        if self._given is not None or now - self._told_at < self.every_s:
             return
         self._told_at = now
         renewed = lease if now - self._renewed_at >= _RENEW_EVERY_S else None
@@ -56,9 +66,10 @@ class Signs:
         if self._relay.is_answered(self._given, _MOMENT_S):
             self._hear(lease)
 
-    def renewed(self) -> None:
-        """A lease was just given: it needs no renewal for a while."""
+    def renewed(self, lease: Lease) -> None:
+        """It was just given: it needs no renewal for a while, and tells how many others give signs."""
         self._renewed_at = self._clock()
+        self.every_s = seconds_between(lease.at_work)
 
     def _write(self, activity: Activity, lease: Lease | None, step: int) -> Orders:
         doing, device = self._look(activity)

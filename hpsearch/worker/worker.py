@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hpsearch.bridge.follow import TICK_S, follow
+from hpsearch.bridge.follow import follow
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.bridge.witness import device_bytes, device_errors, host_bytes
@@ -72,7 +72,7 @@ class Worker:
             while (step := self.step()) not in _LAST:
                 if step is Step.NOTHING_FREE:
                     self._signs.give(Activity(doing="waiting for other workers' trials"))
-                    self._stop.wait(TICK_S)
+                    self._stop.wait(self._signs.every_s / 2)
             return step
         except StoreUnreachable as error:
             if not self._stop.requested:
@@ -96,7 +96,7 @@ class Worker:
         lease = self._relay.ask(self._claim)
         if lease is None:
             return self._relay.ask(self._why_none)
-        self._signs.renewed()
+        self._signs.renewed(lease)
         try:
             return self._settle(lease)
         except LeaseLost as lost:

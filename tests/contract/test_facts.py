@@ -6,6 +6,7 @@ import pytest
 from contract_parts import ledger_of
 
 from hpsearch.search.facts import facts, memory_violation
+from hpsearch.spec.metrics import LOSS
 from hpsearch.trial import GIB, Fit, Outcome, TrialResult
 
 CUDA = {"peak_allocated_bytes": 2 * GIB, "is_context_estimated": True}
@@ -49,19 +50,19 @@ class TestFacts:
             seen = None if witnessed is None else witnessed * GIB
             result = TrialResult(outcome=RAN, ledger=ledger_of(peak * GIB, witnessed_peak_bytes=seen))
             assert memory_violation(result, 16) == gib / 16 - 1
-            assert facts(result, "loss")["ledger.peak_device_gib"] == gib
+            assert facts(result, LOSS)["ledger.peak_device_gib"] == gib
 
     def test_the_prediction_stands_beside_the_real_peak(self) -> None:
         fit = Fit(device="card", shape="s", rows=4, gradient_checkpointing=False, predicted_bytes=9 * GIB)
         ledgers = ledger_of(12 * GIB, peak_allocated_bytes=10 * GIB)
-        told = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers), "loss")
+        told = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers), LOSS)
         assert (told["micro_batch"], told["memory_predicted_to_real"]) == (4, 0.9)
         assert Fit.model_validate_json(str(told["fit"])) == fit
-        halved = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers, halvings=[8]), "loss")
+        halved = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers, halvings=[8]), LOSS)
         assert "memory_predicted_to_real" not in halved
 
     def test_what_is_unknown_is_left_out(self) -> None:
-        assert facts(TrialResult(outcome=Outcome.PRUNED), "loss") == {
+        assert facts(TrialResult(outcome=Outcome.PRUNED), LOSS) == {
             "outcome": "pruned",
             "seconds": 0.0,
             "optimizer_steps": 0,
@@ -81,7 +82,7 @@ class TestFacts:
             bytes_needed=7,
             ledger=leak,
         )
-        found = facts(result, "loss")
+        found = facts(result, LOSS)
         assert str(found.pop("traceback")) == "x" * 7996 + "last"
         assert found == {
             "outcome": "failed",

@@ -102,6 +102,13 @@ class TestTakingOver:
         assert third == Lease(first.lease_id, study_id, 0, 77, 3, Handover.EXPIRED, result="the result")
         assert self._row(store, first).deaths == 2
 
+    def test_a_claim_tells_how_many_slots_are_open(self, store: Store, study_id: int) -> None:
+        told = [store.leases.claim(study_id, f"host:{number}:1.00", LEASE_S) for number in range(1, 4)]
+        assert [lease and lease.at_work for lease in told] == [1, 2, 3]
+        again = store.leases.claim(study_id, "host:9:1.00", LEASE_S, ["host:1:1.00"], set(range(3, 99)))
+        assert again is not None
+        assert (again.slot, again.at_work) == (0, 3)
+
     def test_a_dead_worker_s_lease_does_not_have_to_expire(self, store: Store, study_id: int) -> None:
         claimed(store, study_id, "host:1:1.00")
         dead = claimed(store, study_id, "host:2:2.00")

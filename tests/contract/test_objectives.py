@@ -74,7 +74,7 @@ class TestMetric:
         assert (study.direction.name, study.metric_names) == ("MAXIMIZE", ["balanced accuracy"])
         assert study.best_trial.number == 1
         assert view.best is not None
-        assert (view.best.number, view.best.value, view.objective) == (1, 0.8, "balanced_accuracy")
+        assert (view.best.number, view.best.value, view.objective.name) == (1, 0.8, "balanced_accuracy")
         assert [trial.number for trial in view.front] == [1]
         assert view.best.facts["validation_loss"] == 0.9
         assert view.best.facts["balanced_accuracy"] == 0.8

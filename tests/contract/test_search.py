@@ -32,6 +32,7 @@ import hpsearch.search.slots as slots_module
 from hpsearch.errors import LeaseLost, TrialEnded
 from hpsearch.search import Search
 from hpsearch.search.facts import facts
+from hpsearch.spec.metrics import LOSS
 from hpsearch.store import Store
 from hpsearch.store.leases import Slots
 from hpsearch.trial import GIB, Outcome, TrialResult
@@ -235,7 +236,7 @@ class TestTelling:
         search.tell(trial, result)
         (ended_trial,) = trials_of(store, search)
         assert (ended_trial.state, ended_trial.value) == (state, value)
-        assert ended_trial.user_attrs == {**facts(result, "loss"), "attempts": 1, "defaults": True}
+        assert ended_trial.user_attrs == {**facts(result, LOSS), "attempts": 1, "defaults": True}
         search.tell(trial, result)  # the store's answer was lost
         with pytest.raises(LeaseLost):
             search.tell(trial, result_of([9.0]))

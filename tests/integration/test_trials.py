@@ -49,7 +49,7 @@ def test_training_lowers_the_loss_and_tells_everything(driver: Driver, text_rows
 
 def test_metrics_are_reported_beside_the_loss(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
     config = text_config(text_rows, budget=BudgetSpec(max_steps=24, reports=2), training__learning_rate=5e-3)
-    config = config.model_copy(update={"objectives": ["exact_match", "loss"]})
+    config = changed(config, objectives=["exact_match", "loss"])
     events: list[Event] = []
     result = driver.run(tmp_path / "trial", config, each=events.append)
     assert result.outcome is Outcome.COMPLETE, result.reason
@@ -57,7 +57,7 @@ def test_metrics_are_reported_beside_the_loss(driver: Driver, text_rows: Rows, t
     assert reported == result.reports
     assert all(set(report.metrics) == {"exact_match"} for report in reported)
     assert result.reports[-1].metrics["exact_match"] >= 0.5, "it says even or odd, if not always rightly"
-    assert losses(result) == losses(driver.run(tmp_path / "loss", config.model_copy(update={"objectives": ["loss"]})))
+    assert losses(result) == losses(driver.run(tmp_path / "loss", changed(config, objectives=["loss"])))
 
 
 def test_the_worker_may_stop_it_at_a_report(driver: Driver, text_rows: Rows, tmp_path: Path) -> None:
