@@ -65,5 +65,5 @@ def as_table(findings: Sequence[tuple[str, Finding]]) -> Table:
     for heading in HEADINGS:
         table.add_column(heading, overflow="fold")
     for name, finding in findings:
-        table.add_row(*map(Text, finding.variants()), f"python -m bench {name}")
+        table.add_row(*map(Text, finding.cells()), f"python -m bench {name}")
     return table

@@ -24,7 +24,7 @@ from hpsearch.metrics import score_difference, score_interval, scores
 CLASSES = ("red", "white", "platelet")
 SHARES = (0.5, 0.3, 0.2)
 RIGHT = 0.6
-WORDS = ("two", "red", "blood", "variants", "and", "one", "white", "cell", "near", "the", "edge")
+WORDS = ("two", "red", "blood", "cells", "and", "one", "white", "cell", "near", "the", "edge")
 LARGE = 3_000
 """Groups that tell the true BLEU, which no formula does."""
 

@@ -6,9 +6,9 @@ worker gives them, end), with a pause where a trainer would train. By their name
 holder of a lease is dead is looked up only where its process can be. All of them, and the server, share the machine's
 cores, so a time is that of the database and of the worker together; on a cluster a worker has a core of its own.
 
-Paced: a trial takes about 16 s, with 4 reports. Real ones take minutes, so this is the load of some thousand workers'
-trials, and of 256 workers' signs. With `SATURATED=1` in the environment, also without pauses: what two cores can do at
-most; a time is then how long the queue is.
+Paced: a trial with 4 reports takes about a minute, as short real ones do, or 16 s, the load of a thousand workers'
+trials: of those two cores carry 64 workers', not 256. With `SATURATED=1` in the environment, also without pauses: what
+two cores can do at most; a time is then how long the queue is.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from hpsearch.worker.signs import seconds_between
 GOALS_MS = {64: 100.0, 256: 250.0}
 """p99 of a claim."""
 PER_MACHINE = 8
-PACE_S = 4.0
-"""Between two reports."""
-SECONDS = 40.0
+PACES_S = [16.0, 4.0]
+"""Between two reports: a trial takes a minute, or a quarter of one."""
+SECONDS = 60.0
 LEASE_S = 60.0
 _SPEC = as_bench_study("random", 1_000_000)
 Times = dict[str, list[float]]
 
 
 def measure(say: Say) -> list[Finding]:
-    paces = [PACE_S, 0.0] if os.environ.get("SATURATED") else [PACE_S]
+    paces = [*PACES_S, 0.0] if os.environ.get("SATURATED") else PACES_S
     try:
         return [found for pace_s in paces for workers in GOALS_MS for found in _measure(workers, pace_s, say)]
     except ImportError:
@@ -60,7 +60,10 @@ def _measure(num_workers: int, pace_s: float, say: Say) -> list[Finding]:
         with Store(parse_url(url, from_argv=False)) as store:
             search = Search(store, _SPEC)
             store.studies.create(search.study_id, _SPEC, _SPEC.searched.trials, b"", Path())
-        _run(num_workers, lambda number, ready: _work(url, pace_s, number, ready, Path(folder) / f"{number}.json"))
+        _run(
+            num_workers,
+            lambda number, ready: _work(url, pace_s, num_workers, number, ready, Path(folder) / f"{number}.json"),
+        )
         times: Times = {}
         for file in Path(folder).iterdir():
             for name, found in json.loads(file.read_text()).items():
@@ -87,9 +90,9 @@ def _run(num_workers: int, work: Callable[[int, Any], None]) -> None:
         raise RuntimeError("a worker of the benchmark failed")
 
 
-def _work(url: str, pace_s: float, number: int, ready: Any, file: Path) -> None:
+def _work(url: str, pace_s: float, num_workers: int, number: int, ready: Any, file: Path) -> None:
     with Store(parse_url(url, from_argv=False)) as store:
-        worker = _Worker(store, pace_s, number)
+        worker = _Worker(store, pace_s, number, seconds_between(num_workers))
         ready.wait()
         worker.work_until(time.perf_counter() + SECONDS)
     file.write_text(json.dumps(worker.times))
@@ -100,7 +103,7 @@ class _OverError(Exception):
 
 
 class _Worker:
-    def __init__(self, store: Store, pace_s: float, number: int) -> None:
+    def __init__(self, store: Store, pace_s: float, number: int, sign_every_s: float) -> None:
         self.times: Times = {}
         self._store = store
         self._pace_s = pace_s
@@ -109,7 +112,7 @@ class _Worker:
         self._worker_id = own_worker_id() if number < PER_MACHINE else f"{own_worker_id()}-{number // PER_MACHINE}"
         self._result = finished_result()
         self._signed_at = 0.0
-        self._sign_every_s = seconds_between(1)
+        self._sign_every_s = sign_every_s
         store.workers.register(self._worker_id, self._search.study_id, "none")
 
     def work_until(self, end: float) -> None:

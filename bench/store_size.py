@@ -87,7 +87,7 @@ def _lives(database: str, url: str, sampler: str, say: Say) -> Finding:
     measured = f"from claim to end, {database}, sampler {sampler}, {NUM_TRIALS} trials against {FEW_TRIALS}"
     own, other = zip(*pairs, strict=True)
     finding = Comparison(measured, "ms", Side(f"at {NUM_TRIALS}", own), Side(f"at {FEW_TRIALS}", other))
-    say("; ".join(finding.variants()))
+    say("; ".join(finding.cells()))
     return finding
 
 
@@ -165,7 +165,7 @@ def _told(measured: str, own: list[float], other: list[float], way: str, say: Sa
     finding = Comparison(
         f"{measured}, {NUM_TRIALS} trials", "ms", Side("hpsearch", own), Side(f"plain Optuna: {way}", other)
     )
-    say("; ".join(finding.variants()))
+    say("; ".join(finding.cells()))
     return finding
 
 

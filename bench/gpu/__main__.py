@@ -43,7 +43,7 @@ def main() -> int:
     console.print(as_table(figures, title))
     is_measured = any(not figure.found.startswith("not measured") for figure in figures)
     if chosen.results and not chosen.rehearse and (is_measured or not has_section(chosen.results, TITLE)):
-        write_section(chosen.results, TITLE, machine, HEADINGS, [figure.variants() for figure in figures])
+        write_section(chosen.results, TITLE, machine, HEADINGS, [figure.cells() for figure in figures])
     return 1 if failed else 0
 
 

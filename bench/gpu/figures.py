@@ -61,5 +61,5 @@ def as_table(figures: Sequence[Figure], title: str) -> Table:
     for heading in HEADINGS:
         table.add_column(heading, overflow="fold")
     for figure in figures:
-        table.add_row(*map(Text, figure.variants()))
+        table.add_row(*map(Text, figure.cells()))
     return table

@@ -31,6 +31,6 @@ def setting(place: Place) -> Setting:
 def measure(place: Place) -> None:
     raced = setting(place)
     for finding in race(raced, place.fresh("race"), place.say, place.deadline, WAYS):
-        measured, own, other, ratio = finding.variants()
+        measured, own, other, ratio = finding.cells()
         goal = "5 times as fast at least" if isinstance(finding, Comparison) else ""
         place.show(Figure("race", measured, f"{ratio}: {own}; {other}", goal))

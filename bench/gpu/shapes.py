@@ -22,7 +22,6 @@ from bench.gpu.place import Place
 from bench.shapes import half_a_billion
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
-from hpsearch.spec.study import Task
 
 NUM_ROWS = 64
 NUM_VALIDATION_ROWS = 8
@@ -35,7 +34,7 @@ class Shape:
     """`words` are in an answer; `tiny` is the base that stands in at the rehearsal."""
 
     name: str
-    task: Task
+    task: str
     build: Callable[[], Built]
     tiny: str
     image_size: int | None

@@ -26,6 +26,7 @@ from hpsearch.results.final import RunFolder, train_final
 from hpsearch.results.predict import PredictionOptions, ask, predict_file
 from hpsearch.results.scoring import read_answers
 from hpsearch.spec import load_study
+from hpsearch.spec.metrics import METRICS
 from hpsearch.train.bases import compute_dtype, find_base
 from hpsearch.trial import TrialConfig
 from tests.integration.conftest import ends_as_qwen2_5
@@ -202,7 +203,7 @@ def test_two_runs_are_compared_on_the_same_rows(
     assert second.rows_sha256 == evaluation.rows_sha256
     found = compare_runs([run, other], "none", tell, common=False)
     assert (found.num_rows, [each.leaked for each in found.runs]) == (8, [0, 0])
-    gap = found.gap("other", "exact_match")
+    gap = found.gap("other", METRICS["exact_match"])
     assert gap is not None
     values = [each.scores["exact_match"].value for each in found.runs]
     assert gap.difference == pytest.approx(values[1] - values[0])
