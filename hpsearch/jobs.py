@@ -119,6 +119,7 @@ class AnsweredRow(Record):
     num_tokens: int
     is_cut: bool = Field(description="the answer reached the generation limit before it ended")
     bertscore: float | None = None
+    numbers: dict[str, float] = Field({}, description="metric → the row's number, where no text tells it")
     group: int | None = Field(None, description="rows of one group are not independent; noted when they are scored")
 
 

@@ -9,10 +9,11 @@ from hpsearch.metrics.baseline import most_frequent_answers
 from hpsearch.metrics.classes import ClassScore, Confusion, class_scores, confusion
 from hpsearch.metrics.comparison import SIGNIFICANCE, Difference, Interval, difference, holm, interval, mean_of
 from hpsearch.metrics.groups import FEWEST, Groups, are_enough, grouped, joined
-from hpsearch.metrics.overall import score_difference, score_interval, scores
+from hpsearch.metrics.overall import COMPUTED, score_difference, score_interval, scores
 from hpsearch.metrics.text import normalised, row_scores
 
 __all__ = [
+    "COMPUTED",
     "FEWEST",
     "SIGNIFICANCE",
     "ClassScore",

@@ -17,7 +17,8 @@ _MEANS: dict[str, Callable[[str, str], float]] = {
     **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
     "accuracy": exact_match_raw,
 }
-_NAMES = [*_MEANS, "bleu", "balanced_accuracy", "macro_f1"]
+COMPUTED = [*_MEANS, "bleu", "balanced_accuracy", "macro_f1"]
+"""From texts, here. Any other metric comes as a number per row, whose mean it is."""
 
 
 def scores(references: list[str], predictions: list[str], names: Sequence[str]) -> dict[str, float]:
@@ -87,8 +88,8 @@ def _row_values(references: list[str], predictions: list[str], name: str) -> lis
 def _check_name(name: str) -> None:
     if name == "bertscore":
         raise ValueError("bertscore is not computed here: it comes as a number per row, whose mean is the score")
-    if name not in _NAMES:
-        raise ValueError(f"no metric is called {name!r}; {did_you_mean(name, _NAMES)}")
+    if name not in COMPUTED:
+        raise ValueError(f"no metric is called {name!r}; {did_you_mean(name, COMPUTED)}")
 
 
 def _bleu(references: list[str], predictions: list[str]) -> Summed:

@@ -221,8 +221,10 @@ def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
 
     known = [(turns[-2]["content"], turns[-1]["content"]) for turns in Dataset.load_from_disk(str(train))["messages"]]
     said = most_frequent_answers(known, [row.question for row in rows])
-    changes = [{"prediction": answer.strip(), "loss": None, "is_cut": False, "bertscore": None} for answer in said]
-    return [row.model_copy(update=change) for row, change in zip(rows, changes, strict=True)]
+    without: dict[str, object] = {"loss": None, "is_cut": False, "bertscore": None, "numbers": {}}
+    return [
+        row.model_copy(update=without | {"prediction": answer.strip()}) for row, answer in zip(rows, said, strict=True)
+    ]
 
 
 def _checksum(folder: RunFolder, rows: list[AnsweredRow]) -> str:

@@ -11,6 +11,7 @@ from hpsearch.evaluation import Gap, Score, Units, VariantScores
 from hpsearch.files import read_file, write_text
 from hpsearch.jobs import AnsweredRow
 from hpsearch.metrics import (
+    COMPUTED,
     SIGNIFICANCE,
     Interval,
     class_scores,
@@ -55,16 +56,16 @@ def score_variant(name: str, rows: list[AnsweredRow], metrics: Sequence[Metric])
 
 
 def score_rows(rows: list[AnsweredRow], metrics: Sequence[Metric]) -> dict[str, Score]:
-    """Those of the metrics that the rows have: BERTScore comes with them or not at all."""
+    """Those of the metrics that the rows have: a number that no text tells comes with them or not at all."""
     references, predictions = texts_of(rows)
     groups = groups_of(rows)
     found: dict[str, Score] = {}
     for metric in metrics:
-        if not metric.needs_model:
+        if metric.name in COMPUTED:
             value = scores(references, predictions, [metric.name])[metric.name]
             found[metric.name] = _score(value, score_interval(references, predictions, metric.name, groups))
-        elif semantic := _bertscores(rows):
-            found[metric.name] = _score(sum(semantic) / len(semantic), interval(mean_of(semantic), groups))
+        elif numbers := _numbers(rows, metric.name):
+            found[metric.name] = _score(sum(numbers) / len(numbers), interval(mean_of(numbers), groups))
     return found
 
 
@@ -73,15 +74,15 @@ def _score(value: float, around: Interval | None) -> Score:
 
 
 def gap_between(metric: Metric, name: str, rows: list[AnsweredRow], than: str, other: list[AnsweredRow]) -> Gap | None:
-    """How much better `rows` are than `other`, the same rows answered by `than`; None without BERTScores on a side.
+    """How much better `rows` are than `other`, the same rows answered by `than`; None where a side lacks the numbers.
 
     Its p-value stands alone: see `corrected`.
     """
     references, predictions = texts_of(rows)
-    if not metric.needs_model:
+    if metric.name in COMPUTED:
         found = score_difference(references, texts_of(other)[1], predictions, metric.name, groups_of(rows))
-    elif _bertscores(rows) and _bertscores(other):
-        found = difference(mean_of(_bertscores(other)), mean_of(_bertscores(rows)), groups_of(rows))
+    elif (numbers := _numbers(rows, metric.name)) and (others := _numbers(other, metric.name)):
+        found = difference(mean_of(others), mean_of(numbers), groups_of(rows))
     else:
         return None
     return Gap(
@@ -121,10 +122,11 @@ def units_of(name: str, rows: list[AnsweredRow]) -> Units:
     return Units(name=name, num=groups.num, effective=groups.effective)
 
 
-def _bertscores(rows: list[AnsweredRow]) -> list[float]:
-    """Of all rows or none."""
-    found = [row.bertscore for row in rows if row.bertscore is not None]
-    return found if len(found) == len(rows) else []
+def _numbers(rows: list[AnsweredRow], name: str) -> list[float]:
+    """Those that came with the rows: of all of them or none."""
+    found = [row.bertscore if name == "bertscore" else row.numbers.get(name) for row in rows]
+    there = [number for number in found if number is not None]
+    return there if len(there) == len(rows) else []
 
 
 _ROWS: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])

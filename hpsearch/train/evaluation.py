@@ -108,6 +108,7 @@ def _answer_batch(
             loss=loss.total / max(1, loss.num_tokens) if loss else None,
             num_tokens=loss.num_tokens if loss else 0,
             is_cut=answer.is_cut,
+            numbers=answer.numbers,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from hpsearch.metrics import scores
+from hpsearch.metrics import COMPUTED, scores
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.steps import MicroBatch, in_parts
 from hpsearch.train.tasks.task import Answer, Method, RowLoss, mean_loss
@@ -58,8 +58,18 @@ class Validation:
         values = {"loss": mean_loss([losses[position] for position in in_order])}
         if not self.metrics:
             return values
-        texts = [said[position].text for position in in_order]
-        return values | scores([reference(row) for row in self.rows], texts, self.metrics)
+        return values | self._scores([said[position] for position in in_order])
+
+    def _scores(self, said: list[Answer]) -> dict[str, float]:
+        """Of all rows, in order: computed from their texts, or the mean of the numbers that came with them."""
+        computed = [name for name in self.metrics if name in COMPUTED]
+        values = {
+            name: sum(answer.numbers[name] for answer in said) / len(said)
+            for name in self.metrics
+            if name not in computed
+        }
+        texts = [answer.text for answer in said]
+        return values | (scores([reference(row) for row in self.rows], texts, computed) if computed else {})
 
     def _measure(self, model: Any, positions: list[int]) -> Measured:
         rows = [self._kept.get(position) or self.method.encode(self.rows[position]) for position in positions]

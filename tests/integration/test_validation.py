@@ -120,6 +120,21 @@ def test_what_is_said_is_compared_with_its_own_row_s_reference(base: Base, rows:
     assert values == {"exact_match": 1.0, "loss": pytest.approx(mean_loss(alone), rel=1e-5)}
 
 
+class Counting(Knowing):
+    """Gives each row a number besides: its length."""
+
+    def answers(self, _: Any, rows: list[Encoded], *__: Any, **___: Any) -> list[Answer]:
+        return [Answer("", numbers={"length": float(len(row))}) for row in rows]
+
+
+def test_numbers_that_no_text_tells_are_averaged_over_the_rows(base: Base, rows: Path) -> None:
+    method, model = Counting(Encoder(base.fresh_processor(), ROWS, has_images=False)), base.fresh_model()
+    values = validation_of(rows, method, 3, ["exact_match", "length"]).of(model)
+    lengths = [len(method.encode(row)) for row in Dataset.load_from_disk(str(rows))]
+    assert values is not None
+    assert (values["exact_match"], values["length"]) == (0.0, sum(lengths) / len(lengths))
+
+
 def test_no_more_rows_are_kept_than_there_is_room_for(base: Base, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method, model = watched(base), base.fresh_model()
     room = 3.5 * (method.encode(Dataset.load_from_disk(str(rows))[1]).num_bytes + validation_room._ROW_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Answer:
     text: str
     is_cut: bool = False
     """It reached the generation limit before it ended."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """Metric → the row's number, of metrics that nobody computes from texts."""
 
 
 class Method(Protocol):

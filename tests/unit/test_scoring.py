@@ -1,0 +1,45 @@
+"""Scores whose numbers come with the rows: no text tells them."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpsearch.jobs import AnsweredRow
+from hpsearch.results.scoring import gap_between, score_rows
+from hpsearch.spec.metrics import Metric
+
+TOLD = Metric(name="told", title="told", over="texts")
+
+
+def rows(*numbers: float | None) -> list[AnsweredRow]:
+    return [
+        AnsweredRow(
+            id=str(position),
+            question="?",
+            reference="a",
+            prediction="b",
+            loss=None,
+            num_tokens=0,
+            is_cut=False,
+            numbers={} if number is None else {"told": number},
+            group=position // 2,
+        )
+        for position, number in enumerate(numbers)
+    ]
+
+
+def test_numbers_of_rows_are_scored_by_their_mean_with_an_interval_over_groups() -> None:
+    found = score_rows(rows(*[3.0, -1.0] * 20), [TOLD])["told"]
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)  # of each group it is 1
+    assert score_rows(rows(1.0, 2.0), [TOLD])["told"].low is None
+
+
+def test_what_a_row_lacks_is_no_score() -> None:
+    assert score_rows(rows(1.0, None), [TOLD]) == {}
+    assert gap_between(TOLD, "tuned", rows(1.0, 2.0), "base", rows(None, 1.0)) is None
+
+
+def test_two_models_differ_in_their_rows_numbers() -> None:
+    gap = gap_between(TOLD, "tuned", rows(*[2.0] * 40), "base", rows(*[0.5] * 40))
+    assert gap is not None
+    assert (gap.difference, gap.shown) == (pytest.approx(1.5), True)
