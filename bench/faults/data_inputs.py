@@ -90,8 +90,8 @@ def _read_data(data: DataSpec, folder: Path) -> None:
 
     storage = DataFolder(folder / "storage")
     read, files = read_data(data, folder, storage, lambda *_: None)
-    splits = divide(read, data, CurriculumSpec(), folder)
-    manifest = make_manifest(splits, read.left_out)
+    splits, left_out = divide(read, data, CurriculumSpec(), folder)
+    manifest = make_manifest(splits, left_out)
     Manifest.from_bytes(manifest.to_bytes())
     write_prepared(manifest, splits, files, storage, [("train", 1.0), ("validation", 1.0)])
 

@@ -6,8 +6,9 @@ import json
 import random
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
-from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.rows import Row
 from hpsearch.data.split import SplitName, Splits
 from hpsearch.errors import FieldError
 from hpsearch.spec.data import DataSpec
@@ -15,7 +16,7 @@ from hpsearch.spec.data import DataSpec
 _KEY = "data.columns.label"
 
 
-def check_labels(rows: list[Row]) -> None:
+def check_labels(rows: Sequence[Row]) -> None:
     """Raises FieldError where labels differ in nothing but case or blanks, or there is just one."""
     counts = Counter(row.label for row in rows if row.label is not None)
     if len(counts) == 1:
@@ -54,18 +55,18 @@ def check_classes(splits: Splits) -> None:
             )
 
 
-def balanced(splits: Splits, data: DataSpec, read: ReadRows) -> Splits:
-    """The splits with a train split of at most so many rows per label, drawn once. Rows without a label stay."""
+def balanced(splits: Splits, data: DataSpec) -> tuple[Splits, dict[str, str]]:
+    """(the splits with a train split of at most so many rows per label, drawn once; id → reason of the rows that are
+    too many). Rows without a label stay."""
     counts = Counter(row.label for row in splits["train"] if row.label is not None)
     if data.balance is None or not counts:
-        return splits
+        return splits, {}
     most = min(counts.values()) if data.balance == "smallest" else data.balance
     drawn = {row.id for row in splits["train"] if row.label is None}
     for label in counts:
         ids = [row.id for row in splits["train"] if row.label == label]
         drawn.update(random.Random(data.split.seed).sample(ids, min(most, len(ids))))
-    for row in splits["train"]:
-        if row.id not in drawn:
-            read.leave_out(f"balance: more than {most} training rows of its label", row.id)
+    reason = f"balance: more than {most} training rows of its label"
+    too_many = {row.id: reason for row in splits["train"] if row.id not in drawn}
     train: SplitName = "train"
-    return {**splits, train: [row for row in splits[train] if row.id in drawn]}
+    return {**splits, train: [row for row in splits[train] if row.id in drawn]}, too_many

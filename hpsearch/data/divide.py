@@ -8,15 +8,15 @@ from pathlib import Path
 from hpsearch.data.classes import balanced, check_classes, check_labels
 from hpsearch.data.held_out import take_held_out, write_held_out
 from hpsearch.data.manifest import Manifest
-from hpsearch.data.rows import ReadRows, Row
-from hpsearch.data.split import Splits, check_any_left, draw_test, split_rows, split_two
+from hpsearch.data.rows import LeftOut, ReadRows
+from hpsearch.data.split import Splits, check_any_left, draw_test, in_unused_splits, split_rows, split_two
 from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec, SplitByFraction
 
 
-def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: Path) -> Splits:
-    """The splits of a study whose relative paths count from `folder`.
+def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: Path) -> tuple[Splits, LeftOut]:
+    """(the splits, what is in none of them) of a study whose relative paths count from `folder`.
 
     Raises:
         FieldError: a split, a class or a stage would be empty, or the held-out set doesn't fit.
@@ -25,29 +25,32 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
     if data.columns.row_format == "question-label":
         check_labels(read.rows)
     if curriculum.stages:
-        read.rows = _in_stages(read, curriculum)
+        read = _in_stages(read, curriculum)
     if data.held_out:
         assert isinstance(data.split, SplitByFraction), "refused when the file was read"
-        splits = _around_held_out(folder / data.held_out, read, data.split)
+        splits, read = _around_held_out(folder / data.held_out, read, data.split)
     else:
         splits = split_rows(read, data.split)
-    splits = balanced(splits, data, read)
+        read = read.without(in_unused_splits(read.rows, data.split))
+    splits, thinned_out = balanced(splits, data)
     if data.columns.row_format == "question-label":
         check_classes(splits)
     for stage in curriculum.stages:
         if not any(curriculum.stage_of(row.stage) == stage.name for row in splits["train"]):
             raise FieldError("curriculum.stages", f"stage {stage.name!r} has no training rows")
-    return splits
+    return splits, read.without(thinned_out).left_out
 
 
-def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> Splits:
-    """The same splits for the study that draws the held-out set as for any that finds it, itself later among them."""
+def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> tuple[Splits, ReadRows]:
+    """(the splits, the rows outside the held-out set): the same for the study that draws the held-out set as for any
+    that finds it, itself later among them."""
     if file.exists():
         test, others = take_held_out(file, read)
     else:
-        others, test = draw_test(read.rows, split)
-    train, validation = split_two(others, split)
-    return {"train": train, "validation": validation, "test": test}
+        drawn_from, test = draw_test(read.rows, split)
+        others = ReadRows(drawn_from, read.left_out)
+    train, validation = split_two(others.rows, split)
+    return {"train": train, "validation": validation, "test": test}, others
 
 
 def keep_held_out(manifest: Manifest, data: DataSpec, folder: Path) -> None:
@@ -60,7 +63,7 @@ def keep_held_out(manifest: Manifest, data: DataSpec, folder: Path) -> None:
         write_held_out(folder / data.held_out, manifest.splits["test"])
 
 
-def _in_stages(read: ReadRows, curriculum: CurriculumSpec) -> list[Row]:
+def _in_stages(read: ReadRows, curriculum: CurriculumSpec) -> ReadRows:
     """The rows that belong to a stage."""
     found = Counter(row.stage for row in read.rows)
     for stage in curriculum.stages:
@@ -68,10 +71,5 @@ def _in_stages(read: ReadRows, curriculum: CurriculumSpec) -> list[Row]:
             named = [("nothing" if value is None else repr(value), count) for value, count in found.most_common(8)]
             says = ", ".join(f"{value} ({count} rows)" for value, count in named)
             raise FieldError("curriculum.stages", f"stage {stage.name!r} has no rows; the stage column says {says}")
-    rows = []
-    for row in read.rows:
-        if curriculum.stage_of(row.stage) is None:
-            read.leave_out(f"{row.stage!r} is in no stage of the curriculum", row.id)
-        else:
-            rows.append(row)
-    return rows
+    outside = [row for row in read.rows if curriculum.stage_of(row.stage) is None]
+    return read.without({row.id: f"{row.stage!r} is in no stage of the curriculum" for row in outside})

@@ -37,8 +37,8 @@ def write_held_out(file: Path, rows: Iterable[tuple[str, str]]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], list[Row]]:
-    """(the held-out rows, the others). What is tied to a held-out row is left out.
+def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], ReadRows]:
+    """(the held-out rows, the others). Among the others, what is tied to a held-out row is left out.
 
     Raises:
         FieldError: the file was edited, or a row of it is gone, has changed or can't be used.
@@ -53,15 +53,10 @@ def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], list[Row]]:
             raise FieldError(_KEY, f"row {row_id!r} of {file} {what}")
     held = {row_id for row_id, _ in keys}
     ties = {tie for row_id in held for tie in by_id[row_id].ties.items()}
-    others = []
-    for row in read.rows:
-        if row.id in held:
-            continue
-        if ties.isdisjoint(row.ties.items()):
-            others.append(row)
-        else:
-            read.leave_out("shares its group, image or words with a held-out row", row.id)
-    return [by_id[row_id] for row_id, _ in keys], others
+    others = ReadRows([row for row in read.rows if row.id not in held], read.left_out)
+    tied = [row.id for row in others.rows if not ties.isdisjoint(row.ties.items())]
+    reason = "shares its group, image or words with a held-out row"
+    return [by_id[row_id] for row_id, _ in keys], others.without(dict.fromkeys(tied, reason))
 
 
 def holds_out(file: Path, rows: Iterable[tuple[str, str]]) -> bool:

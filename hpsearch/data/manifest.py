@@ -9,7 +9,7 @@ from collections import Counter
 
 from pydantic import Field
 
-from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import SplitName, Splits
 from hpsearch.errors import FieldError
 from hpsearch.trial import Record
@@ -72,7 +72,7 @@ class Manifest(Record):
         return splits
 
 
-def make_manifest(splits: Splits, left_out: dict[str, list[str]]) -> Manifest:
+def make_manifest(splits: Splits, left_out: LeftOut) -> Manifest:
     check_disjoint(splits)
     keys: dict[SplitName, list[RowKey]] = {
         name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
@@ -80,7 +80,7 @@ def make_manifest(splits: Splits, left_out: dict[str, list[str]]) -> Manifest:
     labels: dict[SplitName, dict[str, int]] = {
         name: dict(Counter(row.label for row in rows if row.label is not None)) for name, rows in splits.items()
     }
-    return Manifest(splits=keys, left_out=left_out, labels=labels)
+    return Manifest(splits=keys, left_out={reason: list(ids) for reason, ids in left_out.items()}, labels=labels)
 
 
 def check_disjoint(splits: Splits) -> None:

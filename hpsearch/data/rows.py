@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,15 +56,24 @@ def _checksum(content: list[Any]) -> str:
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
-@dataclass
+LeftOut = Mapping[str, Sequence[str]]
+"""Reason → ids of the rows that are not used because of it, in the order of the rows."""
+
+
+@dataclass(frozen=True)
 class ReadRows:
-    """The rows that can be used, and the ids of the others by reason."""
+    """The rows that can be used, and the ids of the others by reason. It never changes: see `without`."""
 
-    rows: list[Row]
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    rows: Sequence[Row]
+    left_out: LeftOut = field(default_factory=dict)
 
-    def leave_out(self, reason: str, row_id: str) -> None:
-        self.left_out.setdefault(reason, []).append(row_id)
+    def without(self, why: Mapping[str, str]) -> ReadRows:
+        """The same rows but for those that `why` names (id → reason), which are left out beside the earlier ones."""
+        left_out = {reason: list(ids) for reason, ids in self.left_out.items()}
+        for row in self.rows:
+            if row.id in why:
+                left_out.setdefault(why[row.id], []).append(row.id)
+        return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out)
 
 
 def read_rows(
@@ -84,22 +93,23 @@ def read_rows(
     table = _with_class_names(_only_needed(source.rows, columns, split_column))
     _check_labels_are_there(table, columns, labels)
     images = RowImages(table, columns.image, source.images, image_store, tell) if columns.image else None
-    read = ReadRows([])
+    rows: list[Row] = []
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
     for position, values in enumerate(_plain(table, columns)):
         row_id = str(values[columns.id]) if columns.id else str(position)
         label = as_text(values[columns.label]) if columns.label else None
         if label is not None and label in labels:
             label = labels[label]
             if label is None:
-                read.leave_out("label is left out by data.labels", row_id)
+                left_out["label is left out by data.labels"].append(row_id)
                 continue
         messages = conversation(values, columns, prompt, label)
         if isinstance(messages, str):
-            read.leave_out(messages, row_id)
+            left_out[messages].append(row_id)
             continue
         image = images.of(position) if images else None
         if isinstance(image, str):
-            read.leave_out(image, row_id)
+            left_out[image].append(row_id)
             continue
         row = Row(
             id=row_id,
@@ -111,12 +121,14 @@ def read_rows(
             split=as_text(values[split_column]) if split_column else None,
             stage=as_text(values[columns.stage]) if columns.stage else None,
         )
-        read.rows.append(row)
+        rows.append(row)
         if position % 1000 == 0:
             tell("reading rows", position, len(table))
-    _without_duplicates(read)
-    _unique_ids(read, columns)
-    return read
+    unique, duplicates = _without_duplicates(rows)
+    if duplicates:
+        left_out["duplicate of another row"] = duplicates
+    _check_ids_are_unique(unique, columns)
+    return ReadRows(tuple(unique), dict(left_out))
 
 
 def _only_needed(table: Dataset, columns: ColumnsSpec, split_column: str | None) -> Dataset:
@@ -169,19 +181,20 @@ def _plain(table: Dataset, columns: ColumnsSpec) -> Iterator[dict[str, Any]]:
     )
 
 
-def _without_duplicates(read: ReadRows) -> None:
-    seen: dict[str, str] = {}
-    unique = []
-    for row in read.rows:
+def _without_duplicates(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """(the first row of each content, the ids of the others)."""
+    seen: set[str] = set()
+    unique, duplicates = [], []
+    for row in rows:
         if row.sha256 in seen:
-            read.leave_out("duplicate of another row", row.id)
+            duplicates.append(row.id)
         else:
-            seen[row.sha256] = row.id
+            seen.add(row.sha256)
             unique.append(row)
-    read.rows = unique
+    return unique, duplicates
 
 
-def _unique_ids(read: ReadRows, columns: ColumnsSpec) -> None:
-    repeated, times = Counter(row.id for row in read.rows).most_common(1)[0] if read.rows else ("", 0)
+def _check_ids_are_unique(rows: list[Row], columns: ColumnsSpec) -> None:
+    repeated, times = Counter(row.id for row in rows).most_common(1)[0] if rows else ("", 0)
     if times > 1:
         raise FieldError("data.columns.id", f"{columns.id!r} does not name rows: {repeated!r} occurs {times} times")

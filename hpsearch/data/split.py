@@ -35,13 +35,13 @@ def check_any_left(read: ReadRows) -> None:
         raise FieldError("data.source", f"no rows are left: {', '.join(reasons) or 'the source has none'}")
 
 
-def _by_fraction(rows: list[Row], spec: SplitByFraction) -> Splits:
+def _by_fraction(rows: Sequence[Row], spec: SplitByFraction) -> Splits:
     train, rest = _draw(rows, spec.validation + spec.test, spec.seed, fewest=2)
     validation, test = _draw(rest, spec.test / (spec.validation + spec.test), spec.seed)
     return {"train": train, "validation": validation, "test": test}
 
 
-def draw_test(rows: list[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
+def draw_test(rows: Sequence[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
     """(the others, the test split). Raises FieldError where it would be empty."""
     others, test = _draw(rows, spec.test, spec.seed)
     if not test:
@@ -49,7 +49,7 @@ def draw_test(rows: list[Row], spec: SplitByFraction) -> tuple[list[Row], list[R
     return others, test
 
 
-def split_two(rows: list[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
+def split_two(rows: Sequence[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
     """(train, validation) of rows whose test split is known already. Raises FieldError where one would be empty."""
     train, validation = _draw(rows, spec.validation / (spec.train + spec.validation), spec.seed)
     if not train or not validation:
@@ -64,9 +64,6 @@ def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
         if isinstance(value, str) and value not in found:
             known = ", ".join(sorted(map(str, found)))
             raise FieldError(f"data.split.{name}", f"no row says {value!r} in column {spec.column!r}; found: {known}")
-    unused = [row for row in read.rows if row.split not in wanted.values()]
-    for row in unused:
-        read.leave_out(f"in split {row.split!r}, which the study does not use", row.id)
     splits: Splits = {"train": [row for row in read.rows if row.split == spec.train]}
     remaining = 1.0
     parts: tuple[tuple[SplitName, str | float], ...] = (("test", spec.test), ("validation", spec.validation))
@@ -79,7 +76,15 @@ def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
     return splits
 
 
-def _draw(rows: list[Row], share: float, seed: int, fewest: int = 1) -> tuple[list[Row], list[Row]]:
+def in_unused_splits(rows: Sequence[Row], spec: SplitByFraction | SplitByColumn) -> dict[str, str]:
+    """Id → reason of the rows that `split_rows` puts nowhere: in the data's own splits that the study does not use."""
+    if isinstance(spec, SplitByFraction):
+        return {}
+    unused = [row for row in rows if row.split not in (spec.train, spec.validation, spec.test)]
+    return {row.id: f"in split {row.split!r}, which the study does not use" for row in unused}
+
+
+def _draw(rows: Sequence[Row], share: float, seed: int, fewest: int = 1) -> tuple[list[Row], list[Row]]:
     """(the rest, about `share` of the rows), groups whole and labels in their shares; `fewest` groups at least."""
     groups = leakage_groups(rows)
     if len(set(groups)) == len(rows):

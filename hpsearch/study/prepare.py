@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +50,11 @@ def prepare_study(
         _check_local_bases(file)
         inspection = _inspect(file, read.rows, storage, start_trainer, tell, num_examples)
         check_target_modules(spec, inspection.linear_layers)
-        fits = [count <= spec.data.max_tokens for count in inspection.num_tokens]
-        for row, fit in zip(read.rows, fits, strict=True):
-            if not fit:
-                read.leave_out(f"longer than {spec.data.max_tokens} tokens", row.id)
-        read.rows = [row for row, fit in zip(read.rows, fits, strict=True) if fit]
-        splits = divide(read, spec.data, spec.curriculum, file.path.parent)
-        manifest = make_manifest(splits, read.left_out)
+        counted = zip(read.rows, inspection.num_tokens, strict=True)
+        too_long = [row.id for row, count in counted if count > spec.data.max_tokens]
+        read = read.without(dict.fromkeys(too_long, f"longer than {spec.data.max_tokens} tokens"))
+        splits, left_out = divide(read, spec.data, spec.curriculum, file.path.parent)
+        manifest = make_manifest(splits, left_out)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     return PreparedStudy(manifest, splits, files, inspection.linear_layers, inspection.examples)
@@ -71,7 +70,7 @@ def _check_local_bases(file: StudyFile) -> None:
 
 def _inspect(
     file: StudyFile,
-    rows: list[Row],
+    rows: Sequence[Row],
     storage: StorageFolder,
     start_trainer: StartTrainer,
     tell: Tell,

@@ -15,7 +15,7 @@ from PIL import Image
 from hpsearch.data.classes import balanced
 from hpsearch.data.divide import divide
 from hpsearch.data.manifest import Manifest, make_manifest
-from hpsearch.data.rows import ReadRows
+from hpsearch.data.rows import LeftOut, ReadRows
 from hpsearch.data.split import Splits
 from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
@@ -45,10 +45,9 @@ def data_of(**more: Any) -> DataSpec:
     return DataSpec.model_validate({"source": "rows.jsonl", "columns": COLUMNS, "split": HALVES, **more})
 
 
-def divided(read: Read, folder: Path, **more: Any) -> tuple[Splits, ReadRows]:
+def divided(read: Read, folder: Path, **more: Any) -> tuple[Splits, LeftOut]:
     data = data_of(**more)
-    found = read(**data.model_dump(exclude_unset=True))
-    return divide(found, data, CurriculumSpec(), folder), found
+    return divide(read(**data.model_dump(exclude_unset=True)), data, CurriculumSpec(), folder)
 
 
 def refusal(read: Read, folder: Path, **more: Any) -> tuple[str, str]:
@@ -107,9 +106,9 @@ def test_labels_are_renamed_in_what_is_learned_too(source: Callable[..., str], r
 
 def test_rows_of_a_label_are_left_out_and_counted(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
     source({"cat": 10, "dog": 10, "unclear": 3})
-    splits, found = divided(read, tmp_path, labels={"unclear": None})
+    splits, left_out = divided(read, tmp_path, labels={"unclear": None})
     assert set(labels_of(splits)["train"]) == {"cat", "dog"}
-    assert found.left_out == {"label is left out by data.labels": ["20", "21", "22"]}
+    assert left_out == {"label is left out by data.labels": ["20", "21", "22"]}
 
 
 def test_a_renamed_label_that_no_row_has_is_refused(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
@@ -120,7 +119,7 @@ def test_a_renamed_label_that_no_row_has_is_refused(source: Callable[..., str], 
 
 def test_a_row_without_a_label_is_left_out(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
     source({"cat": 10, "dog": 10, " ": 2})
-    assert divided(read, tmp_path)[1].left_out == {"empty label": ["20", "21"]}
+    assert divided(read, tmp_path)[1] == {"empty label": ["20", "21"]}
 
 
 def test_numbered_classes_have_their_names(read: Read, tmp_path: Path) -> None:
@@ -130,9 +129,9 @@ def test_numbered_classes_have_their_names(read: Read, tmp_path: Path) -> None:
     features = Features(image=Value("string"), kind=ClassLabel(names=["cat", "dog"]))
     rows = Dataset.from_dict({"image": [f"{i}.png" for i in range(21)], "kind": kinds}, features=features)
     rows.save_to_disk(str(tmp_path / "saved"))
-    splits, found = divided(read, tmp_path, source="saved", images=".")
+    splits, left_out = divided(read, tmp_path, source="saved", images=".")
     assert set(labels_of(splits)["train"]) == {"cat", "dog"}
-    assert found.left_out == {"empty label": ["20"]}
+    assert left_out == {"empty label": ["20"]}
 
 
 def test_one_class_is_nothing_to_learn(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
@@ -179,16 +178,16 @@ def test_train_alone_is_balanced_and_what_it_costs_is_counted(
 ) -> None:
     source({"cat": 40, "dog": 20, "emu": 10})
     natural, _ = divided(read, tmp_path)
-    splits, found = divided(read, tmp_path, balance=balance)
+    splits, left_out = divided(read, tmp_path, balance=balance)
     assert labels_of(natural)["train"] == {"cat": 24, "dog": 12, "emu": 6}
     assert labels_of(splits)["train"] == wanted
     assert (splits["validation"], splits["test"]) == (natural["validation"], natural["test"])
     most = max(wanted.values())
-    (left_out,) = found.left_out.items()
-    assert left_out[0] == f"balance: more than {most} training rows of its label"
+    ((reason, ids),) = left_out.items()
+    assert reason == f"balance: more than {most} training rows of its label"
     train = {row.id for row in splits["train"]}
-    assert {*left_out[1], *train} == {row.id for row in natural["train"]}
-    assert len(left_out[1]) + len(train) == 42
+    assert {*ids, *train} == {row.id for row in natural["train"]}
+    assert len(ids) + len(train) == 42
 
 
 def test_balancing_draws_the_same_rows_each_time_and_others_with_another_seed(
@@ -196,10 +195,10 @@ def test_balancing_draws_the_same_rows_each_time_and_others_with_another_seed(
 ) -> None:
     source({"cat": 40, "dog": 40})
 
-    natural, found = divided(read, tmp_path)
+    natural, _ = divided(read, tmp_path)
 
     def drawn(seed: int) -> list[str]:
-        splits = balanced(natural, data_of(balance=5, split=HALVES | {"seed": seed}), found)
+        splits, _ = balanced(natural, data_of(balance=5, split=HALVES | {"seed": seed}))
         return [row.id for row in splits["train"]]
 
     assert drawn(0) == drawn(0)
@@ -209,8 +208,8 @@ def test_balancing_draws_the_same_rows_each_time_and_others_with_another_seed(
 
 def test_a_balanced_manifest_is_found_again_in_the_data(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
     source({"cat": 40, "dog": 20, "unclear": 2})
-    splits, found = divided(read, tmp_path, balance="smallest", labels={"unclear": None})
-    manifest = Manifest.from_bytes(make_manifest(splits, found.left_out).to_bytes())
+    splits, left_out = divided(read, tmp_path, balance="smallest", labels={"unclear": None})
+    manifest = Manifest.from_bytes(make_manifest(splits, left_out).to_bytes())
     again = read(**data_of(labels={"unclear": None}).model_dump(exclude_unset=True))
     assert manifest.rows_of(again) == splits
     assert manifest.classes == ["cat", "dog"]

@@ -11,7 +11,7 @@ import pytest
 
 from hpsearch.data.divide import divide
 from hpsearch.data.prepared import DataFolder, read_data
-from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import Splits, subset
 from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
@@ -24,10 +24,9 @@ COLUMNS = {"question": "q", "answer": "a", "stage": "level"}
 THREE = {"stages": [{"name": "easy"}, {"name": "medium", "values": ["2", "two"]}, {"name": "hard", "values": ["3"]}]}
 
 
-def divided(rows: list[Row], curriculum: dict[str, Any], folder: Path) -> tuple[Splits, ReadRows]:
+def divided(rows: list[Row], curriculum: dict[str, Any], folder: Path) -> tuple[Splits, LeftOut]:
     data = DataSpec.model_validate({"source": "rows.jsonl", "columns": COLUMNS})
-    read = ReadRows(list(rows))
-    return divide(read, data, CurriculumSpec.model_validate(curriculum), folder), read
+    return divide(ReadRows(rows), data, CurriculumSpec.model_validate(curriculum), folder)
 
 
 def refusal(rows: list[Row], curriculum: dict[str, Any], folder: Path) -> str:
@@ -44,23 +43,23 @@ def staged(row: MakeRow, **counts: int) -> list[Row]:
 
 def test_stages_are_found_by_name_or_by_their_values(row: MakeRow, tmp_path: Path) -> None:
     rows = staged(row, easy=30, _2=20, two=10, _3=30)
-    splits, read = divided(rows, THREE, tmp_path)
+    splits, left_out = divided(rows, THREE, tmp_path)
     assert sum(map(len, splits.values())) == 90
-    assert read.left_out == {}
+    assert left_out == {}
     curriculum = CurriculumSpec.model_validate(THREE)
     found = Counter(curriculum.stage_of(row.stage) for row in splits["test"])
     assert found == {"easy": 3, "medium": 3, "hard": 3}, "splits keep the stages' shares"
 
 
 def test_a_stage_with_values_does_not_answer_to_its_name(row: MakeRow, tmp_path: Path) -> None:
-    _, read = divided(staged(row, easy=20, _2=20, _3=20, medium=2), THREE, tmp_path)
-    assert read.left_out == {"'medium' is in no stage of the curriculum": ["60", "61"]}
+    _, left_out = divided(staged(row, easy=20, _2=20, _3=20, medium=2), THREE, tmp_path)
+    assert left_out == {"'medium' is in no stage of the curriculum": ["60", "61"]}
 
 
 def test_rows_in_no_stage_are_left_out_and_counted(row: MakeRow, tmp_path: Path) -> None:
     rows = [*staged(row, easy=20, _2=20, _3=20, _4=2), row(90), row(91, stage="None")]
-    splits, read = divided(rows, THREE, tmp_path)
-    assert read.left_out == {
+    splits, left_out = divided(rows, THREE, tmp_path)
+    assert left_out == {
         "'4' is in no stage of the curriculum": ["60", "61"],
         "None is in no stage of the curriculum": ["90"],
         "'None' is in no stage of the curriculum": ["91"],
@@ -91,8 +90,8 @@ def test_a_stage_whose_rows_all_fell_into_other_splits_is_refused(row: MakeRow, 
 def test_what_is_asked_in_two_stages_stays_in_one_split(row: MakeRow, tmp_path: Path) -> None:
     easy = [row(i, stage="easy") for i in range(60)]
     hard = [row(100 + i, stage="hard", messages=easy[i].messages) for i in range(60)]
-    splits, read = divided([*easy, *hard], {"stages": [{"name": "easy"}, {"name": "hard"}]}, tmp_path)
-    assert read.left_out == {}
+    splits, left_out = divided([*easy, *hard], {"stages": [{"name": "easy"}, {"name": "hard"}]}, tmp_path)
+    assert left_out == {}
     where = {row.id: name for name, rows in splits.items() for row in rows}
     assert all(where[str(i)] == where[str(100 + i)] for i in range(60))
 

@@ -13,7 +13,7 @@ from hpsearch.data import divide as divide_module
 from hpsearch.data.divide import divide, keep_held_out
 from hpsearch.data.held_out import take_held_out, write_held_out
 from hpsearch.data.manifest import make_manifest
-from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import Splits
 from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
@@ -31,12 +31,12 @@ def data_of(**more: Any) -> DataSpec:
     )
 
 
-def study(rows: list[Row], folder: Path, **more: Any) -> tuple[Splits, ReadRows]:
+def study(rows: list[Row], folder: Path, **more: Any) -> tuple[Splits, LeftOut]:
     """What opening a study does with its rows."""
-    data, read = data_of(**more), ReadRows(list(rows))
-    splits = divide(read, data, CurriculumSpec(), folder)
-    keep_held_out(make_manifest(splits, read.left_out), data, folder)
-    return splits, read
+    data = data_of(**more)
+    splits, left_out = divide(ReadRows(rows), data, CurriculumSpec(), folder)
+    keep_held_out(make_manifest(splits, left_out), data, folder)
+    return splits, left_out
 
 
 def refusal(rows: list[Row], folder: Path, **more: Any) -> str:
@@ -66,10 +66,10 @@ def test_the_first_study_writes_it_once(row: MakeRow, tmp_path: Path) -> None:
 
 def test_the_study_that_wrote_it_splits_the_same_when_it_finds_it(row: MakeRow, tmp_path: Path) -> None:
     first, _ = study(faces(row), tmp_path)
-    again, read = study(faces(row), tmp_path)
+    again, left_out = study(faces(row), tmp_path)
     assert make_manifest(again, {}).sha256 == make_manifest(first, {}).sha256
     assert again == first
-    assert read.left_out == {}
+    assert left_out == {}
 
 
 def test_other_studies_take_the_same_rows(row: MakeRow, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_what_is_tied_to_a_held_out_row_is_left_out(row: MakeRow, tmp_path: Path
     # words are tied only together with their image: "what is this?" is asked of every one
     ties = {tie: getattr(held, tie)} | ({"image_sha256": held.image_sha256} if tie == "messages" else {})
     fields = {"group": "new", "image_sha256": "new", "label": "ryan", **ties}
-    second, read = study([*rows, row(50, **fields)], tmp_path)
-    assert read.left_out == {"shares its group, image or words with a held-out row": ["50"]}
+    second, left_out = study([*rows, row(50, **fields)], tmp_path)
+    assert left_out == {"shares its group, image or words with a held-out row": ["50"]}
     assert "50" not in [row.id for part in second.values() for row in part]
 
 
@@ -110,8 +110,8 @@ def test_rows_of_the_same_words_are_tied_without_an_image(row: MakeRow, tmp_path
     rows = [row(i, label="alex") for i in range(40)]
     first, _ = study(rows, tmp_path)
     twin = row(50, messages=first["test"][0].messages, label="ryan")
-    _, read = study([*rows, twin], tmp_path)
-    assert read.left_out == {"shares its group, image or words with a held-out row": ["50"]}
+    _, left_out = study([*rows, twin], tmp_path)
+    assert left_out == {"shares its group, image or words with a held-out row": ["50"]}
 
 
 def test_a_held_out_row_that_is_gone_changed_or_unusable_is_named(row: MakeRow, tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from hpsearch.data.manifest import make_manifest
-from hpsearch.data.rows import ReadRows, Row
-from hpsearch.data.split import Splits, split_rows
+from hpsearch.data.rows import LeftOut, ReadRows, Row
+from hpsearch.data.split import Splits, in_unused_splits, split_rows
 from hpsearch.errors import FieldError
 from hpsearch.spec.data import SplitByColumn
 
 MakeRow = Callable[..., Row]
 
 
-def by_column(rows: list[Row], **spec: Any) -> tuple[Splits, dict[str, list[str]]]:
-    read = ReadRows(list(rows))
-    return split_rows(read, SplitByColumn(column="part", **spec)), read.left_out
+def by_column(rows: list[Row], **spec: Any) -> tuple[Splits, LeftOut]:
+    read, by = ReadRows(rows), SplitByColumn(column="part", **spec)
+    return split_rows(read, by), read.without(in_unused_splits(rows, by)).left_out
 
 
 def ids(splits: Splits) -> dict[str, list[str]]:

@@ -1,0 +1,59 @@
+"""Dividing rows leaves what was read as it was: what each step leaves out is in what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.data.divide import divide, keep_held_out
+from hpsearch.data.manifest import make_manifest
+from hpsearch.data.rows import ReadRows, Row
+from hpsearch.spec.curriculum import CurriculumSpec
+from hpsearch.spec.data import DataSpec
+
+MakeRow = Callable[..., Row]
+COLUMNS = {"question": "q", "answer": "a", "label": "kind", "stage": "level"}
+STAGES = CurriculumSpec.model_validate({"stages": [{"name": "easy"}, {"name": "hard"}]})
+NO_STAGE = "'none' is in no stage of the curriculum"
+BY_COLUMN: dict[str, Any] = {"split": {"column": "part"}, "balance": "smallest"}
+AROUND_HELD_OUT: dict[str, Any] = {"held_out": "shared.json", "balance": "smallest"}
+
+
+def rows(make: MakeRow) -> tuple[Row, ...]:
+    """Of each row that some step leaves out there is one at least."""
+    parts = ("train", "train", "validation", "test", "dev")
+    labels = ("cat", "cat", "dog")
+    levels = ("easy", "hard", "easy", "hard", "easy", "hard", "none")
+    return tuple(make(i, split=parts[i % 5], label=labels[i % 3], stage=levels[i % 7]) for i in range(210))
+
+
+@pytest.mark.parametrize("data", [BY_COLUMN, AROUND_HELD_OUT], ids=["by column", "around a held-out set"])
+def test_what_was_read_stays_as_it_was_and_every_row_is_accounted_for(
+    row: MakeRow, tmp_path: Path, data: dict[str, Any]
+) -> None:
+    spec = DataSpec.model_validate({"source": "rows.jsonl", "columns": COLUMNS, **data})
+    read = ReadRows(rows(row), {"empty answer": ["x"]})
+    splits, left_out = divide(read, spec, STAGES, tmp_path)
+    keep_held_out(make_manifest(splits, left_out), spec, tmp_path)
+    tied = row(900, messages=splits["test"][0].messages, stage="easy", split="dev", label="cat")
+    read = ReadRows((*read.rows, tied), read.left_out)
+    splits, left_out = divide(read, spec, STAGES, tmp_path)
+    assert read == ReadRows((*rows(row), tied), {"empty answer": ["x"]})
+    assert divide(read, spec, STAGES, tmp_path) == (splits, left_out)
+    assert list(left_out)[:2] == ["empty answer", NO_STAGE], "in the order of the steps"
+    assert len(left_out) == 4
+    ids = [row.id for part in splits.values() for row in part] + [row_id for ids in left_out.values() for row_id in ids]
+    assert sorted(ids) == sorted(["x", *(row.id for row in read.rows)]), "once each"
+
+
+def test_rows_that_were_read_can_not_be_exchanged(row: MakeRow) -> None:
+    read = ReadRows((row(0), row(1)), {"empty answer": ["2"]})
+    fewer = read.without({"1": "too long", "7": "not there"}).without({"0": "empty answer"})
+    assert fewer == ReadRows((), {"empty answer": ["2", "0"], "too long": ["1"]})
+    assert read == ReadRows((row(0), row(1)), {"empty answer": ["2"]})
+    with pytest.raises(FrozenInstanceError):
+        read.rows = ()  # type: ignore[misc]
