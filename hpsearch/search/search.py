@@ -2,7 +2,8 @@
 
 One logical trial is one Optuna trial through all of its attempts. Its sampler and pruner work on a draft of it, and
 what they change is written in one transaction, which first holds the lease: a worker killed at any moment leaves
-either all of a step or nothing, and every step can be done again.
+either all of a step or nothing, and every step can be done again. The draft belongs to the trial that `start` returns,
+so one Search can lead several trials at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
@@ -36,11 +37,15 @@ _MEMORY = "device memory"
 
 @dataclass(frozen=True)
 class ActiveTrial:
-    """A trial that a worker holds a lease for."""
+    """A trial that a worker holds a lease for. `Search.start` makes it; it is handed to whatever is said of it then."""
 
     lease: Lease
     number: int
     values: Values
+    draft: Draft = field(repr=False, compare=False)
+    """The trial as the store will have it, with what is not written yet."""
+    study: optuna.Study = field(repr=False, compare=False)
+    """The study as the trial's sampler and pruner see it: `draft` is its storage."""
     is_ended: bool = False
     """Whether Optuna knows its end already: told by a worker that was killed then, or by somebody else, who need not
     have waited for all values."""
@@ -63,8 +68,6 @@ class Search:
         self.study_id = store.optuna.get_study_id_from_name(spec.study)
         self._memory = StudyMemory(self.study_id)
         self._slots = SlotTrials(store, spec, self.study_id, self._memory)
-        self._draft: Draft | None = None
-        self._asked = self._study
 
     def describe(self) -> None:
         """What the dashboard shows of the study as a whole."""
@@ -86,8 +89,8 @@ class Search:
         all that was drawn.
         """
         lease, own = self._slots.trial_of(lease)
-        self._draft = Draft(self.study_id, self._spec.study, self._study.directions, self._memory.trials, own)
-        self._asked = self._asked_on(self._draft, lease.slot)
+        draft = Draft(self.study_id, self._spec.study, self._study.directions, self._memory.trials, own)
+        study = self._study_on(draft, lease.slot)
         state = own.state
         with suppress(UpdateFinishedTrialError):  # somebody ends it this very moment
             if state is TrialState.WAITING:
@@ -95,13 +98,13 @@ class Search:
                     self._store.optuna.set_trial_state_values(own._trial_id, TrialState.RUNNING)
                 own.state = TrialState.RUNNING
             if not state.is_finished():
-                suggest_all(Trial(self._asked, own._trial_id), self._spec.searched.space)
-                state = self._write(lease)
+                suggest_all(Trial(study, own._trial_id), self._spec.searched.space)
+                state = self._write(lease, draft)
         space = self._spec.searched.space
         values = from_optuna(space, own.params) if space.keys() <= own.params.keys() else {}
-        return ActiveTrial(lease=lease, number=own.number, values=values, is_ended=state.is_finished())
+        return ActiveTrial(lease, own.number, values, draft, study, is_ended=state.is_finished())
 
-    def _asked_on(self, draft: Draft, slot: int) -> optuna.Study:
+    def _study_on(self, draft: Draft, slot: int) -> optuna.Study:
         """The study as the slot's sampler and the pruner see it."""
         search = self._spec.searched
         return optuna.load_study(
@@ -111,13 +114,12 @@ class Search:
             pruner=make_pruner(search.pruner, self._spec.budget.reports),
         )
 
-    def _write(self, lease: Lease, *, look: bool = False) -> TrialState:
+    def _write(self, lease: Lease, draft: Draft, *, look: bool = False) -> TrialState:
         """Writes the draft's changes, unless somebody has ended the trial; its state. `look`: at the others, too.
 
         What could not be written stays in the draft, for the next time.
         """
-        draft, pruner = self._draft, self._spec.searched.pruner
-        assert draft is not None
+        pruner = self._spec.searched.pruner
         with self._store.optuna.engine.begin() as connection:
             state = hold(connection, lease)
             if not state.is_finished():
@@ -140,27 +142,26 @@ class Search:
         Raises:
             TrialEnded: somebody ended the trial from outside.
         """
-        draft = self._history(reports)
+        draft = trial.draft
+        self._bring_history(draft, reports)
         is_judged = bool(reports) and len(self._spec.objectives) == 1
-        state = self._write(trial.lease, look=is_judged and sees_others(self._spec.searched.pruner))
+        state = self._write(trial.lease, draft, look=is_judged and sees_others(self._spec.searched.pruner))
         if state.is_finished():
             raise TrialEnded(f"trial {trial.number} was ended from outside, as {state.name}")
         if not is_judged:
             return True
         # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
-        goes_on = not self._asked.pruner.prune(self._asked, draft.own)
+        goes_on = not trial.study.pruner.prune(trial.study, draft.own)
         if draft.changes:  # the rungs that it has come to
-            self._write(trial.lease)
+            self._write(trial.lease, draft)
         return goes_on
 
-    def _history(self, reports: Sequence[Report]) -> Draft:
-        draft, objectives = self._draft, self._spec.objectives
-        assert draft is not None
+    def _bring_history(self, draft: Draft, reports: Sequence[Report]) -> None:
+        objectives = self._spec.objectives
         if len(objectives) > 1:
             bring_attributes(draft.changes, draft.own, reports, objectives)
         else:
             bring_values(draft.changes, draft.own, reports, objectives[0])
-        return draft
 
     def note(self, trial: ActiveTrial, name: str, fact: str) -> None:
         """What a person should know of a trial before its end."""
@@ -169,8 +170,7 @@ class Search:
             self._store.optuna.set_trial_user_attr(trial.lease.trial_id, name, fact)
 
     def fits(self) -> list[Fit]:
-        """How many rows a forward took in the trials that had ended when this one started, each shape and device
-        once."""
+        """How many rows a forward took in the trials that had ended at the last look, each shape and device once."""
         told = {trial.user_attrs[FIT] for trial in self._memory.trials if FIT in trial.user_attrs}
         return [Fit.model_validate_json(text) for text in sorted(told)]
 
@@ -204,8 +204,7 @@ class Search:
         same. A complete trial's values are those of its best report by the first objective. Of one that was pruned
         Optuna itself takes the last report's (`Study.tell`).
         """
-        draft, text = self._draft, result.model_dump_json()
-        assert draft is not None
+        draft, text = trial.draft, result.model_dump_json()
         if not trial.is_ended:
             self._draft_end(trial, result)
         try:
@@ -218,8 +217,9 @@ class Search:
                 raise
 
     def _draft_end(self, trial: ActiveTrial, result: TrialResult) -> None:
-        own = self._history(result.reports).own
-        live = Trial(self._asked, own._trial_id)
+        self._bring_history(trial.draft, result.reports)
+        own = trial.draft.own
+        live = Trial(trial.study, own._trial_id)
         for name, fact in (facts(result, self._spec.objectives[0]) | {"attempts": trial.lease.attempt}).items():
             live.set_user_attr(name, fact)
         violation = memory_violation(result, self._spec.budget.memory_gib)
@@ -229,7 +229,7 @@ class Search:
         if state is TrialState.COMPLETE:
             best = best_report(result.reports, self._spec.objectives[0])
             values = [best.value(objective) for objective in self._spec.objectives]
-        self._asked.tell(trial.number, values, state=state)
+        trial.study.tell(trial.number, values, state=state)
 
 
 _STATES = {
