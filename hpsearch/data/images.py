@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import warnings
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpsearch.data.decoding import DECODED_AS, UnusableImage, read_image
 from hpsearch.errors import UnreadableFile
 from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
@@ -47,7 +47,7 @@ class RowImages:
             table = table.cast_column(column, datasets.Image(decode=False))
         self._folder = folder
         self._store = store
-        self._before = _CheckedBefore(store / "checked.json")
+        self._before = _CheckedBefore(store / f"checked-{DECODED_AS}.json")
         checked: dict[str, Future[CheckedImage | str]] = {}
         waiting: deque[Future[CheckedImage | str]] = deque()
         rows: list[Future[CheckedImage | str]] = []
@@ -157,21 +157,9 @@ def _checked_file(path: Path, before: _CheckedBefore) -> CheckedImage | str:
     return image
 
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""Pillow opens more. Some of them start another program: for EPS it runs Ghostscript on what the file says."""
-
-
 def _undecodable(content: bytes) -> str | None:
-    from PIL import Image
-
-    too_large = f"image has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            image.load()
-            if image.mode != "RGB":  # else it would only be copied
-                image.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return too_large
-    except Exception:  # Pillow's decoders raise a dozen unrelated types for what is no image of theirs
-        return "image can't be decoded"
+        read_image(content)
+    except UnusableImage as problem:
+        return f"image {problem}"
     return None

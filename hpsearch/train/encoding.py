@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
+from hpsearch.data.decoding import image_size
 from hpsearch.spec.rows import FORMATS
 from hpsearch.train.images import (
     Picture,
@@ -144,8 +145,7 @@ class Encoder:
         length = sum(map(len, self._pieces(self._template.segments(row["messages"]))))
         if not self.has_images:
             return length
-        with Image.open(row["image"]) as image:
-            return length + self._extra_tokens(fitted_size(image.size, self.rows.image_size))
+        return length + self._extra_tokens(fitted_size(image_size(Path(row["image"])), self.rows.image_size))
 
     @cached_property
     def end_token(self) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from hpsearch.data.decoding import DECODED_AS
 from hpsearch.spec.data import ImageSize
 from hpsearch.train.adapters import adapts_vision
 from hpsearch.train.bases import Base, compute_dtype
@@ -126,6 +127,7 @@ def _key(base: Base, size: ImageSize | None, identity: str | None) -> str:
         str(compute_dtype(base.spec)),
         base.spec.attention,
         size,
+        DECODED_AS,
         base.processor.image_processor.to_json_string(),
         torch.cuda.get_device_name() if cuda else f"cpu {torch.backends.cpu.get_cpu_capability()}",
         [version(name) for name in ("torch", "transformers", "bitsandbytes")],

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hpsearch.data.decoding import DECODED_AS, image_size, read_image
 from hpsearch.spec.data import ImageSize
 from hpsearch.train.tensor_cache import TensorCache
 
@@ -49,9 +50,8 @@ class Pictures(Protocol):
 
 
 def load_image(path: Path, size: ImageSize | None) -> Image.Image:
-    """The image in RGB at the study's size."""
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    """The image as people see it, in RGB at the study's size. Raises UnusableImage."""
+    rgb = read_image(path)
     wanted = fitted_size(rgb.size, size)
     return rgb if wanted == rgb.size else rgb.resize(wanted, Image.Resampling.LANCZOS)
 
@@ -88,7 +88,7 @@ class Resized:
     def __init__(self, cache: TensorCache, size: ImageSize) -> None:
         self._cache = cache
         self._size = size
-        self._folder = f"resized-{size}".replace(" ", "")
+        self._folder = f"resized-{size}-{DECODED_AS}".replace(" ", "")
 
     def load(self, row: Mapping[str, Any]) -> Image.Image:
         """As `load_image` does, bit for bit."""
@@ -96,9 +96,8 @@ class Resized:
         if found := self._cache.read(place):
             return Image.fromarray(found["rgb"].numpy())
         image = load_image(Path(row["image"]), self._size)
-        with Image.open(row["image"]) as original:
-            is_smaller = image.width * image.height < original.width * original.height
-        if is_smaller:
+        width, height = image_size(Path(row["image"]))
+        if image.width * image.height < width * height:
             self._cache.write(place, {"rgb": torch.from_numpy(np.asarray(image).copy())})
         return image
 

@@ -20,10 +20,12 @@ from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
+from hpsearch.train.encoding import Encoder
 from hpsearch.train.evaluation import evaluate
 from hpsearch.train.features import Features, make_encoder
-from hpsearch.train.images import load_image, process
+from hpsearch.train.images import Resized, load_image, process
 from hpsearch.train.tasks import TASKS
+from hpsearch.train.tensor_cache import TensorCache
 from hpsearch.trial import GIB, AnswersConfig, CacheConfig, TrialConfig, TrialResult
 from tests.integration.conftest import ROWS, changed, text_config
 from tests.integration.inside import Answering, Inside
@@ -204,6 +206,51 @@ def test_an_image_that_pixels_are_needed_of_is_kept_at_its_size(
         torch.testing.assert_close(encoder.encode(row).others["pixel_values"], pixels["pixel_values"], rtol=0, atol=0)
     assert read == [Path(rows[1]["image"])]
     assert len(list(kept.folder.glob("*/*"))) == 1
+
+
+@pytest.mark.parametrize("room", ["features", "images"])
+def test_what_is_kept_of_images_is_left_behind_when_they_are_decoded_otherwise(
+    room: str, inside: Inside, kept: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as photographs on their side, before EXIF was heeded."""
+    base = inside.bases.get(TASKS["vlm-sft"], config_of((Path(), Path()), kept).model)
+    Image.effect_noise((90, 45), 80).save(tmp_path / "image.png")
+    row = {"image": str(tmp_path / "image.png")}
+
+    def keep() -> None:
+        if room == "images":
+            Resized(TensorCache(kept), 40).load(row)
+        else:
+            features = Features(base, 40, TensorCache(kept))
+            pixels = process(base.fresh_processor(), "<start_of_image>", load_image(Path(row["image"]), 40))[1]
+            features.given([features.picture(row, pixels)])
+
+    for decoded_as, num_kept in ((7, 1), (7, 1), (8, 2)):
+        monkeypatch.setattr(f"hpsearch.train.{room}.DECODED_AS", decoded_as)
+        keep()
+        assert len(list(kept.folder.glob("*/*"))) == num_kept
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_tokens_of_a_photograph_are_counted_as_it_stands(
+    orientation: int, inside: Inside, kept: CacheConfig, tmp_path: Path
+) -> None:
+    base = inside.bases.get(TASKS["vlm-sft"], config_of((Path(), Path()), kept, model__base="tiny:qwen2-vl").model)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.effect_noise((240, 80), 80).convert("RGB").save(tmp_path / "image.jpg", exif=exif)
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "This"}]
+    row = {"messages": turns, "image": str(tmp_path / "image.jpg")}
+    grids = []
+    for size in (None, (224, 56)):
+        rows = ROWS.model_copy(update={"image_size": size})
+        encoder = Encoder(base.fresh_processor(), rows, has_images=True)
+        encoded = encoder.encode(row)
+        assert encoder.num_tokens(row) == len(encoded)
+        grids.append(encoded.others["image_grid_thw"][0].tolist())
+    _, height, width = grids[0]
+    assert (height > width) == (orientation == 6)
+    assert grids[1][1] < grids[1][2], "a pair is what the study asks for, of every image"
 
 
 def test_features_take_16_bits_a_number_where_the_study_computes_in_16(inside: Inside) -> None:

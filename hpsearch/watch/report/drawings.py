@@ -11,6 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from hpsearch.data.decoding import read_image
 from hpsearch.watch.plots import as_svg
 from hpsearch.watch.plots.style import GRID, INK, PAGE
 
@@ -45,14 +46,13 @@ def small_image(file: Path) -> str | None:
 
     content = io.BytesIO()
     try:
-        with Image.open(file) as image:
-            small = image.convert("RGB")
+        small = read_image(file)
         small.thumbnail((_LARGEST, _LARGEST))
         times = _LARGEST // max(small.size)
         if times > 1:  # of an image of few pixels each one is shown
             small = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
         small.save(content, "PNG" if times > 1 else "JPEG")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return None
     kind = "png" if times > 1 else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,0 +1,126 @@
+"""Image files as people see them: upright, on white, at their own brightness. The one way from a file to pixels.
+
+Of an animated picture, or a file of several pages, it is the first.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DECODED_AS = 2
+"""Changes when the same file gives other pixels than before: what is kept of images is kept under this number."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"""Pillow opens more. Some of them start another program: for EPS it runs Ghostscript on what the file says."""
+_ORIENTATION = 0x0112
+_ON_ITS_SIDE = range(5, 9)
+
+
+class UnusableImage(ValueError):
+    """Its message is said after "image "."""
+
+
+def read_image(file: Path | bytes) -> Image:
+    """The picture in RGB.
+
+    Raises:
+        UnusableImage: it is none, is too large, or nobody can say how bright its numbers are.
+    """
+    return read_first_frame(file)[0]
+
+
+def read_first_frame(file: Path | bytes) -> tuple[Image, bool]:
+    """(the picture in RGB, whether there are more in the file). Raises UnusableImage, as `read_image` does."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(_content(file), formats=_FORMATS) as image:
+            image.load()
+            turn = _orientation(image)
+            flat = _in_rgb(image)
+            has_more = _has_more(image)
+        if turn != 1:
+            flat.getexif()[_ORIENTATION] = turn
+            flat = ImageOps.exif_transpose(flat)
+    except UnusableImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusableImage(f"has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels") from None
+    except Exception:  # Pillow's decoders raise a dozen unrelated types for what is no image of theirs
+        raise UnusableImage("can't be decoded") from None
+    return flat, has_more
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(width, height) of what `read_image` gives; most files are not decoded for it. Raises as Pillow does."""
+    from PIL import Image
+
+    with Image.open(file, formats=_FORMATS) as image:
+        width, height = image.size
+        if width == height or not _may_lie(image, file):
+            return width, height
+        return (height, width) if _orientation(image) in _ON_ITS_SIDE else (width, height)
+
+
+def _has_more(image: Image) -> bool:
+    """An MPO is a photograph with a smaller or a second view of it behind: phones write them, and say JPEG."""
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+
+
+def _content(file: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else file
+
+
+def _may_lie(image: Image, file: Path) -> bool:
+    """Of a TIFF Pillow (13.0, TiffImagePlugin.py, `_setup`) says the upright size itself.
+
+    It looks for a PNG's EXIF behind its pixels (PngImagePlugin.py, `getexif`): False saves decoding all of it.
+    """
+    if image.format == "PNG":
+        return "exif" in image.info or b"eXIf" in file.read_bytes()
+    return image.format != "TIFF"
+
+
+def _orientation(image: Image) -> int:
+    """As EXIF numbers it, from 1 to 8. 1 is upright, and what is said where the file's EXIF is broken."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # whatever the parser of EXIF stumbles over
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _in_rgb(image: Image) -> Image:
+    """A new image, without what its file said besides.
+
+    Pillow (13.0, Convert.c) makes 255 of every number above 255 and drops what says how clear a pixel is, so that
+    colours appear which nobody saw.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, "white")
+        page.alpha_composite(above)
+        return page.convert("RGB")
+    flat = image.convert("RGB")  # in RGB already: a copy
+    flat.info = {}
+    return flat
+
+
+def _eight_bits(image: Image) -> Image:
+    """Grey levels of 16 bits, where 65535 is white. Raises UnusableImage where there are others."""
+    import numpy as np
+    from PIL import Image
+
+    levels = np.asarray(image)
+    if image.mode == "F" or levels.min() < 0 or levels.max() > 0xFFFF:
+        raise UnusableImage("has grey levels of 32 bits, which don't say what is white")
+    return Image.fromarray(np.uint8(np.round(levels / 257)))
