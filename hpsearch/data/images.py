@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.decoding import DECODED_AS, UnusableImage, read_image
-from hpsearch.errors import UnreadableFile
+from hpsearch.errors import FieldError, UnreadableFile
 from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 """As many images are decoded at once, and twice as many held as they were stored."""
+
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:[a-z]+/", re.IGNORECASE)
+_LONGEST_TOLD = 80
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class RowImages:
     """Checks every image of a table once: by path, or by content where the data carries the bytes.
 
     A table may hold more bytes than the host has memory: few images are held at once, whatever their number.
+
+    Raises:
+        FieldError: the column holds addresses; nothing is downloaded here.
     """
 
     def __init__(self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell) -> None:
@@ -53,6 +61,8 @@ class RowImages:
         rows: list[Future[CheckedImage | str]] = []
         with _bombs_refused(), ThreadPoolExecutor(_THREADS) as pool:
             for done, row in enumerate(table.select_columns([column])):
+                if problem := address_problem(row[column]):
+                    raise FieldError("data.columns.image", f"column {column!r} of row {done}: {problem}")
                 name, check = self._check_of(row[column])
                 if name not in checked:
                     checked[name] = pool.submit(check)
@@ -81,6 +91,17 @@ class RowImages:
             return "", lambda: "no image"
         path = self._folder / str(name)
         return str(path), partial(_checked_file, path, self._before)
+
+
+def address_problem(value: Any) -> str | None:
+    """What is said of an image that is named by an address instead of a path."""
+    name = value.get("path") if isinstance(value, dict) and not value.get("bytes") else value
+    if not isinstance(name, str) or not _ADDRESS.match(name):
+        return None
+    told = name if len(name) <= _LONGEST_TOLD else name[:_LONGEST_TOLD] + "…"
+    if name.startswith("data:"):
+        return f"{told!r} is an image written as text; save it as a file, and name that"
+    return f"{told!r} is a URL; download the images first, and name the files"
 
 
 def _stored(content: bytes, digest: str, path: Path) -> CheckedImage | str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.formats import Message, chat_messages
-from hpsearch.data.images import CheckedImage, RowImages
+from hpsearch.data.images import CheckedImage, RowImages, address_problem
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.jobs import Tell
@@ -77,9 +77,14 @@ def _images(lines: Lines, column: str, folder: Path, image_store: Path, tell: Te
     from datasets import Dataset
 
     names = [values.get(column) if isinstance(values, dict) else None for values in lines.values()]
-    table = Dataset.from_dict({column: [name if isinstance(name, str) else None for name in names]})
-    images = RowImages(table, column, folder, image_store, tell)
-    return (images.of(position) for position in range(len(names)))
+    are_addresses = [address_problem(name) is not None for name in names]
+    files = [
+        name if isinstance(name, str) and not is_address else None
+        for name, is_address in zip(names, are_addresses, strict=True)
+    ]
+    images = RowImages(Dataset.from_dict({column: files}), column, folder, image_store, tell)
+    for position, is_address in enumerate(are_addresses):
+        yield "image is a URL, not a file" if is_address else images.of(position)
 
 
 def _row(number: int, values: Values | str, image: CheckedImage | str | None, data: DataSpec) -> Row | str:

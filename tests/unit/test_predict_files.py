@@ -83,6 +83,13 @@ def test_a_file_comes_out_with_every_row(desk: Desk, seeing: RunFolder) -> None:
     }
 
 
+def test_a_row_whose_image_is_an_address_is_told_apart_from_one_without_its_file(desk: Desk, seeing: RunFolder) -> None:
+    rows = [{"i": "images/3.png", "q": "one?"}, {"i": "https://x.org/1.png", "q": "two?"}, {"i": "gone.png", "q": "?"}]
+    source = write_jsonl(desk.folder / "in.jsonl", rows)
+    done = predicted(desk, seeing, source, desk.folder / "out.jsonl", plays(answering(echo)))
+    assert done.errors == {"image is a URL, not a file": [2], "image file is missing": [3]}
+
+
 def test_relative_images_count_from_the_files_folder(
     desk: Desk, seeing: RunFolder, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

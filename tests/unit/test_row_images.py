@@ -289,3 +289,43 @@ def test_a_name_that_is_no_file_s_is_a_missing_image(
     (tmp_path / "1.png").write_bytes(png(1))
     found = read(write_jsonl("rows.jsonl", rows_with(name, "1.png")), columns=COLUMNS)
     assert found.left_out == {"image file is missing": ["0"]}
+
+
+URL = "is a URL; download the images first, and name the files"
+TEXT = "is an image written as text; save it as a file, and name that"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("https://x.org/1.png", f"'https://x.org/1.png' {URL}"),
+        ("HTTP://x.org/1.png", f"'HTTP://x.org/1.png' {URL}"),
+        ("s3://b/1.png", f"'s3://b/1.png' {URL}"),
+        (f"https://x.org/{'1' * 99}", f"'https://x.org/{'1' * 66}…' {URL}"),
+        ("data:image/png;base64,iV", f"'data:image/png;base64,iV' {TEXT}"),
+    ],
+    ids=["https", "capitals", "bucket", "long", "text"],
+)
+@pytest.mark.parametrize("is_image", [False, True], ids=["a column of text", "a column of images"])
+def test_an_address_in_the_place_of_an_image_is_refused(
+    is_image: bool, name: str, problem: str, tmp_path: Path
+) -> None:
+    """It isn't counted as a file that is missing: there may be as many as rows."""
+    (tmp_path / "1.png").write_bytes(png(1))
+    values = ["1.png", name]
+    table = datasets.Dataset.from_dict({"i": values})
+    if is_image:
+        inside = {"bytes": png(1), "path": "https://x.org/was-downloaded.png"}
+        features = datasets.Features({"i": datasets.Image()})
+        table = datasets.Dataset.from_dict({"i": [inside, {"bytes": None, "path": name}]}, features=features)
+    with pytest.raises(FieldError) as raised:
+        images.RowImages(table, "i", tmp_path, tmp_path / "store", lambda *_: None)
+    assert raised.value.key == "data.columns.image"
+    assert raised.value.message == f"column 'i' of row 1: {problem}"
+
+
+def test_a_file_may_be_named_like_an_address_s_end(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    (tmp_path / "https:").mkdir()
+    for name in ("https:/1.png", "data:2.png"):
+        (tmp_path / name).write_bytes(png(len(name)))
+    assert len(read(write_jsonl("rows.jsonl", rows_with("https:/1.png", "data:2.png")), columns=COLUMNS).rows) == 2
