@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hpsearch.spec.data import ColumnsSpec
+from hpsearch.errors import cut
+from hpsearch.spec.data import DataSpec
 from hpsearch.spec.rows import FORMATS, RowFormat
 
 Message = dict[str, str]
@@ -14,12 +15,33 @@ Values = Mapping[str, Any]
 """A row as the data has it: column → value."""
 
 
-def conversation(values: Values, columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
-    """Ends with the assistant's answer; raw prompts and completions use the same form.
+def conversation(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
+    """Ends with the assistant's answer; raw prompts and completions use the same form. Or what is wrong with the row.
 
-    `prompt` is asked where there is no question column; `label`: the row's, by the name that the study gives it.
+    `label`: the row's, by the name that the study gives it.
     """
-    return _READERS[columns.row_format](values, columns, prompt, label)
+    return _READERS[data.columns.row_format](values, data, label)
+
+
+def question(values: Values, data: DataSpec) -> tuple[str, str | None]:
+    """(what the row asks, what is wrong with it or None): its question's column, or `data.prompt`.
+
+    The one place where a question is made, for training, evaluation and prediction alike.
+    """
+    row_format = FORMATS[data.columns.row_format]
+    role = str(row_format.asks)
+    column = data.columns.named().get(role)
+    if data.template.columns or column is None:
+        text, wrong = data.template.fill(values)
+        if wrong:
+            return "", wrong
+    else:
+        text = as_text(values.get(column)) or ""
+        if text.strip().lower() == "nan":
+            return "", f'{role} is "nan"'
+    if not text.strip():
+        return "", f"empty {role}"
+    return text if row_format.is_raw else text.strip(), None
 
 
 def as_text(value: Any) -> str | None:
@@ -44,39 +66,74 @@ def chat_messages(value: Any) -> list[Message] | str:
     return messages
 
 
-def _chat(values: Values, columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
-    del prompt, label
-    assert columns.messages is not None
-    return chat_messages(values[columns.messages])
+def answer_name(value: Any) -> str | None:
+    """The value of an answer column as `data.answers` names it. A whole number stays one beside missing values."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else as_text(value)
 
 
-def _pair(values: Values, columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
-    """Two columns of text: what is asked, and what shall be said."""
-    del prompt, label
-    row_format = FORMATS[columns.row_format]
-    texts = []
-    for role in row_format.needs:
-        text = as_text(values[getattr(columns, role)])
-        if text is None or not text.strip():
-            return f"empty {role}"
-        if text.strip().lower() == "nan":
-            return f'{role} is "nan"'
-        texts.append(text if row_format.is_raw else text.strip())
-    return [{"role": "user", "content": texts[0]}, {"role": "assistant", "content": texts[1]}]
+def _chat(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
+    del label
+    assert data.columns.messages is not None
+    return chat_messages(values[data.columns.messages])
 
 
-def _labelled(values: Values, columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
-    question = as_text(values[columns.question]) if columns.question else prompt
-    if question is None or not question.strip():
-        return "empty question"
+def _pair(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
+    """What is asked, and the column of what shall be said."""
+    del label
+    asked, wrong = question(values, data)
+    if wrong:
+        return wrong
+    row_format = FORMATS[data.columns.row_format]
+    role = str(row_format.answers)
+    answer, wrong = _answer(values[data.columns.named()[role]], data, role)
+    if wrong:
+        return wrong
+    return [_said("user", asked), _said("assistant", answer if row_format.is_raw else answer.strip())]
+
+
+def _answer(value: Any, data: DataSpec, role: str) -> tuple[str, str | None]:
+    """(the answer by the name that the study gives it, what is wrong with it or None)."""
+    text = as_text(value)
+    if text is None or not text.strip():
+        return "", f"empty {role}"
+    if data.answers:
+        name = str(answer_name(value))
+        return (
+            (data.answers[name], None)
+            if name in data.answers
+            else ("", f"{role} {cut(repr(name))} is not in data.answers")
+        )
+    return (text, f'{role} is "nan"') if text.strip().lower() == "nan" else (text, None)
+
+
+def _labelled(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
+    asked, wrong = question(values, data)
+    if wrong:
+        return wrong
     if label is None or not label.strip():
         return "empty label"
-    return [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": label}]
+    return [_said("user", asked), _said("assistant", label)]
 
 
-_READERS: dict[RowFormat, Callable[[Values, ColumnsSpec, str, str | None], list[Message] | str]] = {
+def _plain_text(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
+    """All of it is learned: an answer to nothing."""
+    del label
+    text = as_text(values[data.columns.named()["text"]])
+    if text is None or not text.strip():
+        return "empty text"
+    if text.strip().lower() == "nan":
+        return 'text is "nan"'
+    return [_said("user", ""), _said("assistant", text)]
+
+
+def _said(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+_READERS: dict[RowFormat, Callable[[Values, DataSpec, str | None], list[Message] | str]] = {
     "question-answer": _pair,
     "question-label": _labelled,
     "messages": _chat,
     "prompt-completion": _pair,
+    "text": _plain_text,
 }

@@ -21,7 +21,7 @@ from hpsearch.data.split import SplitName, Splits, leakage_groups, subset
 from hpsearch.errors import UnreadableFile
 from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
-from hpsearch.spec.data import DataSpec, SplitByColumn
+from hpsearch.spec.data import DataSpec
 
 _SUMS = "sums.json"
 """Beside the files of prepared rows: the SHA-256 of each."""
@@ -48,8 +48,7 @@ class DataFolder:
 def read_data(data: DataSpec, folder: Path, storage: DataFolder, tell: Tell) -> tuple[ReadRows, list[Path]]:
     """All usable rows, and the files that they came from."""
     source = open_source(data, folder)
-    split_column = data.split.column if isinstance(data.split, SplitByColumn) else None
-    read = read_rows(source, data.columns, split_column, storage.images, tell, data.prompt, data.labels)
+    read = read_rows(source, data, storage.images, tell)
     return read, _files(source, read)
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.data.formats import Message, as_text, conversation
+from hpsearch.data.formats import Message, answer_name, as_text, conversation
 from hpsearch.data.images import RowImages
 from hpsearch.data.source import Source
 from hpsearch.errors import FieldError
 from hpsearch.jobs import Tell
-from hpsearch.spec.data import ColumnsSpec
+from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
+from hpsearch.spec.rows import FORMATS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,26 +76,21 @@ class ReadRows:
         return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out)
 
 
-def read_rows(
-    source: Source,
-    columns: ColumnsSpec,
-    split_column: str | None,
-    image_store: Path,
-    tell: Tell,
-    prompt: str = "",
-    labels: Mapping[str, str | None] = MappingProxyType({}),
-) -> ReadRows:
+def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> ReadRows:
     """Reads every row of `source`; images that are stored in the data are written to `image_store` once.
 
     Raises:
-        FieldError: a column is missing, or `labels` names a label that no row has.
+        FieldError: a column is missing, or `data` names a label or an answer that no row has.
     """
-    table = _with_class_names(_only_needed(source.rows, columns, split_column))
+    columns, labels = data.columns, data.labels
+    split_column = data.split.column if isinstance(data.split, SplitByColumn) else None
+    table = _with_class_names(_only_needed(source.rows, data, split_column))
     _check_labels_are_there(table, columns, labels)
+    _check_answers_are_there(table, data)
     images = RowImages(table, columns.image, source.images, image_store, tell) if columns.image else None
     rows: list[Row] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
-    for position, values in enumerate(_plain(table, columns)):
+    for position, values in enumerate(_plain(table, data)):
         row_id = str(values[columns.id]) if columns.id else str(position)
         label = as_text(values[columns.label]) if columns.label else None
         if label is not None and label in labels:
@@ -103,7 +98,7 @@ def read_rows(
             if label is None:
                 left_out["label is left out by data.labels"].append(row_id)
                 continue
-        messages = conversation(values, columns, prompt, label)
+        messages = conversation(values, data, label)
         if isinstance(messages, str):
             left_out[messages].append(row_id)
             continue
@@ -131,14 +126,37 @@ def read_rows(
     return ReadRows(tuple(unique), dict(left_out))
 
 
-def _only_needed(table: Dataset, columns: ColumnsSpec, split_column: str | None) -> Dataset:
-    roles = {f"data.columns.{role}": name for role, name in columns.named().items()}
+def _only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dataset:
+    roles = {f"data.columns.{role}": name for role, name in data.columns.named().items()}
     if split_column:
         roles["data.split.column"] = split_column
     for key, name in roles.items():
         if name not in table.column_names:
             raise FieldError(key, f"the data has no column {name!r}; it has: {', '.join(table.column_names)}")
-    return table.select_columns(list(dict.fromkeys(roles.values())))
+    asked = [_column_of(name, table) for name in data.template.columns]
+    return table.select_columns(list(dict.fromkeys([*roles.values(), *asked])))
+
+
+def _column_of(name: str, table: Dataset) -> str:
+    """The column that a prompt means by `name`, which may be a part of it.
+
+    Raises FieldError where there is none, or where it holds no text, nor a list or a mapping of texts.
+    """
+    from datasets import ClassLabel, Value
+    from datasets.features import Json
+
+    place: Any = dict(table.features)
+    parts = [name] if name in place else name.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(place, dict) or part not in place:
+            inside = [".".join([*parts[:depth], inner]) for inner in place] if isinstance(place, dict) else []
+            there = ", ".join(inside or table.column_names)
+            raise FieldError("data.prompt", f"the data has no column {name!r}; it has: {there}")
+        place = place[part]
+    inner = list(place.values()) if isinstance(place, dict) else [getattr(place, "feature", place)]
+    if not all(isinstance(feature, Value | ClassLabel | Json) for feature in inner):
+        raise FieldError("data.prompt", f"column {name!r} holds no text, nor a list of texts")
+    return parts[0]
 
 
 def _with_class_names(table: Dataset) -> Dataset:
@@ -162,15 +180,29 @@ def _check_labels_are_there(table: Dataset, columns: ColumnsSpec, labels: Mappin
         raise FieldError("data.labels", f"no row has the label {missing[0]!r}; found: {known}")
 
 
-def _plain(table: Dataset, columns: ColumnsSpec) -> Iterator[dict[str, Any]]:
+def _check_answers_are_there(table: Dataset, data: DataSpec) -> None:
+    if not data.answers:
+        return
+    column = data.columns.named()[str(FORMATS[data.columns.row_format].answers)]
+    found = Counter(answer_name(value) for value in table.select_columns([column])[column])
+    missing = [answer for answer in data.answers if answer not in found]
+    if missing:
+        known = ", ".join(repr(answer) for answer, _ in found.most_common(_NAMED_LABELS) if answer is not None)
+        raise FieldError("data.answers", f"no row has the answer {missing[0]!r}; found: {known}")
+
+
+def _plain(table: Dataset, data: DataSpec) -> Iterator[dict[str, Any]]:
     """The rows without their images; where an image is a path, it may name the row's group too."""
-    shared = [role for role, name in columns.named().items() if name == columns.image and role != "image"]
+    columns = data.columns
+    roles = {f"data.columns.{role}": name for role, name in columns.named().items() if role != "image"}
+    shared = [key for key, name in roles.items() if name == columns.image]
+    shared += ["data.prompt"] if columns.image in data.template.columns else []
     if shared:
         import datasets
 
         if isinstance(table.features[columns.image], datasets.Image):
             message = f"column {columns.image!r} holds images, not text; rows of one image stay in one split anyway"
-            raise FieldError(f"data.columns.{shared[0]}", message)
+            raise FieldError(shared[0], message)
     without = table.remove_columns([columns.image]) if columns.image and not shared else table
     if not without.column_names:
         return iter({} for _ in range(len(table)))

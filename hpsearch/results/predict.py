@@ -95,7 +95,7 @@ def _asked(spec: StudySpec, image: Path | None, questions: Sequence[str]) -> lis
     if image is not None and not _has_images(spec):
         raise InputError(f"--image: task {spec.task} looks at no images")
     seen = {columns.image: str(image)} if columns.image else {}
-    name = columns.messages or columns.prompt or columns.question
+    name = columns.messages or columns.text or _question_column(spec)
     if name is None:
         if questions:
             raise InputError(f"--question: this run is asked {spec.data.prompt!r} always, as in its training")
@@ -105,6 +105,17 @@ def _asked(spec: StudySpec, image: Path | None, questions: Sequence[str]) -> lis
     if columns.messages:
         return [{name: [{"role": "user", "content": question}]} for question in questions]
     return [{**seen, name: question} for question in questions]
+
+
+def _question_column(spec: StudySpec) -> str | None:
+    """The one that a question is put into; of a prompt over columns the one that it can't do without."""
+    template = spec.data.template
+    if not template.columns:
+        return spec.data.columns.prompt or spec.data.columns.question
+    if len(template.required) != 1:
+        names = ", ".join(template.columns)
+        raise InputError(f"this run is asked over several columns ({names}): write them to a JSONL file for --input")
+    return template.required[0]
 
 
 def _has_images(spec: StudySpec) -> bool:

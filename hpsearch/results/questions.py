@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpsearch.data.formats import Message, chat_messages
+from hpsearch.data.formats import Message, as_text, chat_messages, question
 from hpsearch.data.images import CheckedImage, RowImages, address_problem
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec
+from hpsearch.spec.template import find
 
 Values = dict[str, Any]
 Lines = Mapping[int, Values | str]
@@ -44,21 +45,22 @@ def _values(line: str) -> Values | str:
 
 
 def asked_columns(data: DataSpec, *, has_images: bool) -> dict[str, str]:
-    """Role → column, for what a row must say to be answered."""
-    roles = {"messages": data.columns.messages, "prompt": data.columns.prompt, "question": data.columns.question}
-    if has_images:
-        roles["image"] = data.columns.image
-    return {role: name for role, name in roles.items() if name is not None}
+    """Column → what of the study names it, for what a row must say to be answered."""
+    columns = data.columns
+    named = [("messages", columns.messages), ("prompt", columns.prompt), ("question", columns.question)]
+    named += [("text", columns.text), *([("image", columns.image)] if has_images else [])]
+    asked = {column: f"data.columns.{role}" for role, column in named if column is not None}
+    return asked | dict.fromkeys(data.template.required, "data.prompt")
 
 
 def check_columns(file: Path, lines: Lines, wanted: dict[str, str]) -> None:
     """Raises InputError for a column that no row of the file has."""
-    known = list(dict.fromkeys(name for values in lines.values() if isinstance(values, dict) for name in values))
-    for role, name in wanted.items():
-        if name not in known:
+    rows = [values for values in lines.values() if isinstance(values, dict)]
+    known = list(dict.fromkeys(name for values in rows for name in values))
+    for name, key in wanted.items():
+        if name not in known and all(find(name, values) is None for values in rows):
             raise InputError(
-                f"{file}: no row has a column {name!r}, which the study's data.columns.{role} names; "
-                f"there are: {', '.join(known)}"
+                f"{file}: no row has a column {name!r}, which the study's {key} names; there are: {', '.join(known)}"
             )
 
 
@@ -111,8 +113,8 @@ def _messages(values: Values, data: DataSpec) -> list[Message] | str:
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
             turns = [*turns, _UNKNOWN]
         return chat_messages(turns)
-    role, column = ("prompt", columns.prompt) if columns.prompt else ("question", columns.question)
-    text = values.get(column) if column else data.prompt
-    if text is None or not str(text).strip():
-        return f"empty {role}"
-    return [{"role": "user", "content": str(text) if role == "prompt" else str(text).strip()}, _UNKNOWN]
+    if columns.text:
+        text = as_text(values.get(columns.text))
+        return [{"role": "user", "content": text}, _UNKNOWN] if text and text.strip() else "empty text"
+    asked, wrong = question(values, data)
+    return wrong or [{"role": "user", "content": asked}, _UNKNOWN]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpsearch.errors import Mistake
 from hpsearch.spec.curriculum import CurriculumSpec
-from hpsearch.spec.data import ColumnsSpec, SplitByColumn
+from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
 from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.rows import ANYWHERE, FORMATS
 from hpsearch.spec.study import StudySpec
@@ -16,7 +16,8 @@ _MOST_POINTS = 10_000
 def cross_mistakes(spec: StudySpec) -> list[Mistake]:
     task, columns = spec.task_facts, spec.data.columns
     return [
-        *_column_mistakes(task, columns),
+        *_column_mistakes(task, spec.data),
+        *_question_mistakes(task, spec.data),
         *_image_mistakes(task, columns),
         *_curriculum_mistakes(spec),
         *_class_mistakes(spec),
@@ -27,7 +28,8 @@ def cross_mistakes(spec: StudySpec) -> list[Mistake]:
     ]
 
 
-def _column_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
+def _column_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
+    columns = data.columns
     expected = columns.row_format if columns.row_format in task.row_formats else task.row_formats[0]
     row_format, given = FORMATS[expected], columns.named().keys()
     extra = given - ANYWHERE - {*row_format.needs, *row_format.may_have}
@@ -35,10 +37,35 @@ def _column_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
         *(
             Mistake(f"data.columns.{role}", f"is missing: task {task.name} takes {expected} rows")
             for role in row_format.needs
-            if role not in given
+            if role not in given and not (role == row_format.asks and data.template.columns)
         ),
         *(Mistake(f"data.columns.{role}", f"does not go together with {expected} rows") for role in sorted(extra)),
     ]
+
+
+def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
+    name = data.columns.row_format
+    row_format, mistakes = FORMATS[name], []
+    if data.template.columns and row_format.asks is None:
+        mistakes.append(
+            Mistake("data.prompt", f"{name} rows bring all their words: a prompt over columns has no place")
+        )
+    elif data.template.columns and row_format.asks in data.columns.named():
+        column = data.columns.named()[row_format.asks]
+        message = f"has no place: data.prompt asks over several columns already; write {{{column}}} in it"
+        mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
+    if data.answers and row_format.answers is None:
+        mistakes.append(Mistake("data.answers", f"{name} rows have no answer column" + _labels_hint(data)))
+    if data.examples and (task.has_images or task.learns != "text" or not row_format.has_answers):
+        why = "looks at images, which they don't have" if task.has_images else f"has none to show for {name} rows"
+        mistakes.append(
+            Mistake("data.examples", f"examples are questions and answers in words: task {task.name} {why}")
+        )
+    return mistakes
+
+
+def _labels_hint(data: DataSpec) -> str:
+    return "; other names for labels are data.labels" if data.columns.label else ""
 
 
 def _image_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
@@ -59,6 +86,9 @@ def _class_mistakes(spec: StudySpec) -> list[Mistake]:
             mistakes.append(Mistake(key, "needs data.columns.label: it is about the labels there"))
     if not task.has_prompts and spec.evaluation.prompts.names() != ["none"]:
         mistakes.append(Mistake("evaluation.prompts", f"task {task.name} asks data.prompt and nothing else"))
+    if not FORMATS[data.columns.row_format].has_answers and spec.evaluation.prompts.names() != ["none"]:
+        message = f"{data.columns.row_format} rows ask nothing: there is nothing to put a prompt before"
+        mistakes.append(Mistake("evaluation.prompts", message))
     if not task.has("head") and spec.head != HeadSpec():
         mistakes.append(Mistake("head", f"task {task.name} has no classification head"))
     return mistakes
@@ -132,6 +162,9 @@ def _why_not_measured(spec: StudySpec, key: str, name: str) -> str | None:
     task = spec.task_facts
     if not task.fits(metric):
         return f"{name} does not fit task {task.name}; it has: {', '.join(fitting_metrics(task))}"
+    row_format = spec.data.columns.row_format
+    if metric.over != "losses" and not FORMATS[row_format].has_answers:
+        return f"{name} compares answers, and {row_format} rows have none; they have the loss"
     if key == "objective" and metric.needs_model:
         return f"{name} is for evaluations: at every report it would take too long"
     return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from hpsearch.spec import template
 from hpsearch.spec.base import Fraction, Spec
 from hpsearch.spec.rows import RowFormat
 
@@ -19,6 +20,7 @@ class ColumnsSpec(Spec):
     messages: str | None = Field(None, description="chat messages: a list of role and content")
     prompt: str | None = Field(None, description="raw text before the completion, no chat template")
     completion: str | None = Field(None, description="raw text to learn, no chat template")
+    text: str | None = Field(None, description="plain text, all of it learned: continued pretraining")
     group: str | None = Field(None, description="rows of one group stay in one split (photograph, document)")
     label: str | None = Field(None, description="splits and subsets keep the shares of these values")
     stage: str | None = Field(None, description="which stage of the curriculum a row belongs to")
@@ -27,6 +29,8 @@ class ColumnsSpec(Spec):
     @property
     def row_format(self) -> RowFormat:
         """The label is what the model shall tell where no other column is."""
+        if self.text:
+            return "text"
         if self.messages:
             return "messages"
         if self.prompt or self.completion:
@@ -76,12 +80,40 @@ SplitSpec = Annotated[
 ImageSize = Annotated[int, Field(ge=8)] | tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]]
 
 
+def _as_template(text: str) -> str:
+    template.parse(text)
+    return text
+
+
+def _no_template(known: dict[str, Any]) -> str | None:
+    """The usual question column, where no template asks."""
+    return None if "prompt" in known and template.parse(known["prompt"]).columns else "question"
+
+
+def _answer_names(value: Any) -> Any:
+    """As a row's value is written: YAML reads 0 as a number and yes as a truth value."""
+    if not isinstance(value, dict):
+        return value
+    for answer in value.values():
+        if isinstance(answer, bool):
+            raise ValueError('YAML reads yes, no, true and false as truth values: put the answer in quotes, as in "no"')
+    texts = {found: str(answer) if isinstance(answer, int | float) else answer for found, answer in value.items()}
+    return {str(int(f) if isinstance(f, float) and f.is_integer() else f): text for f, text in texts.items()}
+
+
 class DataSpec(Spec):
     source: str = Field(
         description="a JSON, JSONL, CSV or Parquet file, a saved `datasets` folder, a hub data set, or sklearn:NAME"
     )
     config: str | None = Field(None, description="configuration of a hub data set")
-    columns: ColumnsSpec = ColumnsSpec(question="question", answer="answer")
+    prompt: Annotated[str, AfterValidator(_as_template)] = Field(
+        "What is in this image?",
+        description="asked of rows without a question column; or a template over columns, which takes its place",
+    )
+    columns: ColumnsSpec = Field(
+        default_factory=lambda known: ColumnsSpec(question=_no_template(known), answer="answer"),
+        description="default: question and answer",
+    )
     images: str | None = Field(None, description="folder of relative image paths; default: the file's own")
     image_size: ImageSize | None = Field(
         None, description="448: shrink to at most 448 pixels a side; [896, 896]: resize to width and height"
@@ -91,7 +123,12 @@ class DataSpec(Spec):
     )
     system_prompt: str | None = Field(None, description="put before every conversation")
     max_tokens: Annotated[int, Field(ge=8, description="longer rows are left out, counted and named")] = 1024
-    prompt: str = Field("What is in this image?", description="asked of rows without a question column")
+    answers: Annotated[dict[str, str], BeforeValidator(_answer_names)] = Field(
+        {}, description="the data's word for an answer → ours; rows with any other one are left out"
+    )
+    examples: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, description="so many training rows are shown before each question, answers and all (few-shot)"
+    )
     labels: dict[str, str | None] = Field({}, description="other names for labels; none leaves their rows out")
     balance: Annotated[int, Field(ge=1)] | Literal["smallest"] | None = Field(
         None, description="at most so many training rows per label; smallest: as many as the rarest one has"
@@ -101,3 +138,7 @@ class DataSpec(Spec):
         None, description="file of the test rows: written by the first study that names it, shared by the others"
     )
     manifest: str | None = Field(None, description="SHA-256 that the split must have; `hpsearch best` writes it")
+
+    @property
+    def template(self) -> template.Template:
+        return template.parse(self.prompt)

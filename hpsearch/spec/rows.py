@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-RowFormat = Literal["question-answer", "question-label", "messages", "prompt-completion"]
+RowFormat = Literal["question-answer", "question-label", "messages", "prompt-completion", "text"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,20 @@ class FormatFacts:
     may_have: tuple[str, ...] = ()
     is_raw: bool = False
     """Texts as they are: no chat template, no turns."""
+    asks: str | None = None
+    """The role of the column that asks; a template over columns may stand in its place."""
+    answers: str | None = None
+    """The role of the column whose values `data.answers` may rename."""
+    has_answers: bool = True
+    """Whether there is something to be asked, and an answer to compare with."""
 
 
 FORMATS: dict[RowFormat, FormatFacts] = {
-    "question-answer": FormatFacts(("question", "answer")),
-    "question-label": FormatFacts(("label",), ("question",)),
+    "question-answer": FormatFacts(("question", "answer"), asks="question", answers="answer"),
+    "question-label": FormatFacts(("label",), ("question",), asks="question"),
     "messages": FormatFacts(("messages",)),
-    "prompt-completion": FormatFacts(("prompt", "completion"), is_raw=True),
+    "prompt-completion": FormatFacts(("prompt", "completion"), is_raw=True, asks="prompt", answers="completion"),
+    "text": FormatFacts(("text",), is_raw=True, has_answers=False),
 }
 ANYWHERE = frozenset({"image", "group", "label", "id", "stage"})
 """Roles that say something of a row, whatever its format."""

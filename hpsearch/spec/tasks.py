@@ -21,7 +21,7 @@ Section = Literal["head", "curriculum"]
 """Of a study file, those that not every task has."""
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
-_TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion")
+_TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion", "text")
 _TEXTS: tuple[Over, ...] = ("texts", "classes")
 
 
