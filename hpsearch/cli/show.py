@@ -19,13 +19,15 @@ def show(
 
     file = load_study(study_file, set_)  # a mistake in it is told before the libraries are loaded
 
+    from hpsearch.study.adapter import with_adapter
     from hpsearch.study.prepare import prepare_study
     from hpsearch.watch.console import open_console
     from hpsearch.watch.examples import example_panel, splits_table
 
     console = open_console()
     with telling(console) as tell:
-        prepared = prepare_study(file, storage_folder(), inspector(), tell, examples)
+        storage = storage_folder()
+        prepared = prepare_study(with_adapter(file, storage), storage, inspector(), tell, examples)
     console.print(splits_table(file.spec, prepared.manifest))
     for example in prepared.examples:
         console.print(example_panel(example))

@@ -98,6 +98,8 @@ def as_json(best: Best) -> str:
 def as_command(best: Best) -> str:
     """The final training as one shell command, every parameter a flag: what the file says by now doesn't matter."""
     values = {knob: best.final.value(knob) for knob in KNOBS}
+    adapter = best.final.model.model_dump(include={"adapter", "adapter_revision", "adapter_sha256"}, exclude_none=True)
+    values |= flat(adapter, "model")
     for section in ("data", "final", "objective", "evaluation"):
         values |= flat(best.final.model_dump(mode="json")[section], section)
     flags = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in values.items()]

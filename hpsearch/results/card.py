@@ -15,6 +15,7 @@ from hpsearch.results.final import RunFolder
 from hpsearch.search.view import StudyView
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.metrics import Metric
+from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.search import RangeSpec
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.tasks import SECTIONS
@@ -97,7 +98,15 @@ def _summary(spec: StudySpec, kind: CardKind) -> str:
     how = "QLoRA (4-bit NormalFloat base)" if spec.model.quantization == "nf4" else "LoRA"
     what = "A LoRA adapter for" if kind == "adapter" else "A fine-tune, merged into full weights, of"
     about = f"{spec.description}\n\n" if spec.description else ""
-    return f"{about}{what} `{without_folders(spec.model.base)}`, trained with {how} on task `{spec.task}` by hpsearch."
+    start = f", from the adapter `{_start(spec.model)}`" if spec.model.adapter else ""
+    base = without_folders(spec.model.base)
+    return f"{about}{what} `{base}`, trained with {how} on task `{spec.task}` by hpsearch{start}."
+
+
+def _start(model: ModelSpec) -> str:
+    """A run's adapter is called as the run."""
+    path = Path(model.adapter or "")
+    return path.parent.name if path.is_absolute() and path.name == "adapter" else without_folders(str(path))
 
 
 def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:

@@ -19,6 +19,7 @@ from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.spec.study import changes
+from hpsearch.study.adapter import with_adapter
 from hpsearch.study.configs import training_config
 from hpsearch.study.open import final_rows
 from hpsearch.study.preparation import find_preparation, keep_preparation
@@ -114,6 +115,7 @@ def train_final(
             do with it.
         TrainingFailed: with the reason and the log.
     """
+    file = with_adapter(file, storage)
     if not folder.is_free:
         raise InputError(f"{folder.path} holds something that is no run: choose another folder with --out")
     if restart and folder.path.exists():

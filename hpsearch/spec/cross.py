@@ -19,6 +19,7 @@ def cross_mistakes(spec: StudySpec) -> list[Mistake]:
         *_column_mistakes(task, spec.data),
         *_question_mistakes(task, spec.data),
         *_image_mistakes(task, columns),
+        *_adapter_mistakes(spec),
         *_curriculum_mistakes(spec),
         *_class_mistakes(spec),
         *_split_mistakes(spec),
@@ -76,6 +77,22 @@ def _image_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
     other = find_task(task.learns, has_images=True, sections=task.sections)
     hint = f"; did you mean task: {other}?" if other else ""
     return [Mistake("data.columns.image", f"task {task.name} looks at no images{hint}")]
+
+
+def _adapter_mistakes(spec: StudySpec) -> list[Mistake]:
+    """Whether the file's own `lora` fits the adapter shows once that is at hand: see `study.adapter`."""
+    model, space = spec.model, spec.search.space if spec.search else {}
+    if model.adapter is None:
+        extra = [name for name in ("adapter_revision", "adapter_sha256") if getattr(model, name) is not None]
+        return [Mistake(f"model.{name}", "means nothing without model.adapter") for name in extra]
+    mistakes = [
+        Mistake(f"search.space.{knob}", "is the adapter's own: training goes on from model.adapter as it is")
+        for knob in space
+        if knob.startswith("lora.") and knob != "lora.dropout"
+    ]
+    if "model.base" in space:
+        mistakes.append(Mistake("search.space.model.base", "model.adapter belongs to one base"))
+    return mistakes
 
 
 def _class_mistakes(spec: StudySpec) -> list[Mistake]:

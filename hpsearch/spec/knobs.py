@@ -25,11 +25,14 @@ _SECTIONS: dict[str, type[Spec]] = {
     "curriculum": CurriculumSpec,
 }
 
+_FIXED = ("curriculum.stages", "model.adapter", "model.adapter_revision", "model.adapter_sha256")
+"""Fields that no trial may have of its own: a study is of one curriculum, and of one adapter to go on from."""
+
 KNOBS: dict[str, FieldInfo] = {
     f"{section}.{name}": field
     for section, spec in _SECTIONS.items()
     for name, field in spec.model_fields.items()
-    if name != "stages"
+    if f"{section}.{name}" not in _FIXED
 }
 
 

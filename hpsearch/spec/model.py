@@ -18,6 +18,11 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 class ModelSpec(Spec):
     base: str = Field(description="a hub name, a local folder, or one of the tiny bases (tiny:gemma3 …)")
     revision: str | None = Field(None, description="branch, tag or commit of a hub base")
+    adapter: str | None = Field(
+        None, description="a LoRA adapter to go on from: a final run's name or folder, an adapter's folder, a hub name"
+    )
+    adapter_revision: str | None = Field(None, description="branch, tag or commit of a hub adapter")
+    adapter_sha256: str | None = Field(None, description="that the adapter must have; `hpsearch best` writes it")
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: 4-bit NormalFloat with double quantization (QLoRA); none: plain LoRA"
     )

@@ -28,11 +28,13 @@ MAY_CHANGE = (
     "search.limits",
     "silence",
     "final",
+    "model.adapter",
+    "model.adapter_revision",
     "data.source",
     "data.images",
     "data.feature_cache_gib",
 )
-"""What may differ from the stored study: it changes no trial (the manifest vouches for the data itself)."""
+"""What may differ from the stored study: it changes no trial (checksums vouch for data and adapter)."""
 
 
 class StudySpec(Spec):

@@ -20,6 +20,7 @@ from hpsearch.search.former import refuse_former
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.study import MAY_CHANGE, changes
 from hpsearch.store import Store, StoredStudy
+from hpsearch.study.adapter import with_adapter
 from hpsearch.study.configs import training_config
 from hpsearch.study.preparation import keep_preparation
 from hpsearch.study.prepare import prepare_study
@@ -66,9 +67,10 @@ def open_study(
         StudyFileErrors: the file doesn't fit its data or base.
         InputError: the stored study says something else than the file.
     """
-    spec = file.spec
-    if spec.search is None:
+    if file.spec.search is None:
         raise file.mistake("search", "is missing: this file can be trained (hpsearch train), not searched")
+    file = with_adapter(file, storage)
+    spec = file.spec
     with store.reaching():
         stored = store.studies.find(spec.study)
     if stored is None:
@@ -128,6 +130,10 @@ def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer
 
 def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     """A study is one experiment: what its trials depend on may not change under it."""
+    was, now = stored.spec.model, file.spec.model
+    if None not in (was.adapter, now.adapter) and was.adapter_sha256 != now.adapter_sha256:
+        message = f"{now.adapter} is not the adapter that study {stored.name!r} began with: it has changed since"
+        raise file.mistake("model.adapter", f"{message}. Bring that one back, or start another study")
     lines = [line for key, line in changes(stored.spec, file.spec).items() if not _may_change(key)]
     if lines:
         raise InputError(

@@ -75,4 +75,6 @@ def _prepared_from(file: StudyFile) -> str:
     spec = file.spec
     data = local_source(spec.data, file.path.parent).model_dump(mode="json", exclude={"manifest", "feature_cache_gib"})
     parts = [spec.task, spec.model.revision, data, spec.curriculum.model_dump(mode="json")]
+    if spec.model.adapter_sha256 is not None:  # whether it fits the base was looked at as well
+        parts.append(spec.model.adapter_sha256)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,9 @@
-"""The LoRA adapter: which layers it may sit on, and a new one for each run."""
+"""The LoRA adapter: which layers it may sit on, a new one for each run, or an earlier one that the run goes on from."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
-from hpsearch.spec.model import LoraSpec
+from hpsearch.adapter import KEY, adapter_folder
+from hpsearch.errors import FieldError, cut
+from hpsearch.spec.model import LoraSpec, ModelSpec
+
+_OWN = "default"
+REFERENCE = "ref"
+"""What trl calls a frozen copy of the adapter that a preference training goes on from."""
 
 
 def linear_names(model: PreTrainedModel, *, vision: bool) -> list[str]:
@@ -38,9 +45,23 @@ def _outside_language(model: PreTrainedModel) -> str | None:
     return "|".join(map(re.escape, outside)) or None
 
 
-def attach(model: PreTrainedModel, lora: LoraSpec) -> PeftModel:
-    """A new adapter on `model`, in float32 and drawn from torch's current random state."""
-    config = LoraConfig(
+def attach(model: PreTrainedModel, lora: LoraSpec, start: ModelSpec | None = None) -> PeftModel:
+    """A new adapter on `model`, in float32 and drawn from torch's current random state; or the one that `start` names.
+
+    Raises:
+        FieldError: that one is not there, or does not fit `model`.
+    """
+    if start is not None and start.adapter is not None:
+        adapted = _continued(model, lora, start)
+    else:
+        adapted = get_peft_model(model, _new_config(model, lora))
+    if not adapts_vision(adapted):
+        _keep_gradients_out(adapted)
+    return adapted
+
+
+def _new_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -50,10 +71,87 @@ def attach(model: PreTrainedModel, lora: LoraSpec) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, config)
-    if not adapts_vision(adapted):
-        _keep_gradients_out(adapted)
+
+
+def _continued(model: PreTrainedModel, lora: LoraSpec, start: ModelSpec) -> PeftModel:
+    """As PeftModel.from_pretrained(…, is_trainable=True) does, with the study's dropout; on a model without weights
+    (meta tensors) it is only seen whether the adapter fits."""
+    folder = adapter_folder(start)
+    config = _config_in(folder, dropout=lora.dropout)
+    recorded, config.base_model_name_or_path = config.base_model_name_or_path, None  # peft fills in this base's
+    try:
+        adapted = get_peft_model(model, config, low_cpu_mem_usage=model.device.type == "meta")
+        found = _load(adapted, folder)
+    except (ValueError, RuntimeError) as error:
+        raise FieldError(KEY, _why_unfit(start, recorded, str(error))) from error
+    if wrong := [*found.missing_keys, *found.unexpected_keys]:
+        raise FieldError(KEY, _why_unfit(start, recorded, f"{len(wrong)} layers differ, such as {wrong[0]}"))
+    adapted.started_from = start
     return adapted
+
+
+def _config_in(folder: Path, *, dropout: float) -> LoraConfig:
+    """Drawn anyhow: its weights are loaded."""
+    config = LoraConfig.from_pretrained(str(folder))
+    config.lora_dropout, config.init_lora_weights, config.inference_mode = dropout, True, False
+    return config
+
+
+def _load(model: PeftModel, folder: Path, name: str = _OWN) -> Any:
+    """The keys that don't fit. Of architectures that transformers has renamed layers of, the old names do."""
+    renamed = getattr(model.get_base_model(), "_checkpoint_conversion_mapping", None)
+    is_meta = model.device.type == "meta"
+    return model.load_adapter(
+        str(folder),
+        name,
+        is_trainable=name == _OWN,
+        torch_device="cpu" if is_meta else str(model.device),
+        low_cpu_mem_usage=is_meta,
+        key_mapping=renamed,
+    )
+
+
+def _why_unfit(start: ModelSpec, recorded: str | None, error: str) -> str:
+    of = f" (an adapter of {recorded})" if recorded else ""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return f"{start.adapter}{of} does not fit {start.base}: {cut(lines[min(1, len(lines) - 1)], 300)}"
+
+
+def begin_again(model: PeftModel) -> None:
+    """Gives an adapter that goes on from another one that one's weights, exactly."""
+    start = getattr(model, "started_from", None)
+    if start is not None:
+        _load(model, adapter_folder(start))
+
+
+def keep_reference(model: PeftModel) -> None:
+    """Where the adapter goes on from another one: a frozen copy of that one, under the name `REFERENCE`.
+
+    For methods whose loss compares with the model before the training, as trl 1.16 does (trainer/dpo_trainer.py,
+    `model.add_adapter("ref", …)`). There is none of a new adapter: with it switched off the base is the reference.
+    """
+    start = getattr(model, "started_from", None)
+    if start is None:
+        return
+    folder = adapter_folder(start)
+    model.add_adapter(REFERENCE, _config_in(folder, dropout=0.0))
+    _load(model, folder, REFERENCE)
+    for name, parameter in model.named_parameters():
+        if f".{REFERENCE}." in name:
+            parameter.requires_grad_(False)
+
+
+def reopen(model: PreTrainedModel, adapter: Path, spec: ModelSpec) -> PeftModel:
+    """A trained adapter on its base, to be asked."""
+    adapted = PeftModel.from_pretrained(model, str(adapter))
+    if spec.adapter is not None:
+        adapted.started_from = spec
+    return adapted
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """The trained one alone."""
+    model.save_pretrained(str(folder), selected_adapters=[_OWN])
 
 
 def adapts_vision(model: Any) -> bool:
@@ -90,6 +188,7 @@ def to_float32(model: PeftModel) -> None:
 
 
 def parameter_counts(model: PeftModel) -> tuple[int, int]:
-    """(trainable, all) parameters; 4-bit weights counted unpacked."""
+    """(trainable, all) parameters; 4-bit weights counted unpacked, a reference not at all."""
     trainable, total = model.get_nb_trainable_parameters()
-    return int(trainable), int(total)
+    copied = sum(parameter.numel() for name, parameter in model.named_parameters() if f".{REFERENCE}." in name)
+    return int(trainable), int(total) - copied

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import PeftModel
 
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Variant
 from hpsearch.spec.evaluation import PromptsSpec
+from hpsearch.train.adapters import reopen
 from hpsearch.train.bases import Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoded, Row
@@ -35,7 +35,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
             continue
         channel.tell(f"preparing the {kind} model", 0, 0)
         fresh = base.fresh_model()
-        model = PeftModel.from_pretrained(fresh, str(config.adapter)) if kind == "tuned" else fresh
+        model = reopen(fresh, config.adapter, config.model) if kind == "tuned" else fresh
         encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
         method = task.method(encoder, config.answers, None)
         if kind == "tuned":

@@ -11,8 +11,8 @@ from transformers import AutoConfig
 
 from hpsearch.errors import FieldError
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, TokenPiece
-from hpsearch.spec.model import ModelSpec
-from hpsearch.train.adapters import linear_names
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.train.adapters import attach, linear_names
 from hpsearch.train.bases import find_base, load_processor
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import IGNORED, Encoder
@@ -45,7 +45,11 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
 
 
 def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[str]:
-    """Names of the linear layers, from the base's configuration alone: no weights are loaded."""
+    """Names of the linear layers, from the base's configuration alone: no weights are loaded.
+
+    Raises:
+        FieldError: the base is of another kind, or the adapter that the study goes on from does not fit it.
+    """
     config = AutoConfig.from_pretrained(
         find_base(spec, channel.tell), trust_remote_code=spec.trust_remote_code, revision=spec.revision
     )
@@ -56,7 +60,10 @@ def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[
         kind = "takes images" if "Image" in model_class.__name__ else "is a language model"
         message = f"{spec.base!r} is a {config.model_type} model, none that {kind}: choose another base or task"
         raise FieldError("model.base", message) from None
-    return linear_names(model, vision=True)
+    names = linear_names(model, vision=True)
+    if spec.adapter is not None:
+        attach(model, LoraSpec(), spec)
+    return names
 
 
 def _example(encoder: Encoder, row: dict[str, Any]) -> Example:

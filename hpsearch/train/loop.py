@@ -16,7 +16,7 @@ from hpsearch.checkpoints import replace_folder, written_whole
 from hpsearch.files import draft_of
 from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.spec.metrics import LOSS
-from hpsearch.train.adapters import attach, parameter_counts, to_float32
+from hpsearch.train.adapters import attach, begin_again, parameter_counts, save_adapter, to_float32
 from hpsearch.train.bases import Base, Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.checkpoint import disk_errors
@@ -102,7 +102,7 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     set_seed(config.training.seed)
     task = TASKS[config.task]
     train_rows = Dataset.load_from_disk(str(config.train_rows))
-    model = attach(base.fresh_model(), config.lora)
+    model = attach(base.fresh_model(), config.lora, config.model)
     encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
     method = task.method(encoder, config.answers, train_rows)
     method.extend(model)
@@ -154,7 +154,7 @@ def _train_stages(run: _Run, stages: list[Stage], start: Start) -> None:
             return
         if len(stages) > 1:
             with written_whole(place.adapter) as draft, disk_errors(draft):
-                run.model.save_pretrained(str(draft))
+                save_adapter(run.model, draft)
                 run.validation.method.save(run.model, draft)
             place.finish(reporter.reports)
         give_back()  # trl leaves the trainer, and with it the optimizer's state, in a cycle
@@ -191,6 +191,7 @@ def _train_stage(
         reporter.fitting()
         run.micro_batch.begin(known_fit(config) or _found_fit(run, trainer))
     trainer.recompute(run.micro_batch.recomputes)
+    begin_again(run.model)
     if before:
         _take_over(run.model, run.validation.method, before)
         set_seed(config.training.seed + reporter.step)  # or each stage would draw the same dropout masks
@@ -224,7 +225,7 @@ def _save_best(model: Any, method: Method, base: Base, encoder: Encoder, adapter
     """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
     draft = draft_of(adapter)
     with disk_errors(draft):
-        model.save_pretrained(str(draft))
+        save_adapter(model, draft)
         method.save(model, draft)
         base.processor.save_pretrained(str(draft))
         if not method.has_own_loss:

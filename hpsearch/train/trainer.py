@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hpsearch.checkpoints import drop, written_whole
 from hpsearch.files import draft_of
+from hpsearch.train.adapters import REFERENCE
 from hpsearch.train.checkpoint import disk_errors
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.failure import unless_out_of_memory
@@ -162,8 +163,10 @@ class Trainer(SFTTrainer):
         return 0
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        folder = Path(output_dir or self.args.output_dir)
         super().save_model(output_dir, _internal_call)
-        self.validation.method.save(self.model, Path(output_dir or self.args.output_dir))
+        shutil.rmtree(folder / REFERENCE, ignore_errors=True)  # it never changes
+        self.validation.method.save(self.model, folder)
 
 
 def make_trainer(

@@ -1,0 +1,193 @@
+"""Going on from an adapter: a second stage on the 4-bit base begins where the first one ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from hpsearch.adapter import WEIGHTS, checksum
+from hpsearch.errors import FieldError
+from hpsearch.folders import JobFolder
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.train.adapters import REFERENCE, attach, begin_again, keep_reference, reopen, save_adapter
+from hpsearch.train.inspection import _linear_layers
+from hpsearch.train.tasks import TASKS
+from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from tests.integration.conftest import changed, text_config
+from tests.integration.inside import Answering, Inside
+
+Rows = tuple[Path, Path]
+STANDSTILL = 1e-12
+"""A learning rate at which no float32 weight moves."""
+
+
+@pytest.fixture(scope="module")
+def inside() -> Inside:
+    return Inside()
+
+
+@pytest.fixture(scope="module")
+def first(text_rows: Rows, inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialResult, Path]:
+    """A whole fine-tuning of targets of its own, and its adapter."""
+    folder = tmp_path_factory.mktemp("first")
+    config = text_config(text_rows, is_final=True, lora=LoraSpec(r=4, alpha=12, target_modules=["q_proj", "up_proj"]))
+    return inside.run(folder, changed(config, training__learning_rate=2e-2)), folder / "adapter"
+
+
+def second(rows: Rows, adapter: Path, **changes: object) -> TrialConfig:
+    return changed(text_config(rows, lora=LoraSpec(r=4, alpha=12, dropout=0.0)), model__adapter=str(adapter), **changes)
+
+
+def test_it_begins_at_the_loss_that_the_first_one_ended_with(
+    text_rows: Rows, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
+) -> None:
+    """trl rounds the weights that a trainer finds to bfloat16; the adapter's come back after it."""
+    ended = min(report.loss for report in first[0].reports)
+    still = second(text_rows, first[1], training__learning_rate=STANDSTILL, budget=BudgetSpec(max_steps=1, reports=1))
+    result = inside.run(tmp_path / "still", still)
+    assert result.reports[0].loss == pytest.approx(ended, rel=1e-7)
+    assert result.ledger is not None
+    assert result.ledger.closes, result.ledger.not_given_back
+
+
+def test_it_goes_on_and_keeps_the_adapter_s_own_shape(
+    text_rows: Rows, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
+) -> None:
+    config = second(text_rows, first[1], is_final=True, training__learning_rate=1e-2)
+    result = inside.run(tmp_path / "second", config)
+    assert result.reports[-1].loss < min(report.loss for report in first[0].reports)
+    assert result.trainable_parameters == first[0].trainable_parameters
+    found = json.loads((tmp_path / "second/adapter/adapter_config.json").read_text())
+    assert (found["r"], found["lora_alpha"], found["lora_dropout"]) == (4, 12, 0.0)
+    assert sorted(found["target_modules"]) == ["q_proj", "up_proj"]
+    assert result.ledger is not None
+    assert result.ledger.closes, result.ledger.not_given_back
+
+
+def test_an_interrupted_second_stage_goes_on_with_its_own_weights(
+    text_rows: Rows, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
+) -> None:
+    config = second(text_rows, first[1])
+    whole = inside.run(tmp_path / "whole", config)
+    assert inside.run(tmp_path / "attempt", config, stops_after=1).outcome is Outcome.STOPPED
+    assert inside.run(tmp_path / "attempt", config).reports == whole.reports
+
+
+class TestReference:
+    def test_it_says_what_the_adapter_said_however_that_is_trained(
+        self, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
+    ) -> None:
+        spec = ModelSpec(base="tiny:qwen2", adapter=str(first[1]))
+        base = inside.bases.get(TASKS["text-sft"], spec)
+        before = logits(PeftModel.from_pretrained(base.fresh_model(), str(first[1])).eval())
+        model = attach(base.fresh_model(), LoraSpec(dropout=0.5), spec)
+        keep_reference(model)
+        assert {name for name, value in model.named_parameters() if value.requires_grad and REFERENCE in name} == set()
+        with torch.no_grad():
+            for value in model.parameters():
+                if value.requires_grad:
+                    value += 0.5
+        assert not torch.equal(logits(model.eval()), before)
+        model.set_adapter(REFERENCE)
+        assert torch.equal(logits(model.eval()), before)
+        model.set_adapter("default")
+        save_adapter(model, tmp_path / "saved")
+        assert {path.name for path in (tmp_path / "saved").iterdir()} == {"README.md", "adapter_config.json", WEIGHTS}
+        begin_again(model)
+        assert torch.equal(logits(model.eval()), before)
+
+    def test_a_tuned_model_that_is_asked_has_that_of_its_training(
+        self, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
+    ) -> None:
+        spec = ModelSpec(base="tiny:qwen2", adapter=str(first[1]))
+        base = inside.bases.get(TASKS["text-sft"], spec)
+        tuned = tmp_path / "tuned"
+        shutil.copytree(first[1], tuned)
+        weights = load_file(tuned / WEIGHTS)
+        save_file({name: value + 0.5 for name, value in weights.items()}, tuned / WEIGHTS)
+        model = reopen(base.fresh_model(), tuned, spec).eval()
+        keep_reference(model)
+        model.set_adapter(REFERENCE)
+        assert torch.equal(logits(model), logits(PeftModel.from_pretrained(base.fresh_model(), str(first[1])).eval()))
+
+    def test_a_new_adapter_has_none(self, inside: Inside) -> None:
+        spec = ModelSpec(base="tiny:qwen2")
+        model = attach(inside.bases.get(TASKS["text-sft"], spec).fresh_model(), LoraSpec(), spec)
+        keep_reference(model)
+        assert list(model.peft_config) == ["default"]
+
+    def test_checkpoints_and_the_final_adapter_go_without_it(
+        self,
+        text_rows: Rows,
+        inside: Inside,
+        first: tuple[TrialResult, Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("hpsearch.train.tasks.generation.Generation.extend", lambda _, model: keep_reference(model))
+        config = second(text_rows, first[1], is_final=True)
+        with_it = inside.run(tmp_path / "run", config)
+        assert list(tmp_path.rglob(REFERENCE)) == []
+        assert inside.run(tmp_path / "again", config, stops_after=1).outcome is Outcome.STOPPED
+        assert inside.run(tmp_path / "again", config).reports == with_it.reports
+        assert with_it.total_parameters == first[0].total_parameters
+        assert with_it.ledger is not None
+        assert with_it.ledger.closes, with_it.ledger.not_given_back
+
+
+def logits(model: PeftModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.arange(5, 25).unsqueeze(0)).logits  # type: ignore[no-any-return]
+
+
+class TestWhatDoesNotFit:
+    def test_another_base_is_told_with_both_names_before_anything_is_trained(
+        self, first: tuple[TrialResult, Path]
+    ) -> None:
+        """By the inspection, from the shapes alone."""
+        other = ModelSpec(base="tiny:gemma3", adapter=str(first[1]))
+        channel = Answering()
+        with pytest.raises(FieldError, match=r"adapter \(an adapter of .*qwen2.*\) does not fit tiny:gemma3: "):
+            _linear_layers(TASKS["vlm-sft"].model_class, other, channel)
+        assert "q_proj" in _linear_layers(
+            TASKS["text-sft"].model_class, ModelSpec(base="tiny:qwen2", adapter=str(first[1])), channel
+        )
+
+    @pytest.mark.parametrize("kind", ["a layer less", "a layer more"])
+    def test_layers_that_differ(
+        self, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path, kind: str
+    ) -> None:
+        folder = tmp_path / "adapter"
+        shutil.copytree(first[1], folder)
+        weights = load_file(folder / WEIGHTS)
+        name = next(iter(weights))
+        if kind == "a layer less":
+            weights.pop(name)
+        else:
+            weights[name.replace("layers.0", "layers.9")] = weights[name].clone()
+        save_file(weights, folder / WEIGHTS)
+        spec = ModelSpec(base="tiny:qwen2", adapter=str(folder))
+        with pytest.raises(FieldError, match=r"does not fit tiny:qwen2: 1 layers differ, such as base_model"):
+            attach(inside.bases.get(TASKS["text-sft"], spec).fresh_model(), LoraSpec(), spec)
+
+    def test_one_that_changed_since_the_study_began_fails_the_trial_in_words(
+        self, text_rows: Rows, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "adapter"
+        shutil.copytree(first[1], folder)
+        config = second(text_rows, folder, model__adapter_sha256=checksum(folder))
+        (folder / "adapter_config.json").write_text((folder / "adapter_config.json").read_text() + "\n")
+        trial = JobFolder(tmp_path / "trial")
+        trial.prepare(config)
+        result = inside.attempt(Answering(), trial, config)
+        assert result.outcome is Outcome.FAILED
+        assert "is not the adapter that the study began with: it has changed since" in str(result.reason)
+        assert result.ledger is not None
+        assert result.ledger.closes, result.ledger.not_given_back
