@@ -27,7 +27,7 @@ class Units(Record):
 
 
 class Score(Record):
-    """From 0 to 1; `low` and `high` are the ends of the 95 % bootstrap interval, None with too few units for one."""
+    """`low` and `high` are the ends of the 95 % bootstrap interval, None with too few units for one."""
 
     value: float
     low: float | None = None
@@ -77,6 +77,7 @@ class Evaluation(Record):
     variants: list[VariantScores] = Field(validation_alias=AliasChoices("variants", "cells"))
     """The most frequent answer first, then base, unless it was left out, and tuned under each prompt."""
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
+    notes: list[str] = Field([], description="metrics of the person's own that could not be computed, and why")
     units: Units | None = Field(None, description="None: by an earlier hpsearch, which took rows as independent")
 
     def variant(self, name: str) -> VariantScores:

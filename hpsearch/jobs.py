@@ -11,7 +11,7 @@ from hpsearch.spec.evaluation import PromptName, PromptsSpec
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.tasks import TaskName
 from hpsearch.spec.training import Rows
-from hpsearch.trial import AnswersConfig, CacheConfig, Place, Record, RowsConfig, TrialConfig
+from hpsearch.trial import AnswersConfig, CacheConfig, MetricsFile, Place, Record, RowsConfig, TrialConfig
 
 Tell = Callable[[str, int, int], None]
 """Progress for a person: what is being done, how many are done, how many there are."""
@@ -26,6 +26,7 @@ class InspectionConfig(Record):
     rows: RowsConfig
     candidate_rows: Place
     num_examples: int = 0
+    metrics_file: MetricsFile | None = Field(None, description="tried on a few of the rows")
 
 
 class Variant(Record):
@@ -62,6 +63,7 @@ class EvaluationConfig(Record):
     images: CacheConfig | None = Field(None, description="as in a training's config")
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
     bertscore_model: str | None = None
+    metrics_file: MetricsFile | None = Field(None, description="whose metrics the answers get numbers by")
 
 
 class ExportConfig(Record):
@@ -128,6 +130,7 @@ class EvaluationResult(Record):
 
     num_rows: int
     longer_than_limit: int = Field(0, description="references with more tokens than an answer may have")
+    notes: list[str] = Field([], description="own metrics that could not be computed, and why")
 
 
 class ChatFormat(Record):

@@ -95,6 +95,13 @@ class AnswersConfig(Record):
     max_new_tokens: int = 32
 
 
+class MetricsFile(Record):
+    """A Python file with metrics of the person's own: its text, so that no other machine must have the file."""
+
+    name: str
+    text: str
+
+
 class CacheConfig(Record):
     """Where a trainer keeps what frozen vision towers made of images, for all trials and workers."""
 
@@ -129,6 +136,7 @@ class TrialConfig(Record):
     answers: AnswersConfig = AnswersConfig()
     images: CacheConfig | None = Field(None, description="where what is made of images is kept; none: nowhere")
     objectives: list[NamedMetric] = Field([LOSS], description="computed at each report; the first one rules")
+    metrics_file: MetricsFile | None = Field(None, description="where own ones of these are computed")
     curriculum: CurriculumSpec = CurriculumSpec()
     fits: list[Fit] = Field([], description="what earlier trials found to fit, on whatever device")
     earlier: list[Place] = Field([], description="folders of this trial's earlier attempts, the latest first")

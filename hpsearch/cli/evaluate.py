@@ -30,7 +30,6 @@ def evaluate(
     """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
     from hpsearch.spec.evaluation import PROMPT_NAMES
-    from hpsearch.spec.metrics import LOSS, METRICS
     from hpsearch.watch.console import open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
@@ -40,7 +39,7 @@ def evaluate(
     folder = find_final_run(str(run_folder))
     options = EvaluationOptions(
         prompts=names_of("--prompts", prompts, PROMPT_NAMES),
-        metrics=names_of("--metrics", metrics, [name for name in METRICS if name != LOSS.name]),
+        metrics=names_of("--metrics", metrics),
         max_new_tokens=max_new_tokens,
         limit=limit,
         with_base=not without_base,

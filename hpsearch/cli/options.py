@@ -176,15 +176,16 @@ def short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def names_of(option: str, value: str | None, known: Sequence[str]) -> Any:
-    """The comma-separated names of an option; None where it was not given. Raises InputError for an unknown one."""
+def names_of(option: str, value: str | None, known: Sequence[str] | None = None) -> Any:
+    """The comma-separated names of an option; None where it was not given. Raises InputError for one that is not
+    `known`, where it can be told here."""
     from hpsearch.errors import InputError, did_you_mean
 
     if value is None:
         return None
     names = [name.strip() for name in value.split(",") if name.strip()]
     for name in names:
-        if name not in known:
+        if known is not None and name not in known:
             raise InputError(f"{option}: there is no {name!r}; {did_you_mean(name, list(known))}")
     return names
 

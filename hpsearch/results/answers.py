@@ -37,12 +37,15 @@ def _job_before(folder: JobFolder) -> EvaluationConfig | None:
 
 def _settings(job: EvaluationConfig) -> EvaluationConfig:
     """What an answer depends on."""
-    return job.model_copy(update={"variants": [], "bertscore_model": None, "batch_size": 1, "images": None})
+    judged = {"bertscore_model": None, "metrics_file": None}
+    return job.model_copy(update={"variants": [], "batch_size": 1, "images": None} | judged)
 
 
 def _is_answered(folder: JobFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:
     """Whether `before`, which has the same settings, asked for all that `job` asks for, and got it."""
     asks_more = any(variant not in before.variants for variant in job.variants)
     if asks_more or job.bertscore_model not in (None, before.bertscore_model):
+        return False
+    if job.metrics_file != before.metrics_file:
         return False
     return folder.result.exists() and folder.failure() is None

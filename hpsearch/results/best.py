@@ -50,6 +50,7 @@ def choose(view: StudyView, number: int | None) -> Best:
             "search": None,
             "data": data.model_copy(update={"manifest": manifest}),
             "model": chosen.model.found_from(view.study.folder),
+            "evaluation": chosen.evaluation.found_from(view.study.folder),
         }
     )
     return Best(spec, trial, values, final, _study_file(view.study.folder, spec.study))

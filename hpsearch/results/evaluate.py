@@ -31,9 +31,10 @@ from hpsearch.results.scoring import (
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.data import ColumnsSpec
 from hpsearch.spec.evaluation import PromptName
+from hpsearch.spec.load import with_present_metrics
 from hpsearch.spec.metrics import LOSS
-from hpsearch.spec.tasks import TASKS, TaskFacts, fitting_metrics
-from hpsearch.study.configs import images_config
+from hpsearch.spec.tasks import TASKS, TaskFacts
+from hpsearch.study.configs import images_config, metrics_file
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
 
 MOST_FREQUENT = "most frequent answer"
@@ -60,7 +61,8 @@ def evaluate_run(
         InputError: not a run folder, the data has changed, or a prompt or metric that doesn't fit.
         HpsearchError: the evaluation failed; the next one goes on where it stopped.
     """
-    file, manifest, config = folder.load()
+    kept, manifest, config = folder.load()
+    file = with_present_metrics(kept)
     spec = file.spec
     variants = _variants(spec, options)
     _check_metrics(spec, options.metrics)
@@ -69,6 +71,7 @@ def evaluate_run(
     job = job_of(folder, spec, config, variants, test, storage, options.max_new_tokens)
     if wants_bertscore:
         job = job.model_copy(update={"bertscore_model": spec.evaluation.bertscore_model})
+    job = job.model_copy(update={"metrics_file": metrics_file(spec)})
     result = answer_rows(folder.evaluation, job, start_trainer, tell)
     tell("scoring the answers", 0, 0)
     return _scored(folder, config, spec, options, job, result, train)
@@ -123,8 +126,12 @@ def check_prompts(spec: StudySpec, wanted: Sequence[PromptName]) -> None:
 
 def _check_metrics(spec: StudySpec, wanted: Sequence[str] | None) -> None:
     for name in wanted or []:
-        if not spec.task_facts.fits(spec.metric(name)):
-            there = ", ".join(other for other in fitting_metrics(spec.task_facts) if other != LOSS.name)
+        try:
+            fits = spec.task_facts.fits(spec.metric(name))
+        except ValueError as error:
+            raise InputError(f"--metrics: {error}") from None
+        if not fits or name == LOSS.name:
+            there = ", ".join(metric.name for metric in spec.fitting_metrics() if metric != LOSS)
             raise InputError(f"--metrics {name} does not fit task {spec.task}; it has: {there}")
         if name == "bertscore" and not spec.evaluation.bertscore_model:
             raise InputError("--metrics bertscore needs a model: name it in the study's evaluation.bertscore_model")
@@ -164,7 +171,8 @@ def _scored(
     some = next(iter(answers.values()))
     task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
     metrics = [spec.metric(name) for name in named or []]
-    metrics = metrics or default_metrics(task, texts_of(some)[0], bool(job.bertscore_model))
+    own = spec.evaluation.own_metrics.values()
+    metrics = metrics or default_metrics(task, texts_of(some)[0], bool(job.bertscore_model), own)
     by_name = {MOST_FREQUENT: _frequent(some, train), **answers}
     tuned = next(variant.name for variant in job.variants if variant.model == "tuned")
     bars = [*(variant.name for variant in job.variants if variant.model == "base"), MOST_FREQUENT]
@@ -179,6 +187,7 @@ def _scored(
         metrics=metrics,
         variants=[score_variant(name, rows, metrics) for name, rows in by_name.items()],
         gaps=corrected(gaps),
+        notes=result.notes,
         units=units_of(unit_name(spec.data.columns), some),
     )
     _write(folder, evaluation, answers, task)

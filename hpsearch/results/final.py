@@ -153,10 +153,11 @@ def _other_run(folder: RunFolder, file: StudyFile) -> str:
 
 
 def _final_spec(file: StudyFile) -> StudySpec:
-    """What the run's own study file says: nothing to search, and data that is found from the run's folder too."""
+    """What the run's own study file says: nothing to search, and files that are found from the run's folder too."""
     folder = file.path.parent
     data, model = local_source(file.spec.data, folder), file.spec.model.found_from(folder)
-    return file.spec.model_copy(update={"search": None, "data": data, "model": model})
+    evaluation = file.spec.evaluation.found_from(folder)
+    return file.spec.model_copy(update={"search": None, "data": data, "model": model, "evaluation": evaluation})
 
 
 def _prepare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -33,11 +33,14 @@ MOST_CLASSES = 20
 """Answers with at most so many different references, each at least twice on average, are looked at as classes too."""
 
 
-def default_metrics(task: TaskFacts, references: Sequence[str], has_bertscore: bool) -> list[Metric]:
+def default_metrics(
+    task: TaskFacts, references: Sequence[str], has_bertscore: bool, own: Iterable[Metric] = ()
+) -> list[Metric]:
     """Those that fit the task; over classes where it learns them, or where the references look like some."""
     are_classes = len(set(references)) <= min(MOST_CLASSES, len(references) / 2)
     over = task.judged_over if are_classes else task.judged_over[:1]
-    return [metric for metric in METRICS.values() if metric.over in over and (has_bertscore or not metric.needs_model)]
+    ours = [metric for metric in METRICS.values() if metric.over in over and (has_bertscore or not metric.needs_model)]
+    return [*ours, *(metric for metric in own if task.fits(metric))]
 
 
 def score_variant(name: str, rows: list[AnsweredRow], metrics: Sequence[Metric]) -> VariantScores:

@@ -6,9 +6,10 @@ from hpsearch.errors import Mistake
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
 from hpsearch.spec.model import HeadSpec
+from hpsearch.spec.own_metrics import own_metrics
 from hpsearch.spec.rows import ANYWHERE, FORMATS
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.tasks import TaskFacts, find_task, fitting_metrics
+from hpsearch.spec.tasks import TaskFacts, find_task
 
 _MOST_POINTS = 10_000
 
@@ -23,7 +24,7 @@ def cross_mistakes(spec: StudySpec) -> list[Mistake]:
         *_curriculum_mistakes(spec),
         *_class_mistakes(spec),
         *_split_mistakes(spec),
-        *_metric_mistakes(spec),
+        *metric_mistakes(spec),
         *_search_mistakes(spec),
         *_objectives_mistakes(spec),
     ]
@@ -160,7 +161,16 @@ def _split_mistakes(spec: StudySpec) -> list[Mistake]:
     return mistakes
 
 
-def _metric_mistakes(spec: StudySpec) -> list[Mistake]:
+def _metrics_file_mistakes(spec: StudySpec) -> list[Mistake]:
+    told, text = spec.evaluation.metrics_file or "its text", spec.evaluation.metrics_text
+    found = [] if text is None else own_metrics(text).mistakes
+    return [Mistake("evaluation.metrics_file", f"{told} {mistake}") for mistake in found]
+
+
+def metric_mistakes(spec: StudySpec) -> list[Mistake]:
+    wrong, evaluation = _metrics_file_mistakes(spec), spec.evaluation
+    if wrong or (evaluation.metrics_file and evaluation.metrics_text is None):  # which is told already
+        return wrong
     wanted = [("objective", name) for name in spec.objective_names]
     wanted += [("evaluation.metrics", name) for name in spec.evaluation.metrics or []]
     mistakes = [Mistake(key, why) for key, name in wanted if (why := _why_not_measured(spec, key, name))]
@@ -178,7 +188,8 @@ def _why_not_measured(spec: StudySpec, key: str, name: str) -> str | None:
         return str(error)
     task = spec.task_facts
     if not task.fits(metric):
-        return f"{name} does not fit task {task.name}; it has: {', '.join(fitting_metrics(task))}"
+        there = ", ".join(other.name for other in spec.fitting_metrics())
+        return f"{name} does not fit task {task.name}; it has: {there}"
     row_format = spec.data.columns.row_format
     if metric.over != "losses" and not FORMATS[row_format].has_answers:
         return f"{name} compares answers, and {row_format} rows have none; they have the loss"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from hpsearch.spec.base import Spec
+from hpsearch.spec.metrics import Metric
+from hpsearch.spec.own_metrics import own_metrics
 
 PromptName = Literal["none", "static", "adaptive"]
 """none: the question alone; static: one system prompt for all; adaptive: by the question's keywords."""
@@ -33,5 +36,18 @@ class PromptsSpec(Spec):
 class EvaluationSpec(Spec):
     prompts: PromptsSpec = Field(PromptsSpec(), description="tried with the base and the tuned model")
     metrics: list[str] | None = Field(None, description="default: all that fit the task and need no download")
+    metrics_file: str | None = Field(None, description="a Python file with metrics of your own")
+    metrics_text: str | None = Field(None, description="what is in it; hpsearch writes this into files that it makes")
     max_new_tokens: Annotated[int, Field(ge=1, description="answers are cut here")] = 32
     bertscore_model: str | None = Field(None, description="hub name or folder of the model that BERTScore embeds with")
+
+    @property
+    def own_metrics(self) -> dict[str, Metric]:
+        """By name, of the metrics file as it was when the study file was read."""
+        return {} if self.metrics_text is None else own_metrics(self.metrics_text).metrics
+
+    def found_from(self, folder: Path) -> EvaluationSpec:
+        """With a path that doesn't depend on where the study file stands, as it does in `folder`."""
+        if self.metrics_file is None:
+            return self
+        return self.model_copy(update={"metrics_file": str((folder / self.metrics_file).expanduser().resolve())})

@@ -12,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.errors import InputError, Mistake, StudyFileErrors, cut, did_you_mean
 from hpsearch.spec.base import Spec
-from hpsearch.spec.cross import cross_mistakes
+from hpsearch.spec.cross import cross_mistakes, metric_mistakes
 from hpsearch.spec.knobs import explain, space_mistakes
+from hpsearch.spec.own_metrics import read_metrics_file
 from hpsearch.spec.search import ParameterSpec
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.training import FORMER, in_rows_per_step
@@ -83,7 +84,49 @@ def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool 
         _override(raw, override)
     if is_kept and "training" in raw:
         raw["training"] = in_rows_per_step(raw["training"])
-    return StudyFile(path, _validate(raw, path, lines, repeated), lines)
+    mistakes = [*repeated, *_read_metrics(raw, path.parent)]
+    return StudyFile(path, _validate(raw, path, lines, mistakes), lines)
+
+
+def _read_metrics(raw: dict[str, Any], folder: Path) -> list[Mistake]:
+    """Puts the metrics file's text where the study keeps it, unless it is there: the file may be far away by now."""
+    section = raw.get("evaluation")
+    named = section.get("metrics_file") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(named, str) or section.get("metrics_text") is not None:
+        return []
+    try:
+        section["metrics_text"] = read_metrics_file((folder / named).expanduser())
+    except ValueError as error:
+        return [Mistake("evaluation.metrics_file", str(error))]
+    return []
+
+
+def with_present_metrics(file: StudyFile) -> StudyFile:
+    """A kept study with its metrics file as it is now, where that is at hand.
+
+    Raises:
+        StudyFileErrors: it has mistakes by now.
+    """
+    evaluation = file.spec.evaluation
+    named = file.path.parent / evaluation.metrics_file if evaluation.metrics_file else None
+    if named is None or not named.is_file():
+        return file
+    try:
+        now = evaluation.model_copy(update={"metrics_text": read_metrics_file(named)})
+    except ValueError as error:
+        raise file.mistake("evaluation.metrics_file", str(error)) from None
+    spec = file.spec.model_copy(update={"evaluation": now})
+    if mistakes := metric_mistakes(spec):
+        raise StudyFileErrors(str(named), mistakes)
+    return StudyFile(file.path, spec, file.lines)
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    """Several lines as such: a file in quotes, with \\n in it, is not to be read."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def dump_study(spec: StudySpec) -> str:
@@ -139,6 +182,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
     )
     if len(sections) >= MOST_LEVELS:
         raise InputError(f"--set {cut(override)}: is nested more than {MOST_LEVELS} levels deep")
+    if key == "evaluation.metrics_file" and isinstance(raw.get("evaluation"), dict):
+        raw["evaluation"].pop("metrics_text", None)  # it is of another file
     place = raw
     for section in sections:
         place = place.setdefault(section, {})
@@ -150,8 +195,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {cut(override)}: {error.message}") from None
 
 
-def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int], repeated: list[Mistake]) -> StudySpec:
-    mistakes = [*repeated, *_space_mistakes(raw)]
+def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int], found: list[Mistake]) -> StudySpec:
+    mistakes = [*found, *_space_mistakes(raw)]
     spec = None
     try:
         spec = StudySpec.model_validate(raw)

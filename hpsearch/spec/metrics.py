@@ -6,6 +6,7 @@ the training plane.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -30,6 +31,12 @@ class Metric(Spec):
     """Of one number per row; else it is a number over all rows together."""
     needs_model: bool = False
     """Another one than the trained one: too slow at every report, and not there unless the study names it."""
+    sha256: str | None = None
+    """Of the file that it stands in, of a metric of the person's own (`own_metrics`)."""
+
+    @property
+    def is_own(self) -> bool:
+        return self.sha256 is not None
 
     def is_better(self, value: float, than: float) -> bool:
         return value < than if self.direction == "minimize" else value > than
@@ -62,10 +69,10 @@ _ROWS = [
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
-def find_metric(name: str) -> Metric:
-    """Raises ValueError, with the nearest names."""
+def find_metric(name: str, others: Iterable[str] = ()) -> Metric:
+    """Raises ValueError, with the nearest names, of which `others` are some."""
     if name not in METRICS:
-        raise ValueError(f"there is no metric {cut(repr(name))}; {did_you_mean(name, list(METRICS))}")
+        raise ValueError(f"there is no metric {cut(repr(name))}; {did_you_mean(name, [*METRICS, *others])}")
     return METRICS[name]
 
 

@@ -13,8 +13,9 @@ from hpsearch.spec.data import DataSpec
 from hpsearch.spec.evaluation import EvaluationSpec
 from hpsearch.spec.knobs import KNOBS, takes_whole_numbers
 from hpsearch.spec.limits import SilenceSpec
-from hpsearch.spec.metrics import Metric, find_metric
+from hpsearch.spec.metrics import METRICS, Metric, find_metric
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
+from hpsearch.spec.own_metrics import sha256_of
 from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.tasks import TASKS, TaskFacts, TaskName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
@@ -33,8 +34,10 @@ MAY_CHANGE = (
     "data.source",
     "data.images",
     "data.feature_cache_gib",
+    "evaluation.metrics_file",
 )
-"""What may differ from the stored study: it changes no trial (checksums vouch for data and adapter)."""
+"""What may differ from the stored study: it changes no trial (checksums vouch for data, adapter and metrics file)."""
+_TEXT = "evaluation.metrics_text"
 
 
 class StudySpec(Spec):
@@ -81,7 +84,13 @@ class StudySpec(Spec):
 
     def metric(self, name: str) -> Metric:
         """Raises ValueError."""
-        return find_metric(name)
+        own = self.evaluation.own_metrics
+        return own[name] if name in own else find_metric(name, own)
+
+    def fitting_metrics(self) -> list[Metric]:
+        """hpsearch's and the person's own, as far as they fit the task."""
+        every = [*METRICS.values(), *self.evaluation.own_metrics.values()]
+        return [metric for metric in every if self.task_facts.fits(metric)]
 
     def value(self, knob: str) -> Any:
         section, name = knob.split(".")
@@ -122,9 +131,17 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def changes(was: StudySpec, now: StudySpec) -> dict[str, str]:
     """Dotted key → a line for a person, of each field that differs."""
-    old, new = flat(was.model_dump()), flat(now.model_dump())
+    old, new = _fields(was), _fields(now)
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return {key: f"  {key}: {old.get(key)} → {new.get(key)}" for key in keys}
+    told = {_TEXT: "the text of evaluation.metrics_file"}
+    return {key: f"  {told.get(key, key)}: {old.get(key)} → {new.get(key)}" for key in keys}
+
+
+def _fields(spec: StudySpec) -> dict[str, Any]:
+    """Dotted key → value; a text of many lines as its checksum."""
+    fields = flat(spec.model_dump())
+    text = spec.evaluation.metrics_text
+    return fields | {_TEXT: None if text is None else f"SHA-256 {sha256_of(text)[:12]}…"}
 
 
 def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field
 
 from hpsearch.errors import cut, did_you_mean
-from hpsearch.spec.metrics import METRICS, Metric, Over
+from hpsearch.spec.metrics import Metric, Over
 from hpsearch.spec.rows import RowFormat
 
 Learns = Literal["text", "class"]
@@ -23,6 +23,7 @@ SECTIONS: tuple[Section, ...] = get_args(Section)
 
 _TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion", "text")
 _TEXTS: tuple[Over, ...] = ("texts", "classes")
+_HAVE_TEXT: frozenset[Over] = frozenset(_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class TaskFacts:
         return section in self.sections
 
     def fits(self, metric: Metric) -> bool:
+        """A metric of the person's own is over the texts of answers, and a class has a text too."""
+        if metric.is_own:
+            return not _HAVE_TEXT.isdisjoint(self.judged_over)
         return metric.over in ("losses", *self.judged_over)
 
 
@@ -102,10 +106,6 @@ def _known(name: str) -> str:
     if name not in TASKS:
         raise ValueError(f"there is no task {cut(repr(name))}; {did_you_mean(name, list(TASKS))}")
     return name
-
-
-def fitting_metrics(task: TaskFacts) -> list[str]:
-    return [name for name, metric in METRICS.items() if task.fits(metric)]
 
 
 TaskName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(TASKS)})]

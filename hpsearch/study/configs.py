@@ -8,7 +8,7 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.folders import StorageFolder
 from hpsearch.spec import StudySpec
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.trial import GIB, AnswersConfig, CacheConfig, RowsConfig, TrialConfig
+from hpsearch.trial import GIB, AnswersConfig, CacheConfig, MetricsFile, RowsConfig, TrialConfig
 
 
 def training_config(
@@ -35,6 +35,7 @@ def training_config(
         answers=answers_config(spec, manifest),
         images=images_config(spec, storage),
         objectives=spec.objectives,
+        metrics_file=metrics_file(spec),
         curriculum=spec.curriculum,
         train_rows=train_rows,
         validation_rows=validation_rows,
@@ -60,3 +61,8 @@ def images_config(spec: StudySpec, storage: StorageFolder) -> CacheConfig | None
 def answers_config(spec: StudySpec, manifest: Manifest) -> AnswersConfig:
     classes = manifest.classes if spec.task_facts.learns == "class" else []
     return AnswersConfig(head=spec.head, classes=classes, max_new_tokens=spec.evaluation.max_new_tokens)
+
+
+def metrics_file(spec: StudySpec) -> MetricsFile | None:
+    text, path = spec.evaluation.metrics_text, spec.evaluation.metrics_file
+    return None if text is None else MetricsFile(name=Path(path or "metrics.py").name, text=text)

@@ -19,7 +19,7 @@ from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.search import RangeSpec
-from hpsearch.study.configs import rows_config
+from hpsearch.study.configs import metrics_file, rows_config
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def _inspect(
         rows=rows_config(spec),
         candidate_rows=candidates,
         num_examples=min(num_examples, len(rows)),
+        metrics_file=metrics_file(spec),
     )
     folder.prepare(config)
     try:

@@ -18,6 +18,7 @@ from hpsearch.train.bases import Bases, compute_dtype
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoded, Row
 from hpsearch.train.features import make_encoder
+from hpsearch.train.own_metrics import add_own_metrics
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, chosen, in_parts
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Method, RowLoss
@@ -52,8 +53,13 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
         for variant in config.variants:
             channel.tell(f"BERTScore of {variant.name}", 0, 0)
             add_bertscore(folder.answers(variant.name), config.bertscore_model)
+    notes: list[str] = []
+    if config.metrics_file and config.has_references:
+        files = {variant.name: folder.answers(variant.name) for variant in config.variants}
+        notes = add_own_metrics(files, config.metrics_file, channel)
     channel.tell("measuring the references", 0, 0)
-    return EvaluationResult(num_rows=len(rows), longer_than_limit=_num_too_long(base.processor, rows, config))
+    too_long = _num_too_long(base.processor, rows, config)
+    return EvaluationResult(num_rows=len(rows), longer_than_limit=too_long, notes=notes)
 
 
 def _answer(

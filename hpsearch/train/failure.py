@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from hpsearch.errors import FieldError
 from hpsearch.train.memory import beside_torch, clear_traceback, give_back, host_rss_bytes
 from hpsearch.trial import GIB, Outcome, TrialResult
 
@@ -24,6 +25,9 @@ _UNITS = {"bytes": 1, None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 
 
 def failure(error: Exception) -> TrialResult:
+    """With a traceback, unless it is told in words."""
+    if isinstance(error, FieldError):
+        return TrialResult(outcome=Outcome.FAILED, reason=str(error))
     text = traceback.format_exc()
     message = str(error).strip()
     first_line = message.splitlines()[0] if message else ""

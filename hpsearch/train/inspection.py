@@ -16,9 +16,13 @@ from hpsearch.train.adapters import attach, linear_names
 from hpsearch.train.bases import find_base, load_processor
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import IGNORED, Encoder
+from hpsearch.train.own_metrics import loaded
 from hpsearch.train.tasks import TASKS
+from hpsearch.train.validation import reference
+from hpsearch.trial import MetricsFile
 
 _EVERY = 200
+_ROWS_TO_TRY = 20
 
 
 def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
@@ -39,9 +43,24 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
                 if position % _EVERY == 0:
                     channel.tell("counting tokens", position, len(rows))
             examples = examples or [_example(encoder, rows[i]) for i in range(config.num_examples)]
+        _try_metrics(rows, config.metrics_file, channel)
     except FieldError as error:
         return InspectionResult(mistake=(error.key, error.message))
     return InspectionResult(num_tokens=tokens, linear_layers=linear, examples=examples)
+
+
+def _try_metrics(rows: Dataset, file: MetricsFile | None, channel: Channel) -> None:
+    """On a few rows, with the right answer and with none.
+
+    Raises:
+        MetricFailed: with the row.
+    """
+    with loaded(file) as metrics:
+        for name, metric in metrics.items():
+            channel.tell(f"trying {name}", 0, 0)
+            for row in rows.select(range(min(_ROWS_TO_TRY, len(rows)))):
+                for prediction in (reference(row), ""):
+                    metric.of(row["id"], reference(row), prediction)
 
 
 def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[str]:

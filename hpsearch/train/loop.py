@@ -27,6 +27,7 @@ from hpsearch.train.features import make_encoder
 from hpsearch.train.fitting import find_fit, known_fit, longest_rows
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.memory import clear_traceback, give_back
+from hpsearch.train.own_metrics import OwnMetric, loaded
 from hpsearch.train.peak import keep_within
 from hpsearch.train.reporter import Reporter, report_steps
 from hpsearch.train.start import Plan, Start, find_start
@@ -49,7 +50,8 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         base = bases.get(TASKS[config.task], config.model)
         book.open(base)
         keep_within(config.budget.memory_gib)
-        result = _train(config, folder, base, book, channel)
+        with loaded(config.metrics_file if any(metric.is_own for metric in config.objectives) else None) as own:
+            result = _train(config, folder, base, own, book, channel)
     except _Stopped as stopped:
         result = TrialResult(outcome=Outcome.STOPPED)
         clear_traceback(stopped)
@@ -96,7 +98,14 @@ class _Run:
     micro_batch: MicroBatch
 
 
-def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook, channel: Channel) -> TrialResult:
+def _train(
+    config: TrialConfig,
+    folder: JobFolder,
+    base: Base,
+    own: dict[str, OwnMetric],
+    book: LedgerBook,
+    channel: Channel,
+) -> TrialResult:
     _begin_phase(channel, "attaching the adapter")
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
     set_seed(config.training.seed)
@@ -107,12 +116,14 @@ def _train(config: TrialConfig, folder: JobFolder, base: Base, book: LedgerBook,
     method = task.method(encoder, config.answers, train_rows)
     method.extend(model)
     stages = task.stages(config, train_rows)
+    measured = [metric.name for metric in config.objectives if metric != LOSS]
     validation = Validation(
         Dataset.load_from_disk(str(config.validation_rows)),
         MicroBatch(chosen(config.training.evaluation_batch_size, ROWS_WITHOUT_GRADIENTS)),
         method,
         compute_dtype(config.model),
-        [metric.name for metric in config.objectives if metric != LOSS],
+        measured,
+        {name: own[name] for name in measured if name in own},
     )
     steps, num_reports = planned_steps(stages, config), config.budget.reports
     plan = Plan(steps, {number: step for step, number in report_steps(sum(steps), num_reports).items()})

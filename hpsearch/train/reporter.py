@@ -129,13 +129,13 @@ class Reporter(TrainerCallback):
         self._channel.tell("saving a checkpoint", 0, 0)
         self._saved_at = self._clock()
 
-    def validating(self, done: int, total: int) -> bool:
-        """Between validation batches; whether to go on."""
+    def validating(self, done: int, total: int, doing: str = "validating") -> bool:
+        """Between validation batches, and rows that an own metric looks at; whether to go on."""
         if self._channel.checkpoint_wanted:
             self.outcome = Outcome.STOPPED
             return False
         if self._is_time_to_tell() or done == 0:
-            self._channel.tell("validating", done, total)
+            self._channel.tell(doing, done, total)
         return True
 
     def on_evaluate(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
 
 from hpsearch.metrics import COMPUTED, scores
 from hpsearch.train.encoding import Encoded
+from hpsearch.train.own_metrics import OwnMetric, untouched_randomness
 from hpsearch.train.steps import MicroBatch, in_parts
 from hpsearch.train.tasks.task import Answer, Method, RowLoss, mean_loss
 
@@ -19,6 +19,13 @@ KEPT_BYTES = 256 * 2**20
 """Of encoded rows, from one report to the next. Features of images are mapped from disk and take none of it."""
 _ROW_BYTES = 16 * 2**10
 """What a row costs besides its tensors: objects, and the pages of a mapping, of which Linux gives a process 65,530."""
+
+
+class GoesOn(Protocol):
+    """Told how far a validation is, and with what; whether it is to go on."""
+
+    def __call__(self, done: int, total: int, doing: str = "validating", /) -> bool: ...
+
 
 Measured = tuple[list[RowLoss], list[Answer]]
 
@@ -32,13 +39,19 @@ class Validation:
     method: Method
     dtype: torch.dtype
     metrics: list[str]
+    own: dict[str, OwnMetric] = field(default_factory=dict)
+    """Of `metrics`, those of the person's own."""
     _by_length: list[int] = field(default_factory=list)
     """Positions of the rows, the longest first: rows of a batch have little padding, and what does not fit shows at
     once. The order is of the data alone, so that a batch is the same at each report, in whatever process."""
     _kept: dict[int, Encoded] = field(default_factory=dict)
 
-    def of(self, model: Any, goes_on: Callable[[int, int], bool] = lambda *_: True) -> dict[str, float] | None:
-        """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no."""
+    def of(self, model: Any, goes_on: GoesOn = lambda *_: True) -> dict[str, float] | None:
+        """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no.
+
+        Raises:
+            MetricFailed: a metric of the person's own gave no number for a row.
+        """
         model.eval()
         if not self._by_length:
             lengths = [self.method.num_tokens(row) for row in self.rows]
@@ -58,7 +71,21 @@ class Validation:
         values = {"loss": mean_loss([losses[position] for position in in_order])}
         if not self.metrics:
             return values
-        return values | self._scores([said[position] for position in in_order])
+        answers = self._with_own([said[position] for position in in_order], goes_on)
+        return None if answers is None else values | self._scores(answers)
+
+    def _with_own(self, answers: list[Answer], goes_on: GoesOn) -> list[Answer] | None:
+        """With the numbers of the person's own metrics, in the rows' order; None: `goes_on` said no."""
+        if not self.own:
+            return answers
+        counted = []
+        with untouched_randomness():
+            for done, (row, answer) in enumerate(zip(self.rows, answers, strict=True)):
+                if not goes_on(done, len(answers), f"computing {', '.join(self.own)}"):
+                    return None
+                found = {name: own.of(row["id"], reference(row), answer.text) for name, own in self.own.items()}
+                counted.append(replace(answer, numbers=answer.numbers | found))
+        return counted
 
     def _scores(self, said: list[Answer]) -> dict[str, float]:
         """Of all rows, in order: computed from their texts, or the mean of the numbers that came with them."""

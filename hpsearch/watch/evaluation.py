@@ -108,6 +108,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
     lines += format_basis(evaluation.resampled, evaluation.gaps)
+    lines += evaluation.notes
     lines += [] if evaluation.base else [WITHOUT_BASE]
     if evaluation.longer_than_limit:
         lines.append(

@@ -15,9 +15,9 @@ from hpsearch.watch.plots.style import (
     INK,
     ORANGE,
     WIDTH,
-    as_percent,
     label_bars,
     new_figure,
+    number_axis,
     styled,
 )
 
@@ -43,7 +43,8 @@ def configurations_figure(evaluation: Evaluation) -> Figure:
     columns = min(_PANELS_A_ROW, len(metrics))
     rows = -(-len(metrics) // columns)
     width = WIDTH if columns > 1 else 0.65 * WIDTH
-    figure, panels = new_figure(0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=True, width=width)
+    sharey = all(_is_part(metric) for metric in metrics)
+    figure, panels = new_figure(0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=sharey, width=width)
     for metric, axes in zip(metrics, panels, strict=False):
         _draw_metric(axes, evaluation, metric)
     for axes in panels[len(metrics) :]:
@@ -75,7 +76,7 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
         look: dict[str, Any] = {"ecolor": INK, "capsize": 3, "error_kw": {"elinewidth": 1.3}}
         axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=around, **look)
         places = [(x, _bounds(score).high) for x, score in zip(at, scores, strict=True)]
-        label_bars(axes, values, places, xytext=(0, 2), ha="center")
+        label_bars(axes, values, places, metric, xytext=(0, 2), ha="center")
     guess = evaluation.variants[0]
     if score := guess.scores.get(metric.name):
         axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)
@@ -83,10 +84,19 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
     axes.set_title(metric.title, fontweight="normal")
     names = [f"{prompt} prompt" if prompt == "no" else prompt for prompt in prompts] if len(prompts) > 1 else [""]
     axes.set_xticks(range(len(prompts)), names)
-    axes.set(xlim=(-0.6, len(prompts) - 0.4), ylim=(0, 1.1))
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.yaxis.set_major_formatter(as_percent())
+    axes.set(xlim=(-0.6, len(prompts) - 0.4))
+    if _is_part(metric):
+        axes.set(ylim=(0, 1.1))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    else:
+        axes.margins(y=0.15)
+    number_axis(axes.yaxis, metric)
     axes.grid(visible=False, axis="x")
+
+
+def _is_part(metric: Metric) -> bool:
+    """Of a whole: panels of such metrics have one axis."""
+    return (metric.unit, metric.low, metric.high) == ("share", 0, 1)
 
 
 def _model(variant: VariantScores) -> str:

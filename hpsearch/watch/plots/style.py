@@ -97,10 +97,15 @@ def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def label_bars(axes: Axes, values: Sequence[float], at: Sequence[tuple[float, float]], **words: Any) -> None:
-    """Writes each value at its place, as a share."""
+def label_bars(
+    axes: Axes, values: Sequence[float], at: Sequence[tuple[float, float]], metric: Metric | None = None, **words: Any
+) -> None:
+    """Writes each value at its place: as a share, unless the metric is none."""
+    is_share = metric is None or metric.unit == "share"
     for value, place in zip(values, at, strict=True):
-        axes.annotate(f"{value:.0%}", place, textcoords="offset points", fontsize=9, **words)
+        axes.annotate(
+            f"{value:.0%}" if is_share else f"{value:.3g}", place, textcoords="offset points", fontsize=9, **words
+        )
 
 
 @styled()

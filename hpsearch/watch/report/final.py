@@ -44,7 +44,7 @@ class FinalRun:
         said = {
             row["id"]: row["prediction"] for row in _rows(self.scores / f"{tuned.replace('tuned', 'base', 1)}.jsonl")
         }
-        metric = self.evaluation.metrics[0].name
+        metric = self.evaluation.metrics[0]
         return [
             Example(
                 id=row["id"],
@@ -68,9 +68,10 @@ def _parsed(content: bytes) -> list[Row]:
     return [json.loads(line) for line in content.split(b"\n") if line]
 
 
-def _score(row: Row, metric: str) -> float:
-    """By the metric that leads, or else by equality: not every metric has a number for one row."""
-    return float(row[metric] if metric in row else row["accuracy"])
+def _score(row: Row, metric: Metric) -> float:
+    """By the metric that leads, or else by equality: not every metric has a number for one row, and one of the
+    person's own need not say what is right."""
+    return float(row["accuracy"] if metric.is_own or metric.name not in row else row[metric.name])
 
 
 @dataclass(frozen=True)
