@@ -138,7 +138,11 @@ class Encoder:
     def with_answer(self, prompt: Encoded, answer: str) -> Encoded:
         """The prompt of a row, and another answer to it than the row's own."""
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-        return self._appended(prompt, self._tokenize(self._template.segments(turns)[-1].text), is_learned=True)
+        return self.with_tokens(prompt, self._tokenize(self._template.segments(turns)[-1].text))
+
+    def with_tokens(self, prompt: Encoded, answer: list[int]) -> Encoded:
+        """The prompt of a row, and these tokens to learn behind it."""
+        return self._appended(prompt, answer, is_learned=True)
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of the whole conversation; cheap where images of one size recur."""

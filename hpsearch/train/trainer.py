@@ -120,11 +120,14 @@ class Trainer(SFTTrainer):
 
     def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor:
         """The step's loss, and its gradients."""
+        method, size = self.validation.method, self.micro_batch.size
         total = torch.zeros((), device=self.args.device)
-        for number, part in enumerate(micro_batches(rows, self.micro_batch.size)):
+        with mixed_precision(model.device, self.validation.dtype):
+            shared = method.shared(model, rows, size)
+        for number, part in enumerate(micro_batches(rows, size)):
             if number:
                 self.reporter.alive(self.state)
-            total += super().training_step(model, self.validation.method.batch(part), num_items)
+            total += super().training_step(model, method.batch(part) | shared, num_items)
         return total
 
     def probe(self, rows: list[Encoded], recomputes: bool) -> None:

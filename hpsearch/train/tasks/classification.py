@@ -56,6 +56,10 @@ class Classification:
     def num_items(self, rows: list[Encoded]) -> int:
         return len(rows)
 
+    def shared(self, model: Any, rows: list[Encoded], size: int) -> Batch:
+        del model, rows, size
+        return {}
+
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         """Weighted per row and divided by the number of rows, as in Cui et al.
 
@@ -79,8 +83,11 @@ class Classification:
         return self._answers(logits.argmax(dim=1))
 
     @torch.no_grad()
-    def measure(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+    def measure(
+        self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
+    ) -> tuple[list[RowLoss], list[Answer]]:
         """Losses are one per row and unweighted: trials with different weights are compared by the same measure."""
+        del with_texts
         batch = self.batch(rows)
         with mixed_precision(model.device, dtype):
             logits = logits_of(model, batch)

@@ -40,6 +40,10 @@ class Generation:
     def num_items(self, rows: list[Encoded]) -> int:
         return sum(int((row.labels[1:] != IGNORED).sum()) for row in rows)
 
+    def shared(self, model: Any, rows: list[Encoded], size: int) -> Batch:
+        del model, rows, size
+        return {}
+
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         raise NotImplementedError("the model has a loss of its own")
 
@@ -64,8 +68,11 @@ class Generation:
         said = generated[:, inputs["input_ids"].shape[1] :].tolist()
         return [_answer(tokenizer, tokens, set(ends)) for tokens in said]
 
-    def measure(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
+    def measure(
+        self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
+    ) -> tuple[list[RowLoss], list[Answer]]:
         """A forward over the taught answer, and as many as the model's own answer has tokens."""
+        del with_texts
         return self.losses(model, rows, dtype), self.answers(model, rows, dtype, is_tuned=True)
 
     def save(self, model: Any, folder: Path) -> None:

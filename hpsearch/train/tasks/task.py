@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from hpsearch.spec.tasks import TASKS
+from hpsearch.spec.tasks import TASKS, TaskFacts
 from hpsearch.train.encoding import Batch, Encoded, Encoder, Row
 from hpsearch.trial import AnswersConfig, TrialConfig
 
@@ -59,6 +59,10 @@ class Method(Protocol):
     def num_items(self, rows: list[Encoded]) -> int:
         """What an optimizer step's loss is the mean of: learned tokens, or rows where `has_own_loss`."""
 
+    def shared(self, model: Any, rows: list[Encoded], size: int) -> Batch:
+        """What each part of an optimizer step is given besides its rows: what its loss has to know of all of them.
+        `size`: rows per forward, where it takes one."""
+
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         """A batch's part in the mean loss over the `num_items` of its optimizer step, where `has_own_loss`."""
 
@@ -68,8 +72,11 @@ class Method(Protocol):
     def answers(self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
         """What the model says to each row."""
 
-    def measure(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> tuple[list[RowLoss], list[Answer]]:
-        """`losses` and `answers` of a model that has what `extend` adds: in one forward, where one gives both."""
+    def measure(
+        self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
+    ) -> tuple[list[RowLoss], list[Answer]]:
+        """`losses` and `answers` of a model that has what `extend` adds: in one forward, where one gives both.
+        `with_texts`: nobody asks for the answers' texts where it is false, only for their numbers."""
 
     def save(self, model: Any, folder: Path) -> None:
         """Writes what `extend` added."""
@@ -101,8 +108,12 @@ class Task:
     stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
 
     @property
+    def facts(self) -> TaskFacts:
+        return TASKS[self.name]
+
+    @property
     def has_images(self) -> bool:
-        return TASKS[self.name].has_images
+        return self.facts.has_images
 
     @property
     def model_class(self) -> Any:
