@@ -76,6 +76,7 @@ def own_metrics(text: str) -> OwnMetrics:
     try:
         with warnings.catch_warnings(action="ignore"):  # "\d" in a plain string, for whoever runs it
             tree = ast.parse(text)
+            compile(tree, "", "exec", dont_inherit=True)  # finds more: `return` outside of a function
     except SyntaxError as error:
         place = f"line {error.lineno}: " if error.lineno else ""
         return OwnMetrics({}, [f"{place}is no Python: {error.msg}"])

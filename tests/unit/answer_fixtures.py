@@ -53,16 +53,16 @@ def trained(desk: Desk, *overrides: str, name: str = "demo") -> RunFolder:
     """A final run of the desk's study file, in the folder of this name."""
 
     def train(other: Desk) -> None:
-        _train(other, [override.replace(str(desk.folder), str(other.folder)) for override in overrides], name)
+        train_anew(other, [override.replace(str(desk.folder), str(other.folder)) for override in overrides], name)
 
     if (desk.folder / "images").exists():  # Arrow files that name their folder can't be made to name another
-        _train(desk, overrides, name)
+        train_anew(desk, overrides, name)
     else:
         done_once(desk, train, "trained", name, *(override.replace(str(desk.folder), "") for override in overrides))
     return RunFolder(desk.storage.runs / name)
 
 
-def _train(desk: Desk, overrides: Iterable[str], name: str) -> None:
+def train_anew(desk: Desk, overrides: Iterable[str], name: str) -> None:
     file, folder = desk.file("search=null", *overrides), RunFolder(desk.storage.runs / name)
     start = plays(inspecting(), steadily(0.7))
     flags: dict[str, Any] = {"resume": False, "restart": False}

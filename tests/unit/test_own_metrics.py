@@ -65,6 +65,7 @@ def test_names_and_facts_are_read_without_running_the_file() -> None:
 
 WRONG = {
     "x = (": "line 1: is no Python: '(' was never closed",
+    "x = 1\nreturn x": "line 2: is no Python: 'return' outside function",
     "x = 1\0": "is no Python: source code string cannot contain null bytes",
     "def same(reference, prediction): ...": "has no metric: `from hpsearch import metric`, ",
     "from other import metric\n@metric(direction='maximize')\ndef f(reference, prediction): ...": "has no metric",
