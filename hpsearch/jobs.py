@@ -27,6 +27,7 @@ class InspectionConfig(Record):
     candidate_rows: Place
     num_examples: int = 0
     metrics_file: MetricsFile | None = Field(None, description="tried on a few of the rows")
+    counts_shown: bool = Field(False, description="also what each row adds where it is shown before another one")
 
 
 class Variant(Record):
@@ -104,6 +105,7 @@ class Example(Record):
 
 class InspectionResult(Record):
     num_tokens: list[int] = Field([], description="per candidate row, the largest over all bases")
+    num_shown: list[int] = Field([], description="per candidate row, what it adds as an example; where asked for")
     linear_layers: dict[str, list[str]] = Field({}, description="base → names that target_modules may hold")
     examples: list[Example] = Field([])
     mistake: tuple[str, str] | None = Field(None, description="(field, what is wrong with it)")

@@ -9,6 +9,7 @@ from collections import Counter
 
 from pydantic import Field
 
+from hpsearch.data.examples import with_examples
 from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import SplitName, Splits
 from hpsearch.errors import FieldError
@@ -24,6 +25,8 @@ class Manifest(Record):
     """Reason → ids."""
     labels: dict[SplitName, dict[str, int]] = Field({}, description="how many rows of each split have which label")
 
+    examples: int = Field(0, description="how many training rows each row is shown: they follow from the splits")
+
     @property
     def classes(self) -> list[str]:
         """Every label, sorted."""
@@ -31,7 +34,8 @@ class Manifest(Record):
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.model_dump_json(include={"splits"}).encode()).hexdigest()
+        what = {"splits", "examples"} if self.examples else {"splits"}
+        return hashlib.sha256(self.model_dump_json(include=what).encode()).hexdigest()
 
     def to_bytes(self) -> bytes:
         return gzip.compress(self.model_dump_json().encode(), mtime=0)
@@ -69,10 +73,10 @@ class Manifest(Record):
             )
         splits: Splits = {name: [by_id[row_id] for row_id, _ in keys] for name, keys in self.splits.items()}
         check_disjoint(splits)
-        return splits
+        return with_examples(splits, self.examples)
 
 
-def make_manifest(splits: Splits, left_out: LeftOut) -> Manifest:
+def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0) -> Manifest:
     check_disjoint(splits)
     keys: dict[SplitName, list[RowKey]] = {
         name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
@@ -80,7 +84,8 @@ def make_manifest(splits: Splits, left_out: LeftOut) -> Manifest:
     labels: dict[SplitName, dict[str, int]] = {
         name: dict(Counter(row.label for row in rows if row.label is not None)) for name, rows in splits.items()
     }
-    return Manifest(splits=keys, left_out={reason: list(ids) for reason, ids in left_out.items()}, labels=labels)
+    ids = {reason: list(ids) for reason, ids in left_out.items()}
+    return Manifest(splits=keys, left_out=ids, labels=labels, examples=examples)
 
 
 def check_disjoint(splits: Splits) -> None:

@@ -112,6 +112,8 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
     if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
         columns["image"] = [row.image for row in rows]
         columns["image_sha256"] = [row.image_sha256 for row in rows]
+    if any(row.examples for row in rows):
+        columns["examples"] = [list(row.examples) for row in rows]
     if with_groups:
         columns["group"] = list(leakage_groups(rows))
     Dataset.from_dict(columns).save_to_disk(str(draft))
@@ -125,6 +127,15 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
     except OSError:  # another process was faster
         shutil.rmtree(draft)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_written(path: Path) -> list[Row]:
+    """What `write_rows` wrote, but for groups and splits."""
+    from datasets import Dataset
+
+    nothing = dict.fromkeys(("image", "image_sha256", "stage", "label"))
+    rows = ({name: row[name] for name in row if name != "group"} for row in Dataset.load_from_disk(str(path)))
+    return [Row(**{**nothing, "split": None, **row, "group": None, "examples": ()}) for row in rows]
 
 
 def _is_whole(path: Path) -> bool:

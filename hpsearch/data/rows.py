@@ -38,6 +38,8 @@ class Row:
     label: str | None
     split: str | None
     stage: str | None = None
+    examples: Sequence[Message] = ()
+    """Turns of other rows that are shown before its own. No part of its content: see `data/examples`."""
 
     @cached_property
     def sha256(self) -> str:

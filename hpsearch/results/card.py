@@ -131,6 +131,10 @@ def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:
     notes = []
     if spec.data.system_prompt:
         notes.append(f"Every conversation began with this system prompt:\n\n{_quote(spec.data.system_prompt)}")
+    if spec.data.template.columns:
+        notes.append(f"Each question was made of its row's columns by this template:\n\n{_quote(spec.data.prompt)}")
+    if spec.data.examples:
+        notes.append(f"Before each question stood {spec.data.examples} training rows with their answers.")
     if spec.data.image_size:
         notes.append(f"Images were resized to {spec.data.image_size} pixels first.")
     if spec.task_facts.has("head"):

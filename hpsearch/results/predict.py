@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpsearch.bridge.trainer_process import StartTrainer
-from hpsearch.data.prepared import DataFolder, write_rows
+from hpsearch.data.examples import Examples
+from hpsearch.data.prepared import DataFolder, ensure_prepared, read_written, write_rows
 from hpsearch.data.rows import Row
-from hpsearch.errors import InputError
+from hpsearch.errors import FieldError, InputError
 from hpsearch.files import read_json, write_text
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import AnsweredRow, Tell, Variant
@@ -82,6 +83,7 @@ def ask(
         if isinstance(row, str):
             raise InputError(f"{image}: {row}" if image and "image" in row else f"--question: {row}")
         rows.append(row)
+    rows = _with_examples(folder, rows, storage, tell)
     base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
     texts: list[str | None] = [row.prediction for row in base] if base else [None] * len(rows)
     return [Prediction(row.question, row.prediction, text, row.is_cut) for row, text in zip(tuned, texts, strict=True)]
@@ -152,6 +154,7 @@ def predict_file(
     errors = _by_reason(found)
     if not rows:
         raise InputError(f"{source}: no row can be asked: {format_errors(errors)}")
+    rows = _with_examples(folder, rows, storage, tell)
     place = _place(folder, rows, options)
     mine = _Written(place, output, [variant.name for variant in _variants(options)])
     if output.exists() and not force and not mine.is_unchanged():
@@ -163,6 +166,20 @@ def predict_file(
     _write(output, [_completed(lines[number], found[number], added.get(str(number), {})) for number in lines])
     mine.note()
     return FilePrediction(output, len(tuned), sum(row.is_cut for row in tuned), errors)
+
+
+def _with_examples(folder: RunFolder, rows: list[Row], storage: StorageFolder, tell: Tell) -> list[Row]:
+    """The same training rows before each question as in an evaluation, where the study asks so."""
+    file, manifest, _ = folder.load()
+    if not manifest.examples:
+        return rows
+    data, train = DataFolder(storage.path), [("train", 1.0)]
+    try:
+        paths = ensure_prepared(manifest, file.spec.data, folder.path, data, train, tell)  # type: ignore[arg-type]
+        examples = Examples(read_written(paths["train", 1.0]), manifest.examples)
+        return [examples.before(row) for row in rows]
+    except FieldError as error:
+        raise file.mistake(error.key, error.message) from None
 
 
 def _by_reason(found: dict[int, Row | str]) -> dict[str, list[int]]:
@@ -232,7 +249,8 @@ def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Pa
     """A folder for these rows and settings: the same call finds its answers, another one begins anew."""
     digest = hashlib.sha256(str(options.max_new_tokens).encode())
     for row in rows:
-        digest.update(json.dumps([row.id, row.messages, row.image, row.image_sha256]).encode())
+        shown = [list(row.examples)] if row.examples else []
+        digest.update(json.dumps([row.id, row.messages, row.image, row.image_sha256, *shown]).encode())
     return folder.predictions / digest.hexdigest()[:16]
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from hpsearch.bridge.follow import do_job
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.divide import divide
+from hpsearch.data.examples import Length, fitting
 from hpsearch.data.manifest import Manifest, make_manifest
 from hpsearch.data.prepared import DataFolder, read_data, write_rows
-from hpsearch.data.rows import Row
+from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import Splits, split_rows
 from hpsearch.errors import FieldError, did_you_mean
 from hpsearch.folders import StorageFolder
@@ -50,14 +51,39 @@ def prepare_study(
         _check_local_bases(file)
         inspection = _inspect(file, read.rows, storage, start_trainer, tell, num_examples)
         check_target_modules(spec, inspection.linear_layers)
+        lengths = _lengths(read.rows, inspection)
         counted = zip(read.rows, inspection.num_tokens, strict=True)
         too_long = [row.id for row, count in counted if count > spec.data.max_tokens]
         read = read.without(dict.fromkeys(too_long, f"longer than {spec.data.max_tokens} tokens"))
         splits, left_out = divide(read, spec.data, spec.curriculum, file.path.parent)
-        manifest = make_manifest(splits, left_out)
+        examples = inspection.examples
+        if spec.data.examples:
+            splits, left_out = _with_examples(file, splits, left_out, lengths)
+            shown = [row for rows in splits.values() for row in rows][:num_examples]
+            examples = _inspect(file, shown, storage, start_trainer, tell, num_examples).examples if shown else []
+        manifest = make_manifest(splits, left_out, spec.data.examples)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
-    return PreparedStudy(manifest, splits, files, inspection.linear_layers, inspection.examples)
+    return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples)
+
+
+def _lengths(rows: Sequence[Row], inspection: InspectionResult) -> dict[str, Length]:
+    counted = zip(rows, inspection.num_tokens, inspection.num_shown or inspection.num_tokens, strict=True)
+    return {row.id: Length(alone, shown) for row, alone, shown in counted}
+
+
+def _with_examples(
+    file: StudyFile, splits: Splits, left_out: LeftOut, lengths: dict[str, Length]
+) -> tuple[Splits, LeftOut]:
+    """Raises FieldError where a held-out row is too long with its examples: others were promised these very rows."""
+    data = file.spec.data
+    found, too_long = fitting(splits, data, lengths)
+    if data.held_out and (file.path.parent / data.held_out).exists():
+        for row in splits["test"]:
+            if row.id in too_long:
+                raise FieldError("data.held_out", f"row {row.id!r} of {data.held_out} is {too_long[row.id]}")
+    rows = [row for split in splits.values() for row in split]
+    return found, ReadRows(rows, left_out).without(too_long).left_out
 
 
 def _check_local_bases(file: StudyFile) -> None:
@@ -85,6 +111,7 @@ def _inspect(
         models=[spec.model.model_copy(update={"base": base}).found_from(file.path.parent) for base in spec.bases()],
         rows=rows_config(spec),
         candidate_rows=candidates,
+        counts_shown=spec.data.examples > 0,
         num_examples=min(num_examples, len(rows)),
         metrics_file=metrics_file(spec),
     )

@@ -123,11 +123,12 @@ class Encoder:
 
     def _key(self, row: Row) -> Hashable:
         """All that a row's tokens depend on, besides the base."""
-        words = tuple((message["role"], message["content"]) for message in row["messages"])
+        turns = [*(row.get("examples") or []), *row["messages"]]
+        words = tuple((message["role"], message["content"]) for message in turns)
         return self.rows, words, checksum(row) if self.has_images else None
 
     def _encode(self, row: Row) -> Encoded:
-        segments = self._template.segments(row["messages"])
+        segments = self._template.segments(row["messages"], row.get("examples"))
         rest = segments[1:]
         first, *pieces = self._pieces(segments)
         encoded = self._encode_first(segments[0].text, first, row)
@@ -146,7 +147,7 @@ class Encoder:
 
     def num_tokens(self, row: Row) -> int:
         """Tokens of the whole conversation; cheap where images of one size recur."""
-        length = sum(map(len, self._pieces(self._template.segments(row["messages"]))))
+        length = sum(map(len, self._pieces(self._template.segments(row["messages"], row.get("examples")))))
         if not self.has_images:
             return length
         return length + self._extra_tokens(fitted_size(image_size(Path(row["image"])), self.rows.image_size))

@@ -57,7 +57,10 @@ def known_fit(config: TrialConfig) -> Fit | None:
 
 def longest_rows(rows: Dataset, num_tokens: Callable[[Row], int], count: int) -> list[Row]:
     """`count` rows, the longest first; one twice where there are fewer."""
-    lengths = [sum(len(message["content"]) for message in messages) for messages in rows["messages"]]
+    lengths = [0] * len(rows)
+    for column in {"messages", "examples"} & set(rows.column_names):
+        for position, turns in enumerate(rows[column]):
+            lengths[position] += sum(len(turn["content"]) for turn in turns)
     positions = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)[: max(_CANDIDATES, count)]
     longest = sorted((rows[position] for position in positions), key=num_tokens, reverse=True)
     return [longest[number % len(longest)] for number in range(count)]

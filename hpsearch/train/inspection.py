@@ -15,7 +15,7 @@ from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.train.adapters import attach, linear_names
 from hpsearch.train.bases import find_base, load_processor
 from hpsearch.train.channel import Channel
-from hpsearch.train.encoding import IGNORED, Encoder
+from hpsearch.train.encoding import IGNORED, Encoder, Row
 from hpsearch.train.own_metrics import loaded
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.validation import reference
@@ -28,7 +28,7 @@ _ROWS_TO_TRY = 20
 def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
     """Token counts for every base, the layers that adapters may target, and a few examples."""
     rows = Dataset.load_from_disk(str(config.candidate_rows))
-    tokens = [0] * len(rows)
+    tokens, shown = [0] * len(rows), [0] * len(rows)
     linear: dict[str, list[str]] = {}
     examples: list[Example] = []
     try:
@@ -39,14 +39,21 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
             linear[model.base] = _linear_layers(task.model_class, model, channel)
             encoder = Encoder(processor, config.rows, has_images=task.has_images)
             for position, row in enumerate(rows):
-                tokens[position] = max(tokens[position], encoder.num_tokens(row))
+                alone = encoder.num_tokens(row)
+                tokens[position] = max(tokens[position], alone)
+                if config.counts_shown:
+                    shown[position] = max(shown[position], encoder.num_tokens(_before_itself(row)) - alone)
                 if position % _EVERY == 0:
                     channel.tell("counting tokens", position, len(rows))
             examples = examples or [_example(encoder, rows[i]) for i in range(config.num_examples)]
         _try_metrics(rows, config.metrics_file, channel)
     except FieldError as error:
         return InspectionResult(mistake=(error.key, error.message))
-    return InspectionResult(num_tokens=tokens, linear_layers=linear, examples=examples)
+    return InspectionResult(num_tokens=tokens, num_shown=shown, linear_layers=linear, examples=examples)
+
+
+def _before_itself(row: Row) -> Row:
+    return row | {"examples": [turn for turn in row["messages"] if turn["role"] != "system"]}
 
 
 def _try_metrics(rows: Dataset, file: MetricsFile | None, channel: Channel) -> None:

@@ -9,6 +9,8 @@ from hpsearch.errors import FieldError
 from hpsearch.spec.rows import FORMATS
 from hpsearch.trial import RowsConfig
 
+Turns = list[dict[str, str]]
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -35,14 +37,21 @@ class Template:
                 "columns",
             )
 
-    def segments(self, messages: list[dict[str, str]]) -> list[Segment]:
-        """The rendered conversation in order; the last segment is learned."""
+    def segments(self, messages: Turns, examples: Turns | None = None) -> list[Segment]:
+        """The rendered conversation in order, `examples` shown before its first question; the last segment is learned.
+
+        Of examples nothing is learned.
+        """
         if FORMATS[self._rows.row_format].is_raw:
-            *prompts, completion = (message["content"] for message in messages)
+            *before, prompt, completion = (message["content"] for message in messages)
             end = "" if completion.endswith(self._eos_token) else self._eos_token
-            return [Segment("\n".join(prompts), False), Segment(completion + end, True)]
+            given = "\n".join([*before, "".join(map(_as_text, examples or [])) + prompt])
+            return [Segment(given, False), Segment(completion + end, True)]
         if self._rows.system_prompt:
             messages = _with_system_prompt(messages, self._rows.system_prompt)
+        first = 1 if messages[0]["role"] == "system" else 0
+        messages = [*messages[:first], *(examples or []), *messages[first:]]
+        num_shown = first + len(examples or [])
         segments = []
         rendered = ""
         for position, message in enumerate(messages):
@@ -53,7 +62,7 @@ class Template:
             if not (given.startswith(rendered) and whole.startswith(given)):
                 raise FieldError("model.base", "its chat template rewrites earlier turns; hpsearch can't mask them")
             learned = whole[len(given) :].rstrip()  # nothing is ever generated after the end of the turn
-            segments += [Segment(given[len(rendered) :], False), Segment(learned, True)]
+            segments += [Segment(given[len(rendered) :], False), Segment(learned, position >= num_shown)]
             rendered = given + learned
         return segments
 
@@ -69,6 +78,11 @@ class Template:
 
     def blank_prompt(self, *, with_image: bool) -> str:
         return self._render([{"role": "user", "content": "?"}], ask=True, with_image=with_image)
+
+
+def _as_text(turn: dict[str, str]) -> str:
+    """A turn of an example before a raw prompt: a blank line ends the example."""
+    return turn["content"].rstrip() + "\n\n" if turn["role"] == "assistant" else turn["content"]
 
 
 def _with_system_prompt(messages: list[dict[str, str]], prompt: str) -> list[dict[str, str]]:

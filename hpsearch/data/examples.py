@@ -1,0 +1,105 @@
+"""Few-shot examples: training rows that are shown before a question with their answers.
+
+Which ones is a function of the row and the train split alone, so that every trial, the final run and an evaluation show
+the same. Training rows lie on a ring by their checksums; a row has its own points on it and is shown the next rows from
+there: a row that goes changes the examples of no rows but those that it was shown to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hpsearch.data.rows import Row
+from hpsearch.data.split import SplitName, Splits, leakage_groups
+from hpsearch.errors import FieldError
+from hpsearch.spec.data import DataSpec
+
+_KEY = "data.examples"
+
+
+class Examples:
+    """Draws from `train`; never what shares a group, an image or all words with a row, nor what asks the same."""
+
+    def __init__(self, train: Sequence[Row], count: int) -> None:
+        self._count = count
+        self._ring = sorted(train, key=lambda row: row.sha256)
+        self._places = [row.sha256 for row in self._ring]
+        self._groups = dict(zip((row.sha256 for row in train), leakage_groups(train), strict=True))
+
+    def of(self, row: Row) -> list[Row]:
+        """Raises FieldError where the train split has too few."""
+        found: dict[str, Row] = {}
+        for number in range(self._count):
+            start = bisect(self._places, hashlib.sha256(f"{number} {row.sha256}".encode()).hexdigest())
+            ring = (self._ring[(start + step) % len(self._ring)] for step in range(len(self._ring)))
+            drawn = next((other for other in ring if other.sha256 not in found and self._may_show(other, row)), None)
+            if drawn is None:
+                message = f"row {row.id!r} can be shown {len(found)} training rows only: the others are tied to it"
+                raise FieldError(_KEY, message)
+            found[drawn.sha256] = drawn
+        return list(found.values())
+
+    def before(self, row: Row) -> Row:
+        """The row with its examples."""
+        return replace(row, examples=[turn for other in self.of(row) for turn in _shown(other)])
+
+    def _may_show(self, other: Row, row: Row) -> bool:
+        is_tied = self._groups[other.sha256] == self._groups.get(row.sha256)
+        return not is_tied and other.messages[:-1] != row.messages[:-1]
+
+
+def _shown(row: Row) -> list[dict[str, str]]:
+    return [turn for turn in row.messages if turn["role"] != "system"]
+
+
+def with_examples(splits: Splits, count: int) -> Splits:
+    """Rows of every split with so many training rows before them."""
+    if not count:
+        return splits
+    examples = Examples(splits["train"], count)
+    return {name: [examples.before(row) for row in rows] for name, rows in splits.items()}
+
+
+@dataclass(frozen=True)
+class Length:
+    """Tokens of a row alone, and what it adds to another one as an example."""
+
+    alone: int
+    shown: int
+
+
+def fitting(splits: Splits, data: DataSpec, lengths: Mapping[str, Length]) -> tuple[Splits, dict[str, str]]:
+    """(the splits with examples, id → why a row is in none of them any more): with its examples it is too long.
+
+    Drawn anew where a row went that was an example. `lengths`: id → tokens.
+
+    Raises:
+        FieldError: a split would be empty, or a row has too few that it may be shown.
+    """
+    left_out: dict[str, str] = {}
+    while True:
+        examples = Examples(splits["train"], data.examples)
+        too_long = {
+            row.id
+            for rows in splits.values()
+            for row in rows
+            if lengths[row.id].alone + sum(lengths[other.id].shown for other in examples.of(row)) > data.max_tokens
+        }
+        if not too_long:
+            return with_examples(splits, data.examples), left_out
+        left_out |= dict.fromkeys(too_long, f"longer than {data.max_tokens} tokens with its examples")
+        splits = {name: [row for row in rows if row.id not in too_long] for name, rows in splits.items()}
+        for name in splits:
+            _check_any_left(name, splits, data)
+
+
+def _check_any_left(name: SplitName, splits: Splits, data: DataSpec) -> None:
+    if not splits[name]:
+        raise FieldError(
+            _KEY,
+            f"no rows of the {name} split are left: with {data.examples} examples before them they are longer than "
+            f"data.max_tokens, {data.max_tokens}",
+        )
