@@ -86,13 +86,13 @@ def _continued(model: PreTrainedModel, lora: LoraSpec, start: ModelSpec) -> Peft
         raise FieldError(KEY, _why_unfit(start, recorded, str(error))) from error
     if wrong := [*found.missing_keys, *found.unexpected_keys]:
         raise FieldError(KEY, _why_unfit(start, recorded, f"{len(wrong)} layers differ, such as {wrong[0]}"))
-    adapted.started_from = start
+    adapted.started_from = start  # type: ignore[assignment]
     return adapted
 
 
 def _config_in(folder: Path, *, dropout: float) -> LoraConfig:
     """Drawn anyhow: its weights are loaded."""
-    config = LoraConfig.from_pretrained(str(folder))
+    config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     config.lora_dropout, config.init_lora_weights, config.inference_mode = dropout, True, False
     return config
 
@@ -145,7 +145,7 @@ def reopen(model: PreTrainedModel, adapter: Path, spec: ModelSpec) -> PeftModel:
     """A trained adapter on its base, to be asked."""
     adapted = PeftModel.from_pretrained(model, str(adapter))
     if spec.adapter is not None:
-        adapted.started_from = spec
+        adapted.started_from = spec  # type: ignore[assignment]
     return adapted
 
 
@@ -158,7 +158,7 @@ def adapts_vision(model: Any) -> bool:
     """Whether an adapter sits anywhere but in the language model: then no tower says twice what it said once."""
     if not isinstance(model, PeftModel):
         return False
-    whole = model.get_base_model()
+    whole: Any = model.get_base_model()
     inside = {id(module) for module in whole.get_decoder().modules()} | {id(whole.get_output_embeddings())}
     return any(isinstance(module, BaseTunerLayer) and id(module) not in inside for module in whole.modules())
 
@@ -170,7 +170,7 @@ def _keep_gradients_out(model: PeftModel) -> None:
     outputs of every embedding require gradients, of the tower's patches too (transformers 5.24, modeling_utils.py):
     the whole tower would be computed twice and back-propagated, for nothing.
     """
-    inner = model.get_base_model().base_model
+    inner: Any = model.get_base_model().base_model
     if hasattr(inner, "get_image_features"):
         inner.get_image_features = torch.no_grad()(inner.get_image_features)
 

@@ -66,7 +66,7 @@ def _four_bit() -> Check:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         layer = Linear4bit(64, 64, quant_type="nf4", compress_statistics=True, compute_dtype=torch.float32)
-        model = get_peft_model(torch.nn.Sequential(layer).to(device), LoraConfig(target_modules=["0"]))  # type: ignore[arg-type]
+        model = get_peft_model(torch.nn.Sequential(layer).to(device), LoraConfig(target_modules=["0"]))
         loss = model(torch.ones(2, 64, device=device)).square().mean()
         loss.backward()
     except Exception as error:

@@ -39,6 +39,7 @@ class Features:
     def __init__(self, base: Base, size: ImageSize | None, cache: TensorCache | None) -> None:
         self._base = base
         self._tower: Any = None
+        assert base.model.name_or_path is not None, "whoever loads a base names it"
         identity = identity_of(base.model.name_or_path, base.spec.revision)
         self._cache = cache if identity else None
         self._folder = _key(base, size, identity)
@@ -67,7 +68,7 @@ class Features:
         for picture in pictures:
             self._settle(picture, pictures)
         features = [picture.features for picture in pictures if picture.features is not None]
-        together = torch.cat(features) if features[0].dim() == 3 else features
+        together: Any = torch.cat(features) if features[0].dim() == 3 else features
         return {"image": BaseModelOutputWithPooling(pooler_output=together)}
 
     def _settle(self, picture: Picture, beside: list[Picture]) -> None:

@@ -67,7 +67,8 @@ def peak_bytes(work: Callable[[], None]) -> int:
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
-    with _LiveStorages() as live:
+    live = _LiveStorages()
+    with live:
         work()
     return live.peak
 
@@ -76,7 +77,7 @@ class _LiveStorages(TorchDispatchMode):
     """Bytes of the storages that operations made and that are still there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._held = 0
         self._known: set[int] = set()

@@ -35,6 +35,8 @@ class Trainer(SFTTrainer):
     validation: Validation
     reporter: Reporter
     micro_batch: MicroBatch
+    model: Any
+    """A PeftModel, which has all that the model below it has."""
     _whole: list[Path]
     """Checkpoints that this process saved or began at, the newest last."""
     _draft: Path | None = None
@@ -65,14 +67,14 @@ class Trainer(SFTTrainer):
         transformers (5.23, trainer.py, `_save_checkpoint`) writes into `checkpoint-N` under `_get_output_dir`, file by
         file, and removes older ones itself where `save_total_limit` says so.
         """
-        target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        target = self._folder / f"checkpoint-{self.state.global_step}"
         if self._whole and self._whole[-1] == target:
             return
         self.reporter.saving()
         self._draft = draft_of(target)
         try:
             with disk_errors(self._draft):
-                super()._save_checkpoint(model, trial)
+                super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
             with written_whole(target) as folder:
                 (self._draft / target.name).rename(folder)
         finally:
@@ -86,6 +88,11 @@ class Trainer(SFTTrainer):
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """trl writes one beside the checkpoints at each save. The card of a run is made once, in `results`."""
 
+    @property
+    def _folder(self) -> Path:
+        assert self.args.output_dir is not None, "make_trainer names it"
+        return Path(self.args.output_dir)
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._draft or super()._get_output_dir(trial))
 
@@ -94,12 +101,14 @@ class Trainer(SFTTrainer):
     ) -> Any:
         method, dtype = self.validation.method, self.validation.dtype
         if not method.has_own_loss:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         # accelerate's autocast is wrapped around the model's `forward`, which such a method need not call.
         with mixed_precision(model.device, dtype):
             return method.training_loss(model, inputs, num_items_in_batch)
 
-    def training_step(self, model: Any, inputs: StepRows, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(  # type: ignore[override]  # `inputs` are what StepCollator gives, and no batch yet
+        self, model: torch.nn.Module, inputs: StepRows, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Forward and backward of an optimizer step's rows, in micro-batches.
 
         What they add up to does not depend on their size: each part's loss is divided by the items of the whole step.
@@ -118,7 +127,7 @@ class Trainer(SFTTrainer):
             model.zero_grad()
             random_state.set()
 
-    def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor:
+    def _in_parts(self, model: torch.nn.Module, rows: list[Encoded], num_items: int) -> torch.Tensor:
         """The step's loss, and its gradients."""
         method, size = self.validation.method, self.micro_batch.size
         total = torch.zeros((), device=self.args.device)
@@ -127,7 +136,7 @@ class Trainer(SFTTrainer):
         for number, part in enumerate(micro_batches(rows, size)):
             if number:
                 self.reporter.alive(self.state)
-            total += super().training_step(model, method.batch(part) | shared, num_items)
+            total += super().training_step(model, method.batch(part) | shared, num_items)  # type: ignore[no-untyped-call]
         return total
 
     def probe(self, rows: list[Encoded], recomputes: bool) -> None:
@@ -166,7 +175,7 @@ class Trainer(SFTTrainer):
         return 0
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or self._folder)
         super().save_model(output_dir, _internal_call)
         shutil.rmtree(folder / REFERENCE, ignore_errors=True)  # it never changes
         self.validation.method.save(self.model, folder)
@@ -189,7 +198,7 @@ def make_trainer(
         args=_arguments(config, stage, num_steps, checkpoints, validation.dtype),
         train_dataset=stage.rows,
         processing_class=processor,
-        data_collator=collator,
+        data_collator=collator,  # type: ignore[arg-type]  # see `training_step`
         callbacks=[reporter],
     )
     trainer.validation = validation
@@ -216,7 +225,7 @@ def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
 
 def shared_out(total: int, weights: list[int]) -> list[int]:
     """`total` in whole parts in proportion to `weights`, each at least 1; it is at least as large as their number."""
-    parts = []
+    parts: list[int] = []
     for position, weight in enumerate(weights):
         left = total - sum(parts)
         most = left - (len(weights) - position - 1)

@@ -71,8 +71,8 @@ class Validation:
         values = {"loss": mean_loss([losses[position] for position in in_order])}
         if not self.metrics:
             return values
-        answers = self._with_own([said[position] for position in in_order], goes_on)
-        return None if answers is None else values | self._scores(answers)
+        counted = self._with_own([said[position] for position in in_order], goes_on)
+        return None if counted is None else values | self._scores(counted)
 
     def _with_own(self, answers: list[Answer], goes_on: GoesOn) -> list[Answer] | None:
         """With the numbers of the person's own metrics, in the rows' order; None: `goes_on` said no."""

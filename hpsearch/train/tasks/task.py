@@ -85,6 +85,15 @@ class Method(Protocol):
         """Reads what `save` wrote."""
 
 
+class MethodClass(Protocol):
+    """A class of methods: it says of all of them whether they have a loss of their own, and makes one for a run."""
+
+    has_own_loss: bool
+
+    def __call__(self, encoder: Encoder, answers: AnswersConfig, train_rows: Dataset | None) -> Method:
+        """`train_rows`: None where nothing is trained."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A part of a training run: its rows, how often, how fast, and whether they are shuffled."""
@@ -103,8 +112,7 @@ def one_stage(config: TrialConfig, rows: Dataset) -> list[Stage]:
 @dataclass(frozen=True)
 class Task:
     name: str
-    method: Callable[[Encoder, AnswersConfig, Dataset | None], Method]
-    """Made from the encoder, and from the training rows where there are any."""
+    method: MethodClass
     stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
 
     @property

@@ -50,7 +50,7 @@ Built = tuple[PreTrainedModel, Any]
 
 def gemma3() -> Built:
     tokenizer = gemma_tokenizer()
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in GEMMA_IMAGE_TOKENS.items()}
+    ids: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(token) for name, token in GEMMA_IMAGE_TOKENS.items()}
     vision = {
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -140,7 +140,7 @@ def _qwen_vl(config_class: Any, model_class: Any, processor_class: Any, vision: 
     return model, processor
 
 
-def _qwen_special(tokenizer: Any) -> dict[str, int]:
+def _qwen_special(tokenizer: Any) -> dict[str, Any]:
     return {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
 
 

@@ -93,6 +93,7 @@ def gemma_tokenizer() -> GemmaTokenizer:
     learned = _learn_vocabulary(tokenizer, special, [])
     gemma = GemmaTokenizer(**learned, extra_special_tokens=GEMMA_IMAGE_TOKENS, chat_template=GEMMA_TEMPLATE)
     gemma.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]})
+    assert gemma._tokenizer is not None
     gemma._tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", gemma.bos_token_id)]
     )
