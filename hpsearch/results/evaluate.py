@@ -167,7 +167,9 @@ def _scored(
     train: Path,
 ) -> Evaluation:
     groups = _groups(job.test_rows)
-    answers = {variant.name: _answers(folder.evaluation.answers(variant.name), groups) for variant in job.variants}
+    answers = {
+        variant.name: _grouped_answers(folder.evaluation.answers(variant.name), groups) for variant in job.variants
+    }
     some = next(iter(answers.values()))
     task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
     metrics = [spec.metric(name) for name in named or []]
@@ -202,7 +204,7 @@ def _groups(rows: Path) -> dict[str, int]:
     return dict(zip(table["id"], table["group"], strict=True))
 
 
-def _answers(file: Path, groups: dict[str, int]) -> list[AnsweredRow]:
+def _grouped_answers(file: Path, groups: dict[str, int]) -> list[AnsweredRow]:
     return [row.model_copy(update={"group": groups[row.id]}) for row in read_answers(file)]
 
 

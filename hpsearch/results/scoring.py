@@ -149,8 +149,8 @@ def write_scored_rows(file: Path, rows: list[AnsweredRow], task: TaskFacts) -> N
 
 def read_answers(file: Path) -> list[AnsweredRow]:
     """The answers of a variant, with or without metrics beside them."""
-    return read_file(file, _answers)
+    return read_file(file, _parsed)
 
 
-def _answers(content: bytes) -> list[AnsweredRow]:
+def _parsed(content: bytes) -> list[AnsweredRow]:
     return [AnsweredRow.model_validate_json(line, extra="ignore") for line in content.split(b"\n") if line]

@@ -155,7 +155,7 @@ def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
     if spec.quantization == "nf4":
         return _load_quantized(task, spec, tell, processor, options)
     model = _from_pretrained(task.model_class, spec, tell, options)
-    return Base(spec, _settle(model, dtype), processor)
+    return Base(spec, _freeze(model, dtype), processor)
 
 
 def _load_quantized(task: Task, spec: ModelSpec, tell: Tell, processor: Any, options: dict[str, Any]) -> Base:
@@ -172,14 +172,14 @@ def _load_quantized(task: Task, spec: ModelSpec, tell: Tell, processor: Any, opt
     place = place_now()
     if place and (found := quantized.read_copy(place, location, task.model_class, options)):
         model, fingerprint = found
-        base = Base(spec, _settle(model, dtype), processor)
+        base = Base(spec, _freeze(model, dtype), processor)
         if base.fingerprint() == fingerprint:
             return base
         quantized.reject(place, "it is not the model that was saved")
         del base, model, found
         give_back()
     model = _from_pretrained(task.model_class, spec, tell, options | {"quantization_config": settings})
-    base = Base(spec, _settle(model, dtype), processor)
+    base = Base(spec, _freeze(model, dtype), processor)
     now = place_now()
     # Not where the hub's branch or the folder has moved on meanwhile. None: it was downloaded only now.
     if now and place in (now, None):
@@ -203,7 +203,7 @@ def load_unquantized(task: Task, spec: ModelSpec, dtype: torch.dtype, tell: Tell
     return model
 
 
-def _settle(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def _freeze(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Freezes the weights, in the form that they keep: later nothing may change them in place.
 
     They stay as they were loaded, in the compute dtype (peft's `prepare_model_for_kbit_training` makes float32 copies

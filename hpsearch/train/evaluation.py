@@ -44,7 +44,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
             method.load(model, config.adapter)
         model.eval()
         for variant in variants:
-            _answer(variant, model, method, rows, config, folder.answers(variant.name), channel)
+            _write_answers(variant, model, method, rows, config, folder.answers(variant.name), channel)
         del model, fresh, encoder, method
         torch.cuda.empty_cache()
     if config.bertscore_model:
@@ -62,7 +62,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
     return EvaluationResult(num_rows=len(rows), longer_than_limit=too_long, notes=notes)
 
 
-def _answer(
+def _write_answers(
     variant: Variant,
     model: Any,
     method: Method,

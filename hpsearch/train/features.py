@@ -66,12 +66,12 @@ class Features:
         Gemma 3 takes one tensor of shape (images and their crops, tokens, width), the Qwens a list of (tokens, width).
         """
         for picture in pictures:
-            self._settle(picture, pictures)
+            self._give_features(picture, pictures)
         features = [picture.features for picture in pictures if picture.features is not None]
         together: Any = torch.cat(features) if features[0].dim() == 3 else features
         return {"image": BaseModelOutputWithPooling(pooler_output=together)}
 
-    def _settle(self, picture: Picture, beside: list[Picture]) -> None:
+    def _give_features(self, picture: Picture, beside: list[Picture]) -> None:
         """Gives the picture its features: another row with its image, or another worker, may have asked for them."""
         if picture.features is not None:
             return
@@ -85,7 +85,7 @@ class Features:
         return Picture(name, {}, found[_FEATURES], is_mapped=True) if found and _FEATURES in found else None
 
     def _ask(self, picture: Picture) -> Picture:
-        features = self._answer(picture.pixels)
+        features = self._run_tower(picture.pixels)
         if self._cache is None:
             return Picture(picture.name, {}, features)
         others = {name: value for name, value in picture.pixels.items() if not name.startswith(_PIXELS)}
@@ -93,7 +93,7 @@ class Features:
         return self._kept(picture.name) or Picture(picture.name, {}, features)
 
     @torch.no_grad()
-    def _answer(self, outputs: Outputs) -> torch.Tensor:
+    def _run_tower(self, outputs: Outputs) -> torch.Tensor:
         if self._tower is None:
             self._tower = self._base.fresh_model().eval().base_model
         ask = self._tower.get_image_features

@@ -34,7 +34,7 @@ from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Method, Stage
-from hpsearch.train.trainer import Trainer, make_trainer, planned_steps
+from hpsearch.train.trainer import ReportingTrainer, make_trainer, planned_steps
 from hpsearch.train.validation import Validation
 from hpsearch.trial import Fit, MemoryLedger, Outcome, Report, TrialConfig, TrialResult
 
@@ -220,7 +220,7 @@ def _train_stage(
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
-def _found_fit(run: _Run, trainer: Trainer) -> Fit:
+def _found_fit(run: _Run, trainer: ReportingTrainer) -> Fit:
     method = run.validation.method
 
     def read() -> list[Encoded]:

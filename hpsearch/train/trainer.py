@@ -29,7 +29,7 @@ NUM_KEPT = 2
 """Checkpoints: should the newest be torn, there is the one before."""
 
 
-class Trainer(SFTTrainer):
+class ReportingTrainer(SFTTrainer):
     """SFTTrainer that validates and learns as the task's method says, and whose checkpoints are whole."""
 
     validation: Validation
@@ -131,7 +131,7 @@ class Trainer(SFTTrainer):
         """The step's loss, and its gradients."""
         method, size = self.validation.method, self.micro_batch.size
         total = torch.zeros((), device=self.args.device)
-        with mixed_precision(model.device, self.validation.dtype):
+        with mixed_precision(self.args.device, self.validation.dtype):
             shared = method.shared(model, rows, size)
         for number, part in enumerate(micro_batches(rows, size)):
             if number:
@@ -192,8 +192,8 @@ def make_trainer(
     reporter: Reporter,
     collator: StepCollator,
     micro_batch: MicroBatch,
-) -> Trainer:
-    trainer = Trainer(
+) -> ReportingTrainer:
+    trainer = ReportingTrainer(
         model=model,
         args=_arguments(config, stage, num_steps, checkpoints, validation.dtype),
         train_dataset=stage.rows,

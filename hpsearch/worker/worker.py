@@ -98,13 +98,13 @@ class Worker:
             return self._relay.ask(self._why_none)
         self._signs.renewed(lease)
         try:
-            return self._settle(lease)
+            return self._run_slot(lease)
         except LeaseLost as lost:
             log.warning("%s: its work is dropped here", lost)
         self._warm.end()
         return Step.WORKED
 
-    def _settle(self, lease: Lease) -> Step:
+    def _run_slot(self, lease: Lease) -> Step:
         """Runs the lease's trial, and whatever happens, leaves its slot in order. Raises LeaseLost at any time."""
         try:
             return self._run(lease)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.bases import Base
 from hpsearch.train.steps import MicroBatch
-from hpsearch.train.trainer import Trainer
+from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, TrialConfig, TrialResult
 from tests.integration.class_fixtures import (
@@ -123,7 +123,7 @@ class TestLearning:
         method = SimpleNamespace(has_own_loss=True, training_loss=training_loss)
         trainer = SimpleNamespace(validation=SimpleNamespace(method=method, dtype=dtype))
         model = SimpleNamespace(device=torch.device("cpu"))
-        assert float(Trainer.compute_loss(trainer, model, {}, num_items_in_batch=3)) == 3.0  # type: ignore[arg-type]
+        assert float(ReportingTrainer.compute_loss(trainer, model, {}, num_items_in_batch=3)) == 3.0  # type: ignore[arg-type]
         assert seen == [dtype is torch.bfloat16]
 
 

@@ -16,7 +16,7 @@ from hpsearch.checkpoints import last_checkpoint
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder, StageFolder
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.train.trainer import Trainer
+from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import Driver
 from tests.integration.inside import Answering, Inside
@@ -58,15 +58,15 @@ def test_a_stage_starts_where_the_one_before_ended(
     rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_start, at_end = [], []
-    train = Trainer.train
+    train = ReportingTrainer.train
 
-    def spy(trainer: Trainer, *arguments: Any, **more: Any) -> Any:
+    def spy(trainer: ReportingTrainer, *arguments: Any, **more: Any) -> Any:
         at_start.append(trained_weights(trainer.model))
         ended = train(trainer, *arguments, **more)
         at_end.append(trained_weights(trainer.model))
         return ended
 
-    monkeypatch.setattr(Trainer, "train", spy)
+    monkeypatch.setattr(ReportingTrainer, "train", spy)
     inside.run(tmp_path / "trial", config_of(rows))
     assert len(at_start) == 3
     for before, after in zip(at_end, at_start[1:], strict=False):

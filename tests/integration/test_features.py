@@ -137,9 +137,9 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     kept = CacheConfig(folder=folder / "features", limit_bytes=GIB)
     calls: list[int] = []
-    ask = Features._answer
+    ask = Features._run_tower
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Features, "_answer", lambda self, given: (calls.append(1), ask(self, given))[1])
+        patch.setattr(Features, "_run_tower", lambda self, given: (calls.append(1), ask(self, given))[1])
         config = config_of(image_rows, kept, is_final=True, objectives=["exact_match"])
         result = inside.run(folder / "run", config)
     assert result.ledger is not None
@@ -261,7 +261,7 @@ def test_features_take_16_bits_a_number_where_the_study_computes_in_16(inside: I
     tower = Mock()
     tower.get_image_features = lambda **_: SimpleNamespace(pooler_output=product.float())
     features._tower = tower
-    torch.testing.assert_close(features._answer({}), product, rtol=0, atol=0)
+    torch.testing.assert_close(features._run_tower({}), product, rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("by_pixels")

@@ -20,7 +20,7 @@ from hpsearch.train.features import Features
 from hpsearch.train.fitting import find_fit, known_fit
 from hpsearch.train.peak import keep_within, peak_bytes, room_bytes
 from hpsearch.train.tasks.generation import Generation
-from hpsearch.train.trainer import Trainer
+from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.trial import GIB, MIB, Fit, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import text_config
 from tests.integration.inside import Inside
@@ -54,14 +54,14 @@ class TestARealModel:
     ) -> None:
         """And what fits by it is what fits: the room is faked, and so the smallest that takes seven rows."""
         seen: dict[int, int] = {}
-        probe = Trainer.probe
+        probe = ReportingTrainer.probe
 
-        def spy(trainer: Trainer, rows: list[Encoded], recomputes: bool) -> None:
+        def spy(trainer: ReportingTrainer, rows: list[Encoded], recomputes: bool) -> None:
             seen[len(rows)] = peak_bytes(lambda: probe(trainer, rows, recomputes))
 
         whole = fit_of(inside.run(tmp_path / "roomy", config_of(text_rows)))
         assert (whole.rows, whole.gradient_checkpointing) == (16, False)
-        monkeypatch.setattr(Trainer, "probe", spy)
+        monkeypatch.setattr(ReportingTrainer, "probe", spy)
         small = (whole.predicted_bytes or 0) * 7 // 16 + MIB
         monkeypatch.setattr(fitting, "room_bytes", lambda _: small)
         fit = fit_of(inside.run(tmp_path / "tight", config_of(text_rows)))
@@ -108,11 +108,11 @@ class TestARealModel:
             measuring.pop()
             return found
 
-        encode, answer = Generation.encode, Features._answer
+        encode, answer = Generation.encode, Features._run_tower
         monkeypatch.setattr(Generation, "encode", lambda method, row: encoded.append(1) or encode(method, row))
-        monkeypatch.setattr(Features, "_answer", lambda *given: asked.append(bool(measuring)) or answer(*given))
+        monkeypatch.setattr(Features, "_run_tower", lambda *given: asked.append(bool(measuring)) or answer(*given))
         monkeypatch.setattr(fitting, "peak_bytes", measured)
-        monkeypatch.setattr(Trainer, "train", lambda _: None)
+        monkeypatch.setattr(ReportingTrainer, "train", lambda _: None)
         config = config_of(image_rows, task="vlm-sft", model__base="tiny:gemma3", training__batch_size=4)
         fit = inside.run(tmp_path / "images", config).fit
         assert fit is not None

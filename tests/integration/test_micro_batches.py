@@ -20,7 +20,7 @@ from hpsearch.train.encoding import Encoded, Encoder
 from hpsearch.train.steps import micro_batches
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.generation import Generation
-from hpsearch.train.trainer import Trainer
+from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
 from tests.integration.inside import Answering, Inside
@@ -63,14 +63,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
     """Of each optimizer step, before they are clipped."""
     seen: list[Gradients] = []
-    clip = Trainer._clip_grad_norm
+    clip = ReportingTrainer._clip_grad_norm
 
-    def spy(trainer: Trainer, model: Any) -> Any:
+    def spy(trainer: ReportingTrainer, model: Any) -> Any:
         named = model.named_parameters()
         seen.append({name: weight.grad.clone() for name, weight in named if weight.grad is not None})
         return clip(trainer, model)
 
-    monkeypatch.setattr(Trainer, "_clip_grad_norm", spy)
+    monkeypatch.setattr(ReportingTrainer, "_clip_grad_norm", spy)
     return seen
 
 

@@ -68,7 +68,7 @@ def on_paper(config: Any, dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         model = kind.from_config(config, dtype=dtype)
     model.tie_weights()
-    return bases._settle(model, dtype)
+    return bases._freeze(model, dtype)
 
 
 def gigabytes(model: Any) -> tuple[float, float]:

@@ -66,7 +66,7 @@ class Generation:
                 eos_token_id=ends or None,
             )
         said = generated[:, inputs["input_ids"].shape[1] :].tolist()
-        return [_answer(tokenizer, tokens, set(ends)) for tokens in said]
+        return [_decoded(tokenizer, tokens, set(ends)) for tokens in said]
 
     def measure(
         self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
@@ -82,7 +82,7 @@ class Generation:
         pass
 
 
-def _answer(tokenizer: Any, tokens: list[int], ends: set[int]) -> Answer:
+def _decoded(tokenizer: Any, tokens: list[int], ends: set[int]) -> Answer:
     """Behind its end an answer is padded up to the longest of its batch."""
     length = next((place for place, token in enumerate(tokens) if token in ends), None)
     return Answer(tokenizer.decode(tokens[:length], skip_special_tokens=True).strip(), is_cut=length is None)
