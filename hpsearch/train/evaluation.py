@@ -14,7 +14,7 @@ from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Variant
 from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.train.adapters import reopen
-from hpsearch.train.bases import Bases, compute_dtype
+from hpsearch.train.bases import Bases, compute_dtype, load_processor
 from hpsearch.train.channel import Channel
 from hpsearch.train.encoding import Encoded, Row
 from hpsearch.train.features import make_encoder
@@ -26,14 +26,16 @@ from hpsearch.train.validation import reference
 
 
 def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel: Channel) -> EvaluationResult:
-    """Writes each variant's answers to `folder`; rows that are answered already are not asked again."""
+    """Writes each variant's answers to `folder`; rows that are answered already are not asked again, and where all
+    are, no model is loaded."""
     task = TASKS[config.task]
-    base = bases.get(task, config.model)
     rows: list[Row] = list(Dataset.load_from_disk(str(config.test_rows)))
+    unanswered = [variant for variant in config.variants if _whole_lines(folder.answers(variant.name)) < len(rows)]
     for kind in ("base", "tuned"):
-        variants = [variant for variant in config.variants if variant.model == kind]
+        variants = [variant for variant in unanswered if variant.model == kind]
         if not variants:
             continue
+        base = bases.get(task, config.model)
         channel.tell(f"preparing the {kind} model", 0, 0)
         fresh = base.fresh_model()
         model = reopen(fresh, config.adapter, config.model) if kind == "tuned" else fresh
@@ -58,7 +60,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
         files = {variant.name: folder.answers(variant.name) for variant in config.variants}
         notes = add_own_metrics(files, config.metrics_file, channel)
     channel.tell("measuring the references", 0, 0)
-    too_long = _num_too_long(base.processor, rows, config)
+    too_long = _num_too_long(load_processor(task, config.model, channel.tell), rows, config)
     return EvaluationResult(num_rows=len(rows), longer_than_limit=too_long, notes=notes)
 
 
