@@ -32,7 +32,8 @@ from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.data import ColumnsSpec
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.load import with_present_metrics
-from hpsearch.spec.metrics import LOSS
+from hpsearch.spec.metrics import LOSS, TEXT_LOSS
+from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import TASKS, TaskFacts
 from hpsearch.study.configs import images_config, metrics_file
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
@@ -125,6 +126,9 @@ def check_prompts(spec: StudySpec, wanted: Sequence[PromptName]) -> None:
 
 
 def _check_metrics(spec: StudySpec, wanted: Sequence[str] | None) -> None:
+    row_format = spec.data.columns.row_format
+    if wanted and not FORMATS[row_format].has_answers:
+        raise InputError(f"--metrics: {row_format} rows have no answers to measure; they are evaluated by their loss")
     for name in wanted or []:
         try:
             fits = spec.task_facts.fits(spec.metric(name))
@@ -174,14 +178,15 @@ def _scored(
     task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
     metrics = [spec.metric(name) for name in named or []]
     own = spec.evaluation.own_metrics.values()
+    has_answers = FORMATS[config.rows.row_format].has_answers
+    if not has_answers:
+        metrics = [TEXT_LOSS]
     metrics = metrics or default_metrics(task, texts_of(some)[0], bool(job.bertscore_model), own)
-    by_name = {MOST_FREQUENT: _frequent(some, train), **answers}
+    by_name = {MOST_FREQUENT: _frequent(some, train), **answers} if has_answers else answers
     tuned = next(variant.name for variant in job.variants if variant.model == "tuned")
-    bars = [*(variant.name for variant in job.variants if variant.model == "base"), MOST_FREQUENT]
-    gaps = [
-        gap_between(metrics[0], tuned, answers[tuned], than, by_name[than])
-        for than in dict.fromkeys([bars[0], MOST_FREQUENT])
-    ]
+    base = [variant.name for variant in job.variants if variant.model == "base"]
+    bars = dict.fromkeys([*base[:1], *([MOST_FREQUENT] if has_answers else [])])
+    gaps = [gap_between(metrics[0], tuned, answers[tuned], than, by_name[than]) for than in bars]
     evaluation = Evaluation(
         num_rows=result.num_rows,
         rows_sha256=_checksum(folder, some),

@@ -13,6 +13,8 @@ from datasets import Dataset
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Variant
 from hpsearch.spec.evaluation import PromptsSpec
+from hpsearch.spec.metrics import TEXT_LOSS
+from hpsearch.spec.rows import FORMATS
 from hpsearch.train.adapters import reopen
 from hpsearch.train.bases import Bases, compute_dtype, load_processor
 from hpsearch.train.channel import Channel
@@ -21,7 +23,7 @@ from hpsearch.train.features import make_encoder
 from hpsearch.train.own_metrics import add_own_metrics
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, chosen, in_parts
 from hpsearch.train.tasks import TASKS
-from hpsearch.train.tasks.task import Method, RowLoss
+from hpsearch.train.tasks.task import Answer, Method, RowLoss
 from hpsearch.train.validation import reference
 
 
@@ -79,7 +81,7 @@ def _write_answers(
 
     def answered(part: list[Row]) -> list[AnsweredRow]:
         asked = [method.encode(prompted(row, variant.prompt, config.prompts)) for row in part]
-        return list(_answer_batch(variant, model, method, part, asked, config.has_references, dtype))
+        return list(_answer_batch(variant, model, method, part, asked, config, dtype))
 
     channel.tell(f"answers: {variant.name}", done, len(rows))
     with file.open("a") as answers:
@@ -96,13 +98,17 @@ def _answer_batch(
     method: Method,
     rows: list[Row],
     asked: list[Encoded],
-    has_references: bool,
+    config: EvaluationConfig,
     dtype: torch.dtype,
 ) -> Iterator[AnsweredRow]:
     is_tuned = variant.model == "tuned"
     losses: Sequence[RowLoss | None] = [None] * len(rows)
+    has_references = config.has_references
     # A method with a loss of its own has none to give without what it trained.
-    if has_references and (is_tuned or not method.has_own_loss):
+    if has_references and not FORMATS[config.rows.row_format].has_answers:
+        losses = method.losses(model, asked, dtype)
+        said = [Answer("", numbers={TEXT_LOSS.name: loss.total / max(1, loss.num_tokens)}) for loss in losses]
+    elif has_references and (is_tuned or not method.has_own_loss):
         losses, said = method.measure(model, asked, dtype)
     else:
         said = method.answers(model, asked, dtype, is_tuned=is_tuned)
@@ -148,7 +154,7 @@ def _holds(question: str, keywords: list[str]) -> bool:
 
 
 def _num_too_long(processor: Any, rows: list[Row], config: EvaluationConfig) -> int:
-    if not config.has_references:
+    if not config.has_references or not FORMATS[config.rows.row_format].has_answers:
         return 0
     tokenizer = getattr(processor, "tokenizer", processor)
     lengths = tokenizer([reference(row) for row in rows], add_special_tokens=False)["input_ids"]

@@ -39,13 +39,14 @@ def row(prompt: str, completion: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]}
 
 
-def of_stock_trl(tokenizer: Any) -> list[tuple[list[int], list[int]]]:
+def of_stock_trl(tokenizer: Any, rows: list[dict[str, str]] | None = None) -> list[tuple[list[int], list[int]]]:
     """(tokens, labels) as `SFTTrainer` prepares the rows for itself."""
-    rows = Dataset.from_list([{"prompt": prompt, "completion": completion} for prompt, completion in ROWS_OF_TEXT])
+    pairs = [{"prompt": prompt, "completion": completion} for prompt, completion in ROWS_OF_TEXT]
+    table = Dataset.from_list(rows or pairs)
     trainer: Any = SimpleNamespace(_tokenizer=tokenizer, chat_template=None, completion_only_loss=True)
     arguments = SFTConfig(output_dir="unused", max_length=None, use_cpu=True, bf16=False)
-    found = SFTTrainer._prepare_dataset(trainer, rows, tokenizer, arguments, False, None, "train")
-    return [(row["input_ids"], row["labels"]) for row in found]
+    found = SFTTrainer._prepare_dataset(trainer, table, tokenizer, arguments, False, None, "train")
+    return [(row["input_ids"], row.get("labels", row["input_ids"])) for row in found]
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))
@@ -62,6 +63,19 @@ def test_tokens_and_labels_are_those_of_stock_trl(name: str) -> None:
         assert encoder.num_tokens(row(prompt, completion)) == len(ids)
         asked = encoder.encode(row(prompt, completion)).prompt().tokens["input_ids"].tolist()
         assert asked == ids[: len(asked)], "generation is given what was trained on"
+
+
+@pytest.mark.parametrize("name", list(TOKENIZERS))
+def test_all_of_a_plain_text_is_learned_as_by_stock_trl(name: str) -> None:
+    """But for the label of the very first token, which nothing could have foretold: a loss never looks at it."""
+    tokenizer = TOKENIZERS[name][0]()
+    encoder = Encoder(tokenizer, RAW.model_copy(update={"row_format": "text"}), has_images=False)
+    texts = ["The number of data", "Two lines\nof it<|im_end|>", " a"]
+    for text, (ids, labels) in zip(texts, of_stock_trl(tokenizer, [{"text": text} for text in texts]), strict=True):
+        encoded = encoder.encode(row("", text))
+        assert encoded.tokens["input_ids"].tolist() == ids
+        assert encoded.labels.tolist()[1:] == labels[1:]
+        assert encoder.num_tokens(row("", text)) == len(ids)
 
 
 def test_a_token_across_the_border_does_not_change_the_prompt() -> None:

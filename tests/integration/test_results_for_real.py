@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from hpsearch.bridge.protocol import Command, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
+from hpsearch.errors import InputError
 from hpsearch.evaluation import Evaluation
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import ExportResult
@@ -29,6 +30,7 @@ from hpsearch.spec import load_study
 from hpsearch.spec.metrics import METRICS
 from hpsearch.train.bases import compute_dtype, find_base
 from hpsearch.trial import TrialConfig
+from hpsearch.watch.evaluation import evaluation_words
 from tests.integration.conftest import ends_as_qwen2_5
 from tests.unit.answer_fixtures import read_jsonl, write_jsonl
 
@@ -298,3 +300,25 @@ def test_the_jobs_used_the_4_bit_base(run: RunFolder, evaluation: Evaluation) ->
     config = JobFolder(run.evaluation.path).job()
     assert config.model.quantization == "nf4"  # type: ignore[union-attr]
     assert compute_dtype(run.load()[2].model) in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def test_plain_text_is_learned_evaluated_by_its_loss_and_continued(
+    place: Path, storage: StorageFolder, trainers: Trainers
+) -> None:
+    overrides = ("data.columns={text: question}", "evaluation={max_new_tokens: 8}", "final.max_steps=6")
+    run = trained(place, storage, trainers, "plain", *overrides)
+    found = evaluate_run(run, EvaluationOptions(limit=8), storage, trainers.start, tell)
+    assert [(metric.name, metric.direction) for metric in found.metrics] == [("text_loss", "minimize")]
+    base, tuned = found.variant("base"), found.variant("tuned")
+    assert base.loss is not None
+    assert tuned.loss is not None
+    assert tuned.loss < base.loss
+    assert tuned.scores["text_loss"].value < base.scores["text_loss"].value
+    (gap,) = found.gaps
+    assert gap.metric.is_better(gap.difference, 0)
+    assert "tuned against base: " in evaluation_words(found, run.scores)
+    with pytest.raises(InputError, match="text rows have no answers to measure"):
+        evaluate_run(run, EvaluationOptions(metrics=["rouge1"]), storage, trainers.start, tell)
+    (said,) = ask(run, None, ["Is 7 even"], PredictionOptions(), storage, trainers.start, tell)
+    assert said.question == "Is 7 even"
+    assert said.answer.startswith("or"), "it goes on as the texts do"

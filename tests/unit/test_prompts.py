@@ -232,6 +232,29 @@ def test_what_does_not_go_together_is_told(
     assert expected[2] in message
 
 
+@pytest.mark.parametrize(
+    ("more", "key", "words"),
+    [
+        ("objective: exact_match\n", "objective", "exact_match compares answers, and text rows have none"),
+        ("evaluation: {metrics: [bleu]}\n", "evaluation.metrics", "bleu compares answers, and text rows have none"),
+        ("evaluation: {prompts: {static: Be brief.}}\n", "evaluation.prompts", "text rows ask nothing"),
+    ],
+)
+def test_plain_text_has_a_loss_and_no_answers(tmp_path: Path, more: str, key: str, words: str) -> None:
+    study = TEXT.replace("question: q, answer: a", "text: t")
+    assert mistakes(tmp_path, study + "objective: loss\n") == []
+    ((found, _, message),) = mistakes(tmp_path, study + more)
+    assert found == key
+    assert words in message
+
+
+def test_plain_text_is_read_whole(read: Read, write_jsonl: WriteJsonl) -> None:
+    source = write_jsonl("rows.jsonl", [{"t": " One.\n\nTwo. "}, {"t": ""}, {"t": "nan"}])
+    found = read(source, columns={"text": "t"})
+    assert said(found) == [("", " One.\n\nTwo. ")]
+    assert found.left_out == {"empty text": ["1"], 'text is "nan"': ["2"]}
+
+
 OVER_TWO = ("data.prompt='{q}[ ({c})]'", "data.columns={answer: a}")
 
 

@@ -38,7 +38,7 @@ class FinalRun:
     @cached_property
     def answers(self) -> list[Example]:
         """Each test row with what the tuned model and the base model said; empty where no file of them is there."""
-        if self.evaluation is None:
+        if self.evaluation is None or self.evaluation.metrics[0].over == "losses":
             return []
         tuned = self.evaluation.tuned.name
         said = {
