@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 import warnings
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.data.decoding import DECODED_AS, UnusableImage, read_image
-from hpsearch.errors import FieldError, UnreadableFile
-from hpsearch.files import draft_of, read_json, write_text
+from hpsearch.data.checked import CheckedFiles, ImageFacts
+from hpsearch.data.decoding import DECODED_AS, UnusableImage, read_first_frame
+from hpsearch.errors import FieldError
+from hpsearch.files import draft_of
 from hpsearch.jobs import Tell
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _THREADS = 8
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:[a-z]+/", re.IGNORECASE)
 _LONGEST_TOLD = 80
+_MISSING = "image file is missing"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,15 @@ class CheckedImage:
     sha256: str
 
 
+Checked = tuple[CheckedImage, ImageFacts] | str
+"""A str says why the image can't be used."""
+
+
 class RowImages:
     """Checks every image of a table once: by path, or by content where the data carries the bytes.
 
-    A table may hold more bytes than the host has memory: few images are held at once, whatever their number.
+    A table may hold more bytes than the host has memory: few images are held at once, whatever their number. What was
+    found of each image is written down at once, so that whoever was killed need not look at it again.
 
     Raises:
         FieldError: the column holds addresses; nothing is downloaded here.
@@ -55,42 +61,51 @@ class RowImages:
             table = table.cast_column(column, datasets.Image(decode=False))
         self._folder = folder
         self._store = store
-        self._before = _CheckedBefore(store / f"checked-{DECODED_AS}.json")
-        checked: dict[str, Future[CheckedImage | str]] = {}
-        waiting: deque[Future[CheckedImage | str]] = deque()
-        rows: list[Future[CheckedImage | str]] = []
-        with _bombs_refused(), ThreadPoolExecutor(_THREADS) as pool:
-            for done, row in enumerate(table.select_columns([column])):
+        self._images: list[CheckedImage | str] = []
+        self._of_row = array("L")
+        numbers: dict[str, int] = {}
+        waiting: deque[tuple[int, Future[Checked]]] = deque()
+        with (
+            CheckedFiles(store / f"checked-{DECODED_AS}.jsonl") as before,
+            _bombs_refused(),
+            ThreadPoolExecutor(_THREADS) as pool,
+        ):
+            for position, row in enumerate(table.select_columns([column])):
                 if problem := address_problem(row[column]):
-                    raise FieldError("data.columns.image", f"column {column!r} of row {done}: {problem}")
-                name, check = self._check_of(row[column])
-                if name not in checked:
-                    checked[name] = pool.submit(check)
-                    waiting.append(checked[name])
+                    raise FieldError("data.columns.image", f"column {column!r} of row {position}: {problem}")
+                name, check = self._check_of(row[column], before)
+                number = numbers.setdefault(name, len(self._images))
+                self._of_row.append(number)
+                if number == len(self._images):
+                    self._images.append("not checked yet")
+                    waiting.append((number, pool.submit(check)))
                     if len(waiting) == 2 * _THREADS:
-                        waiting.popleft().result()
-                rows.append(checked[name])
-                if done % 200 == 0:
-                    tell("checking images", done, len(table))
-            self._found = [image.result() for image in rows]
-        self._before.save()
+                        self._settle(*waiting.popleft())
+                if position % 200 == 0:
+                    tell("checking images", position, len(table))
+            while waiting:
+                self._settle(*waiting.popleft())
 
     def of(self, position: int) -> CheckedImage | str:
         """The image of the row at `position`, or why it can't be used."""
-        return self._found[position]
+        return self._images[self._of_row[position]]
 
-    def _check_of(self, value: Any) -> tuple[str, Callable[[], CheckedImage | str]]:
+    def _settle(self, number: int, checked: Future[Checked]) -> None:
+        found = checked.result()
+        self._images[number] = found if isinstance(found, str) else found[0]
+
+    def _check_of(self, value: Any, before: CheckedFiles) -> tuple[str, Callable[[], Checked]]:
         """A name that rows of the same image share, and its check."""
         content = value.get("bytes") if isinstance(value, dict) else None
         if content:
             digest = hashlib.sha256(content).hexdigest()
             path = self._store / digest[:2] / digest
-            return str(path), partial(_stored, content, digest, path)
+            return str(path), partial(_stored, content, digest, path, before)
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
             return "", lambda: "no image"
         path = self._folder / str(name)
-        return str(path), partial(_checked_file, path, self._before)
+        return str(path), partial(_checked_file, path, before)
 
 
 def address_problem(value: Any) -> str | None:
@@ -104,15 +119,45 @@ def address_problem(value: Any) -> str | None:
     return f"{told!r} is a URL; download the images first, and name the files"
 
 
-def _stored(content: bytes, digest: str, path: Path) -> CheckedImage | str:
+def _stored(content: bytes, digest: str, path: Path, before: CheckedFiles) -> Checked:
+    if path.exists() and (known := before.find(path, path.stat())):
+        return CheckedImage(path, digest), known
+    facts = _facts(content, digest)
+    if isinstance(facts, str):
+        return facts
     if not path.exists():
-        if problem := _undecodable(content):
-            return problem
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = draft_of(path)
         draft.write_bytes(content)
         draft.replace(path)
-    return CheckedImage(path, digest)
+    before.add(path, path.stat(), facts)
+    return CheckedImage(path, digest), facts
+
+
+def _checked_file(path: Path, before: CheckedFiles) -> Checked:
+    try:
+        path = path.resolve()
+        if not path.is_file():  # a device or a pipe has no end
+            return _MISSING
+        status = path.stat()
+        if known := before.find(path, status):
+            return CheckedImage(path, known.sha256), known
+        content = path.read_bytes()
+    except (OSError, ValueError):  # a name with a NUL, or of half a character
+        return _MISSING
+    facts = _facts(content, hashlib.sha256(content).hexdigest())
+    if isinstance(facts, str):
+        return facts
+    before.add(path, status, facts)
+    return CheckedImage(path, facts.sha256), facts
+
+
+def _facts(content: bytes, sha256: str) -> ImageFacts | str:
+    try:
+        _, has_more = read_first_frame(content)
+    except UnusableImage as problem:
+        return f"image {problem}"
+    return ImageFacts(sha256, has_more)
 
 
 @contextmanager
@@ -123,64 +168,3 @@ def _bombs_refused() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
-
-
-class _CheckedBefore:
-    """Checksums of image files that were decoded on this machine already, by path: good while the file's size and
-    time are the same, as for a study's other files. Of images that can't be used nothing is kept.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._known = self._read()
-        self._new: dict[str, list[object]] = {}
-
-    def sha256(self, path: Path) -> str | None:
-        match self._known.get(str(path)):
-            case [size, time, str(sha256)] if [size, time] == _stamp(path.stat()):
-                return sha256
-        return None
-
-    def add(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        self._new[str(path)] = [*_stamp(status), sha256]
-
-    def save(self) -> None:
-        if self._new:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self._file, json.dumps(self._read() | self._new))
-
-    def _read(self) -> dict[str, object]:
-        try:
-            return read_json(self._file) if self._file.exists() else {}
-        except UnreadableFile:  # then they are decoded once more
-            return {}
-
-
-def _stamp(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _checked_file(path: Path, before: _CheckedBefore) -> CheckedImage | str:
-    try:
-        path = path.resolve()
-        is_file = path.is_file()  # a device or a pipe has no end
-        if is_file and (sha256 := before.sha256(path)):
-            return CheckedImage(path, sha256)
-        status, content = (path.stat(), path.read_bytes()) if is_file else (None, None)
-    except (OSError, ValueError):  # a name with a NUL, or of half a character
-        status, content = None, None
-    if content is None or status is None:
-        return "image file is missing"
-    if problem := _undecodable(content):
-        return problem
-    image = CheckedImage(path, hashlib.sha256(content).hexdigest())
-    before.add(path, status, image.sha256)
-    return image
-
-
-def _undecodable(content: bytes) -> str | None:
-    try:
-        read_image(content)
-    except UnusableImage as problem:
-        return f"image {problem}"
-    return None

@@ -46,7 +46,7 @@ class Row:
         """Of the content: two rows with equal checksums are duplicates whatever their ids."""
         return _checksum([self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])])
 
-    @cached_property
+    @property
     def ties(self) -> dict[str, str]:
         """What may not be in two splits, by kind. Words are a tie too: a curriculum may ask the same in two stages."""
         words = hashlib.sha256(repr([self.messages, self.image_sha256]).encode()).hexdigest()

@@ -127,6 +127,14 @@ def test_rows_hang_together_through_others(row: MakeRow) -> None:
     assert len(set(numbers)) == 2 + len(alone), "a group is no image, and nothing is no group"
 
 
+def test_a_row_does_not_grow_by_being_split(row: MakeRow) -> None:
+    """What ties it to others takes a kilobyte, and there may be a hundred thousand rows."""
+    rows = [row(i, group="g") for i in range(10)]
+    before = [dict(vars(row)) for row in rows]
+    leakage_groups(rows)
+    assert [vars(row) for row in rows] == before
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_chain_of_groups_and_images_stays_in_one_split(row: MakeRow, seed: int) -> None:
     links = [(0, 0), (1, 0), (1, 1), (2, 1)]

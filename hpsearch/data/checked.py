@@ -1,0 +1,77 @@
+"""What is known of image files by an earlier look at them: a line for each, written at once, so that a preparation
+that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Of a file that can be decoded. Of others nothing is kept: they may be mended."""
+
+    sha256: str
+    has_more: bool
+    """There are frames or pages behind the first."""
+
+
+class CheckedFiles:
+    """Facts by path: good while the file's size and time are the same, as for a study's other files.
+
+    Several processes may write at once: each line is one write to the end of the file. What a kill or a full disk
+    leaves of a line is skipped, and the image looked at once more.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = dict(_read(file))
+        self._lines: FileIO | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> CheckedFiles:
+        with suppress(OSError):  # a disk that is only to be read
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = self._open.enter_context(self._file.open("ab", buffering=0))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def find(self, path: Path, status: os.stat_result) -> ImageFacts | None:
+        size, time, facts = self._known.get(str(path), (None, None, None))
+        return facts if (size, time) == (status.st_size, status.st_mtime_ns) else None
+
+    def add(self, path: Path, status: os.stat_result, facts: ImageFacts) -> None:
+        line = json.dumps([str(path), status.st_size, status.st_mtime_ns, facts.sha256, facts.has_more])
+        if self._lines:
+            with suppress(OSError):  # a full disk
+                self._lines.write(f"\n{line}\n".encode())  # not onto half a line that a kill left
+
+
+_Known = tuple[int, int, ImageFacts]
+
+
+def _read(file: Path) -> list[tuple[str, _Known]]:
+    try:
+        with file.open("rb") as lines:
+            return [known for line in lines if (known := _parsed(line))]
+    except OSError:
+        return []
+
+
+def _parsed(line: bytes) -> tuple[str, _Known] | None:
+    try:
+        found: Any = json.loads(line)
+    except ValueError:
+        return None
+    match found:
+        case [str(path), int(size), int(time), str(sha256), bool(has_more)]:
+            return path, (size, time, ImageFacts(sha256, has_more))
+    return None
