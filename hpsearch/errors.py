@@ -15,7 +15,7 @@
         ├── FieldError       2  about one field, found after the file was read; becomes a StudyFileErrors
         └── StudyFileErrors  2  every mistake of one study file, each with its line
 
-A message is for the reader: what was asked, what was found, what to do. This room imports nothing.
+A message is for the reader: what was asked, what was found, what to do.
 """
 
 from __future__ import annotations

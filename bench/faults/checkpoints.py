@@ -67,7 +67,7 @@ class Agreeing(Channel):
         return True
 
     @property
-    def checkpoint_wanted(self) -> bool:
+    def stop_wanted(self) -> bool:
         return False
 
 

@@ -87,7 +87,7 @@ class Training:
             if self._step == self._num_steps:
                 return Outcome.COMPLETE
             self._do_step()
-            if self._channel.checkpoint_wanted and self._step < self._num_steps:
+            if self._channel.stop_wanted and self._step < self._num_steps:
                 self._save()
                 return Outcome.STOPPED
 

@@ -1,8 +1,8 @@
 """How good answers are: numbers per row and over all rows, their uncertainty, and whether two models differ.
 
-Both planes may import this room; it imports only `spec` and `errors`, and never torch. Heavy libraries (nltk, scipy,
-scikit-learn) load at the first use, not here. BERTScore needs a model and is computed elsewhere: it arrives as a number
-per row, for `mean_of`. What is taken as independent is groups of rows; rows only where each is a group of its own.
+Both planes count with it. Heavy libraries (nltk, scipy, scikit-learn) load at the first use, not here. BERTScore needs
+a model and is computed elsewhere: it arrives as a number per row, for `mean_of`. What is taken as independent is groups
+of rows; rows only where each is a group of its own.
 """
 
 from hpsearch.metrics.baseline import most_frequent_answers

@@ -1,7 +1,4 @@
-"""The search: ask for values, report losses, tell outcomes. The only user of optuna.Study.
-
-May import `store`, `trial`, `spec` and `errors`.
-"""
+"""The search: ask for values, report losses, tell outcomes. The only user of optuna.Study."""
 
 from hpsearch.search.search import ActiveTrial, Search
 

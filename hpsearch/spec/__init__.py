@@ -1,4 +1,4 @@
-"""What a person writes: study files and their mistakes. May import only `errors`."""
+"""What a person writes: study files and their mistakes."""
 
 from hpsearch.spec.load import StudyFile, dump_study, load_study
 from hpsearch.spec.study import StudySpec

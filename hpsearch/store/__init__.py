@@ -1,6 +1,6 @@
 """The persistent store: Optuna's tables and ours beside them, in one database.
 
-Every method is one short transaction. May import `trial`, `spec` and `errors`.
+Every method is one short transaction.
 """
 
 from hpsearch.store.fence import Handover, Lease

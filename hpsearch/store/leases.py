@@ -42,6 +42,17 @@ class Slots:
 
 
 class Leases:
+    """Who works on what. A worker claims a slot, binds it to a trial, renews the lease while it lives, and closes the
+    slot or gives it back; others only look.
+
+    One for each `Store`, with nothing of its own: all is in the table, and each method is one transaction. Times are
+    the database's, so that the clocks of two machines need not agree. From the moment that one is made, every
+    transaction of its engine heeds `fenced`.
+
+    Raises:
+        LeaseLost: from every method that changes a lease: the slot is another attempt's by now, or finished.
+    """
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         event.listen(engine, "begin", check_fence)

@@ -1,4 +1,1 @@
-"""A study made ready on this machine: its data prepared, its row in the store, its trials' configs.
-
-May import `bridge`, `search`, `store`, `data`, `trial`, `spec` and `errors`.
-"""
+"""A study made ready on this machine: its data prepared, its row in the store, its trials' configs."""

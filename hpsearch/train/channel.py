@@ -19,7 +19,7 @@ class Channel:
         self._events = events
         self._lock = threading.Lock()
         self._received: queue.Queue[Command] = queue.Queue()
-        self._checkpoint_wanted = threading.Event()
+        self._stop_wanted = threading.Event()
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
 
     def send(self, event: Record) -> None:
@@ -49,17 +49,17 @@ class Channel:
                 return isinstance(command, Continue)
 
     @property
-    def checkpoint_wanted(self) -> bool:
+    def stop_wanted(self) -> bool:
         """Whether the worker asked to save and end the job."""
-        return self._checkpoint_wanted.is_set()
+        return self._stop_wanted.is_set()
 
     def _listen(self) -> None:
         for line in self._commands:
             command = read_command(line)
             if isinstance(command, Run):  # here, in the order in which it was said: a stop may follow at once
-                self._checkpoint_wanted.clear()
+                self._stop_wanted.clear()
             if isinstance(command, Stop):
-                self._checkpoint_wanted.set()
+                self._stop_wanted.set()
             self._received.put(command)
         self._worker_is_gone()
 

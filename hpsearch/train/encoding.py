@@ -39,7 +39,12 @@ IGNORED = -100
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
-"""What a model takes by name: tensors, and `mm_encoder_outputs` where it takes features of images."""
+"""What a model takes by name: tensors, and `mm_encoder_outputs` where it takes features of images.
+
+`input_ids`, `attention_mask` and `labels` have shape (rows, tokens). Pixels are as each processor gives them: Gemma 3's
+(images, channels, height, width), the Qwens' (patches of all images, numbers of a patch) beside an `image_grid_thw` of
+(images, 3).
+"""
 
 
 @dataclass(frozen=True)
@@ -249,7 +254,7 @@ class Encoder:
         return self._joined(rows, "right") | {"labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED)}
 
     def prompt_batch(self, rows: list[Encoded]) -> Batch:
-        """To generate from: padded on the left, without labels."""
+        """To generate from: padded on the left, as each row goes on where its prompt ends; without labels."""
         return self._joined([row.prompt() for row in rows], "left")
 
     def _joined(self, rows: list[Encoded], side: str) -> Batch:

@@ -94,6 +94,8 @@ class Features:
 
     @torch.no_grad()
     def _run_tower(self, outputs: Outputs) -> torch.Tensor:
+        """Of one image's `outputs`: Gemma 3's (image and its crops, tokens, width), the Qwens' (tokens, width); on the
+        CPU, in the compute dtype."""
         if self._tower is None:
             self._tower = self._base.fresh_model().eval().base_model
         ask = self._tower.get_image_features

@@ -98,6 +98,7 @@ def find_fit(config: TrialConfig, read: Callable[[], list[Encoded]], trainable: 
     enough = wanted if is_given else min(wanted, ENOUGH_ROWS)
     choices = [False, True] if training.gradient_checkpointing == "auto" else [training.gradient_checkpointing]
     best: tuple[int, bool, int] | None = None
+    """Rows per forward, whether it recomputes, and the bytes predicted for them."""
     for recomputes in choices:
         line = _measured(rows, recomputes, probe, may_fail=recomputes is not choices[-1] or best is not None)
         if line is None:
@@ -128,14 +129,15 @@ def _fit(
 
 
 def _measured(rows: list[Encoded], recomputes: bool, probe: Probe, *, may_fail: bool) -> _Line | None:
-    """None: not even one row fits, where that may be."""
+    """From the peaks of one row and of two: a row takes their difference, and what is left of the first was there
+    without rows. None: not even one row fits, where that may be."""
     one = unless_out_of_memory(lambda: peak_bytes(lambda: probe(rows[:1], recomputes)), may_fail=may_fail)
     if one is None:
         return None
     if len(rows) == 1:
         return _Line(one[0], 0)
     two = unless_out_of_memory(lambda: peak_bytes(lambda: probe(rows[:2], recomputes)))
-    if two is None:
+    if two is None:  # so all of one row's peak is taken for the row's own
         return _Line(0, one[0])
     return _Line(2 * one[0] - two[0], two[0] - one[0])
 

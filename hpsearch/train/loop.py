@@ -78,7 +78,7 @@ def _closed(book: LedgerBook) -> MemoryLedger | None:
 
 def _begin_phase(channel: Channel, name: str) -> None:
     channel.tell(name, 0, 0)
-    if channel.checkpoint_wanted:
+    if channel.stop_wanted:
         raise _Stopped
 
 

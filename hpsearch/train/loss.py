@@ -22,7 +22,9 @@ SLICE_BYTES = 64 * 2**20
 
 @torch.no_grad()
 def token_losses(model: Any, batch: Batch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood in nats of each row's learned tokens, summed, and their number; both of shape (rows,).
+    """Negative log-likelihood in nats of each row's learned tokens, summed, and their number; both of shape (rows,),
+    on the CPU. `batch` has `labels` of shape (rows, tokens), which are moved by one here: what a position says is
+    compared with the token behind it.
 
     Only where the next token is learned are hidden states projected onto the vocabulary. What that gives differs from
     a projection of the whole batch by float32's rounding: a product of matrices is summed in an order that depends on
@@ -81,7 +83,7 @@ class _Slices:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if self._output is None:
             self._output = self._forward(*arguments, **named)
-            hidden = self._output.last_hidden_state[:, :-1][self._is_wanted]
+            hidden = self._output.last_hidden_state[:, :-1][self._is_wanted]  # (wanted positions, width)
             self._slices = iter(hidden.split(self._num_positions))
         self._output.last_hidden_state = next(self._slices).unsqueeze(0)
         return self._output

@@ -69,7 +69,7 @@ def read_copy(place: Path, name: str, model_class: Any, options: dict[str, Any])
         reject(place, f"{type(error).__name__}: {error}")
         return None
     with contextlib.suppress(OSError):  # another user's copy, or a disk that is only to be read
-        os.utime(place)
+        os.utime(place)  # it was used now: what was used longest ago goes first
     model.name_or_path = model.config._name_or_path = name  # what adapters are saved with
     return model, wanted
 
@@ -87,7 +87,7 @@ def keep(model: PreTrainedModel, place: Path, fingerprint: str) -> None:
     """Writes the copy, unless it is there, a worker writes one now, or the disk is short. A failure is no trial's."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.parent / "writing.lock", timeout=0):
+        with FileLock(place.parent / "writing.lock", timeout=0):  # two copies at once could fill the disk together
             clear_drafts(place.parent)
             if not place.exists() and _make_room(place.parent, _num_bytes(model)):
                 _write(model, place, fingerprint)

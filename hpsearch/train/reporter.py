@@ -33,7 +33,19 @@ def report_steps(num_steps: int, num_reports: int) -> dict[int, int]:
 
 
 class Reporter(TrainerCallback):
-    """It holds no trainer: a callback that did would keep the model alive in a cycle."""
+    """Speaks for a run with the worker, and writes what outlives it: journal and history. transformers calls it at each
+    step, log line and validation; it answers through `TrainerControl` whether to validate, save or stop.
+
+    One for a whole run. Its stages count their steps from zero, and `begin_stage` says how many came before:
+
+        begin ─► for each stage: begin_stage ─► (at a checkpoint: resume, ask_again) ─► on_train_begin … on_evaluate
+
+    Afterwards `outcome`, `reports` and `step` say how far it came. It holds no trainer: a callback that did would keep
+    the model alive in a cycle.
+
+    Raises:
+        OSError: a line of the journal or the history can't be written. Without its journal a report would be lost.
+    """
 
     def __init__(
         self,
@@ -62,6 +74,7 @@ class Reporter(TrainerCallback):
         self.reports: list[Report] = []
         self.outcome = Outcome.COMPLETE
         self.step = 0
+        """Optimizer steps of the whole run."""
 
     def begin(self, reports: list[Report]) -> None:
         """`reports` were made before the checkpoint that is continued. Once, before any stage."""
@@ -120,7 +133,7 @@ class Reporter(TrainerCallback):
         self._send_progress(state)
         control.should_evaluate = self.step in self._steps
         control.should_save = self._clock() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS
-        if self._channel.checkpoint_wanted:
+        if self._channel.stop_wanted:
             control.should_evaluate, control.should_save = False, True
             self._end(Outcome.STOPPED, control)
 
@@ -131,7 +144,7 @@ class Reporter(TrainerCallback):
 
     def validating(self, done: int, total: int, doing: str = "validating") -> bool:
         """Between validation batches, and rows that an own metric looks at; whether to go on."""
-        if self._channel.checkpoint_wanted:
+        if self._channel.stop_wanted:
             self.outcome = Outcome.STOPPED
             return False
         if self._is_time_to_tell() or done == 0:
@@ -182,7 +195,7 @@ class Reporter(TrainerCallback):
             return
         if not goes_on:
             self._end(Outcome.PRUNED, control)
-        elif self._channel.checkpoint_wanted:
+        elif self._channel.stop_wanted:
             self._end(Outcome.STOPPED, control)
 
     def _end(self, outcome: Outcome, control: TrainerControl) -> None:

@@ -37,6 +37,20 @@ _LAST = (Step.FINISHED, Step.STOPPED, Step.PAUSED, Step.LIMIT, Step.SET_ASIDE)
 
 
 class Worker:
+    """Works on one study with one device, until nothing is left to do, a limit is reached or somebody stops it.
+
+    It is made for one `run`: that registers it in the store, makes `step` after `step`, each a claimed slot and the end
+    that its trial came to, and leaves: the trainer is ended, its row says that it is gone, and the mirror has time for
+    what was saved last. It holds one lease at a time, and its trainer stays from trial to trial while it is clean. A
+    worker that is killed needs nothing of this: what it had claimed is taken over when its lease runs out.
+
+    No fault of a trial, a trainer, a device or this code at one slot gets out of `step`. What does:
+
+    Raises:
+        StoreUnreachable: the store did not answer for `wait_limit_s`, and no stop was asked for; when it is made, too.
+        HpsearchError: the study was deleted.
+    """
+
     def __init__(
         self,
         study: OpenStudy,

@@ -34,7 +34,7 @@ class Answering(Channel):
         return self._goes_on(event)
 
     @property
-    def checkpoint_wanted(self) -> bool:
+    def stop_wanted(self) -> bool:
         return self._asked
 
 

@@ -25,18 +25,18 @@ class Heard(Channel):
 def test_a_stop_that_came_while_the_trainer_was_starting_is_heard() -> None:
     channel = Heard(Run(folder=Path("a")), Stop())
     assert channel.next_job() == Run(folder=Path("a"))
-    assert channel.checkpoint_wanted
+    assert channel.stop_wanted
 
 
 def test_a_stop_is_for_the_job_that_it_was_said_to() -> None:
     channel = Heard(Run(folder=Path("a")), Stop(), Run(folder=Path("b")))
     channel.next_job()
     assert channel.next_job() == Run(folder=Path("b"))
-    assert not channel.checkpoint_wanted
+    assert not channel.stop_wanted
 
 
 def test_a_stop_between_a_report_and_its_answer_is_no_answer() -> None:
     channel = Heard(Run(folder=Path("a")), Stop(), Continue())
     channel.next_job()
     assert channel.report(Reported(step=1, num_reports=2, loss=1.0))
-    assert channel.checkpoint_wanted
+    assert channel.stop_wanted
