@@ -127,7 +127,7 @@ class ReportingTrainer(SFTTrainer):
             model.zero_grad()
             random_state.set()
 
-    def _in_parts(self, model: torch.nn.Module, rows: list[Encoded], num_items: int) -> torch.Tensor:
+    def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor:
         """The step's loss, and its gradients."""
         method, size = self.validation.method, self.micro_batch.size
         total = torch.zeros((), device=self.args.device)
