@@ -154,7 +154,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     model.save_pretrained(str(folder), selected_adapters=[_OWN])
 
 
-def adapts_vision(model: Any) -> bool:
+def adapts_vision(model: PeftModel | PreTrainedModel) -> bool:
     """Whether an adapter sits anywhere but in the language model: then no tower says twice what it said once."""
     if not isinstance(model, PeftModel):
         return False

@@ -36,6 +36,7 @@ class Base:
     spec: ModelSpec
     model: PreTrainedModel
     processor: Any
+    """What the task's `processor_class` loads: a tokenizer, or where rows have images a ProcessorMixin with one."""
     rows: KeptRows = field(default_factory=KeptRows, compare=False)
 
     def fresh_model(self) -> PreTrainedModel:

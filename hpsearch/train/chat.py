@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jinja2 import TemplateError
+from transformers import PreTrainedModel
 
 from hpsearch.jobs import ChatFormat
 from hpsearch.spec.rows import FORMATS
@@ -17,7 +18,7 @@ Turn = tuple[str, str]
 """(role, text)"""
 
 
-def chat_format(encoder: Encoder, model: Any) -> ChatFormat:
+def chat_format(encoder: Encoder, model: PreTrainedModel) -> ChatFormat:
     """Ollama renders its template once for each turn of both sides, and gives the system prompt to the first alone."""
     stop = _stop_tokens(encoder, model)
     if FORMATS[encoder.rows.row_format].is_raw:
@@ -67,6 +68,6 @@ def _default_system(asked: str, later: str, with_system: str) -> str | None:
     return asked[len(before) : len(asked) - len(after)] or None
 
 
-def _stop_tokens(encoder: Encoder, model: Any) -> list[str]:
+def _stop_tokens(encoder: Encoder, model: PreTrainedModel) -> list[str]:
     ids = {*end_tokens(encoder, model.generation_config), encoder.tokenizer.eos_token_id} - {None}
     return sorted(encoder.tokenizer.convert_ids_to_tokens(sorted(ids)))

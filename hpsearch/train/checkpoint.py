@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from hpsearch.files import draft_of, sync, write_text
 from hpsearch.jobs import Tell
@@ -34,7 +35,7 @@ _OWN_FILES = (
 _PROBE_BYTES = 2**20
 
 
-def save_like_base(model: Any, processor: Any, spec: ModelSpec, folder: Path, tell: Tell) -> None:
+def save_like_base(model: PreTrainedModel, processor: Any, spec: ModelSpec, folder: Path, tell: Tell) -> None:
     """Writes weights, config, and the base's own tokenizer, processor and generation files.
 
     Training changes none of these, and the base's own are what other tools know. transformers 5 writes others in

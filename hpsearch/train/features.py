@@ -14,6 +14,8 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpsearch.data.decoding import DECODED_AS
@@ -109,7 +111,9 @@ class Features:
         return whole.to(dtype).cpu()
 
 
-def make_encoder(base: Base, model: Any, rows: RowsConfig, images: CacheConfig | None, *, has_images: bool) -> Encoder:
+def make_encoder(
+    base: Base, model: PeftModel | PreTrainedModel, rows: RowsConfig, images: CacheConfig | None, *, has_images: bool
+) -> Encoder:
     """For `model`, which is the base or has an adapter on it."""
     cache = TensorCache(images) if images and images.limit_bytes else None
     features = resized = None

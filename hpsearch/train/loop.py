@@ -6,11 +6,10 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import set_seed
 from datasets import Dataset
-from peft import load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
 from hpsearch.checkpoints import replace_folder, written_whole
 from hpsearch.files import draft_of
@@ -89,7 +88,7 @@ class _Run:
     config: TrialConfig
     folder: JobFolder
     plan: Plan
-    model: Any
+    model: PeftModel
     encoder: Encoder
     validation: Validation
     reporter: Reporter
@@ -232,7 +231,7 @@ def _found_fit(run: _Run, trainer: ReportingTrainer) -> Fit:
     return find_fit(run.config, read, parameter_counts(run.model)[0], trainer.probe)
 
 
-def _save_best(model: Any, method: Method, base: Base, encoder: Encoder, adapter: Path) -> None:
+def _save_best(model: PeftModel, method: Method, base: Base, encoder: Encoder, adapter: Path) -> None:
     """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
     draft = draft_of(adapter)
     with disk_errors(draft):
@@ -244,7 +243,7 @@ def _save_best(model: Any, method: Method, base: Base, encoder: Encoder, adapter
     replace_folder(draft, adapter)
 
 
-def _take_over(model: Any, method: Method, before: StageFolder) -> None:
+def _take_over(model: PeftModel, method: Method, before: StageFolder) -> None:
     """Starts from where the stage before ended, whether that was just now or before a kill."""
     set_peft_model_state_dict(model, load_peft_weights(str(before.adapter), device=str(model.device)))
     method.load(model, before.adapter)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import TrainerState
 from trl import SFTConfig, SFTTrainer
 
@@ -182,7 +183,7 @@ class ReportingTrainer(SFTTrainer):
 
 
 def make_trainer(
-    model: Any,
+    model: PeftModel,
     processor: Any,
     stage: Stage,
     num_steps: int,
