@@ -28,6 +28,7 @@ from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ImageSize
 from hpsearch.spec.metrics import LOSS, Metric, NamedMetric
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
+from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.rows import RowFormat
 from hpsearch.spec.tasks import TaskName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec, in_rows_per_step
@@ -88,11 +89,12 @@ class RowsConfig(Record):
 
 
 class AnswersConfig(Record):
-    """What a model's answers are besides its loss: the classes of a classifier, or generated text."""
+    """What a model's answers are besides its loss: the classes of a classifier, generated text, or preferences."""
 
     head: HeadSpec = HeadSpec()
     classes: list[str] = Field([], description="every label that the study knows, sorted")
     max_new_tokens: int = 32
+    preference: PreferenceSpec = PreferenceSpec()
 
 
 class MetricsFile(Record):

@@ -130,10 +130,71 @@ def _said(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
+def _judged(values: Values, columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
+    """A pair's conversation with the chosen answer, or one whose answer is desirable or not."""
+    del prompt, label
+    row_format = FORMATS[columns.row_format]
+    if not row_format.has_pairs:
+        if is_desirable(values, columns) is None:
+            return "desirable is neither true nor false"
+        return _ended(values, columns, "completion" if row_format.is_raw else "answer")
+    chosen, rejected = _ended(values, columns, "chosen"), _ended(values, columns, "rejected")
+    if isinstance(chosen, str):
+        return chosen
+    if isinstance(rejected, str):
+        return rejected
+    if chosen[:-1] != rejected[:-1]:
+        return "chosen and rejected differ before their last message"
+    return "chosen equals rejected" if chosen == rejected else chosen
+
+
+def _ended(values: Values, columns: ColumnsSpec, role: str) -> list[Message] | str:
+    """The conversation that this role's answer ends, or what is wrong with it."""
+    asked, answer = columns.prompt or columns.question, values[getattr(columns, role)]
+    turns: list[Any] = []
+    if asked is not None and not _is_whole(answer):
+        turns += _turns(values[asked], "user")
+    read = chat_messages(turns + _turns(answer, "assistant"))
+    if isinstance(read, str):
+        return read.replace("empty message from assistant", f"empty {role}")
+    if len(read) == 1:
+        return "no question"
+    if any(message["content"].strip().lower() == "nan" for message in read[-2:]):
+        return f'question or {role} is "nan"'
+    if FORMATS[columns.row_format].is_raw:
+        return read
+    return [message | {"content": message["content"].strip()} for message in read]
+
+
+def _is_whole(answer: Any) -> bool:
+    """A conversation with its question in it: what another column says of that it says again."""
+    return isinstance(answer, list) and any(isinstance(turn, dict) and turn.get("role") == "user" for turn in answer)
+
+
+def _turns(value: Any, role: str) -> list[Any]:
+    return value if isinstance(value, list) else [{"role": role, "content": as_text(value) or ""}]
+
+
+def rejected_answer(values: Values, columns: ColumnsSpec) -> str | None:
+    """Of a row whose conversation was read; None where rows have no second answer."""
+    found = _ended(values, columns, "rejected") if columns.rejected else None
+    return None if found is None or isinstance(found, str) else found[-1]["content"]
+
+
+def is_desirable(values: Values, columns: ColumnsSpec) -> bool | None:
+    """None where rows don't say it, or this one says neither."""
+    said = str(values[columns.desirable]).strip().lower() if columns.desirable else ""
+    return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(said)
+
+
 _READERS: dict[RowFormat, Callable[[Values, DataSpec, str | None], list[Message] | str]] = {
     "question-answer": _pair,
     "question-label": _labelled,
     "messages": _chat,
     "prompt-completion": _pair,
     "text": _plain_text,
+    "preference": _judged,
+    "raw-preference": _judged,
+    "labelled": _judged,
+    "raw-labelled": _judged,
 }

@@ -109,6 +109,9 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
     }
     if any(row.stage for row in rows):
         columns["stage"] = [row.stage for row in rows]
+    for name in ("rejected", "desirable"):
+        if any(getattr(row, name) is not None for row in rows):
+            columns[name] = [getattr(row, name) for row in rows]
     if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
         columns["image"] = [row.image for row in rows]
         columns["image_sha256"] = [row.image_sha256 for row in rows]

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.data.formats import Message, answer_name, as_text, conversation
+from hpsearch.data.formats import Message, answer_name, as_text, conversation, is_desirable, rejected_answer
 from hpsearch.data.images import RowImages
 from hpsearch.data.source import Source
 from hpsearch.errors import FieldError
@@ -28,7 +28,10 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Row:
-    """One example. `messages` ends with the assistant's answer; raw prompts and completions use the same form."""
+    """One example. `messages` ends with the assistant's answer; raw prompts and completions use the same form.
+
+    Preferences have another, `rejected` answer to the same messages, or say whether the one that is there is desirable.
+    """
 
     id: str
     messages: list[Message]
@@ -40,16 +43,26 @@ class Row:
     stage: str | None = None
     examples: Sequence[Message] = ()
     """Turns of other rows that are shown before its own. No part of its content: see `data/examples`."""
+    rejected: str | None = None
+    desirable: bool | None = None
 
     @cached_property
     def sha256(self) -> str:
         """Of the content: two rows with equal checksums are duplicates whatever their ids."""
-        return _checksum([self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])])
+        content = [self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])]
+        judged = {"rejected": self.rejected, "desirable": self.desirable} if self.is_judged else None
+        return _checksum([*content, judged] if judged else content)
+
+    @property
+    def is_judged(self) -> bool:
+        return self.rejected is not None or self.desirable is not None
 
     @property
     def ties(self) -> dict[str, str]:
-        """What may not be in two splits, by kind. Words are a tie too: a curriculum may ask the same in two stages."""
-        words = hashlib.sha256(repr([self.messages, self.image_sha256]).encode()).hexdigest()
+        """What may not be in two splits, by kind. Words are a tie too: a curriculum may ask the same in two stages, and
+        preferences may compare several answers to one question."""
+        words_of = self.messages[:-1] if self.is_judged else self.messages
+        words = hashlib.sha256(repr([words_of, self.image_sha256]).encode()).hexdigest()
         ties = {"group": self.group, "image": self.image_sha256, "words": words}
         return {kind: name for kind, name in ties.items() if name is not None}
 
@@ -117,6 +130,8 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
             label=label,
             split=as_text(values[split_column]) if split_column else None,
             stage=as_text(values[columns.stage]) if columns.stage else None,
+            rejected=rejected_answer(values, columns),
+            desirable=is_desirable(values, columns),
         )
         rows.append(row)
         if position % 1000 == 0:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from hpsearch.errors import Mistake
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
+from hpsearch.spec.metrics import METRICS
 from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.own_metrics import own_metrics
+from hpsearch.spec.preference import LABELLED_LOSSES, PAIR_LOSSES, PreferenceSpec
 from hpsearch.spec.rows import ANYWHERE, FORMATS
+from hpsearch.spec.search import RangeSpec
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.tasks import TaskFacts, find_task
+from hpsearch.spec.tasks import SECTIONS, TaskFacts, find_task
 
 _MOST_POINTS = 10_000
 
@@ -23,6 +26,7 @@ def cross_mistakes(spec: StudySpec) -> list[Mistake]:
         *_adapter_mistakes(spec),
         *_curriculum_mistakes(spec),
         *_class_mistakes(spec),
+        *_preference_mistakes(spec),
         *_split_mistakes(spec),
         *metric_mistakes(spec),
         *_search_mistakes(spec),
@@ -148,6 +152,51 @@ def _may_be_staged(spec: StudySpec) -> bool:
     return "stages" in (orders if isinstance(orders, list) else [spec.curriculum.order])
 
 
+def _preference_mistakes(spec: StudySpec) -> list[Mistake]:
+    task, rows = spec.task_facts, FORMATS[spec.data.columns.row_format]
+    mistakes = []
+    if not task.has_dropout and spec.lora.dropout:
+        mistakes.append(
+            Mistake("lora.dropout", f"task {task.name} is trained without dropout, as in trl: leave it out")
+        )
+    if not task.has("preference"):
+        learned = spec.preference != PreferenceSpec()
+        return [
+            *mistakes,
+            *([Mistake("preference", f"task {task.name} has no {SECTIONS['preference']}")] if learned else []),
+        ]
+    fitting, others = (PAIR_LOSSES, LABELLED_LOSSES) if rows.has_pairs else (LABELLED_LOSSES, PAIR_LOSSES)
+    kind = "pairs of chosen and rejected" if rows.has_pairs else "single answers"
+    key, losses = _choices(spec, "preference.loss")
+    wrong = [str(loss) for loss in losses if loss in others]
+    if wrong:
+        mistakes.append(Mistake(key, f"{wrong[0]} does not go with {kind}; there are: {', '.join(fitting)}"))
+    smoothed, smoothings = _choices(spec, "preference.label_smoothing")
+    if "exo_pair" in losses and 0.0 in smoothings:
+        mistakes.append(Mistake(smoothed, "exo_pair needs more than 0, such as 1e-3"))
+    return [*mistakes, *_incomparable(spec)]
+
+
+def _choices(spec: StudySpec, knob: str) -> tuple[str, list[object]]:
+    """Where its values stand, and what a trial may get; of a range its lower end."""
+    found = spec.search.space.get(knob) if spec.search else None
+    if found is None:
+        return knob, [spec.value(knob)]
+    return f"search.space.{knob}", [found.low] if isinstance(found, RangeSpec) else list(found)
+
+
+def _incomparable(spec: StudySpec) -> list[Mistake]:
+    """A loss of another kind, or with another beta, is another measure: its trials can't be ranked by it."""
+    searched = [knob for knob in (spec.search.space if spec.search else {}) if knob.startswith("preference.")]
+    known = {name: METRICS.get(name) for name in spec.objective_names}
+    scaled = [name for name, metric in known.items() if metric and metric.over in ("losses", "preferences")]
+    scaled = [name for name in scaled if METRICS[name].unit != "share"]
+    if not searched or not scaled:
+        return []
+    message = f"trials with another {searched[0]} have another {scaled[0]}: take reward_accuracy, which is one measure"
+    return [Mistake("objective", message)]
+
+
 def _split_mistakes(spec: StudySpec) -> list[Mistake]:
     split, data = spec.data.split, spec.data
     mistakes: list[Mistake] = []
@@ -204,10 +253,13 @@ def _search_mistakes(spec: StudySpec) -> list[Mistake]:
     mistakes = _grid_mistakes(spec)
     task = spec.task_facts
     for knob in spec.search.space:
-        if knob.startswith("head.") and not task.has("head"):
-            mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no classification head"))
-        if knob.startswith("curriculum.") and not task.has("curriculum"):
-            mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no curriculum"))
+        lacking = [
+            words for section, words in SECTIONS.items() if knob.startswith(f"{section}.") and not task.has(section)
+        ]
+        if lacking:
+            mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no {lacking[0]}"))
+        elif knob == "lora.dropout" and not task.has_dropout:
+            mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} is trained without dropout, as in trl"))
         elif knob == "curriculum.learning_rate_decay" and not _may_be_staged(spec):
             message = f"means nothing with curriculum.order: {spec.curriculum.order}, which has one schedule"
             mistakes.append(Mistake(f"search.space.{knob}", message))

@@ -21,6 +21,9 @@ class ColumnsSpec(Spec):
     prompt: str | None = Field(None, description="raw text before the completion, no chat template")
     completion: str | None = Field(None, description="raw text to learn, no chat template")
     text: str | None = Field(None, description="plain text, all of it learned: continued pretraining")
+    chosen: str | None = Field(None, description="the better answer, or a whole conversation that it ends")
+    rejected: str | None = Field(None, description="the worse answer, or a whole conversation that it ends")
+    desirable: str | None = Field(None, description="whether the row's one answer is: true or false, 1 or 0")
     group: str | None = Field(None, description="rows of one group stay in one split (photograph, document)")
     label: str | None = Field(None, description="splits and subsets keep the shares of these values")
     stage: str | None = Field(None, description="which stage of the curriculum a row belongs to")
@@ -31,6 +34,10 @@ class ColumnsSpec(Spec):
         """The label is what the model shall tell where no other column is."""
         if self.text:
             return "text"
+        if self.chosen or self.rejected:
+            return "raw-preference" if self.prompt else "preference"
+        if self.desirable:
+            return "raw-labelled" if self.prompt or self.completion else "labelled"
         if self.messages:
             return "messages"
         if self.prompt or self.completion:

@@ -14,6 +14,7 @@ from hpsearch.errors import cut, did_you_mean
 from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
+from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.training import FORMER, TrainingSpec
 
@@ -23,6 +24,7 @@ _SECTIONS: dict[str, type[Spec]] = {
     "model": ModelSpec,
     "head": HeadSpec,
     "curriculum": CurriculumSpec,
+    "preference": PreferenceSpec,
 }
 
 _FIXED = ("curriculum.stages", "model.adapter", "model.adapter_revision", "model.adapter_sha256")

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from hpsearch.errors import cut, did_you_mean
 from hpsearch.spec.base import Spec
 
-Over = Literal["losses", "texts", "classes"]
+Over = Literal["losses", "texts", "classes", "preferences"]
 
 
 class Metric(Spec):
@@ -67,6 +67,9 @@ _ROWS = [
     _share("balanced_accuracy", "classes", is_mean=False),
     _share("macro_f1", "classes", is_mean=False),
     _share("bertscore", "texts", needs_model=True),
+    _share("ranking_accuracy", "preferences"),
+    _share("reward_accuracy", "preferences"),
+    Metric(name="reward_margin", title="reward margin", over="preferences"),
 ]
 METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-RowFormat = Literal["question-answer", "question-label", "messages", "prompt-completion", "text"]
+RowFormat = Literal[
+    "question-answer",
+    "question-label",
+    "messages",
+    "prompt-completion",
+    "text",
+    "preference",
+    "raw-preference",
+    "labelled",
+    "raw-labelled",
+]
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,11 @@ class FormatFacts:
     has_answers: bool = True
     """Whether there is something to be asked, and an answer to compare with."""
 
+    @property
+    def has_pairs(self) -> bool:
+        """Two answers to choose between."""
+        return "rejected" in self.needs
+
 
 FORMATS: dict[RowFormat, FormatFacts] = {
     "question-answer": FormatFacts(("question", "answer"), asks="question", answers="answer"),
@@ -29,6 +44,10 @@ FORMATS: dict[RowFormat, FormatFacts] = {
     "messages": FormatFacts(("messages",)),
     "prompt-completion": FormatFacts(("prompt", "completion"), is_raw=True, asks="prompt", answers="completion"),
     "text": FormatFacts(("text",), is_raw=True, has_answers=False),
+    "preference": FormatFacts(("chosen", "rejected"), ("question",), asks="question"),
+    "raw-preference": FormatFacts(("prompt", "chosen", "rejected"), is_raw=True, asks="prompt"),
+    "labelled": FormatFacts(("answer", "desirable"), ("question",), asks="question"),
+    "raw-labelled": FormatFacts(("prompt", "completion", "desirable"), is_raw=True, asks="prompt"),
 }
 ANYWHERE = frozenset({"image", "group", "label", "id", "stage"})
 """Roles that say something of a row, whatever its format."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
@@ -16,6 +16,7 @@ from hpsearch.spec.limits import SilenceSpec
 from hpsearch.spec.metrics import METRICS, Metric, find_metric
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.own_metrics import sha256_of
+from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.tasks import TASKS, TaskFacts, TaskName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
@@ -51,6 +52,7 @@ class StudySpec(Spec):
     lora: LoraSpec = LoraSpec()
     head: HeadSpec = Field(HeadSpec(), description="the classifier, where a task has one")
     curriculum: CurriculumSpec = Field(CurriculumSpec(), description="the order of the rows")
+    preference: PreferenceSpec = Field(PreferenceSpec(), description="how preferences are learned, where a task does")
     training: TrainingSpec = TrainingSpec()
     objective: str | Annotated[list[str], Field(min_length=1)] = Field(
         "loss", description="what the search aims at, on the validation rows: loss, a metric, or a list of them"
@@ -60,6 +62,15 @@ class StudySpec(Spec):
     silence: SilenceSpec = Field(SilenceSpec(), description="how long a trainer may be silent")
     evaluation: EvaluationSpec = Field(EvaluationSpec(), description="how the final model is judged")
     search: SearchSpec | None = Field(None, description="what to search; absent in the file of a final run")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dropout(cls, given: Any) -> Any:
+        """Where a task is trained without dropout, a file that doesn't speak of it has none."""
+        task = TASKS.get(str(given.get("task"))) if isinstance(given, dict) else None
+        if task is None or task.has_dropout or not isinstance(lora := given.get("lora", {}), dict):
+            return given
+        return given | {"lora": {"dropout": 0.0} | lora}
 
     def with_values(self, values: Values) -> StudySpec:
         """The same study with these knobs set."""

@@ -7,7 +7,7 @@ Nobody else names a task: who needs to know something of one asks its row. What 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -15,11 +15,16 @@ from hpsearch.errors import cut, did_you_mean
 from hpsearch.spec.metrics import Metric, Over
 from hpsearch.spec.rows import RowFormat
 
-Learns = Literal["text", "class"]
-"""What a model is taught: to say the answer, or to tell the class."""
-Section = Literal["head", "curriculum"]
+Learns = Literal["text", "class", "preference"]
+"""What a model is taught: to say the answer, to tell the class, or to say the better one of two answers."""
+Section = Literal["head", "curriculum", "preference"]
 """Of a study file, those that not every task has."""
-SECTIONS: tuple[Section, ...] = get_args(Section)
+SECTIONS: dict[Section, str] = {
+    "head": "classification head",
+    "curriculum": "curriculum",
+    "preference": "preferences to learn",
+}
+"""Each with what a task without it doesn't have."""
 
 _TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion", "text")
 _TEXTS: tuple[Over, ...] = ("texts", "classes")
@@ -42,8 +47,15 @@ class TaskFacts:
     sections: frozenset[Section] = frozenset()
     has_prompts: bool = True
     """Whether system prompts can be tried with it."""
+    has_dropout: bool = True
+    """Whether it is trained with `lora.dropout`."""
     loss_unit: str = "token"
     """A mean loss is in nats per so much."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether what it trains answers in words of its own."""
+        return self.learns != "class"
 
     def has(self, section: Section) -> bool:
         return section in self.sections
@@ -97,6 +109,30 @@ _ROWS = [
         _TEXTS,
         "image-text-to-text",
         frozenset({"curriculum"}),
+    ),
+    TaskFacts(
+        "text-preference",
+        "a question and two answers, or one that is desirable or not → the better answer",
+        "preference",
+        False,
+        ("preference", "raw-preference", "labelled", "raw-labelled"),
+        ("preferences", "texts"),
+        "text-generation",
+        frozenset({"preference"}),
+        has_dropout=False,
+        loss_unit="row",
+    ),
+    TaskFacts(
+        "vlm-preference",
+        "as text-preference, with an image",
+        "preference",
+        True,
+        ("preference", "labelled"),
+        ("preferences", "texts"),
+        "image-text-to-text",
+        frozenset({"preference"}),
+        has_dropout=False,
+        loss_unit="row",
     ),
 ]
 TASKS: dict[str, TaskFacts] = {row.name: row for row in _ROWS}

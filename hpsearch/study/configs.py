@@ -60,7 +60,12 @@ def images_config(spec: StudySpec, storage: StorageFolder) -> CacheConfig | None
 
 def answers_config(spec: StudySpec, manifest: Manifest) -> AnswersConfig:
     classes = manifest.classes if spec.task_facts.learns == "class" else []
-    return AnswersConfig(head=spec.head, classes=classes, max_new_tokens=spec.evaluation.max_new_tokens)
+    return AnswersConfig(
+        head=spec.head,
+        classes=classes,
+        max_new_tokens=spec.evaluation.max_new_tokens,
+        preference=spec.preference,
+    )
 
 
 def metrics_file(spec: StudySpec) -> MetricsFile | None:

@@ -40,7 +40,7 @@ def shape_of(config: TrialConfig) -> str:
         config.model.model_dump_json(),
         config.lora.model_dump_json(exclude={"alpha", "dropout"}) + str(config.lora.dropout > 0),
         config.rows.model_dump_json(),
-        config.answers.model_dump_json(),
+        config.answers.model_dump_json(exclude={"preference"}) + config.answers.preference.loss,
         config.train_rows.name,
         f"{training.batch_size} {training.micro_batch} {training.gradient_checkpointing} {training.optimizer}",
         str(config.budget.memory_gib),
@@ -61,6 +61,8 @@ def longest_rows(rows: Dataset, num_tokens: Callable[[Row], int], count: int) ->
     for column in {"messages", "examples"} & set(rows.column_names):
         for position, turns in enumerate(rows[column]):
             lengths[position] += sum(len(turn["content"]) for turn in turns)
+    for position, other in enumerate(rows["rejected"] if "rejected" in rows.column_names else []):
+        lengths[position] += len(other)
     positions = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)[: max(_CANDIDATES, count)]
     longest = sorted((rows[position] for position in positions), key=num_tokens, reverse=True)
     return [longest[number % len(longest)] for number in range(count)]

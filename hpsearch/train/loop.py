@@ -126,7 +126,11 @@ def _train(
     )
     steps, num_reports = planned_steps(stages, config), config.budget.reports
     plan = Plan(steps, {number: step for step, number in report_steps(sum(steps), num_reports).items()})
-    save_best = (lambda: _save_best(model, method, base, encoder, folder.adapter)) if config.is_final else None
+    save_best = (
+        (lambda: _save_best(model, method, base, encoder, folder.adapter, speaks=task.facts.speaks))
+        if config.is_final
+        else None
+    )
     reporter = Reporter(channel, folder, config.objectives[0], num_reports, sum(steps), book.note_host, save_best)
     _begin_phase(channel, "looking for a checkpoint")
     start = find_start(folder, config.earlier, plan)
@@ -231,14 +235,14 @@ def _found_fit(run: _Run, trainer: ReportingTrainer) -> Fit:
     return find_fit(run.config, read, parameter_counts(run.model)[0], trainer.probe)
 
 
-def _save_best(model: PeftModel, method: Method, base: Base, encoder: Encoder, adapter: Path) -> None:
+def _save_best(model: PeftModel, method: Method, base: Base, encoder: Encoder, adapter: Path, *, speaks: bool) -> None:
     """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
     draft = draft_of(adapter)
     with disk_errors(draft):
         save_adapter(model, draft)
         method.save(model, draft)
         base.processor.save_pretrained(str(draft))
-        if not method.has_own_loss:
+        if speaks:
             write_end(draft, encoder, base.model.generation_config)
     replace_folder(draft, adapter)
 

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 
 from hpsearch.metrics import COMPUTED, scores
+from hpsearch.spec.metrics import METRICS
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.own_metrics import OwnMetric, untouched_randomness
 from hpsearch.train.steps import MicroBatch, in_parts
@@ -101,11 +102,16 @@ class Validation:
     def _measure(self, model: Any, positions: list[int]) -> Measured:
         rows = [self._kept.get(position) or self.method.encode(self.rows[position]) for position in positions]
         if self.metrics:
-            measured = self.method.measure(model, rows, self.dtype)
+            measured = self.method.measure(model, rows, self.dtype, with_texts=self._with_texts)
         else:
             measured = self.method.losses(model, rows, self.dtype), []
         self._keep(positions, rows)
         return measured
+
+    @property
+    def _with_texts(self) -> bool:
+        """Whether a metric is taken of what the model says."""
+        return any(name not in METRICS or METRICS[name].over != "preferences" for name in self.metrics)
 
     def _keep(self, positions: list[int], rows: list[Encoded]) -> None:
         """As many as there is room for: the others are encoded again at each report."""
