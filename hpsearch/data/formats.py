@@ -150,17 +150,19 @@ def _judged(values: Values, columns: ColumnsSpec, prompt: str, label: str | None
 
 def _ended(values: Values, columns: ColumnsSpec, role: str) -> list[Message] | str:
     """The conversation that this role's answer ends, or what is wrong with it."""
-    asked, answer = columns.prompt or columns.question, values[getattr(columns, role)]
-    turns: list[Any] = []
-    if asked is not None and not _is_whole(answer):
-        turns += _turns(values[asked], "user")
-    read = chat_messages(turns + _turns(answer, "assistant"))
+    answer = values[getattr(columns, role)]
+    parts = {role: _turns(answer, "assistant")}
+    if not _is_whole(answer) and (column := columns.prompt or columns.question):
+        parts = {"prompt" if columns.prompt else "question": _turns(values[column], "user"), **parts}
+    for name, turns in parts.items():
+        text = turns[0].get("content") if len(turns) == 1 and isinstance(turns[0], dict) else None
+        if isinstance(text, str) and text.strip().lower() in ("", "nan"):
+            return f'{name} is "nan"' if text.strip() else f"empty {name}"
+    read = chat_messages([turn for turns in parts.values() for turn in turns])
     if isinstance(read, str):
-        return read.replace("empty message from assistant", f"empty {role}")
+        return read
     if len(read) == 1:
         return "no question"
-    if any(message["content"].strip().lower() == "nan" for message in read[-2:]):
-        return f'question or {role} is "nan"'
     if FORMATS[columns.row_format].is_raw:
         return read
     return [message | {"content": message["content"].strip()} for message in read]

@@ -242,6 +242,8 @@ def _why_not_measured(spec: StudySpec, key: str, name: str) -> str | None:
     row_format = spec.data.columns.row_format
     if metric.over != "losses" and not FORMATS[row_format].has_answers:
         return f"{name} compares answers, and {row_format} rows have none; they have the loss"
+    if metric.needs_pairs and not FORMATS[row_format].has_pairs:
+        return f"{name} needs rows with a chosen and a rejected answer; these have one answer each"
     if key == "objective" and metric.needs_model:
         return f"{name} is for evaluations: at every report it would take too long"
     return None

@@ -38,6 +38,9 @@ class Metric(Spec):
     def is_own(self) -> bool:
         return self.sha256 is not None
 
+    needs_pairs: bool = False
+    """Of two answers to each question."""
+
     def is_better(self, value: float, than: float) -> bool:
         return value < than if self.direction == "minimize" else value > than
 
@@ -67,7 +70,7 @@ _ROWS = [
     _share("balanced_accuracy", "classes", is_mean=False),
     _share("macro_f1", "classes", is_mean=False),
     _share("bertscore", "texts", needs_model=True),
-    _share("ranking_accuracy", "preferences"),
+    _share("ranking_accuracy", "preferences", needs_pairs=True),
     _share("reward_accuracy", "preferences"),
     Metric(name="reward_margin", title="reward margin", over="preferences"),
 ]
