@@ -16,6 +16,7 @@ from tests.integration.conftest import changed, text_config
 
 Rows = tuple[Path, Path]
 RAW = RowsConfig(row_format="raw-preference", image_size=None, system_prompt=None, max_tokens=128)
+LABELLED = RAW.model_copy(update={"row_format": "raw-labelled"})
 CHAT = RAW.model_copy(update={"row_format": "preference"})
 PICTURES = CHAT.model_copy(update={"image_size": (28, 28)})
 
@@ -65,12 +66,12 @@ def polite_pairs(count: int) -> list[Row]:
 
 
 def picture_pairs(folder: Path, count: int) -> list[Row]:
+    """What is preferred is what tiny:gemma3 finds less likely."""
     rows = []
     for number in range(count):
         file = folder / f"{number}.png"
         Image.new("RGB", (28, 28), (8 * number, 255 - 8 * number, 40)).save(file)
-        chosen, rejected = ("light", "dark") if number % 2 else ("bright", "dim")
-        rows.append(pair(number, "Is it dark or light?", chosen, rejected, file))
+        rows.append(pair(number, "Is it dark or light?", "dark", "light", file))
     return rows
 
 

@@ -24,11 +24,10 @@ from hpsearch.train.tasks.preference_losses import PAIR_FORMULAS
 from hpsearch.trial import AnswersConfig, TrialConfig
 from tests.integration.conftest import changed
 from tests.integration.inside import Inside
-from tests.integration.preference_fixtures import RAW, Rows, config_of, parity_answers, parity_pairs, written
+from tests.integration.preference_fixtures import LABELLED, RAW, Rows, config_of, parity_answers, parity_pairs, written
 
 STEPS = 3
 Weights = dict[str, torch.Tensor]
-LABELLED = RAW.model_copy(update={"row_format": "raw-labelled"})
 
 
 @pytest.fixture(scope="module")
