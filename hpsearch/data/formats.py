@@ -130,15 +130,15 @@ def _said(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _judged(values: Values, columns: ColumnsSpec, prompt: str, label: str | None) -> list[Message] | str:
+def _judged(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
     """A pair's conversation with the chosen answer, or one whose answer is desirable or not."""
-    del prompt, label
-    row_format = FORMATS[columns.row_format]
+    del label
+    row_format = FORMATS[data.columns.row_format]
     if not row_format.has_pairs:
-        if is_desirable(values, columns) is None:
+        if is_desirable(values, data) is None:
             return "desirable is neither true nor false"
-        return _ended(values, columns, "completion" if row_format.is_raw else "answer")
-    chosen, rejected = _ended(values, columns, "chosen"), _ended(values, columns, "rejected")
+        return _ended(values, data, "completion" if row_format.is_raw else "answer")
+    chosen, rejected = _ended(values, data, "chosen"), _ended(values, data, "rejected")
     if isinstance(chosen, str):
         return chosen
     if isinstance(rejected, str):
@@ -148,44 +148,50 @@ def _judged(values: Values, columns: ColumnsSpec, prompt: str, label: str | None
     return "chosen equals rejected" if chosen == rejected else chosen
 
 
-def _ended(values: Values, columns: ColumnsSpec, role: str) -> list[Message] | str:
-    """The conversation that this role's answer ends, or what is wrong with it."""
-    answer = values[getattr(columns, role)]
-    parts = {role: _turns(answer, "assistant")}
-    if not _is_whole(answer) and (column := columns.prompt or columns.question):
-        parts = {"prompt" if columns.prompt else "question": _turns(values[column], "user"), **parts}
-    for name, turns in parts.items():
-        text = turns[0].get("content") if len(turns) == 1 and isinstance(turns[0], dict) else None
-        if isinstance(text, str) and text.strip().lower() in ("", "nan"):
-            return f'{name} is "nan"' if text.strip() else f"empty {name}"
-    read = chat_messages([turn for turns in parts.values() for turn in turns])
-    if isinstance(read, str):
+def _ended(values: Values, data: DataSpec, role: str) -> list[Message] | str:
+    """The conversation that this role's answer ends, or what is wrong with it.
+
+    An answer that is a conversation with its question in it says again what another column says of that.
+    """
+    answer = values[data.columns.named()[role]]
+    asked: list[Any] | str = []
+    if not (isinstance(answer, list) and any(isinstance(turn, dict) and turn.get("role") == "user" for turn in answer)):
+        asked = turns_asked(values, data)
+    if isinstance(asked, str):
+        return asked
+    if not isinstance(answer, list):
+        text = as_text(answer) or ""
+        if text.strip().lower() in ("", "nan"):
+            return f'{role} is "nan"' if text.strip() else f"empty {role}"
+        answer = [_said("assistant", text)]
+    read = chat_messages([*asked, *answer])
+    if isinstance(read, str) or FORMATS[data.columns.row_format].is_raw:
         return read
-    if len(read) == 1:
+    return [_said(message["role"], message["content"].strip()) for message in read]
+
+
+def turns_asked(values: Values, data: DataSpec) -> list[Any] | str:
+    """What comes before an answer: of a column that holds messages, these."""
+    column = data.columns.named().get(str(FORMATS[data.columns.row_format].asks))
+    if column and isinstance(values.get(column), list):
+        turns: list[Any] = values[column]
+        return turns or "empty question"
+    if column is None and not data.template.columns and data.columns.image is None:
         return "no question"
-    if FORMATS[columns.row_format].is_raw:
-        return read
-    return [message | {"content": message["content"].strip()} for message in read]
+    text, wrong = question(values, data)
+    return wrong or [_said("user", text)]
 
 
-def _is_whole(answer: Any) -> bool:
-    """A conversation with its question in it: what another column says of that it says again."""
-    return isinstance(answer, list) and any(isinstance(turn, dict) and turn.get("role") == "user" for turn in answer)
-
-
-def _turns(value: Any, role: str) -> list[Any]:
-    return value if isinstance(value, list) else [{"role": role, "content": as_text(value) or ""}]
-
-
-def rejected_answer(values: Values, columns: ColumnsSpec) -> str | None:
+def rejected_answer(values: Values, data: DataSpec) -> str | None:
     """Of a row whose conversation was read; None where rows have no second answer."""
-    found = _ended(values, columns, "rejected") if columns.rejected else None
+    found = _ended(values, data, "rejected") if data.columns.rejected else None
     return None if found is None or isinstance(found, str) else found[-1]["content"]
 
 
-def is_desirable(values: Values, columns: ColumnsSpec) -> bool | None:
+def is_desirable(values: Values, data: DataSpec) -> bool | None:
     """None where rows don't say it, or this one says neither."""
-    said = str(values[columns.desirable]).strip().lower() if columns.desirable else ""
+    column = data.columns.desirable
+    said = str(values[column]).strip().lower() if column else ""
     return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(said)
 
 

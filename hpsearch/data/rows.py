@@ -130,8 +130,8 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
             label=label,
             split=as_text(values[split_column]) if split_column else None,
             stage=as_text(values[columns.stage]) if columns.stage else None,
-            rejected=rejected_answer(values, columns),
-            desirable=is_desirable(values, columns),
+            rejected=rejected_answer(values, data),
+            desirable=is_desirable(values, data),
         )
         rows.append(row)
         if position % 1000 == 0:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
 
 from hpsearch.errors import FieldError
 from hpsearch.folders import JobFolder
@@ -23,7 +22,7 @@ from hpsearch.train.steps import MicroBatch
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks import preference as preference_room
 from hpsearch.train.tasks.preference import Preference
-from hpsearch.train.trainer import Trainer
+from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, RowsConfig, TrialConfig
 from tests.integration.conftest import changed
@@ -148,14 +147,14 @@ def test_a_checkpoint_in_the_middle_continues_bit_for_bit(inside: Inside, polite
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
     """Of each optimizer step, before they are clipped."""
     seen: list[Gradients] = []
-    clip = Trainer._clip_grad_norm
+    clip = ReportingTrainer._clip_grad_norm
 
-    def spy(trainer: Trainer, model: Any) -> Any:
+    def spy(trainer: ReportingTrainer, model: Any) -> Any:
         named = model.named_parameters()
         seen.append({name: weight.grad.clone() for name, weight in named if weight.grad is not None})
         return clip(trainer, model)
 
-    monkeypatch.setattr(Trainer, "_clip_grad_norm", spy)
+    monkeypatch.setattr(ReportingTrainer, "_clip_grad_norm", spy)
     return seen
 
 
@@ -281,17 +280,17 @@ def test_the_reference_is_asked_once_per_run(inside: Inside, pairs: Rows, monkey
     assert len(asked) == 4, "under another prompt a row is another one"
 
 
-def test_an_adapter_named_ref_is_the_reference(inside: Inside, pairs: Rows) -> None:
-    model, method = tuned(inside)
-    row = [method.encode(Dataset.load_from_disk(str(pairs[0]))[0])]
-    default = model.peft_config["default"]
-    assert isinstance(default, LoraConfig)
-    model.add_adapter("ref", default)
-    for name, weight in model.named_parameters():
-        if ".default." in name:
-            model.get_parameter(name.replace(".default.", ".ref.")).data.copy_(weight.data)
-    assert method.training_loss(model, method.batch(row), 1).item() == pytest.approx(0.693147, abs=1e-6)
-    assert model.active_adapter == "default"
+def test_what_goes_on_from_an_adapter_has_that_for_its_reference(inside: Inside, pairs: Rows, tmp_path: Path) -> None:
+    config = config_of(pairs, RAW, budget=BudgetSpec(max_steps=2, reports=1), training__warmup_ratio=0.0)
+    first = inside.run(tmp_path / "first", config)
+    start = next((tmp_path / "first").rglob("checkpoint-2"))
+    second = inside.run(tmp_path / "second", changed(config, model__adapter=str(start)))
+    losses = [JobFolder(tmp_path / name).read_history()[0].loss for name in ("first", "second")]
+    assert losses == [pytest.approx(0.693147, abs=1e-6)] * 2, "at its start a model is its reference"
+    assert second.reports[0].loss != first.reports[0].loss
+    assert second.ledger is not None
+    assert second.ledger.not_given_back == []
+    assert second.trainable_parameters == first.trainable_parameters
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")

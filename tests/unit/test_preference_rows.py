@@ -12,7 +12,7 @@ from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source
 from hpsearch.data.split import split_rows
-from hpsearch.spec.data import ColumnsSpec, SplitByFraction
+from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByFraction
 
 PAIR = {"question": "q", "chosen": "c", "rejected": "r"}
 ASKED = {"role": "user", "content": "What?"}
@@ -24,7 +24,8 @@ def said(text: str) -> dict[str, str]:
 
 def read(rows: list[dict[str, Any]], **columns: str) -> ReadRows:
     table = datasets.Dataset.from_list(rows)
-    return read_rows(Source(table, [], Path()), ColumnsSpec(**columns), None, Path(), lambda *_: None)
+    data = DataSpec(source="rows", columns=ColumnsSpec(**columns))
+    return read_rows(Source(table, Path(), []), data, Path(), lambda *_: None)
 
 
 def one(row: dict[str, Any], **columns: str) -> Row:

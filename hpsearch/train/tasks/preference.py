@@ -1,7 +1,7 @@
 """The method of preferences: of two answers the better one becomes likelier, or a single one as it is desirable or not.
 
-How much likelier is told by a reference: the base with its adapter switched off, so there is no second model. Where an
-adapter named "ref" is there, as trl has it of a training that starts from one, that is the reference.
+How much likelier is told by a reference: the base with its adapter switched off, so there is no second model. Of a
+training that goes on from an adapter, it is a copy of that one, as trl has it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, use_adapter
 
 from hpsearch.errors import FieldError
+from hpsearch.train.adapters import REFERENCE, keep_reference
 from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row
 from hpsearch.train.loss import on_device, token_losses
 from hpsearch.train.tasks.generation import Generation
@@ -81,6 +82,7 @@ class Preference(Generation):
         """
         if isinstance(model.get_output_embeddings(), BaseTunerLayer):
             raise FieldError("lora.target_modules", "preferences can't be learned with an adapter on the output layer")
+        keep_reference(model)
         add_fused_lm_head(model.get_base_model())
         disable_dropout_in_model(model)
 
@@ -154,7 +156,9 @@ class Preference(Generation):
         with torch.no_grad(), _reference(model):
             reference = _Likelihoods.of(_log_probs(model, batch).sum(dim=1), counts, num_rows)
         kl = batch.get(_KL, torch.zeros(())).to(model.device)
-        return self._formula(policy.over(reference), is_desirable, kl).sum() / num_items
+        losses = self._formula(policy.over(reference), is_desirable, kl)
+        loss: torch.Tensor = losses.sum() / num_items
+        return loss
 
     def _formula(self, ratios: Pairs, is_desirable: torch.Tensor | None, kl: torch.Tensor) -> torch.Tensor:
         if is_desirable is None:
@@ -177,7 +181,9 @@ class Preference(Generation):
         means = (found * is_answer).sum(dim=1) / is_answer.sum(dim=1)
         num_tokens = batch.get(_NUM_TOKENS, (whole[:, 1:] != IGNORED).sum()).to(model.device)
         likelihood = -found[:num_rows].sum() / num_tokens
-        return likelihood + odds_loss(means[:num_rows], means[num_rows:], self._spec).sum() / num_items
+        odds = odds_loss(means[:num_rows], means[num_rows:], self._spec)
+        loss: torch.Tensor = likelihood + odds.sum() / num_items
+        return loss
 
     def losses(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> list[RowLoss]:
         return self.measure(model, rows, dtype, with_texts=False)[0]
@@ -278,7 +284,7 @@ def _log_probs(model: Any, batch: Batch) -> torch.Tensor:
 
 def _reference(model: Any) -> Any:
     """Meanwhile `model` is the reference."""
-    return use_adapter(model, "ref" if "ref" in model.peft_config else None)
+    return use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
 
 
 def _rankings(found: _Likelihoods) -> list[dict[str, float]]:
