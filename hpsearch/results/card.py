@@ -138,10 +138,11 @@ def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:
     if spec.data.image_size:
         notes.append(f"Images were resized to {spec.data.image_size} pixels first.")
     if spec.task_facts.has("head"):
+        column = spec.data.columns.question
         notes.append(
             "The class comes from the head in `head.safetensors`: two linear layers with GELU between them, on the "
             "mean of the last hidden states over all tokens that are no padding; `head.json` has the classes in order. "
-            f"The prompt was: {spec.data.prompt!r}."
+            f"The prompt was {f'the column {column}' if column else repr(spec.data.prompt)}."
         )
     return "\n\n".join(["## How to use", "```python\n" + "\n".join(lines) + "\n```", *notes])
 

@@ -58,6 +58,9 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
         column = data.columns.named()[row_format.asks]
         message = f"has no place: data.prompt asks over several columns already; write {{{column}}} in it"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
+    elif not task.has_images and row_format.asks in row_format.may_have and row_format.asks not in data.columns.named():
+        message = "is missing: without it, or a data.prompt over columns, every row asks the same"
+        mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
     if data.answers and row_format.answers is None:
         mistakes.append(Mistake("data.answers", f"{name} rows have no answer column" + _labels_hint(data)))
     if data.examples and (task.has_images or task.learns != "text" or not row_format.has_answers):
@@ -105,7 +108,7 @@ def _class_mistakes(spec: StudySpec) -> list[Mistake]:
         if is_given and data.columns.label is None:
             mistakes.append(Mistake(key, "needs data.columns.label: it is about the labels there"))
     if not task.has_prompts and spec.evaluation.prompts.names() != ["none"]:
-        mistakes.append(Mistake("evaluation.prompts", f"task {task.name} asks data.prompt and nothing else"))
+        mistakes.append(Mistake("evaluation.prompts", f"task {task.name} takes none: its head is trained without"))
     if not FORMATS[data.columns.row_format].has_answers and spec.evaluation.prompts.names() != ["none"]:
         message = f"{data.columns.row_format} rows ask nothing: there is nothing to put a prompt before"
         mistakes.append(Mistake("evaluation.prompts", message))

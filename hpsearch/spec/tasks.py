@@ -91,6 +91,18 @@ _ROWS = [
         loss_unit="row",
     ),
     TaskFacts(
+        "text-classify",
+        "a text → its class",
+        "class",
+        False,
+        ("question-label",),
+        ("classes",),
+        "text-classification",
+        frozenset({"head"}),
+        has_prompts=False,
+        loss_unit="row",
+    ),
+    TaskFacts(
         "text-curriculum",
         "as text-sft, rows learned in stages",
         "text",

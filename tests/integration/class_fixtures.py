@@ -71,8 +71,10 @@ def validation_rows(rows: Rows) -> list[dict[str, Any]]:
     return list(Dataset.load_from_disk(str(rows[1])))
 
 
-def skill_of(processor: Any, train: Dataset | None = None, head: HeadSpec = HEAD) -> Classification:
-    encoder = Encoder(processor, ROWS, has_images=True)
+def skill_of(
+    processor: Any, train: Dataset | None = None, head: HeadSpec = HEAD, *, has_images: bool = True
+) -> Classification:
+    encoder = Encoder(processor, ROWS, has_images=has_images)
     return Classification(encoder, AnswersConfig(head=head, classes=CLASSES), train)
 
 

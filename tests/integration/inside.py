@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hpsearch.bridge.protocol import Reported
+from hpsearch.bridge.protocol import Command, Done, Event, Reported, Run
 from hpsearch.folders import JobFolder
 from hpsearch.train.bases import Bases
 from hpsearch.train.channel import Channel
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.loop import run_trial
+from hpsearch.train.serve import _do, _is_clean
 from hpsearch.trial import Record, TrialConfig, TrialResult
 
 
@@ -36,6 +37,27 @@ class Answering(Channel):
     @property
     def stop_wanted(self) -> bool:
         return self._asked
+
+
+class InsideTrainer:
+    """A trainer in the test's own process: it does the whole job when it is told to, and then says what happened."""
+
+    pid, device = 0, "none"
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._events: list[Event] = []
+
+    def send(self, command: Command) -> None:
+        if isinstance(command, Run):
+            self._events = self._inside.serve(JobFolder(command.folder))
+
+    def next_event(self, timeout_s: float) -> Event | None:
+        del timeout_s
+        return self._events.pop(0)
+
+    def end(self) -> None:
+        pass
 
 
 class Inside:
@@ -66,6 +88,13 @@ class Inside:
         assert result.traceback is None, result.traceback
         trial.write_result(result)
         return result
+
+    def serve(self, folder: JobFolder) -> list[Event]:
+        """Any job of a prepared folder, as a trainer process does it; what it would say of it."""
+        worker = Answering()
+        result = _do(folder.job(), folder, self.bases, self._book, worker)
+        folder.write_result(result)
+        return [*worker.sent, Done(clean=_is_clean(result))]  # type: ignore[list-item]
 
     def attempt(self, worker: Answering, folder: JobFolder, config: TrialConfig) -> TrialResult:
         """In a prepared folder; it may fail."""

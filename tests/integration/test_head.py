@@ -40,13 +40,13 @@ __all__ = ["base", "inside", "rows", "validation_rows"]
 
 
 class TestPooling:
-    @pytest.mark.parametrize("name", ["tiny:gemma3", "tiny:qwen2-vl", "tiny:qwen2.5-vl"])
+    @pytest.mark.parametrize("name", ["tiny:gemma3", "tiny:qwen2-vl", "tiny:qwen2.5-vl", "tiny:qwen2"])
     def test_a_row_s_logits_do_not_depend_on_its_neighbours(
         self, rows: Rows, validation_rows: list[dict[str, Any]], name: str
     ) -> None:
         torch.manual_seed(0)
         model, processor = ARCHITECTURES[name]()
-        method = skill_of(processor)
+        method = skill_of(processor, has_images=name != "tiny:qwen2")
         adapted = attach(model, config_of(rows).lora)
         method.extend(adapted)
         adapted.eval()

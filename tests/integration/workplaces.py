@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.bridge.trainer_process import Borrowed, TrainerProcess
+from hpsearch.bridge.trainer_process import Borrowed, Trainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.folders import StorageFolder
 from hpsearch.results.best import as_yaml, choose
@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY
 class Workplace:
     """Study files copied to where their data is, a store, and a trainer."""
 
-    def __init__(self, folder: Path, trainer: TrainerProcess) -> None:
+    def __init__(self, folder: Path, trainer: Trainer) -> None:
         self.folder = folder
         self.storage = StorageFolder(folder / "storage")
         self.storage.path.mkdir()
@@ -62,12 +62,12 @@ class Workplace:
 
     def run(self, file: StudyFile) -> None:
         """All trials of the study."""
-        worker = Worker(self.open(file), self.store, f"{file.spec.study}:1:1.00", self._start, StopFlag())
+        worker = Worker(self.open(file), self.store, f"{file.spec.study}:1:1.00", self.start, StopFlag())
         assert worker.run() is Step.FINISHED
 
     def open(self, file: StudyFile) -> OpenStudy:
         """Creates the study, or resumes it."""
-        return open_study(file, self.store, self.storage, self._start, self.tell, joins=False)
+        return open_study(file, self.store, self.storage, self.start, self.tell, joins=False)
 
     def train(self, name: str, *overrides: str) -> TrialResult:
         """The final training with the best trial's values."""
@@ -75,7 +75,7 @@ class Workplace:
         best.write_text(as_yaml(choose(self.view(name), None)))
         file, folder = load_study(best, list(overrides)), RunFolder(self.storage.runs / name)
         return train_final(
-            file, folder, self.storage, self._start, StopFlag(), self.tell, self.tell, resume=False, restart=False
+            file, folder, self.storage, self.start, StopFlag(), self.tell, self.tell, resume=False, restart=False
         )
 
     def view(self, name: str) -> StudyView:
@@ -86,7 +86,7 @@ class Workplace:
     def manifest(self, name: str) -> Manifest:
         return Manifest.from_bytes(self.view(name).study.manifest)
 
-    def _start(self) -> Borrowed:
+    def start(self) -> Borrowed:
         return Borrowed(self._trainer)
 
 

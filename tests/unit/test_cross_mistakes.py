@@ -31,6 +31,17 @@ search:
   space:
     head.hidden: [8, 16]
 """
+TEXTS = """\
+study: demo
+task: text-classify
+model: {base: "tiny:qwen2"}
+data:
+  source: rows.jsonl
+  columns: {question: q, label: kind}
+search:
+  space:
+    head.hidden: [8, 16]
+"""
 CURRICULUM = """\
 study: demo
 task: text-curriculum
@@ -49,6 +60,7 @@ search:
 MORE = {
     "text": TEXT,
     "classify": CLASSIFY,
+    "texts": TEXTS,
     "curriculum": CURRICULUM,
 }
 
@@ -125,8 +137,10 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
         (
             CLASSIFY,
             ("", "evaluation:\n  prompts: {static: Look closely.}\n"),
-            ("evaluation.prompts", 11, "task vlm-classify asks data.prompt and nothing else"),
+            ("evaluation.prompts", 11, "task vlm-classify takes none: its head is trained without"),
         ),
+        (TEXTS, ("question: q, ", ""), ("data.columns.question", 6, "is missing: without it, or a data.prompt over ")),
+        (TEXTS, ("q, label", "q, image: i, label"), ("data.columns.image", 6, "task text-classify looks at no images")),
         (TEXT, ("columns: {", "balance: 5\n  columns: {"), ("data.balance", 6, "needs data.columns.label: ")),
         (TEXT, ("columns: {", "labels: {a: b}\n  columns: {"), ("data.labels", 6, "needs data.columns.label: ")),
         # curricula

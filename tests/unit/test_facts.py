@@ -28,6 +28,13 @@ def test_nobody_else_names_a_task() -> None:
     assert told == []
 
 
+def test_tasks_know_nothing_of_each_other() -> None:
+    files = [name.replace("-", "_") for name in TASKS]
+    for file in files:
+        content = (REPOSITORY / "hpsearch/train/tasks" / f"{file}.py").read_text()
+        assert [other for other in files if other != file and f"tasks.{other} " in content] == [], file
+
+
 def test_each_task_has_a_file_and_takes_rows_that_there_are() -> None:
     for task in TASKS.values():
         assert (REPOSITORY / "hpsearch/train/tasks" / f"{task.name.replace('-', '_')}.py").exists()

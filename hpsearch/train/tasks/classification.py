@@ -135,7 +135,7 @@ def make_head(spec: HeadSpec, width: int, num_classes: int) -> torch.nn.Module:
 def logits_of(model: Any, batch: Batch) -> torch.Tensor:
     """(rows, classes), in float32. The language head is not computed."""
     inputs = on_device(batch, model.device)
-    hidden = model.get_base_model().model(**inputs, use_cache=False).last_hidden_state.float()
+    hidden = model.get_base_model().base_model(**inputs, use_cache=False).last_hidden_state.float()
     mask = inputs["attention_mask"].unsqueeze(-1).float()
     pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
     logits: torch.Tensor = getattr(model, _HEAD)(pooled)
