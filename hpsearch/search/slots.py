@@ -28,6 +28,8 @@ _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 class SlotTrials:
+    """Finds or makes the one trial of a slot. `memory` is the caller's, and is looked at here."""
+
     def __init__(self, store: Store, spec: StudySpec, study_id: int, memory: StudyMemory) -> None:
         self._store = store
         self._spec = spec

@@ -12,7 +12,7 @@ from hpsearch.trial import Record
 
 
 class Channel:
-    """Events out, commands in."""
+    """Events out, commands in. Once the worker is dead the process ends, whoever writes or waits; nothing is raised."""
 
     def __init__(self, commands: BinaryIO, events: BinaryIO) -> None:
         self._commands = commands

@@ -48,6 +48,7 @@ class Features:
 
     @staticmethod
     def fit(base: Base) -> bool:
+        """Whether the base takes features in the place of pixels."""
         return base.model.config.model_type in _MODEL_TYPES
 
     def find(self, row: Mapping[str, Any]) -> tuple[Picture, Outputs] | None:

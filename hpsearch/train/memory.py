@@ -82,7 +82,8 @@ def clear_traceback(error: BaseException | None) -> None:
 
 @dataclass(frozen=True)
 class RandomState:
-    """What dropout is drawn from: of the CPU, and of the device where there is one."""
+    """What dropout is drawn from: of the CPU, and of the device where there is one. Taken before something that may be
+    done twice, and set again before the second time."""
 
     cpu: torch.Tensor
     device: torch.Tensor | None

@@ -100,6 +100,7 @@ class ReportingTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        """A micro-batch's part in its step's loss, a scalar; `num_items_in_batch` are those of the whole step."""
         method, dtype = self.validation.method, self.validation.dtype
         if not method.has_own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]

@@ -23,6 +23,13 @@ log = logging.getLogger("hpsearch.worker")
 
 
 class Attempt(Listener):
+    """Listens to the trainer while it runs one trial, and gives signs of life meanwhile; `look` watches its memory.
+
+    Raises:
+        LeaseLost: the trial is another worker's; TrialEnded: somebody ended it. The store said so to what was told or
+            asked before: the trainer is to be ended.
+    """
+
     def __init__(
         self, trial: ActiveTrial, search: Search, relay: Relay, signs: Signs, look: Callable[[], None]
     ) -> None:

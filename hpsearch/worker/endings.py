@@ -47,6 +47,13 @@ EXIT_CODES = {
 
 
 class Endings:
+    """Each of its methods ends one attempt and returns what the step came to.
+
+    Raises:
+        LeaseLost: the slot is another worker's by now, and nothing was changed.
+        StoreUnreachable: as `Relay.ask` does. Whoever claims the slot next begins the ending again.
+    """
+
     def __init__(
         self, study: OpenStudy, store: Store, search: Search, relay: Relay, worker_id: str, mirror: Mirror
     ) -> None:

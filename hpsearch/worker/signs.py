@@ -35,6 +35,8 @@ def seconds_between(at_work: int) -> float:
 
 
 class Signs:
+    """One worker's, from its first claim to its end."""
+
     def __init__(
         self, store: Store, worker_id: str, relay: Relay, stop: StopFlag, look: Look, clock: Callable[[], float]
     ) -> None:

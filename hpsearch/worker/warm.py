@@ -12,6 +12,8 @@ log = logging.getLogger("hpsearch.worker")
 
 
 class WarmTrainer:
+    """At most one trainer at a time, thrown away after `trials_per_process` trials; None: only when it must be."""
+
     def __init__(self, start: StartTrainer, trials_per_process: int | None) -> None:
         self._start = start
         self._limit = trials_per_process

@@ -31,6 +31,8 @@ def mean_loss(losses: list[RowLoss]) -> float:
 
 @dataclass(frozen=True)
 class Answer:
+    """What a model says to a row: a text, or the name of a class."""
+
     text: str
     is_cut: bool = False
     """It reached the generation limit before it ended."""
@@ -111,6 +113,8 @@ def one_stage(config: TrialConfig, rows: Dataset) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Task:
+    """What the training plane adds to a row of `spec.tasks`: how it is trained."""
+
     name: str
     method: MethodClass
     stages: Callable[[TrialConfig, Dataset], list[Stage]] = one_stage
