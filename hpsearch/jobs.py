@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, TypeAdapter
+from pydantic import AliasChoices, Field, TypeAdapter, model_validator
 
 from hpsearch.spec.evaluation import PromptName, PromptsSpec
+from hpsearch.spec.metrics import METRICS
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.tasks import TaskName
 from hpsearch.spec.training import Rows
 from hpsearch.trial import AnswersConfig, CacheConfig, MetricsFile, Place, Record, RowsConfig, TrialConfig
 
+_NEED_MODEL = [metric.name for metric in METRICS.values() if metric.needs_model]
 Tell = Callable[[str, int, int], None]
 """Progress for a person: what is being done, how many are done, how many there are."""
 
@@ -122,9 +124,18 @@ class AnsweredRow(Record):
     loss: float | None
     num_tokens: int
     is_cut: bool = Field(description="the answer reached the generation limit before it ended")
-    bertscore: float | None = None
     numbers: dict[str, float] = Field({}, description="metric → the row's number, where no text tells it")
     group: int | None = Field(None, description="rows of one group are not independent; noted when they are scored")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, row: Any) -> Any:
+        """A number by a model had a field of its own."""
+        if not isinstance(row, dict):
+            return row
+        former = {name: row[name] for name in _NEED_MODEL if row.get(name) is not None}
+        others = {name: value for name, value in row.items() if name not in _NEED_MODEL}
+        return others | ({"numbers": former | others.get("numbers", {})} if former else {})
 
 
 class EvaluationResult(Record):

@@ -68,9 +68,10 @@ def evaluate_run(
     variants = _variants(spec, options)
     _check_metrics(spec, options.metrics)
     test, train = _rows(file, manifest, folder.path, DataFolder(storage.path), options.limit, tell)
-    wants_bertscore = "bertscore" in (options.metrics or spec.evaluation.metrics or ["bertscore"])
+    named = options.metrics or spec.evaluation.metrics
+    wants_model = not named or any(spec.metric(name).needs_model for name in named)
     job = job_of(folder, spec, config, variants, test, storage, options.max_new_tokens)
-    if wants_bertscore:
+    if wants_model:
         job = job.model_copy(update={"bertscore_model": spec.evaluation.bertscore_model})
     job = job.model_copy(update={"metrics_file": metrics_file(spec)})
     result = answer_rows(folder.evaluation, job, start_trainer, tell)
@@ -131,14 +132,14 @@ def _check_metrics(spec: StudySpec, wanted: Sequence[str] | None) -> None:
         raise InputError(f"--metrics: {row_format} rows have no answers to measure; they are evaluated by their loss")
     for name in wanted or []:
         try:
-            fits = spec.task_facts.fits(spec.metric(name))
+            metric = spec.metric(name)
         except ValueError as error:
             raise InputError(f"--metrics: {error}") from None
-        if not fits or name == LOSS.name:
-            there = ", ".join(metric.name for metric in spec.fitting_metrics() if metric != LOSS)
+        if not spec.task_facts.fits(metric) or metric == LOSS:
+            there = ", ".join(other.name for other in spec.fitting_metrics() if other != LOSS)
             raise InputError(f"--metrics {name} does not fit task {spec.task}; it has: {there}")
-        if name == "bertscore" and not spec.evaluation.bertscore_model:
-            raise InputError("--metrics bertscore needs a model: name it in the study's evaluation.bertscore_model")
+        if metric.needs_model and not spec.evaluation.bertscore_model:
+            raise InputError(f"--metrics {name} needs a model: name it in the study's evaluation.bertscore_model")
 
 
 def _rows(
@@ -237,7 +238,7 @@ def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
 
     known = [(turns[-2]["content"], turns[-1]["content"]) for turns in Dataset.load_from_disk(str(train))["messages"]]
     said = most_frequent_answers(known, [row.question for row in rows])
-    without: dict[str, object] = {"loss": None, "is_cut": False, "bertscore": None, "numbers": {}}
+    without: dict[str, object] = {"loss": None, "is_cut": False, "numbers": {}}
     return [
         row.model_copy(update=without | {"prediction": answer.strip()}) for row, answer in zip(rows, said, strict=True)
     ]

@@ -127,9 +127,8 @@ def units_of(name: str, rows: list[AnsweredRow]) -> Units:
 
 def _numbers(rows: list[AnsweredRow], name: str) -> list[float]:
     """Those that came with the rows: of all of them or none."""
-    found = [row.bertscore if name == "bertscore" else row.numbers.get(name) for row in rows]
-    there = [number for number in found if number is not None]
-    return there if len(there) == len(rows) else []
+    found = [row.numbers[name] for row in rows if name in row.numbers]
+    return found if len(found) == len(rows) else []
 
 
 _ROWS: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])

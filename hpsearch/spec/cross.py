@@ -6,6 +6,7 @@ from hpsearch.errors import Mistake
 from hpsearch.spec.cross_preference import preference_mistakes
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
+from hpsearch.spec.metrics import METRICS
 from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.own_metrics import own_metrics
 from hpsearch.spec.rows import ANYWHERE, FORMATS
@@ -179,8 +180,9 @@ def metric_mistakes(spec: StudySpec) -> list[Mistake]:
     wanted = [("objective", name) for name in spec.objective_names]
     wanted += [("evaluation.metrics", name) for name in spec.evaluation.metrics or []]
     mistakes = [Mistake(key, why) for key, name in wanted if (why := _why_not_measured(spec, key, name))]
-    if any(name == "bertscore" for key, name in wanted if key != "objective") and not spec.evaluation.bertscore_model:
-        mistakes.append(Mistake("evaluation.bertscore_model", "is missing: the metric bertscore needs it"))
+    for name in evaluation.metrics or []:
+        if name in METRICS and METRICS[name].needs_model and not evaluation.bertscore_model:
+            mistakes.append(Mistake("evaluation.bertscore_model", f"is missing: the metric {name} needs it"))
     if len(set(spec.objective_names)) < len(spec.objective_names):
         mistakes.append(Mistake("objective", "names an objective twice"))
     return mistakes

@@ -11,7 +11,7 @@ from hpsearch.jobs import AnsweredRow
 
 
 def add_bertscore(file: Path, model: str) -> None:
-    """Adds its F1 to every answered row of a cell.
+    """Adds its F1 to every answered row of a variant.
 
     Raises:
         FieldError: bert-score is not installed, or has no such model.
@@ -33,7 +33,7 @@ def add_bertscore(file: Path, model: str) -> None:
     if asked:
         _, _, f1 = scorer.score([row.prediction for row in asked], [row.reference for row in asked])
         found = {row.id: float(value) for row, value in zip(asked, f1, strict=True)}
-    scored = [row.model_copy(update={"bertscore": found.get(row.id, 0.0)}) for row in rows]
+    scored = [row.model_copy(update={"numbers": row.numbers | {"bertscore": found.get(row.id, 0.0)}}) for row in rows]
     write_text(file, "".join(row.model_dump_json() + "\n" for row in scored))
 
 

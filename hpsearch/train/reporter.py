@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hpsearch.bridge.protocol import Began, Progress, Reported
 from hpsearch.files import append_line, write_lines
 from hpsearch.folders import JobFolder
-from hpsearch.spec.metrics import Metric
+from hpsearch.spec.metrics import LOSS, Metric
 from hpsearch.train.channel import Channel
 from hpsearch.trial import HistoryPoint, Outcome, Report, best_report
 
@@ -107,8 +107,9 @@ class Reporter(TrainerCallback):
         **_: Any,
     ) -> None:
         del args
-        if logs and "loss" in logs:
-            self._loss = float(logs["loss"])
+        loss = (logs or {}).get("loss")
+        if logs and loss is not None:
+            self._loss = float(loss)
             at = self._whole(state.global_step)
             point = HistoryPoint(step=at, loss=self._loss, learning_rate=float(logs["learning_rate"]))
             with self._folder.history.open("ab") as history:
@@ -164,7 +165,7 @@ class Reporter(TrainerCallback):
         at = self._whole(state.global_step)
         # transformers' `log` has added the epoch to them
         values = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
-        report = Report(step=self._steps[at], loss=values.pop("loss"), metrics=values)
+        report = Report(step=self._steps[at], loss=values.pop(LOSS.name), metrics=values)
         if self._save_best and self._is_best(report):
             self._save_best()
         self._note(report)

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from hpsearch.metrics import COMPUTED, scores
-from hpsearch.spec.metrics import METRICS
+from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.train.encoding import Encoded
 from hpsearch.train.own_metrics import OwnMetric, untouched_randomness
 from hpsearch.train.steps import MicroBatch, in_parts
@@ -65,11 +65,11 @@ class Validation:
             losses |= zip(part, found, strict=True)
             said |= zip(part, answers, strict=bool(self.metrics))
             if not math.isfinite(mean_loss(found)):
-                return {"loss": mean_loss(list(losses.values()))}
+                return {LOSS.name: mean_loss(list(losses.values()))}
             if len(losses) < len(self.rows) and not goes_on(len(losses), len(self.rows)):
                 return None
         in_order = range(len(self.rows))
-        values = {"loss": mean_loss([losses[position] for position in in_order])}
+        values = {LOSS.name: mean_loss([losses[position] for position in in_order])}
         if not self.metrics:
             return values
         counted = self._with_own([said[position] for position in in_order], goes_on)

@@ -43,9 +43,9 @@ def written(file: Path, pairs: list[tuple[str, str]]) -> Path:
 def test_equal_texts_have_1_others_less_and_empty_ones_0(bert: Path, tmp_path: Path) -> None:
     file = written(tmp_path / "tuned.jsonl", [("a red cell", "a red cell"), ("the polyp is red", "no"), ("no", "")])
     add_bertscore(file, str(bert))
-    equal, other, empty = (AnsweredRow.model_validate_json(line).bertscore for line in file.read_text().splitlines())
+    lines = file.read_text().splitlines()
+    equal, other, empty = (AnsweredRow.model_validate_json(line).numbers["bertscore"] for line in lines)
     assert equal == pytest.approx(1.0, abs=1e-5)
-    assert other is not None
     assert other < 0.999
     assert empty == 0.0
 

@@ -43,3 +43,10 @@ def test_two_models_differ_in_their_rows_numbers() -> None:
     gap = gap_between(TOLD, "tuned", rows(*[2.0] * 40), "base", rows(*[0.5] * 40))
     assert gap is not None
     assert (gap.difference, gap.shown) == (pytest.approx(1.5), True)
+
+
+def test_a_number_of_an_earlier_version_stands_where_numbers_stand_now() -> None:
+    (row,) = rows(0.5)
+    former = row.model_dump() | {"bertscore": 0.25}
+    assert AnsweredRow.model_validate(former).numbers == {"told": 0.5, "bertscore": 0.25}
+    assert AnsweredRow.model_validate(former | {"bertscore": None}) == row
