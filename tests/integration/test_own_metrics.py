@@ -20,6 +20,7 @@ from hpsearch.train.evaluation import evaluate
 from hpsearch.train.inspection import inspect
 from hpsearch.train.own_metrics import MetricFailed, loaded
 from hpsearch.trial import AnswersConfig, MetricsFile, Outcome, Record, TrialConfig, best_report
+from tests.conftest import REPOSITORY
 from tests.integration.conftest import ROWS, text_config
 from tests.integration.inside import Answering, Inside
 
@@ -245,3 +246,10 @@ def test_an_inspection_tries_it_on_a_few_rows(text_rows: Rows) -> None:
     assert message == "mine.py: mine raised ValueError: substring not found (line 5), for row '0'"
     fine = config.model_copy(update={"metrics_file": one("return prediction.startswith(reference[0])")})
     assert inspect(fine, Answering()).mistake is None
+
+
+def test_the_example_that_ships() -> None:
+    text = (REPOSITORY / "studies/medical_cost.py").read_text()
+    with loaded(file_of(text)) as metrics:
+        asked = [("benign", "benign "), ("benign", "malignant"), ("malignant", "Benign"), ("malignant", "")]
+        assert [metrics["cost"].of("7", *pair) for pair in asked] == [0, 1, 10, 1]
