@@ -28,6 +28,7 @@ from hpsearch.spec.metrics import METRICS, Metric
 
 MOST_BYTES = 64 * 1024
 """The text is kept with the study: functions, no data."""
+_LONGEST_TITLE = 60
 _FACTS = ["direction", "low", "high", "unit", "title"]
 _PARAMETERS = ("reference", "prediction")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -148,6 +149,8 @@ def _metric(function: _Function, decorator: ast.expr, text: str) -> Metric:
             f"{first['loc'][0]}: {first['msg'].removeprefix('Input should be ')}, found {cut(repr(first['input']))}"
         )
         raise _Wrong(decorator.lineno, f"@metric of {name}: {message}") from None
+    if len(metric.title) > _LONGEST_TITLE or not metric.title.isprintable():
+        raise _Wrong(decorator.lineno, f"@metric of {name}: title: at most {_LONGEST_TITLE} letters in one line")
     if metric.low is not None and metric.high is not None and metric.low >= metric.high:
         raise _Wrong(decorator.lineno, f"@metric of {name}: low={metric.low:g} is not below high={metric.high:g}")
     return metric

@@ -88,6 +88,9 @@ WRONG = {
     ABOVE + "@metric(direction='maximize', low=1, high=0)\ndef f(reference, prediction): ...": (
         "line 3: @metric of f: low=1 is not below high=0"
     ),
+    ABOVE + "@metric(direction='maximize', title='a\\nb')\ndef f(reference, prediction): ...": (
+        "line 3: @metric of f: title: at most 60 letters in one line"
+    ),
     ABOVE + "@metric(direction='maximize')\ndef f(expected, said): ...": (
         "line 4: f(expected, said): a metric takes (reference, prediction)"
     ),
