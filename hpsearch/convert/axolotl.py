@@ -45,13 +45,11 @@ def _refuse_what_is_no_sft(file: ForeignFile) -> None:
             file.refuse(f"{what} ({key}); hpsearch searches supervised fine-tuning only")
     if "SequenceClassification" in str(file.values.get("model_type")):
         file.refuse("trains a classifier head (model_type); hpsearch searches supervised fine-tuning only")
-    if file.take("pretraining_dataset"):
-        file.refuse("continues pretraining on plain text (pretraining_dataset); hpsearch fine-tunes on answers")
     if "voxtral" in str(file.values.get("processor_type")).lower():
         file.refuse("trains on sound (processor_type: VoxtralProcessor); hpsearch has texts and images")
     if not file.text("base_model"):
         file.refuse("base_model is empty: name the model to train")
-    if not file.take("datasets"):
+    if not file.take("datasets") and not file.take("pretraining_dataset"):
         file.refuse("names no data to train on (datasets). Give the training file")
 
 

@@ -26,12 +26,13 @@ _PREFERENCES = ("bradley_terry", "dpo", "orpo", "kto", "stepwise_supervised", "c
 
 def put_parts(draft: Draft) -> None:
     file = draft.file
-    listed = file.take("datasets")
+    pretrains = file.take("pretraining_dataset")
+    listed = pretrains or file.take("datasets")
     entries = [{"path": item} if isinstance(item, str) else item for item in listed] if isinstance(listed, list) else []
     if not entries or not all(isinstance(entry, dict) and entry.get("path") for entry in entries):
         file.refuse("datasets: expected a list of data sets, each with a path and a type")
     for given in entries:
-        entry = ForeignFile(file.path, given)
+        entry = ForeignFile(file.path, {"type": "pretrain", **given} if pretrains else given)
         draft.parts.append(_part(draft, entry))
         entry.take("trust_remote_code")
         keys = tuple(f"datasets.{key}" for left in entry.left_over(()) for key in left.keys)
@@ -51,7 +52,8 @@ def _part(draft: Draft, entry: ForeignFile) -> Part:
     if name.startswith(_PREFERENCES):
         file.refuse(f"data of type {name} hold preferences or rewards; hpsearch learns from answers")
     if name in ("completion", "pretrain"):
-        file.refuse(f"trains on plain text (type: {name}); hpsearch learns answers to questions or prompts")
+        column = entry.text("field") or entry.text("text_column") or "text"
+        return Part(form="text", answer=column, **where)
     if name.startswith("alpaca"):
         if name not in _ALPACA:
             draft.not_kept.append(NotKept((f"type: {name}",), "the prompt is worded as for type: alpaca"))

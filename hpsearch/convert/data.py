@@ -11,6 +11,7 @@ from hpsearch.convert.parts import Part
 
 FILL_IN = "FILL_IN.jsonl"
 SPLIT_SHARE = 0.1
+WHOLE_TEXTS = "texts longer than max_tokens are left out, not cut into pieces"
 
 
 def put_data(draft: Draft, script: Path, validation: float) -> str | None:
@@ -25,7 +26,9 @@ def put_data(draft: Draft, script: Path, validation: float) -> str | None:
         draft.set("data.source", single.name)
         if single.config:
             draft.set("data.config", single.config)
-        draft.set("data.columns", columns)
+        if single.prompt:
+            draft.set("data.prompt", single.prompt)
+        draft.set("data.columns", columns, WHOLE_TEXTS if single.form == "text" else None)
         _put_split(draft, None if single.is_local else single.split, validation)
         return None
     if not parts or any(part.form == "unknown" for part in parts):
@@ -55,17 +58,22 @@ def _that_fit_together(draft: Draft) -> list[Part]:
     parts = known or draft.parts[:1]
     if draft.has_images:
         parts = [part for part in parts if part.images] or parts
+    asking = [part for part in parts if part.form != "text"]
+    for part in [part for part in parts if part.form == "text"] if asking else []:
+        draft.not_kept.append(NotKept((f"data set {part.name}",), "plain text does not go with questions and answers"))
     for part in draft.parts:
         if part in parts:
             continue
         why = "its rows are of an unknown kind" if part.form == "unknown" else "its rows have no image"
         draft.not_kept.append(NotKept((f"data set {part.name}",), f"{why}, unlike those of the others"))
-    return parts
+    return asking or parts
 
 
 def _target(draft: Draft, parts: list[Part]) -> str:
     if draft.has_images:
         return "image"
+    if all(part.form == "text" for part in parts):
+        return "text"
     return "prompt-completion" if all(part.form == "template" for part in parts) else "messages"
 
 
@@ -74,12 +82,14 @@ def _written_columns(target: str) -> dict[str, str]:
         "image": ("image", "question", "answer"),
         "prompt-completion": ("prompt", "completion"),
         "messages": ("messages",),
+        "text": ("text",),
     }
     return {role: role for role in roles[target]}
 
 
 def _placeholder(draft: Draft) -> dict[str, str]:
-    names = ("image", "question", "answer") if draft.has_images else ("question", "answer")
+    names = ["image", "question", "answer"] if draft.has_images else ["question", "answer"]
+    names = ["text"] if draft.is_plain else names
     return {name: name for name in names}
 
 

@@ -19,6 +19,8 @@ class Draft:
     file: ForeignFile
     tool: str
     has_images: bool = False
+    is_plain: bool = False
+    """Continues pretraining on plain text."""
     learns: Learns = "text"
     values: dict[str, dict[str, Any]] = field(default_factory=lambda: {name: {} for name in SECTIONS})
     comments: dict[str, str] = field(default_factory=dict)

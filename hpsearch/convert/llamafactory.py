@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ KEYS = ("template", "finetuning_type", "stage", "cutoff_len", "dataset", "lora_r
 INFO = "dataset_info.json"
 
 STAGES = {
-    "pt": "continues pretraining on plain text (stage: pt); hpsearch fine-tunes on questions and answers",
     "rm": "trains a reward model (stage: rm); hpsearch searches supervised fine-tuning only (stage: sft)",
     "ppo": "is reinforcement learning (stage: ppo); hpsearch searches supervised fine-tuning only (stage: sft)",
     "dpo": "trains on preferences (stage: dpo); hpsearch searches supervised fine-tuning only (stage: sft)",
@@ -34,7 +34,7 @@ def is_mine(values: dict[str, Any]) -> bool:
 
 def read(file: ForeignFile) -> Draft:
     _refuse_what_is_no_sft(file)
-    draft = Draft(file, TOOL)
+    draft = Draft(file, TOOL, is_plain=str(file.take("stage")).lower() == "pt")
     _put_model_and_lora(draft)
     _put_training(draft)
     _put_parts(draft)
@@ -50,7 +50,7 @@ def _refuse_what_is_no_sft(file: ForeignFile) -> None:
     stage = str(file.take("stage", "sft")).lower()
     if file.take("export_dir"):
         file.refuse("merges or exports a model (export_dir); there is nothing to search. Give the training file")
-    if stage != "sft":
+    if stage not in ("sft", "pt"):
         file.refuse(STAGES.get(stage, f"has stage: {stage}; hpsearch searches supervised fine-tuning only (sft)"))
     trains = file.take("do_train")
     if trains is False or (trains is None and file.flag("do_predict")):
@@ -162,7 +162,8 @@ def _put_parts(draft: Draft) -> None:
         elif entry.flag("ranking"):
             file.refuse(f"data set {name} holds preferences (ranking: true in {info}); hpsearch learns from answers")
         elif _fits(draft, name, ForeignFile(info, entry.section("columns"))):
-            draft.parts.append(_part(name, entry, limit, file.text("media_dir")))
+            part = _part(name, entry, limit, file.text("media_dir"))
+            draft.parts.append(_plain(part) if draft.is_plain else part)
     if not draft.parts and not draft.to_do:
         file.refuse(f"trains on video or sound alone ({', '.join(names)}); hpsearch has texts and images")
 
@@ -174,6 +175,11 @@ def _fits(draft: Draft, name: str, columns: ForeignFile) -> bool:
     if lost := [key for key in ("tools", "history") if columns.take(key)]:
         draft.not_kept.append(NotKept(tuple(f"{name}: {key}" for key in lost), "hpsearch has no such column"))
     return True
+
+
+def _plain(part: Part) -> Part:
+    """Pretraining takes what the first column says, and nothing else (src/llamafactory/data/processor/pretrain.py)."""
+    return replace(part, form="text", answer=part.questions[0]) if part.questions else replace(part, form="unknown")
 
 
 def _part(name: str, entry: ForeignFile, limit: int | None, media: str | None) -> Part:

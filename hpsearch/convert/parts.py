@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hpsearch.convert.prompts import joined, merged
+
 ROLES = {
     "human": "user",
     "user": "user",
@@ -15,7 +17,7 @@ ROLES = {
 }
 """Who speaks, in the words of chat data sets, and in those of chat templates."""
 
-Form = Literal["pairs", "turns", "template", "unknown"]
+Form = Literal["pairs", "turns", "template", "text", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Part:
     """One data set.
 
     `form` is how a row is read: `pairs` joins the question's columns and adds the answer, `turns` is a
-    conversation, `template` puts columns into a fixed text, `unknown` is for a person to look at.
+    conversation, `template` puts columns into a fixed text, `text` is plain text in the column `answer`, `unknown` is
+    for a person to look at.
     """
 
     name: str
@@ -55,12 +58,27 @@ class Part:
         whole = not (self.data_files or self.revision or self.limit or "[" in self.split or "+" in self.split)
         if not whole or self.images or self.in_pieces:
             return None
-        if self.form == "pairs" and len(self.questions) == 1 and self.system is None:
-            return {"question": self.questions[0], "answer": self.answer}
+        if self.form == "text" and not self.name.endswith(".txt"):
+            return {"text": self.answer}
+        if self.form == "pairs" and self.system is None:
+            asked = {"question": self.questions[0]} if len(self.questions) == 1 else {}
+            return {**asked, "answer": self.answer} if asked or self.prompt else None
+        if self.form == "template":
+            return {"completion": self.answer} if self.prompt else None
         said_as_meant = self.roles == tuple(ROLES.items()) or all(said == meant for said, meant in self.roles)
         if self.form == "turns" and (self.role, self.content) == ("role", "content") and said_as_meant:
             return {"messages": self.messages}
         return None
+
+    @property
+    def prompt(self) -> str | None:
+        """`data.prompt` that asks as the file does, where that takes more than one column."""
+        if self.form == "pairs" and len(self.questions) > 1:
+            return joined(self.questions, self.between)
+        if self.form != "template":
+            return None
+        places = dict(zip(("instruction", "input"), self.questions, strict=True))
+        return merged(self.with_input, self.without_input, places | {"system": self.system or ""})
 
     def for_script(self) -> dict[str, Any]:
         """The part as the rewriting script takes it."""
@@ -84,8 +102,8 @@ class Part:
 
     def _load(self) -> dict[str, Any]:
         """The arguments of `datasets.load_dataset`."""
-        if self.is_local and self.name.rpartition(".")[2] in ("json", "jsonl", "csv", "parquet"):
-            kind = self.name.rpartition(".")[2].replace("jsonl", "json")
+        if self.is_local and self.name.rpartition(".")[2] in ("json", "jsonl", "csv", "parquet", "txt"):
+            kind = self.name.rpartition(".")[2].replace("jsonl", "json").replace("txt", "text")
             return {"path": kind, "data_files": [self.name], "split": self.split}
         given = {
             "path": self.name,

@@ -23,6 +23,9 @@ OUT = Path(__file__).with_suffix(".jsonl")
 
 def rewritten(row: Row, part: dict[str, Any], number: int) -> Row | str:
     """The row in the form `TO`, or why it is left out."""
+    if TO == "text":
+        text = row.get(part["answer"])
+        return {"text": str(text)} if text else "no text"
     if TO == "prompt-completion":
         return from_template(row, part)
     messages = from_turns(row, part) if part["form"] == "turns" else from_columns(row, part)

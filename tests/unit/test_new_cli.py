@@ -29,7 +29,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run_it
 
 
-ALPACA = AXOLOTL | {"datasets": [{"path": "org/alpaca", "type": "alpaca"}]}
+ALPACA = AXOLOTL | {"datasets": [{"path": "org/alpaca", "type": "alpaca", "split": "train[:9%]"}]}
+"""Of a part of a split, which takes a script."""
 
 
 def test_the_study_is_written_and_the_rest_is_told(

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hpsearch.convert.axolotl_data import _ALPACA
+from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.source import open_source
 from hpsearch.errors import InputError
 from tests.unit.new_fixtures import AXOLOTL, LLAMAFACTORY, Made, make
@@ -65,8 +67,24 @@ def test_a_name_that_dataset_info_lacks_is_to_be_filled_in(workplace: Path) -> N
     assert "has no data set faq" in make(workplace, LLAMAFACTORY).to_do
 
 
-def test_pairs_of_llamafactory_become_messages(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def asked(made: Made, folder: Path) -> list[tuple[str, str]]:
+    """What the study asks and learns, of its data as they are."""
+    assert made.new.script is None
+    read, _ = read_data(made.spec.data, folder, DataFolder(folder / "storage"), lambda *_: None)
+    return [(row.messages[0]["content"], row.messages[1]["content"]) for row in read.rows]
+
+
+def test_pairs_of_llamafactory_are_asked_over_both_columns(workplace: Path) -> None:
     llamafactory_data(workplace, {"faq": {"file_name": "pairs.json"}})
+    made = make(workplace, LLAMAFACTORY)
+    assert made.spec.data.prompt == "{instruction}[\n{input}]"
+    assert asked(made, workplace) == [("Add\n1 and 2", "3"), ("Greet", "Hello")]
+    assert made.to_do == ""
+
+
+def test_a_system_column_needs_the_script(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+    llamafactory_data(workplace, {"faq": {"file_name": "pairs.json", "columns": columns}})
     made = make(workplace, LLAMAFACTORY)
     assert made.spec.data.columns.named() == {"messages": "messages"}
     assert made.to_do.startswith(f"run `python {workplace / 'mine_data.py'}` once")
@@ -129,14 +147,17 @@ def test_images_make_a_vision_study(workplace: Path) -> None:
     assert rewritten(made, workplace) == [{"image": image, "question": "Who?", "answer": "Ann"}]
 
 
-def test_alpaca_of_axolotl_keeps_its_wording(workplace: Path) -> None:
+@pytest.mark.parametrize("kind", ["alpaca", "alpaca:chat"])
+def test_alpaca_of_axolotl_keeps_its_wording(workplace: Path, kind: str) -> None:
     file = write_json(workplace / "pairs.json", PAIRS)
-    made = make(workplace, AXOLOTL, datasets=[{"path": str(file), "type": "alpaca", "ds_type": "json"}])
-    rows = rewritten(made, workplace)
-    assert made.spec.data.columns.named() == {"prompt": "prompt", "completion": "completion"}
-    assert rows[0]["prompt"].endswith("### Instruction:\nAdd\n\n### Input:\n1 and 2\n\n### Response:\n")
-    assert rows[1]["prompt"].endswith("completes the request.\n\n### Instruction:\nGreet\n\n### Response:\n")
-    assert rows[1]["completion"] == "Hello"
+    made = make(workplace, AXOLOTL, datasets=[{"path": str(file), "type": kind, "ds_type": "json"}])
+    assert made.spec.data.columns.named() == {"completion": "output"}
+    (first, _), (second, hello) = asked(made, workplace)
+    with_input, without_input = _ALPACA[kind]
+    assert first == with_input.replace("{instruction}", "Add").replace("{input}", "1 and 2")
+    assert second == without_input.replace("{instruction}", "Greet")
+    assert hello == "Hello"
+    assert "[if input:, paired with an input that provides further context]" in made.spec.data.prompt
 
 
 def test_a_format_of_ones_own_is_kept(workplace: Path) -> None:
@@ -147,9 +168,67 @@ def test_a_format_of_ones_own_is_kept(workplace: Path) -> None:
         "field_instruction": "q",
         "field_output": "a",
     }
-    rows = rewritten(make(workplace, AXOLOTL, datasets=[{"path": str(file), "type": kind}]), workplace)
-    assert rows[0]["completion"] == "So."
-    assert rows[0]["prompt"].startswith("Be kind. Q: Why ")
+    made = make(workplace, AXOLOTL, datasets=[{"path": str(file), "type": kind}])
+    assert asked(made, workplace) == [("Be kind. Q: Why {input}? A:", "So.")]
+
+
+FORMATS = [
+    {"format": "[INST] {instruction} {input} [/INST]", "no_input_format": "[INST] {instruction} [/INST]"},
+    {"format": "{instruction} {{x}}\n{input}"},
+    {"format": "With {input}: {instruction}", "no_input_format": "Without: {instruction} (alone)"},
+    {"field_system": "sys", "format": "{system} {instruction} {input}", "no_input_format": "{instruction}"},
+    {"field_system": "sys",
+     "format": "<s>{system}</s> {instruction} {input}", "no_input_format": "{system} {instruction}"},
+    {"format": "{system}{instruction}\n\n### {input}\n\n###", "no_input_format": "{instruction}\n\n###"},
+    {},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_template_says_what_the_script_would_write(workplace: Path, kind: dict[str, str]) -> None:
+    rows = [{**row, "sys": system} for row, system in zip(PAIRS, ["Calm.", "", "x"], strict=True)]
+    file = write_json(workplace / "pairs.json", rows)
+    entry = {"path": str(file), "type": kind}
+    as_script = rewritten(make(workplace, AXOLOTL, datasets=[{**entry, "split": "train[:2]"}]), workplace)
+    made = make(workplace, AXOLOTL, datasets=[entry])
+    if made.new.script is None:
+        assert asked(made, workplace) == [(row["prompt"], row["completion"]) for row in as_script]
+    assert (made.new.script is None) is (kind != FORMATS[3]), "a system prompt in one of the wordings alone"
+
+
+TEXTS = [{"body": "One. [two] {three}"}, {"body": "Four."}]
+
+
+def test_plain_text_of_axolotl(workplace: Path) -> None:
+    file = write_json(workplace / "texts.json", TEXTS)
+    made = make(workplace, AXOLOTL, datasets=[{"path": str(file), "type": "completion", "field": "body"}])
+    assert made.spec.data.columns.named() == {"text": "body"}
+    assert asked(made, workplace) == [("", text["body"]) for text in TEXTS]
+    assert "texts longer than max_tokens are left out, not cut into pieces" in made.new.text
+    entry = {"path": "org/web", "name": "en", "text_column": "body"}
+    made = make(workplace, AXOLOTL, datasets=..., pretraining_dataset=[entry])
+    assert (made.spec.data.source, made.spec.data.config) == ("org/web", "en")
+    assert made.spec.data.columns.named() == {"text": "body"}
+    both = [{"path": str(file), "type": "completion"}, {"path": "org/faq", "type": "alpaca"}]
+    made = make(workplace, AXOLOTL, datasets=both)
+    assert "plain text does not go with questions and answers" in made.told
+    assert made.spec.data.source == "org/faq"
+
+
+@pytest.mark.parametrize("name", ["texts.json", "texts.txt"])
+def test_pretraining_of_llamafactory(workplace: Path, name: str) -> None:
+    column = "body" if name.endswith(".json") else "text"
+    llamafactory_data(workplace, {"web": {"file_name": name, "columns": {"prompt": column}}})
+    write_json(workplace / "data" / "texts.json", TEXTS)
+    (workplace / "data" / "texts.txt").write_text("\n".join(text["body"] for text in TEXTS))
+    made = make(workplace, LLAMAFACTORY, stage="pt", dataset="web")
+    if name.endswith(".json"):
+        assert asked(made, workplace) == [("", text["body"]) for text in TEXTS]
+    else:
+        assert made.spec.data.columns.named() == {"text": "text"}
+        assert rewritten(made, workplace) == [{"text": text["body"]} for text in TEXTS]
+    unknown = make(workplace, LLAMAFACTORY, stage="pt", dataset="web", dataset_dir="nowhere")
+    assert unknown.spec.data.columns.named() == {"text": "text"}
 
 
 FROM_VALUE: list[dict[str, Any]] = [

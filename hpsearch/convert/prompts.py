@@ -1,0 +1,97 @@
+"""Other tools' prompts as `data.prompt`: what they say with an input and without one, in one template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+
+from hpsearch.spec.template import parse
+
+_TOKEN = re.compile(r"\{\w+\}|\w+|\s|[^\w\s]")
+Places = Mapping[str, str]
+"""Place in a foreign prompt (instruction, input, system) → column."""
+
+
+def joined(columns: tuple[str, ...], between: str) -> str | None:
+    """The first column and, where they say something, the others; None where no template can name them."""
+    first, *rest = columns
+    return _checked(_column(first) + "".join(f"[{_doubled(between)}{_column(name)}]" for name in rest))
+
+
+def merged(with_input: str, without_input: str, places: Places) -> str | None:
+    """One template of the wordings with and without an input; a place without a column is empty.
+
+    None where no template says the same.
+    """
+    given, missing = _tokens(with_input, places), _tokens(without_input, places)
+    both: list[str] = []
+    text = ""
+    for kind, first, end, start, stop in SequenceMatcher(None, given, missing, autojunk=False).get_opcodes():
+        some, none = given[first:end], missing[start:stop]
+        if kind == "equal":
+            both += some
+            continue
+        if "{system}" in (*some, *none):
+            return None  # it may be empty too: brackets in brackets
+        if some and not none:
+            both, some, after = _from_its_beginning(both, some)
+        else:
+            after = []
+        text += _outside(both, places) + _bracketed(some, none, places)
+        both = after
+    return _checked(text + _outside(both, places))
+
+
+def _tokens(text: str, places: Places) -> list[str]:
+    return [token for token in _TOKEN.findall(text) if places.get(token[1:-1], token) or token[0] != "{"]
+
+
+def _from_its_beginning(before: list[str], part: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """(what stands before, the part, what stands behind it): the same text, and a heading in the part is whole."""
+    behind: list[str] = []
+    while before and before[-1] == part[-1] and part[-1][0] != "{":
+        behind.insert(0, part[-1])
+        before, part = before[:-1], [before[-1], *part[:-1]]
+    return before, part, behind
+
+
+def _bracketed(some: list[str], none: list[str], places: Places) -> str:
+    text = ""
+    if some:
+        condition = "" if "{input}" in some else f"if {places['input']}:"
+        text += f"[{condition}{''.join(_inside(token, places) for token in some)}]"
+    if none:
+        text += f"[if not {places['input']}:{''.join(_inside(token, places) for token in none)}]"
+    return text
+
+
+def _outside(tokens: list[str], places: Places) -> str:
+    """Only the instruction must say something."""
+    text = ""
+    for token in tokens:
+        shown = _inside(token, places)
+        is_optional = token in ("{input}", "{system}") and token[1:-1] in places
+        text += f"[{shown}]" if is_optional else shown
+    return text
+
+
+def _inside(token: str, places: Places) -> str:
+    place = token[1:-1]
+    return _column(places[place]) if token[0] == "{" and place in places else _doubled(token)
+
+
+def _column(name: str) -> str:
+    return f"{{{name}}}"
+
+
+def _doubled(text: str) -> str:
+    return re.sub(r"([{}\[\]])", r"\1\1", text)
+
+
+def _checked(text: str) -> str | None:
+    try:
+        found = parse(text)
+    except ValueError:
+        return None
+    return text if found.columns else None
