@@ -55,6 +55,26 @@ def flashcards(folder: Path) -> Path:
     return file
 
 
+def abstracts(folder: Path) -> Path:
+    """Rows with the columns of qiaojin/PubMedQA, pqa_labeled."""
+    rows = [
+        {
+            "pubid": 21645374 + i,
+            "question": f"Does compound {i} help?",
+            "context": {
+                "contexts": [f"Compound {i} was given.", "It helped." if i % 2 else "It did not."] if i % 10 else [],
+                "labels": ["METHODS", "RESULTS"],
+                "meshes": ["Humans"],
+            },
+            "long_answer": "It depends.",
+            "final_decision": ("no", "yes", "maybe")[i % 3],
+        }
+        for i in range(45)
+    ]
+    Dataset.from_list(rows).save_to_disk(str(folder / "abstracts"))
+    return folder / "abstracts"
+
+
 @pytest.fixture
 def place(driver: Driver, tmp_path: Path) -> Iterator[Workplace]:
     workplace = Workplace(tmp_path, driver.process)
@@ -82,6 +102,22 @@ def test_qwen_on_medical_questions_runs_on_its_tiny_twin(place: Workplace) -> No
 
 
 @pytest.mark.slow
+def test_qwen_on_abstracts_runs_on_its_tiny_twin(place: Workplace) -> None:
+    """With few-shot examples, as the comment in the file says."""
+    source = f"data.source={abstracts(place.folder)}"
+    view, first, result = place.search("qwen2.5_pubmed_qa", "tiny:qwen2", source, "data.examples=2")
+    assert [trial.outcome for trial in view.trials] == ["complete"]
+    assert result.num_steps > 0
+    rows = list(Dataset.load_from_disk(str(first.train_rows)))
+    questions = {row["messages"][0]["content"] for row in rows}
+    assert any(" was given.\n\nIt helped.\n\nAnswer yes" in text for text in questions)
+    assert all(len(row["examples"]) == 4 for row in rows)
+    manifest = place.manifest("qwen2.5_pubmed_qa")
+    assert sum(map(len, manifest.splits.values())) == 45
+    assert set(manifest.labels["test"]) == {"maybe", "no", "yes"}
+
+
+@pytest.mark.slow
 def test_breast_cancer_runs_as_shipped(place: Workplace) -> None:
     view, _, _ = place.search("breast_cancer_qa", "tiny:qwen2", trials=2)
     for trial in view.trials:
@@ -95,7 +131,8 @@ task: text-sft
 model: {base: "tiny:qwen2"}
 data:
   source: SOURCE
-  columns: {question: question, answer: answer, group: doc, id: id}
+  prompt: "{question}[ (asked of {source})]"
+  columns: {answer: answer, group: doc, id: id}
   max_tokens: 200
 training: {batch_size: 8, gradient_checkpointing: false}
 budget: {max_steps: 4, reports: 2, validation_fraction: 0.2}
