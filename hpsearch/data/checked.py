@@ -10,7 +10,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,8 @@ class ImageFacts:
     sha256: str
     has_more: bool
     """There are frames or pages behind the first."""
+    look: bytes | None = None
+    """As `lookalikes.look_of` has it; None: nobody asked for it yet."""
 
 
 class CheckedFiles:
@@ -44,12 +45,15 @@ class CheckedFiles:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def find(self, path: Path, status: os.stat_result) -> ImageFacts | None:
+    def find(self, path: Path, status: os.stat_result, *, has_look: bool) -> ImageFacts | None:
         size, time, facts = self._known.get(str(path), (None, None, None))
-        return facts if (size, time) == (status.st_size, status.st_mtime_ns) else None
+        if facts is None or (size, time) != (status.st_size, status.st_mtime_ns):
+            return None
+        return None if has_look and facts.look is None else facts
 
     def add(self, path: Path, status: os.stat_result, facts: ImageFacts) -> None:
-        line = json.dumps([str(path), status.st_size, status.st_mtime_ns, facts.sha256, facts.has_more])
+        look = None if facts.look is None else facts.look.hex()
+        line = json.dumps([str(path), status.st_size, status.st_mtime_ns, facts.sha256, facts.has_more, look])
         if self._lines:
             with suppress(OSError):  # a full disk
                 self._lines.write(f"\n{line}\n".encode())  # not onto half a line that a kill left
@@ -68,10 +72,9 @@ def _read(file: Path) -> list[tuple[str, _Known]]:
 
 def _parsed(line: bytes) -> tuple[str, _Known] | None:
     try:
-        found: Any = json.loads(line)
+        match json.loads(line):
+            case [str(path), int(size), int(time), str(sha256), bool(has_more), str() | None as look]:
+                return path, (size, time, ImageFacts(sha256, has_more, None if look is None else bytes.fromhex(look)))
     except ValueError:
-        return None
-    match found:
-        case [str(path), int(size), int(time), str(sha256), bool(has_more)]:
-            return path, (size, time, ImageFacts(sha256, has_more))
+        pass
     return None

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.checked import CheckedFiles, ImageFacts
 from hpsearch.data.decoding import DECODED_AS, UnusableImage, read_first_frame
+from hpsearch.data.lookalikes import look_of, lookalike_groups
 from hpsearch.errors import FieldError
 from hpsearch.files import draft_of
 from hpsearch.jobs import Tell
@@ -38,6 +39,8 @@ _MISSING = "image file is missing"
 class CheckedImage:
     path: Path
     sha256: str
+    lookalikes: str | None = None
+    """Images that look alike share it; None: no other does, or nobody asked."""
 
 
 Checked = tuple[CheckedImage, ImageFacts] | str
@@ -50,21 +53,30 @@ class RowImages:
     A table may hold more bytes than the host has memory: few images are held at once, whatever their number. What was
     found of each image is written down at once, so that whoever was killed need not look at it again.
 
+    `groups_lookalikes`: the same picture in other files is found, see `lookalikes`.
+
     Raises:
         FieldError: the column holds addresses; nothing is downloaded here.
     """
 
-    def __init__(self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell) -> None:
+    def __init__(
+        self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell, *, groups_lookalikes: bool = False
+    ) -> None:
         import datasets
 
         if isinstance(table.features[column], datasets.Image):
             table = table.cast_column(column, datasets.Image(decode=False))
         self._folder = folder
         self._store = store
+        self._groups_lookalikes = groups_lookalikes
+        self.notes: list[str] = []
+        """What a person should know of the images that can be used."""
         self._images: list[CheckedImage | str] = []
         self._of_row = array("L")
         numbers: dict[str, int] = {}
         waiting: deque[tuple[int, Future[Checked]]] = deque()
+        self._looks: dict[str, bytes] = {}
+        self._have_more = 0
         with (
             CheckedFiles(store / f"checked-{DECODED_AS}.jsonl") as before,
             _bombs_refused(),
@@ -85,6 +97,11 @@ class RowImages:
                     tell("checking images", position, len(table))
             while waiting:
                 self._settle(*waiting.popleft())
+        if self._have_more:
+            self.notes.append(f"images with several frames or pages, of which the first is taken: {self._have_more}")
+        if groups_lookalikes:
+            tell("comparing images", 0, len(self._looks))
+            self._group_lookalikes()
 
     def of(self, position: int) -> CheckedImage | str:
         """The image of the row at `position`, or why it can't be used."""
@@ -92,7 +109,23 @@ class RowImages:
 
     def _settle(self, number: int, checked: Future[Checked]) -> None:
         found = checked.result()
-        self._images[number] = found if isinstance(found, str) else found[0]
+        if isinstance(found, str):
+            self._images[number] = found
+            return
+        self._images[number], facts = found
+        self._have_more += facts.has_more
+        if self._groups_lookalikes:
+            self._looks[facts.sha256] = facts.look or b""
+
+    def _group_lookalikes(self) -> None:
+        images, looks = list(self._looks), list(self._looks.values())
+        groups = [[images[place] for place in group] for group in lookalike_groups(looks)]
+        names = {sha256: min(group) for group in groups for sha256 in group}
+        for number, image in enumerate(self._images):
+            if isinstance(image, CheckedImage) and image.sha256 in names:
+                self._images[number] = replace(image, lookalikes=names[image.sha256])
+        largest = f", the largest of {max(map(len, groups))}" if groups else ""
+        self.notes.append(f"{len(names)} of {len(images)} images look like another one: {len(groups)} groups{largest}")
 
     def _check_of(self, value: Any, before: CheckedFiles) -> tuple[str, Callable[[], Checked]]:
         """A name that rows of the same image share, and its check."""
@@ -100,12 +133,12 @@ class RowImages:
         if content:
             digest = hashlib.sha256(content).hexdigest()
             path = self._store / digest[:2] / digest
-            return str(path), partial(_stored, content, digest, path, before)
+            return str(path), partial(_stored, content, digest, path, before, self._groups_lookalikes)
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
             return "", lambda: "no image"
         path = self._folder / str(name)
-        return str(path), partial(_checked_file, path, before)
+        return str(path), partial(_checked_file, path, before, self._groups_lookalikes)
 
 
 def address_problem(value: Any) -> str | None:
@@ -119,10 +152,10 @@ def address_problem(value: Any) -> str | None:
     return f"{told!r} is a URL; download the images first, and name the files"
 
 
-def _stored(content: bytes, digest: str, path: Path, before: CheckedFiles) -> Checked:
-    if path.exists() and (known := before.find(path, path.stat())):
+def _stored(content: bytes, digest: str, path: Path, before: CheckedFiles, has_look: bool) -> Checked:
+    if path.exists() and (known := before.find(path, path.stat(), has_look=has_look)):
         return CheckedImage(path, digest), known
-    facts = _facts(content, digest)
+    facts = _facts(content, digest, has_look)
     if isinstance(facts, str):
         return facts
     if not path.exists():
@@ -134,30 +167,30 @@ def _stored(content: bytes, digest: str, path: Path, before: CheckedFiles) -> Ch
     return CheckedImage(path, digest), facts
 
 
-def _checked_file(path: Path, before: CheckedFiles) -> Checked:
+def _checked_file(path: Path, before: CheckedFiles, has_look: bool) -> Checked:
     try:
         path = path.resolve()
         if not path.is_file():  # a device or a pipe has no end
             return _MISSING
         status = path.stat()
-        if known := before.find(path, status):
+        if known := before.find(path, status, has_look=has_look):
             return CheckedImage(path, known.sha256), known
         content = path.read_bytes()
     except (OSError, ValueError):  # a name with a NUL, or of half a character
         return _MISSING
-    facts = _facts(content, hashlib.sha256(content).hexdigest())
+    facts = _facts(content, hashlib.sha256(content).hexdigest(), has_look)
     if isinstance(facts, str):
         return facts
     before.add(path, status, facts)
     return CheckedImage(path, facts.sha256), facts
 
 
-def _facts(content: bytes, sha256: str) -> ImageFacts | str:
+def _facts(content: bytes, sha256: str, has_look: bool) -> ImageFacts | str:
     try:
-        _, has_more = read_first_frame(content)
+        image, has_more = read_first_frame(content)
     except UnusableImage as problem:
         return f"image {problem}"
-    return ImageFacts(sha256, has_more)
+    return ImageFacts(sha256, has_more, look_of(image) if has_look else None)
 
 
 @contextmanager

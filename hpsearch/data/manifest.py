@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -24,6 +25,7 @@ class Manifest(Record):
     left_out: dict[str, list[str]]
     """Reason → ids."""
     labels: dict[SplitName, dict[str, int]] = Field({}, description="how many rows of each split have which label")
+    notes: list[str] = Field([], description="what a person should know of the data that are used")
 
     examples: int = Field(0, description="how many training rows each row is shown: they follow from the splits")
 
@@ -76,7 +78,7 @@ class Manifest(Record):
         return with_examples(splits, self.examples)
 
 
-def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0) -> Manifest:
+def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: Sequence[str] = ()) -> Manifest:
     check_disjoint(splits)
     keys: dict[SplitName, list[RowKey]] = {
         name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
@@ -85,7 +87,7 @@ def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0) -> Manif
         name: dict(Counter(row.label for row in rows if row.label is not None)) for name, rows in splits.items()
     }
     ids = {reason: list(ids) for reason, ids in left_out.items()}
-    return Manifest(splits=keys, left_out=ids, labels=labels, examples=examples)
+    return Manifest(splits=keys, left_out=ids, labels=labels, examples=examples, notes=list(notes))
 
 
 def check_disjoint(splits: Splits) -> None:
@@ -94,6 +96,7 @@ def check_disjoint(splits: Splits) -> None:
     for name, rows in splits.items():
         for row in rows:
             ties = {"row": row.id, "content": row.sha256, "group": row.group, "image": row.image_sha256}
+            ties["picture in different files"] = row.lookalikes
             for kind, value in ties.items():
                 if value is None:
                     continue

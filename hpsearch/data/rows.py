@@ -45,6 +45,8 @@ class Row:
     """Turns of other rows that are shown before its own. No part of its content: see `data/examples`."""
     rejected: str | None = None
     desirable: bool | None = None
+    lookalikes: str | None = None
+    """What rows share whose images look alike, where a study asks for it."""
 
     @cached_property
     def sha256(self) -> str:
@@ -63,7 +65,7 @@ class Row:
         preferences may compare several answers to one question."""
         words_of = self.messages[:-1] if self.is_judged else self.messages
         words = hashlib.sha256(repr([words_of, self.image_sha256]).encode()).hexdigest()
-        ties = {"group": self.group, "image": self.image_sha256, "words": words}
+        ties = {"group": self.group, "image": self.image_sha256, "picture": self.lookalikes, "words": words}
         return {kind: name for kind, name in ties.items() if name is not None}
 
 
@@ -81,6 +83,8 @@ class ReadRows:
 
     rows: Sequence[Row]
     left_out: LeftOut = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """What a person should know of the rows that can be used."""
 
     def without(self, why: Mapping[str, str]) -> ReadRows:
         """The same rows but for those that `why` names (id → reason), which are left out beside the earlier ones."""
@@ -88,7 +92,7 @@ class ReadRows:
         for row in self.rows:
             if row.id in why:
                 left_out.setdefault(why[row.id], []).append(row.id)
-        return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out)
+        return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out, self.notes)
 
 
 def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> ReadRows:
@@ -102,7 +106,10 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
     table = _with_class_names(_only_needed(source.rows, data, split_column))
     _check_labels_are_there(table, columns, labels)
     _check_answers_are_there(table, data)
-    images = RowImages(table, columns.image, source.images, image_store, tell) if columns.image else None
+    images = None
+    if columns.image:
+        joins = data.group_duplicates
+        images = RowImages(table, columns.image, source.images, image_store, tell, groups_lookalikes=joins)
     rows: list[Row] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     for position, values in enumerate(_plain(table, data)):
@@ -132,6 +139,7 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
             stage=as_text(values[columns.stage]) if columns.stage else None,
             rejected=rejected_answer(values, data),
             desirable=is_desirable(values, data),
+            lookalikes=image.lookalikes if image else None,
         )
         rows.append(row)
         if position % 1000 == 0:
@@ -140,7 +148,7 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
     if duplicates:
         left_out["duplicate of another row"] = duplicates
     _check_ids_are_unique(unique, columns)
-    return ReadRows(tuple(unique), dict(left_out))
+    return ReadRows(tuple(unique), dict(left_out), tuple(images.notes) if images else ())
 
 
 def _only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dataset:

@@ -163,6 +163,8 @@ def _data(spec: StudySpec, manifest: Manifest) -> str:
             for label in manifest.classes
         ]
         text += f"\n\n{_table(header, counts)}" if len(counts) <= 50 else ""
+    if manifest.notes:
+        text += f"\n\nOf the data: {'; '.join(manifest.notes)}."
     if left_out:
         text += f"\n\nLeft out: {', '.join(left_out)}."
     return text + f"\n\nChecksum of the split: `{manifest.sha256}`."

@@ -157,6 +157,8 @@ def _may_be_staged(spec: StudySpec) -> bool:
 def _split_mistakes(spec: StudySpec) -> list[Mistake]:
     split, data = spec.data.split, spec.data
     mistakes: list[Mistake] = []
+    if data.group_duplicates and data.columns.image is None:
+        mistakes.append(Mistake("data.group_duplicates", "is about images, and there is no data.columns.image"))
     if not isinstance(split, SplitByColumn):
         return mistakes
     if data.held_out:

@@ -122,6 +122,9 @@ class DataSpec(Spec):
         description="default: question and answer",
     )
     images: str | None = Field(None, description="folder of relative image paths; default: the file's own")
+    group_duplicates: bool = Field(
+        False, description="the same picture in other files, stored anew or in another size, stays in one split"
+    )
     image_size: ImageSize | None = Field(
         None, description="448: shrink to at most 448 pixels a side; [896, 896]: resize to width and height"
     )

@@ -61,7 +61,7 @@ def prepare_study(
             splits, left_out = _with_examples(file, splits, left_out, lengths)
             shown = [row for rows in splits.values() for row in rows][:num_examples]
             examples = _inspect(file, shown, storage, start_trainer, tell, num_examples).examples if shown else []
-        manifest = make_manifest(splits, left_out, spec.data.examples)
+        manifest = make_manifest(splits, left_out, spec.data.examples, read.notes)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples)

@@ -31,10 +31,14 @@ def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
 
 
 def format_left_out(manifest: Manifest) -> list[str]:
-    """Every reason for which rows were left out, with the first of them; a warning where they are many."""
+    """What a person should know of the data: of those that are used, and every reason for which rows were left out,
+    with the first of them; a warning where they are many."""
     lines = [
-        f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}"
-        for reason, ids in manifest.left_out.items()
+        *manifest.notes,
+        *(
+            f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}"
+            for reason, ids in manifest.left_out.items()
+        ),
     ]
     kept = sum(len(keys) for keys in manifest.splits.values())
     lost = sum(len(ids) for ids in manifest.left_out.values())

@@ -201,6 +201,11 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
             ("columns: {", "split: {column: part, validation: 0.5, test: 0.5}\n  columns: {"),
             ("data.split", 6, "validation and test leave nothing of train"),
         ),
+        (
+            TEXT,
+            ("columns: {", "group_duplicates: true\n  columns: {"),
+            ("data.group_duplicates", 6, "is about images, and there is no data.columns.image"),
+        ),
     ],
     ids=lambda case: case[0] if isinstance(case, tuple) and len(case) == 3 else "",
 )

@@ -81,6 +81,7 @@ def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
     facts = [("source", data.source), ("columns", columns), ("splits", drawn)]
     if data.held_out:
         facts.append(("held out", f"the test rows in {data.held_out}, which other studies share"))
+    facts += [("images", note) for note in manifest.notes]
     if data.image_size:
         size = data.image_size
         told = f"at most {size} pixels a side" if isinstance(size, int) else f"{size[0]} × {size[1]} pixels"
