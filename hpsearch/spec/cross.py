@@ -59,7 +59,7 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
         column = data.columns.named()[row_format.asks]
         message = f"has no place: data.prompt asks over several columns already; write {{{column}}} in it"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
-    elif not task.has_images and row_format.asks in row_format.may_have and row_format.asks not in data.columns.named():
+    elif task.learns == "class" and not task.has_images and row_format.asks not in data.columns.named():
         message = "is missing: without it, or a data.prompt over columns, every row asks the same"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
     if data.answers and row_format.answers is None:

@@ -13,7 +13,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
 from hpsearch.metrics import most_frequent_answers, normalised, row_scores, scores
-from hpsearch.spec.metrics import METRICS
 
 ROW_METRICS = ["exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu"]
 WORDS = [
@@ -200,21 +199,6 @@ def test_right_answers_of_one_word_have_full_bleu() -> None:
 
 def test_only_the_named_metrics_in_their_order() -> None:
     assert list(scores(["a"], ["a"], ["rougeL", "accuracy"])) == ["rougeL", "accuracy"]
-
-
-def test_every_metric_of_a_study_file_is_known() -> None:
-    names = [metric.name for metric in METRICS.values() if metric.over != "losses" and not metric.needs_model]
-    assert all(0 <= value <= 1 for value in scores(REFERENCES, PREDICTIONS, names).values())
-
-
-def test_a_metric_that_is_a_mean_is_one_of_its_rows_and_no_other_is() -> None:
-    references, predictions = ["a b c d e"] * 3 + ["b"], ["a b c d e", "b", "a b c x e", "b"]
-    for metric in METRICS.values():
-        if metric.over == "losses" or metric.needs_model:
-            continue
-        rows = [scores([a], [b], [metric.name])[metric.name] for a, b in zip(references, predictions, strict=True)]
-        over_all = scores(references, predictions, [metric.name])[metric.name]
-        assert (over_all == pytest.approx(sum(rows) / len(rows))) is metric.is_mean, metric.name
 
 
 @pytest.mark.parametrize(
