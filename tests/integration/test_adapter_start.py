@@ -11,9 +11,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from hpsearch.adapter import WEIGHTS, checksum
-from hpsearch.errors import FieldError
+from hpsearch.adapter import WEIGHTS, checksum, read_adapter
+from hpsearch.errors import FieldError, StudyFileErrors
 from hpsearch.folders import JobFolder
+from hpsearch.results.card import model_card
+from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
+from hpsearch.results.final import RunFolder
+from hpsearch.spec import load_study
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.adapters import REFERENCE, attach, begin_again, keep_reference, reopen, save_adapter
@@ -21,7 +25,8 @@ from hpsearch.train.inspection import _linear_layers
 from hpsearch.train.tasks import TASKS
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
-from tests.integration.inside import Answering, Inside
+from tests.integration.inside import Answering, Inside, InsideTrainer
+from tests.integration.workplaces import Workplace
 
 Rows = tuple[Path, Path]
 STANDSTILL = 1e-12
@@ -191,3 +196,63 @@ class TestWhatDoesNotFit:
         assert "is not the adapter that the study began with: it has changed since" in str(result.reason)
         assert result.ledger is not None
         assert result.ledger.closes, result.ledger.not_given_back
+
+
+STUDY = """\
+study: NAME
+task: text-sft
+model: {base: "tiny:qwen2"}
+data: {source: texts.jsonl, columns: {question: text, answer: kind}, max_tokens: 64}
+training: {batch_size: 8, learning_rate: 1e-2}
+budget: {max_steps: 2, reports: 1}
+final: {max_steps: 4, reports: 1}
+search: {trials: 1, space: {training.learning_rate: [1e-3, 1e-2]}}
+"""
+
+
+def test_a_study_goes_on_from_the_run_of_another(inside: Inside, tmp_path: Path) -> None:
+    """By its name, from the study file to the final run, with all that is looked at before."""
+    place = Workplace(tmp_path, InsideTrainer(inside))
+    rows = [{"text": f"Is {number} even or odd?", "kind": "odd" if number % 2 else "even"} for number in range(40)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, adapter in (("first", None), ("second", "first")):
+        (tmp_path / f"{name}.yaml").write_text(STUDY.replace("NAME", name))
+        file = load_study(tmp_path / f"{name}.yaml", [f"model.adapter={adapter}"] if adapter else ["lora.r=4"])
+        place.run(file)
+        result = place.train(name)
+        assert result.ledger is not None
+        assert result.ledger.closes, result.ledger.not_given_back
+    first, second = (RunFolder(place.storage.runs / name) for name in ("first", "second"))
+    config = second.load()[2]
+    assert (config.model.adapter, config.model.adapter_sha256) == (str(first.adapter), checksum(first.adapter))
+    assert config.lora == first.load()[2].lora
+    assert place.view("second").trials[0].reports[1] < place.view("first").trials[0].reports[1]
+    evaluation = evaluate_run(second, EvaluationOptions(limit=4), place.storage, place.start, place.tell)
+    assert evaluation.variant("tuned").loss < evaluation.variant("base").loss  # type: ignore[operator]
+    assert "from the adapter `first`" in model_card(second, "adapter")
+    other = load_study(tmp_path / "second.yaml", ["study=third", "model.adapter=first", "model.base=tiny:gemma3"])
+    with pytest.raises(
+        StudyFileErrors, match=r"line 3: model.adapter: .* is an adapter of tiny:qwen2, not of tiny:gem"
+    ):
+        place.open(other)
+    place.close()
+
+
+@pytest.mark.parametrize("vision", [True, False])
+def test_an_adapter_of_a_vision_language_model(inside: Inside, image_rows: Rows, tmp_path: Path, vision: bool) -> None:
+    lora = LoraSpec(r=4, vision=vision)
+    config = text_config(image_rows, task="vlm-sft", model__base="tiny:qwen2.5-vl", lora=lora, is_final=True)
+    config = changed(config, budget=BudgetSpec(max_steps=2, reports=1))
+    ended = inside.run(tmp_path / "first", config)
+    assert read_adapter(tmp_path / "first/adapter").lora == lora
+    plain = read_adapter(Path(shutil.copytree(tmp_path / "first/adapter", tmp_path / "plain"))).lora
+    assert (plain.r, plain.vision, "q_proj" in plain.target_modules) == (4, vision, True)
+    still = changed(
+        config,
+        model__adapter=str(tmp_path / "first/adapter"),
+        training__learning_rate=STANDSTILL,
+        budget=BudgetSpec(max_steps=1, reports=1),
+    )
+    result = inside.run(tmp_path / "second", still)
+    assert result.reports[0].loss == pytest.approx(min(report.loss for report in ended.reports), rel=1e-6)
+    assert result.trainable_parameters == ended.trainable_parameters
