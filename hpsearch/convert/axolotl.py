@@ -88,8 +88,7 @@ def _put_lora_or_full(draft: Draft) -> None:
     if adapter not in ("", "lora", "qlora"):
         draft.drop("adapter", "hpsearch trains LoRA adapters only")
     settings.put_learning_rate(draft, rate, is_full=not adapter)
-    if model_dir := file.text("lora_model_dir"):
-        draft.drop("lora_model_dir", f"a trial starts with an adapter of its own, not from {model_dir}")
+    settings.put_adapter(draft, "lora_model_dir")
 
 
 def _refuse_rate_without_number(file: ForeignFile) -> None:

@@ -80,8 +80,7 @@ def _put_model_and_lora(draft: Draft) -> None:
         _put_lora(draft)
     rate = file.number("learning_rate", 5e-5)
     settings.put_learning_rate(draft, rate, is_full=kind in ("full", "freeze"))
-    if adapter := file.text("adapter_name_or_path"):
-        draft.drop("adapter_name_or_path", f"a trial starts with an adapter of its own, not from {adapter}")
+    settings.put_adapter(draft, "adapter_name_or_path")
 
 
 def _put_lora(draft: Draft) -> None:

@@ -125,6 +125,20 @@ def put_lora(draft: Draft, r: int, alpha: int, dropout: float, *, alpha_is_defau
     draft.set("lora.dropout", dropout)
 
 
+def put_adapter(draft: Draft, key: str) -> None:
+    """The file goes on from an adapter that is there, whose own values then count."""
+    name = draft.file.text(key)
+    if not name:
+        return
+    if "," in name or draft.file.flag("create_new_adapter"):
+        draft.drop(key, "the file merges it into the base first; merge it, and name the result as model.base")
+        return
+    draft.set("model.adapter", name)
+    dropout = draft.get("lora.dropout")
+    draft.values["lora"] = {"dropout": dropout}
+    draft.to_do.append(f"{key}: {name} counts from this study file's folder, or is a name on the hub")
+
+
 def put_learning_rate(draft: Draft, value: float, *, is_full: bool) -> None:
     if not is_full:
         draft.set("training.learning_rate", value)

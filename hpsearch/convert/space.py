@@ -11,26 +11,35 @@ FACTOR = 5
 
 def propose(draft: Draft) -> list[tuple[str, Any, str]]:
     """(knob, range or choices, why), for each knob worth searching."""
-    rate, rank = draft.get("training.learning_rate"), draft.get("lora.r")
-    alpha, dropout = draft.get("lora.alpha"), draft.get("lora.dropout")
-    batch = draft.get("training.batch_size")
+    rate, batch = draft.get("training.learning_rate"), draft.get("training.batch_size")
     return [
         (
             "training.learning_rate",
             {"low": _rounded(rate / FACTOR), "high": _rounded(rate * FACTOR), "log": True},
             f"the file's value ×/÷ {FACTOR}: it matters most",
         ),
+        *(_of_a_new_adapter(draft) if "r" in draft.values["lora"] else []),
+        (
+            "lora.dropout",
+            sorted({0.0, 0.05, 0.1, draft.get("lora.dropout")}),
+            "0 where data is plenty, more where it is scarce",
+        ),
+        (
+            "training.batch_size",
+            _neighbours(batch),
+            f"rows per optimizer step, half and twice {batch}; how many go through the model at once is the machine's",
+        ),
+    ]
+
+
+def _of_a_new_adapter(draft: Draft) -> list[tuple[str, Any, str]]:
+    rank, alpha = draft.get("lora.r"), draft.get("lora.alpha")
+    return [
         ("lora.r", _neighbours(rank), f"half and twice {rank}"),
         (
             "lora.alpha",
             _neighbours(alpha),
             f"the update is scaled by alpha / r, {alpha / rank:g} in the file; this stays within 4 times of it",
-        ),
-        ("lora.dropout", sorted({0.0, 0.05, 0.1, dropout}), "0 where data is plenty, more where it is scarce"),
-        (
-            "training.batch_size",
-            _neighbours(batch),
-            f"rows per optimizer step, half and twice {batch}; how many go through the model at once is the machine's",
         ),
     ]
 

@@ -239,3 +239,24 @@ def test_values_with_line_breaks_and_colons_stay_values(workplace: Path) -> None
     assert made.spec.data.system_prompt == system
     assert made.spec.model.base == "./models/a b"
     assert made.spec.training.seed == 42
+
+
+@pytest.mark.parametrize(("values", "key"), [(LLAMAFACTORY, "adapter_name_or_path"), (AXOLOTL, "lora_model_dir")])
+def test_an_adapter_to_go_on_from_is_kept_with_its_own_values(workplace: Path, values: Any, key: str) -> None:
+    made = make(workplace, values, **{key: "saves/first"})
+    assert made.spec.model.adapter == "saves/first"
+    assert made.spec.lora.model_fields_set == {"dropout"}
+    assert set(made.spec.searched.space) == {"training.learning_rate", "lora.dropout", "training.batch_size"}
+    assert f"{key}: saves/first counts from this study file's folder" in " ".join(
+        made.new.text.replace("#", "").split()
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"adapter_name_or_path": "a,b"}, {"adapter_name_or_path": "a", "create_new_adapter": True}]
+)
+def test_an_adapter_that_is_merged_first_is_told(workplace: Path, changes: Any) -> None:
+    made = make(workplace, LLAMAFACTORY, **changes)
+    assert made.spec.model.adapter is None
+    assert made.spec.lora.r == 8
+    assert "merge it, and name the result as model.base" in " ".join(made.new.text.replace("#", "").split())
