@@ -171,8 +171,14 @@ def _split_mistakes(spec: StudySpec) -> list[Mistake]:
 
 def _metrics_file_mistakes(spec: StudySpec) -> list[Mistake]:
     told, text = spec.evaluation.metrics_file or "its text", spec.evaluation.metrics_text
-    found = [] if text is None else own_metrics(text).mistakes
-    return [Mistake("evaluation.metrics_file", f"{told} {mistake}") for mistake in found]
+    if text is None:
+        return []
+    key, found, row_format = "evaluation.metrics_file", own_metrics(text), spec.data.columns.row_format
+    if not FORMATS[row_format].has_answers:
+        return [Mistake(key, f"its metrics compare answers, and {row_format} rows have none")]
+    if found.metrics and not any(map(spec.task_facts.fits, found.metrics.values())):
+        return [Mistake(key, f"its metrics compare answers, and task {spec.task} is not judged by them")]
+    return [Mistake(key, f"{told} {mistake}") for mistake in found.mistakes]
 
 
 def metric_mistakes(spec: StudySpec) -> list[Mistake]:

@@ -183,6 +183,11 @@ def test_a_best_file_trains_without_the_file_and_knows_where_it_was(desk: Desk) 
     assert final.metrics_file == str(desk.folder / "numbers.py")
 
 
+def test_rows_without_answers_have_nothing_to_compare(desk: Desk) -> None:
+    with pytest.raises(StudyFileErrors, match="its metrics compare answers, and text rows have none"):
+        desk.file(with_metrics(desk), "data.columns={text: q}")
+
+
 def test_a_file_that_hpsearch_made_holds_the_metrics_too(desk: Desk) -> None:
     text = FILE + 'ODD = "tab\\t", "ü", " "  \n\n\n'
     desk.open(with_metrics(desk, text), "objective=distance", start=plays(inspecting()))
