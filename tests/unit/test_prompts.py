@@ -10,11 +10,13 @@ from typing import Any
 import datasets
 import pytest
 
+from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import ReadRows
 from hpsearch.errors import FieldError, InputError
 from hpsearch.results.predict import PredictionOptions, ask, predict_file
 from hpsearch.spec.data import ColumnsSpec, DataSpec
 from hpsearch.spec.template import parse
+from hpsearch.watch.report.story import data_facts
 from tests.unit.answer_fixtures import answering, echo, read_jsonl, trained
 from tests.unit.answer_fixtures import write_jsonl as written
 from tests.unit.opening_fixtures import Desk, desk
@@ -285,3 +287,11 @@ def test_one_question_is_not_enough_for_a_prompt_over_two_columns(desk: Desk) ->
     folder = trained(desk, "data.prompt='{q} {c}'", "data.columns={answer: a}")
     with pytest.raises(InputError, match=r"over several columns \(q, c\): write them to a JSONL file for --input"):
         ask(folder, None, ["three?"], PredictionOptions(), desk.storage, nobody, desk.tell)
+
+
+def test_the_report_says_what_was_asked() -> None:
+    data = DataSpec(source="x", prompt="{q} {c}", columns=ColumnsSpec(answer="a"), answers={"0": "no"}, examples=2)
+    facts = dict(data_facts(data, Manifest(splits={}, left_out={})))
+    assert facts["prompt over columns"] == "{q} {c}"
+    assert facts["answers"] == "0 → no"
+    assert facts["few-shot examples"] == "2 training rows before each question"

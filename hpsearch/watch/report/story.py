@@ -79,6 +79,12 @@ def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
     if data.columns.label:
         drawn += f"; every split keeps the shares of {data.columns.label}"
     facts = [("source", data.source), ("columns", columns), ("splits", drawn)]
+    if data.template.columns:
+        facts.append(("prompt over columns", data.prompt))
+    if data.answers:
+        facts.append(("answers", ", ".join(f"{found} → {name}" for found, name in data.answers.items())))
+    if data.examples:
+        facts.append(("few-shot examples", f"{data.examples} training rows before each question"))
     if data.held_out:
         facts.append(("held out", f"the test rows in {data.held_out}, which other studies share"))
     facts += [("images", note) for note in manifest.notes]
