@@ -18,6 +18,7 @@ from hpsearch.errors import FieldError, StudyFileErrors
 from hpsearch.jobs import InspectionConfig
 from hpsearch.results.predict import PredictionOptions, ask
 from hpsearch.spec.data import DataSpec
+from hpsearch.study.prepare import prepare_study
 from tests.unit.answer_fixtures import answering, trained
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.test_cross_mistakes import CLASSIFY, TEXT, mistakes
@@ -126,6 +127,16 @@ def test_trials_and_predictions_see_the_examples(desk: Desk) -> None:
     known = {row["messages"][0]["content"] for row in datasets.load_from_disk(str(folder.load()[2].train_rows))}
     assert len(asked[0]["examples"]) == 4
     assert {turn["content"] for turn in asked[0]["examples"] if turn["role"] == "user"} <= known
+
+
+def test_what_show_prints_has_the_examples_in_it(desk: Desk) -> None:
+    seen: list[InspectionConfig] = []
+    start = plays(inspecting(seen=seen), inspecting(seen=seen))
+    file = desk.file("data.examples=2", "data.max_tokens=20")
+    prepared = prepare_study(file, desk.storage, start, desk.tell, num_examples=3)
+    assert [(config.num_examples, config.counts_shown) for config in seen] == [(3, True), (3, True)]
+    assert all(len(row.examples) == 4 for rows in prepared.splits.values() for row in rows)
+    assert prepared.manifest.examples == 2
 
 
 def test_a_study_without_examples_has_none_in_its_rows(desk: Desk) -> None:
