@@ -101,7 +101,7 @@ class Example(Record):
     """One row as the model will see it."""
 
     id: str
-    image: str | None
+    images: list[str]
     pieces: list[TokenPiece]
 
 
@@ -118,7 +118,7 @@ class AnsweredRow(Record):
 
     id: str
     question: str
-    image: str | None = None
+    images: list[str] = Field([])
     reference: str | None
     prediction: str
     loss: float | None
@@ -130,12 +130,14 @@ class AnsweredRow(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, row: Any) -> Any:
-        """A number by a model had a field of its own."""
+        """A row had one image at most, and a number by a model a field of its own."""
         if not isinstance(row, dict):
             return row
-        former = {name: row[name] for name in _NEED_MODEL if row.get(name) is not None}
-        others = {name: value for name, value in row.items() if name not in _NEED_MODEL}
-        return others | ({"numbers": former | others.get("numbers", {})} if former else {})
+        row = dict(row)
+        image = row.pop("image", None)
+        former = {name: row.pop(name) for name in _NEED_MODEL if name in row}
+        numbers = {name: value for name, value in former.items() if value is not None} | row.pop("numbers", {})
+        return row | ({"images": [image]} if image else {}) | {"numbers": numbers}
 
 
 class EvaluationResult(Record):

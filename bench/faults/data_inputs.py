@@ -174,6 +174,8 @@ def question_files(folder: Path) -> Case:
         file.write_bytes(whole if random.random() < 0.3 else broken_bytes(whole, random))
         lines = read_lines(file)
         check_columns(file, lines, {"question": "question"})
-        question_rows(lines, data, folder, folder / "store", lambda *_: None, has_images=random.random() < 0.3)
+        question_rows(
+            lines, data, folder, folder / "store", lambda *_: None, "one" if random.random() < 0.3 else "none"
+        )
 
     return case

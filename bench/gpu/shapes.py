@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.gpu.place import Place
 from bench.shapes import half_a_billion
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 
@@ -64,15 +65,14 @@ class Shape:
     def _row(self, number: int, place: Place, images: Path) -> Row:
         draw = random.Random(number)
         size = self.size(place)
-        image = None
+        image = images / f"{number}.png"
         if size:
-            image = images / f"{number}.png"
             _noise(size, number, image)
         answer = " ".join(
             draw.choice(("benign", "malignant", "red", "white", "low", "high")) for _ in range(self.words)
         )
         said = [{"role": "user", "content": "What is seen here?"}, {"role": "assistant", "content": answer}]
-        return Row(str(number), said, str(image) if image else None, str(number) if image else None, None, None, None)
+        return Row(str(number), said, (CheckedImage(image, str(number)),) if size else (), None, None, None)
 
     def language_weights(self) -> int:
         """Of the decoder's linear layers: what a token is multiplied with. Embeddings and head are not among them."""

@@ -117,7 +117,7 @@ def _tokens_per_row(shape: Shape, config: TrialConfig) -> float:
         ]
         if shape.image_size:
             text = processor.apply_chat_template(messages, tokenize=False)
-            with Image.open(row["image"]) as image:
+            with Image.open(row["images"][0]) as image:
                 encoded = processor(text=[text], images=[[image.convert("RGB")]], add_special_tokens=False)
             lengths.append(len(encoded["input_ids"][0]))
         else:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 def predict(
     run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
-    image: Annotated[Path | None, typer.Option(help="what the questions are about", show_default=False)] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="what the questions are about; may be given several times", show_default=False),
+    ] = None,
     question: Annotated[
         list[str] | None, typer.Option(help="to be asked; may be given several times", show_default=False)
     ] = None,
@@ -55,7 +58,7 @@ def predict(
         if input_ and output:
             done = predict_file(folder, input_, output, options, storage, start, tell, force=force)
         else:
-            said = ask(folder, image, question or [], options, storage, start, tell)
+            said = ask(folder, image or [], question or [], options, storage, start, tell)
     if input_:
         _tell_file(done)
     else:

@@ -8,11 +8,15 @@ from typing import Any
 
 from hpsearch.errors import cut
 from hpsearch.spec.data import DataSpec
-from hpsearch.spec.rows import FORMATS, RowFormat
+from hpsearch.spec.rows import FORMATS, PLACEHOLDER, RowFormat
 
 Message = dict[str, str]
+"""`role` and `content`: the text, in which a user's images are placeholders where their places are given."""
 Values = Mapping[str, Any]
 """A row as the data has it: column → value."""
+
+
+_NO_MESSAGE = "a message without role and text content"
 
 
 def conversation(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
@@ -50,20 +54,46 @@ def as_text(value: Any) -> str | None:
     return str(value)
 
 
-def chat_messages(value: Any) -> list[Message] | str:
-    """A conversation that the assistant ends, or what is wrong with it."""
+def chat_messages(value: Any, *, has_images: bool) -> list[Message] | str:
+    """A conversation that the assistant ends, or what is wrong with it.
+
+    The content of a turn is a text, or a list of parts: {type: text, text: …} and, in what a user says where
+    `has_images`, {type: image}.
+    """
     if not isinstance(value, list) or not value:
         return "empty messages"
     messages = []
     for turn in value:
-        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str) or "role" not in turn:
-            return "a message without role and text content"
-        if not turn["content"].strip():
-            return f"empty message from {turn['role']}"
-        messages.append({"role": str(turn["role"]), "content": turn["content"]})
+        message = _message(turn, has_images=has_images)
+        if isinstance(message, str):
+            return message
+        messages.append(message)
     if messages[-1]["role"] != "assistant":
         return "last message is not the assistant's"
     return messages
+
+
+def _message(turn: Any, *, has_images: bool) -> Message | str:
+    if not isinstance(turn, dict) or "role" not in turn:
+        return _NO_MESSAGE
+    role, content = str(turn["role"]), turn.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    if any(map(_is_image, parts)) and not (has_images and role == "user"):
+        return f"an image in a message from {role}"
+    texts = [PLACEHOLDER if _is_image(part) else _text(part) for part in parts]
+    if not texts or None in texts:
+        return _NO_MESSAGE
+    text = "".join(text for text in texts if text is not None)
+    return _said(role, text) if text.strip() else f"empty message from {role}"
+
+
+def _is_image(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "image"
+
+
+def _text(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    return text if isinstance(text, str) else None
 
 
 def answer_name(value: Any) -> str | None:
@@ -74,7 +104,7 @@ def answer_name(value: Any) -> str | None:
 def _chat(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
     del label
     assert data.columns.messages is not None
-    return chat_messages(values[data.columns.messages])
+    return chat_messages(values[data.columns.messages], has_images=data.columns.image is not None)
 
 
 def _pair(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
@@ -164,7 +194,7 @@ def _ended(values: Values, data: DataSpec, role: str) -> list[Message] | str:
         if text.strip().lower() in ("", "nan"):
             return f'{role} is "nan"' if text.strip() else f"empty {role}"
         answer = [_said("assistant", text)]
-    read = chat_messages([*asked, *answer])
+    read = chat_messages([*asked, *answer], has_images=data.columns.image is not None)
     if isinstance(read, str) or FORMATS[data.columns.row_format].is_raw:
         return read
     return [_said(message["role"], message["content"].strip()) for message in read]

@@ -52,9 +52,9 @@ def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], ReadRows]:
             what = "has changed in this data" if row_id in by_id else what
             raise FieldError(_KEY, f"row {row_id!r} of {file} {what}")
     held = {row_id for row_id, _ in keys}
-    ties = {tie for row_id in held for tie in by_id[row_id].ties.items()}
+    ties = {tie for row_id in held for tie in by_id[row_id].ties}
     others = ReadRows([row for row in read.rows if row.id not in held], read.left_out)
-    tied = [row.id for row in others.rows if not ties.isdisjoint(row.ties.items())]
+    tied = [row.id for row in others.rows if not ties.isdisjoint(row.ties)]
     reason = "shares its group, image or words with a held-out row"
     return [by_id[row_id] for row_id, _ in keys], others.without(dict.fromkeys(tied, reason))
 

@@ -33,6 +33,8 @@ _THREADS = 8
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:[a-z]+/", re.IGNORECASE)
 _LONGEST_TOLD = 80
 _MISSING = "image file is missing"
+NO_IMAGE = "no image"
+"""Why an empty value can't be used as one."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,17 @@ class RowImages:
     """
 
     def __init__(
-        self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell, *, groups_lookalikes: bool = False
+        self,
+        table: Dataset,
+        column: str,
+        folder: Path,
+        store: Path,
+        tell: Tell,
+        row_of: Callable[[int], int] = lambda position: position,
+        *,
+        groups_lookalikes: bool = False,
     ) -> None:
+        """`row_of`: the person's row that the image at a position of `table` belongs to."""
         import datasets
 
         if isinstance(table.features[column], datasets.Image):
@@ -84,7 +95,7 @@ class RowImages:
         ):
             for position, row in enumerate(table.select_columns([column])):
                 if problem := address_problem(row[column]):
-                    raise FieldError("data.columns.image", f"column {column!r} of row {position}: {problem}")
+                    raise FieldError("data.columns.image", f"column {column!r} of row {row_of(position)}: {problem}")
                 name, check = self._check_of(row[column], before)
                 number = numbers.setdefault(name, len(self._images))
                 self._of_row.append(number)
@@ -136,7 +147,7 @@ class RowImages:
             return str(path), partial(_stored, content, digest, path, before, self._groups_lookalikes)
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
-            return "", lambda: "no image"
+            return "", lambda: NO_IMAGE
         path = self._folder / str(name)
         return str(path), partial(_checked_file, path, before, self._groups_lookalikes)
 

@@ -28,6 +28,9 @@ class Manifest(Record):
     notes: list[str] = Field([], description="what a person should know of the data that are used")
 
     examples: int = Field(0, description="how many training rows each row is shown: they follow from the splits")
+    num_images: dict[SplitName, dict[int, int]] = Field(
+        {}, description="how many rows of each split have so many images; not told by those of an earlier version"
+    )
 
     @property
     def classes(self) -> list[str]:
@@ -86,20 +89,22 @@ def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: S
     labels: dict[SplitName, dict[str, int]] = {
         name: dict(Counter(row.label for row in rows if row.label is not None)) for name, rows in splits.items()
     }
+    num_images: dict[SplitName, dict[int, int]] = {
+        name: dict(sorted(Counter(len(row.images) for row in rows).items())) for name, rows in splits.items()
+    }
     ids = {reason: list(ids) for reason, ids in left_out.items()}
-    return Manifest(splits=keys, left_out=ids, labels=labels, examples=examples, notes=list(notes))
+    return Manifest(
+        splits=keys, left_out=ids, labels=labels, num_images=num_images, examples=examples, notes=list(notes)
+    )
 
 
 def check_disjoint(splits: Splits) -> None:
-    """Raises FieldError where one row, its content, its group or its image is in two splits."""
+    """Raises FieldError where one row, its content, its group or one of its images is in two splits."""
     owner: dict[tuple[str, str], tuple[SplitName, Row]] = {}
     for name, rows in splits.items():
         for row in rows:
-            ties = {"row": row.id, "content": row.sha256, "group": row.group, "image": row.image_sha256}
-            ties["picture in different files"] = row.lookalikes
-            for kind, value in ties.items():
-                if value is None:
-                    continue
+            shared = [tie for tie in row.ties if tie[0] != "words"]
+            for kind, value in [("row", row.id), ("content", row.sha256), *shared]:
                 first, first_row = owner.setdefault((kind, value), (name, row))
                 if first != name:
                     raise FieldError(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source, open_source
@@ -22,6 +23,7 @@ from hpsearch.errors import UnreadableFile
 from hpsearch.files import draft_of, read_json, write_text
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec
+from hpsearch.spec.tasks import Images
 
 _SUMS = "sums.json"
 """Beside the files of prepared rows: the SHA-256 of each."""
@@ -45,15 +47,17 @@ class DataFolder:
         return self.of(manifest.sha256) / "files.json"
 
 
-def read_data(data: DataSpec, folder: Path, storage: DataFolder, tell: Tell) -> tuple[ReadRows, list[Path]]:
+def read_data(
+    data: DataSpec, folder: Path, storage: DataFolder, tell: Tell, images: Images = "several"
+) -> tuple[ReadRows, list[Path]]:
     """All usable rows, and the files that they came from."""
     source = open_source(data, folder)
-    read = read_rows(source, data, storage.images, tell)
+    read = read_rows(source, data, storage.images, tell, images)
     return read, _files(source, read)
 
 
 def _files(source: Source, read: ReadRows) -> list[Path]:
-    images = {Path(row.image) for row in read.rows if row.image}
+    images = {image.path for row in read.rows for image in row.images}
     return [*source.files, *sorted(images)]
 
 
@@ -64,6 +68,7 @@ def ensure_prepared(
     storage: DataFolder,
     wanted: Sequence[tuple[SplitName, float]],
     tell: Tell,
+    images: Images = "several",
 ) -> dict[tuple[SplitName, float], Path]:
     """Folders of the wanted splits and fractions, checked against the manifest and written where missing.
 
@@ -73,7 +78,7 @@ def ensure_prepared(
     paths = {(split, fraction): storage.rows(manifest, split, fraction) for split, fraction in wanted}
     if all(map(_is_whole, paths.values())) and are_unchanged(storage.files(manifest)):
         return paths
-    read, files = read_data(data, folder, storage, tell)
+    read, files = read_data(data, folder, storage, tell, images)
     write_prepared(manifest, manifest.rows_of(read), files, storage, wanted)
     return paths
 
@@ -112,9 +117,9 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
     for name in ("rejected", "desirable"):
         if any(getattr(row, name) is not None for row in rows):
             columns[name] = [getattr(row, name) for row in rows]
-    if any(row.image for row in rows):  # TRL takes any data set with an "image" column for a vision one
-        columns["image"] = [row.image for row in rows]
-        columns["image_sha256"] = [row.image_sha256 for row in rows]
+    if any(row.images for row in rows):  # TRL takes any data set with an "images" column for a vision one
+        columns["images"] = [[str(image.path) for image in row.images] for row in rows]
+        columns["image_sha256s"] = [[image.sha256 for image in row.images] for row in rows]
     if any(row.examples for row in rows):
         columns["examples"] = [list(row.examples) for row in rows]
     if with_groups:
@@ -133,12 +138,31 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
 
 
 def read_written(path: Path) -> list[Row]:
-    """What `write_rows` wrote, but for groups and splits."""
+    """What `write_rows` wrote, but for groups, splits and examples."""
     from datasets import Dataset
 
-    nothing = dict.fromkeys(("image", "image_sha256", "stage", "label"))
-    rows = ({name: row[name] for name in row if name != "group"} for row in Dataset.load_from_disk(str(path)))
-    return [Row(**{**nothing, "split": None, **row, "group": None, "examples": ()}) for row in rows]
+    return [
+        Row(
+            id=row["id"],
+            messages=row["messages"],
+            images=tuple(images_of(row)),
+            group=None,
+            label=row.get("label"),
+            split=None,
+            stage=row.get("stage"),
+        )
+        for row in Dataset.load_from_disk(str(path))
+    ]
+
+
+def images_of(row: Mapping[str, Any]) -> list[CheckedImage]:
+    """The images of a prepared row. Folders of an earlier version have exactly one, in columns of their own."""
+    if "images" in row:
+        return list(map(CheckedImage, map(Path, row["images"]), row["image_sha256s"]))
+    if not row.get("image"):
+        return []
+    path = Path(row["image"])
+    return [CheckedImage(path, row.get("image_sha256") or hashlib.sha256(path.read_bytes()).hexdigest())]
 
 
 def _is_whole(path: Path) -> bool:

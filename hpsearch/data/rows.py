@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.formats import Message, answer_name, as_text, conversation, is_desirable, rejected_answer
-from hpsearch.data.images import RowImages
+from hpsearch.data.image_lists import ImageLists, images_mistake
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.source import Source
 from hpsearch.errors import FieldError
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
 from hpsearch.spec.rows import FORMATS
+from hpsearch.spec.tasks import Images
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,8 +37,7 @@ class Row:
 
     id: str
     messages: list[Message]
-    image: str | None
-    image_sha256: str | None
+    images: tuple[CheckedImage, ...]
     group: str | None
     label: str | None
     split: str | None
@@ -45,13 +46,11 @@ class Row:
     """Turns of other rows that are shown before its own. No part of its content: see `data/examples`."""
     rejected: str | None = None
     desirable: bool | None = None
-    lookalikes: str | None = None
-    """What rows share whose images look alike, where a study asks for it."""
 
     @cached_property
     def sha256(self) -> str:
         """Of the content: two rows with equal checksums are duplicates whatever their ids."""
-        content = [self.messages, self.image_sha256, self.label, *([self.stage] if self.stage else [])]
+        content = [self.messages, self._seen, self.label, *([self.stage] if self.stage else [])]
         judged = {"rejected": self.rejected, "desirable": self.desirable} if self.is_judged else None
         return _checksum([*content, judged] if judged else content)
 
@@ -60,13 +59,23 @@ class Row:
         return self.rejected is not None or self.desirable is not None
 
     @property
-    def ties(self) -> dict[str, str]:
-        """What may not be in two splits, by kind. Words are a tie too: a curriculum may ask the same in two stages, and
-        preferences may compare several answers to one question."""
+    def ties(self) -> list[tuple[str, str]]:
+        """What may not be in two splits: (kind, name). Words are a tie too: a curriculum may ask the same in two
+        stages, and preferences may compare several answers to one question."""
         words_of = self.messages[:-1] if self.is_judged else self.messages
-        words = hashlib.sha256(repr([words_of, self.image_sha256]).encode()).hexdigest()
-        ties = {"group": self.group, "image": self.image_sha256, "picture": self.lookalikes, "words": words}
-        return {kind: name for kind, name in ties.items() if name is not None}
+        words = hashlib.sha256(repr([words_of, self._seen]).encode()).hexdigest()
+        group = [] if self.group is None else [("group", self.group)]
+        seen = [("image", image.sha256) for image in self.images]
+        alike = [
+            ("picture in different files", image.lookalikes) for image in self.images if image.lookalikes is not None
+        ]
+        return [*group, *seen, *alike, ("words", words)]
+
+    @property
+    def _seen(self) -> list[str] | str | None:
+        """The images' checksums. One stands alone: so it is in manifests from when a row had one at most."""
+        found = [image.sha256 for image in self.images]
+        return found if len(found) > 1 else next(iter(found), None)
 
 
 def _checksum(content: list[Any]) -> str:
@@ -95,8 +104,10 @@ class ReadRows:
         return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out, self.notes)
 
 
-def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> ReadRows:
+def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell, images: Images = "several") -> ReadRows:
     """Reads every row of `source`; images that are stored in the data are written to `image_store` once.
+
+    `images`: how many a row may have, where there is a column of them.
 
     Raises:
         FieldError: a column is missing, or `data` names a label or an answer that no row has.
@@ -106,10 +117,10 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
     table = _with_class_names(_only_needed(source.rows, data, split_column))
     _check_labels_are_there(table, columns, labels)
     _check_answers_are_there(table, data)
-    images = None
+    seen = None
     if columns.image:
         joins = data.group_duplicates
-        images = RowImages(table, columns.image, source.images, image_store, tell, groups_lookalikes=joins)
+        seen = ImageLists(table, columns.image, source.images, image_store, tell, groups_lookalikes=joins)
     rows: list[Row] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     for position, values in enumerate(_plain(table, data)):
@@ -124,22 +135,23 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
         if isinstance(messages, str):
             left_out[messages].append(row_id)
             continue
-        image = images.of(position) if images else None
-        if isinstance(image, str):
-            left_out[image].append(row_id)
+        found = seen.of(position) if seen else ()
+        if isinstance(found, str):
+            left_out[found].append(row_id)
+            continue
+        if seen and (mistake := images_mistake(messages, len(found), images)):
+            left_out[mistake].append(row_id)
             continue
         row = Row(
             id=row_id,
             messages=messages,
-            image=str(image.path) if image else None,
-            image_sha256=image.sha256 if image else None,
+            images=found,
             group=as_text(values[columns.group]) if columns.group else None,
             label=label,
             split=as_text(values[split_column]) if split_column else None,
             stage=as_text(values[columns.stage]) if columns.stage else None,
             rejected=rejected_answer(values, data),
             desirable=is_desirable(values, data),
-            lookalikes=image.lookalikes if image else None,
         )
         rows.append(row)
         if position % 1000 == 0:
@@ -148,7 +160,7 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell) -> 
     if duplicates:
         left_out["duplicate of another row"] = duplicates
     _check_ids_are_unique(unique, columns)
-    return ReadRows(tuple(unique), dict(left_out), tuple(images.notes) if images else ())
+    return ReadRows(tuple(unique), dict(left_out), seen.notes if seen else ())
 
 
 def _only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dataset:
@@ -225,7 +237,7 @@ def _plain(table: Dataset, data: DataSpec) -> Iterator[dict[str, Any]]:
     if shared:
         import datasets
 
-        if isinstance(table.features[columns.image], datasets.Image):
+        if not isinstance(table.features[columns.image], datasets.Value):
             message = f"column {columns.image!r} holds images, not text; rows of one image stay in one split anyway"
             raise FieldError(shared[0], message)
     without = table.remove_columns([columns.image]) if columns.image and not shared else table

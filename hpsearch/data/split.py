@@ -95,7 +95,7 @@ def _draw(rows: Sequence[Row], share: float, seed: int, fewest: int = 1) -> tupl
 
 
 def leakage_groups(rows: Sequence[Row]) -> list[int]:
-    """A number for each row; rows that share a group, an image or all words, directly or through others, share it."""
+    """A number for each row; rows that share a group, any image or all words, directly or through others, share it."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -103,7 +103,7 @@ def leakage_groups(rows: Sequence[Row]) -> list[int]:
     pairs = [
         (position, ties.setdefault((kind, name), len(rows) + len(ties)))
         for position, row in enumerate(rows)
-        for kind, name in row.ties.items()
+        for kind, name in row.ties
     ]
     size = len(rows) + len(ties)
     left, right = zip(*pairs, strict=True) if pairs else ((), ())

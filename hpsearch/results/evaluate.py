@@ -10,6 +10,7 @@ from pathlib import Path
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
+from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError
 from hpsearch.evaluation import Evaluation
 from hpsearch.files import read_file, write_text
@@ -151,12 +152,13 @@ def _rows(
     num_rows = len(manifest.splits["test"])
     fraction = 1.0 if limit is None else min(1.0, limit / num_rows)
     try:
-        wanted = [("test", fraction), ("train", 1.0)]
-        paths = ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell)  # type: ignore[arg-type]
+        wanted: list[tuple[SplitName, float]] = [("test", fraction), ("train", 1.0)]
+        images = file.spec.task_facts.images
+        paths = ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell, images)
         test = paths["test", fraction]
         if "group" not in Dataset.load_from_disk(str(test)).column_names:  # by an earlier hpsearch
             shutil.rmtree(test)
-            ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell)  # type: ignore[arg-type]
+            ensure_prepared(manifest, file.spec.data, folder, data, wanted, tell, images)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     return test, paths["train", 1.0]

@@ -173,7 +173,9 @@ def _prepare(
     try:
         if searched:
             manifest = searched
-            ensure_prepared(manifest, spec.data, file.path.parent, data, [train, validation], tell)
+            ensure_prepared(
+                manifest, spec.data, file.path.parent, data, [train, validation], tell, spec.task_facts.images
+            )
         else:
             manifest = _prepared_rows(file, storage, start_trainer, tell)
         keep_held_out(manifest, spec.data, file.path.parent)
@@ -201,7 +203,8 @@ def _rows_again(file: StudyFile, folder: RunFolder, storage: StorageFolder, tell
     """The rows of an interrupted run where they are missing: it may have begun on another machine."""
     spec, manifest = file.spec, read_file(folder.manifest, Manifest.from_bytes)
     try:
-        ensure_prepared(manifest, spec.data, file.path.parent, DataFolder(storage.path), final_rows(spec), tell)
+        data, images = DataFolder(storage.path), spec.task_facts.images
+        ensure_prepared(manifest, spec.data, file.path.parent, data, final_rows(spec), tell, images)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
 
@@ -212,7 +215,7 @@ def _prepared_rows(file: StudyFile, storage: StorageFolder, start_trainer: Start
     if found := find_preparation(file, data):
         manifest, linear_layers = found
         check_target_modules(spec, linear_layers)
-        ensure_prepared(manifest, spec.data, file.path.parent, data, final_rows(spec), tell)
+        ensure_prepared(manifest, spec.data, file.path.parent, data, final_rows(spec), tell, spec.task_facts.images)
         return manifest
     prepared = prepare_study(file, storage, start_trainer, tell)
     manifest, wanted = prepared.manifest, spec.data.manifest

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpsearch.bridge.follow import do_job
 from hpsearch.bridge.trainer_process import StartTrainer
-from hpsearch.data.prepared import DataFolder, ensure_prepared, write_rows
+from hpsearch.data.images import CheckedImage
+from hpsearch.data.prepared import DataFolder, ensure_prepared, images_of, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, HpsearchError
 from hpsearch.files import write_text
@@ -20,6 +23,9 @@ from hpsearch.results.export_folder import CARD, Dtype, Made, check_target, expo
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import StudyFile
 from hpsearch.trial import AnswersConfig, TrialConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 NUM_CHECKED = 4
 MOST_LOST = 0.5
@@ -125,9 +131,9 @@ def _check_rows(
     place.mkdir(parents=True, exist_ok=True)
     try:
         rows = Dataset.load_from_disk(str(_validation_rows(folder, file, config, storage, tell)))
-        rows = rows.select(range(min(NUM_CHECKED, len(rows))))
-        is_there = all(row.get("image") is None or Path(row["image"]).exists() for row in rows)
-    except FieldError:
+        rows = rows.select(_with_images_first(rows)[:NUM_CHECKED])
+        is_there = all(image.path.exists() for row in rows for image in images_of(row))
+    except (FieldError, OSError):
         is_there = False
     if is_there:
         rows.save_to_disk(str(path))
@@ -135,6 +141,15 @@ def _check_rows(
         tell("the validation rows are out of reach: checking with a made-up one", 0, 0)
         write_rows([_made_up_row(place, has_image=file.spec.data.columns.image is not None)], path)
     return path.resolve()
+
+
+def _with_images_first(rows: Dataset) -> list[int]:
+    """Positions: of rows with and without images, those with some make use of more of the model."""
+    positions = list(range(len(rows)))
+    if "images" in rows.column_names:
+        num_images = [len(paths) for paths in rows["images"]]
+        positions.sort(key=lambda position: num_images[position] == 0)
+    return positions
 
 
 def _validation_rows(
@@ -145,7 +160,9 @@ def _validation_rows(
         return config.validation_rows
     _, manifest, _ = folder.load()
     data = DataFolder(storage.path)
-    paths = ensure_prepared(manifest, file.spec.data, folder.path, data, [("validation", 1.0)], tell)
+    paths = ensure_prepared(
+        manifest, file.spec.data, folder.path, data, [("validation", 1.0)], tell, file.spec.task_facts.images
+    )
     return paths["validation", 1.0]
 
 
@@ -156,4 +173,5 @@ def _made_up_row(place: Path, *, has_image: bool) -> Row:
         from PIL import Image
 
         Image.new("RGB", (224, 224), (128, 128, 128)).save(image)
-    return Row("0", messages, str(image) if has_image else None, None, None, None, None)
+    images = (CheckedImage(image, hashlib.sha256(image.read_bytes()).hexdigest()),) if has_image else ()
+    return Row("0", messages, images, None, None, None)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.examples import Examples
+from hpsearch.data.images import NO_IMAGE
+from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared, read_written, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, InputError
@@ -60,28 +62,29 @@ class FilePrediction:
 
 def ask(
     folder: RunFolder,
-    image: Path | None,
+    images: Sequence[Path],
     questions: Sequence[str],
     options: PredictionOptions,
     storage: StorageFolder,
     start_trainer: StartTrainer,
     tell: Tell,
 ) -> list[Prediction]:
-    """The run's answer to each question about the image.
+    """The run's answer to each question about the images, all of which belong to every question.
 
     Raises:
         InputError: not a run folder, or an image or question that is missing, superfluous or can't be used.
         HpsearchError: the job failed.
     """
-    spec = folder.load()[0].spec
-    lines = dict(enumerate(_asked(spec, image, questions), start=1))
-    found = question_rows(
-        lines, spec.data, Path.cwd(), DataFolder(storage.path).images, tell, has_images=_has_images(spec)
-    )
+    file, manifest, _ = folder.load()
+    spec = file.spec
+    lines = dict(enumerate(_asked(spec, manifest, images, questions), start=1))
+    store = DataFolder(storage.path).images
+    found = question_rows(lines, spec.data, Path.cwd(), store, tell, spec.task_facts.images)
     rows = []
     for row in found.values():
         if isinstance(row, str):
-            raise InputError(f"{image}: {row}" if image and "image" in row else f"--question: {row}")
+            names = ", ".join(map(str, images))
+            raise InputError(f"{names}: {row}" if images and "image" in row else f"--question: {row}")
         rows.append(row)
     rows = _with_examples(folder, rows, storage, tell)
     base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
@@ -89,14 +92,16 @@ def ask(
     return [Prediction(row.question, row.prediction, text, row.is_cut) for row, text in zip(tuned, texts, strict=True)]
 
 
-def _asked(spec: StudySpec, image: Path | None, questions: Sequence[str]) -> list[Values]:
+def _asked(spec: StudySpec, manifest: Manifest, images: Sequence[Path], questions: Sequence[str]) -> list[Values]:
     """The rows that a person asks for, with the study's columns."""
-    columns = spec.data.columns
-    if _has_images(spec) and image is None:
-        raise InputError(f"--image is missing: task {spec.task} answers questions about an image")
-    if image is not None and not _has_images(spec):
+    columns, task = spec.data.columns, spec.task_facts
+    if _needs_image(spec, manifest) and not images:
+        raise InputError("--image is missing: every row that this run learned from has one")
+    if images and not task.has_images:
         raise InputError(f"--image: task {spec.task} looks at no images")
-    seen = {columns.image: str(image)} if columns.image else {}
+    if len(images) > 1 and task.images == "one":
+        raise InputError(f"--image: task {spec.task} looks at one image")
+    seen: Values = {columns.image: list(map(str, images))} if columns.image else {}
     name = columns.messages or columns.text or _question_column(spec)
     if name is None:
         if questions:
@@ -105,7 +110,7 @@ def _asked(spec: StudySpec, image: Path | None, questions: Sequence[str]) -> lis
     if not questions:
         raise InputError("--question is missing")
     if columns.messages:
-        return [{name: [{"role": "user", "content": question}]} for question in questions]
+        return [{**seen, name: [{"role": "user", "content": question}]} for question in questions]
     return [{**seen, name: question} for question in questions]
 
 
@@ -120,8 +125,9 @@ def _question_column(spec: StudySpec) -> str | None:
     return template.required[0]
 
 
-def _has_images(spec: StudySpec) -> bool:
-    return spec.data.columns.image is not None
+def _needs_image(spec: StudySpec, manifest: Manifest) -> bool:
+    """Whether the run never learned from a row without one."""
+    return spec.task_facts.has_images and not manifest.num_images.get("train", {}).get(0)
 
 
 def predict_file(
@@ -143,13 +149,16 @@ def predict_file(
         InputError: not a run folder, a file that can't be read, written or overwritten, or no row that can be asked.
         HpsearchError: the job failed.
     """
-    spec = folder.load()[0].spec
+    file, manifest, _ = folder.load()
+    spec, needs_image = file.spec, _needs_image(file.spec, manifest)
     lines = read_lines(source)
     if output.exists() and output.samefile(source):
         raise InputError(f"{output}: is the file to read from; give another name with --output")
-    check_columns(source, lines, asked_columns(spec.data, has_images=_has_images(spec)))
-    images = DataFolder(storage.path).images
-    found = question_rows(lines, spec.data, source.parent, images, tell, has_images=_has_images(spec))
+    check_columns(source, lines, asked_columns(spec.data, needs_image=needs_image))
+    store = DataFolder(storage.path).images
+    found = question_rows(lines, spec.data, source.parent, store, tell, spec.task_facts.images)
+    if needs_image:
+        found = {line: NO_IMAGE if isinstance(row, Row) and not row.images else row for line, row in found.items()}
     rows = [row for row in found.values() if isinstance(row, Row)]
     errors = _by_reason(found)
     if not rows:
@@ -175,7 +184,8 @@ def _with_examples(folder: RunFolder, rows: list[Row], storage: StorageFolder, t
         return rows
     data, train = DataFolder(storage.path), [("train", 1.0)]
     try:
-        paths = ensure_prepared(manifest, file.spec.data, folder.path, data, train, tell)  # type: ignore[arg-type]
+        images = file.spec.task_facts.images
+        paths = ensure_prepared(manifest, file.spec.data, folder.path, data, train, tell, images)  # type: ignore[arg-type]
         examples = Examples(read_written(paths["train", 1.0]), manifest.examples)
         return [examples.before(row) for row in rows]
     except FieldError as error:
@@ -249,8 +259,9 @@ def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Pa
     """A folder for these rows and settings: the same call finds its answers, another one begins anew."""
     digest = hashlib.sha256(str(options.max_new_tokens).encode())
     for row in rows:
+        images = [[str(image.path), image.sha256] for image in row.images]
         shown = [list(row.examples)] if row.examples else []
-        digest.update(json.dumps([row.id, row.messages, row.image, row.image_sha256, *shown]).encode())
+        digest.update(json.dumps([row.id, row.messages, images, *shown]).encode())
     return folder.predictions / digest.hexdigest()[:16]
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.formats import Message, as_text, chat_messages, question
-from hpsearch.data.images import CheckedImage, RowImages, address_problem
+from hpsearch.data.image_lists import ImageLists, images_mistake
+from hpsearch.data.images import CheckedImage, address_problem
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec
+from hpsearch.spec.tasks import Images
 from hpsearch.spec.template import find
 
 Values = dict[str, Any]
+Seen = tuple[CheckedImage, ...]
 Lines = Mapping[int, Values | str]
 """Rows by their line, from 1; a line that is no row as it stands there."""
 _UNKNOWN: Message = {"role": "assistant", "content": "?"}
@@ -44,11 +47,11 @@ def _values(line: str) -> Values | str:
     return values if isinstance(values, dict) else line
 
 
-def asked_columns(data: DataSpec, *, has_images: bool) -> dict[str, str]:
+def asked_columns(data: DataSpec, *, needs_image: bool) -> dict[str, str]:
     """Column → what of the study names it, for what a row must say to be answered."""
     columns = data.columns
     named = [("messages", columns.messages), ("prompt", columns.prompt), ("question", columns.question)]
-    named += [("text", columns.text), *([("image", columns.image)] if has_images else [])]
+    named += [("text", columns.text), *([("image", columns.image)] if needs_image else [])]
     asked = {column: f"data.columns.{role}" for role, column in named if column is not None}
     return asked | dict.fromkeys(data.template.required, "data.prompt")
 
@@ -65,45 +68,43 @@ def check_columns(file: Path, lines: Lines, wanted: dict[str, str]) -> None:
 
 
 def question_rows(
-    lines: Lines, data: DataSpec, folder: Path, image_store: Path, tell: Tell, *, has_images: bool
+    lines: Lines, data: DataSpec, folder: Path, image_store: Path, tell: Tell, images: Images
 ) -> dict[int, Row | str]:
     """For each line a row to answer, or what is wrong with it. Relative image paths count from `folder`."""
-    images: list[CheckedImage | str | None] = [None] * len(lines)
-    if has_images and data.columns.image:
-        images = list(_images(lines, data.columns.image, folder, image_store, tell))
-    numbered = zip(lines.items(), images, strict=True)
-    return {number: _row(number, values, image, data) for (number, values), image in numbered}
+    seen: list[Seen | str] = [()] * len(lines)
+    if images != "none" and data.columns.image:
+        seen = list(_images(lines, data.columns.image, folder, image_store, tell))
+    numbered = zip(lines.items(), seen, strict=True)
+    return {number: _row(number, values, found, data, images) for (number, values), found in numbered}
 
 
-def _images(lines: Lines, column: str, folder: Path, image_store: Path, tell: Tell) -> Iterator[CheckedImage | str]:
-    from datasets import Dataset
+def _images(lines: Lines, column: str, folder: Path, image_store: Path, tell: Tell) -> Iterator[Seen | str]:
+    from datasets import Dataset, Features, List, Value
 
-    names = [values.get(column) if isinstance(values, dict) else None for values in lines.values()]
-    are_addresses = [address_problem(name) is not None for name in names]
-    files = [
-        name if isinstance(name, str) and not is_address else None
-        for name, is_address in zip(names, are_addresses, strict=True)
-    ]
-    images = RowImages(Dataset.from_dict({column: files}), column, folder, image_store, tell)
-    for position, is_address in enumerate(are_addresses):
-        yield "image is a URL, not a file" if is_address else images.of(position)
+    named = [_names(values.get(column)) if isinstance(values, dict) else [] for values in lines.values()]
+    have_address = [any(map(address_problem, names)) for names in named]
+    files = [[] if has_address else names for names, has_address in zip(named, have_address, strict=True)]
+    table = Dataset.from_dict({column: files}, features=Features({column: List(Value("string"))}))
+    images = ImageLists(table, column, folder, image_store, tell)
+    for position, has_address in enumerate(have_address):
+        yield "image is a URL, not a file" if has_address else images.of(position)
 
 
-def _row(number: int, values: Values | str, image: CheckedImage | str | None, data: DataSpec) -> Row | str:
+def _names(value: Any) -> list[str | None]:
+    """Of a row's images; None for what is no name."""
+    values = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    return [name if isinstance(name, str) else None for name in values]
+
+
+def _row(number: int, values: Values | str, found: Seen | str, data: DataSpec, images: Images) -> Row | str:
     messages = "no JSON object" if isinstance(values, str) else _messages(values, data)
     if isinstance(messages, str):
         return messages
-    if isinstance(image, str):
-        return image
-    return Row(
-        id=str(number),
-        messages=messages,
-        image=str(image.path) if image else None,
-        image_sha256=image.sha256 if image else None,
-        group=None,
-        label=None,
-        split=None,
-    )
+    if isinstance(found, str):
+        return found
+    if data.columns.image and (mistake := images_mistake(messages, len(found), images)):
+        return mistake
+    return Row(id=str(number), messages=messages, images=found, group=None, label=None, split=None)
 
 
 def _messages(values: Values, data: DataSpec) -> list[Message] | str:
@@ -112,7 +113,7 @@ def _messages(values: Values, data: DataSpec) -> list[Message] | str:
         turns = values.get(columns.messages)
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
             turns = [*turns, _UNKNOWN]
-        return chat_messages(turns)
+        return chat_messages(turns, has_images=columns.image is not None)
     if columns.text:
         text = as_text(values.get(columns.text))
         return [{"role": "user", "content": text}, _UNKNOWN] if text and text.strip() else "empty text"

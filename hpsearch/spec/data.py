@@ -14,7 +14,11 @@ from hpsearch.spec.rows import RowFormat
 class ColumnsSpec(Spec):
     """The data's own column names, by what they are to us; which ones go together is in `rows.FORMATS`."""
 
-    image: str | None = Field(None, description="image: a path, or an image stored in the data")
+    image: str | None = Field(
+        None,
+        description="a path, an image stored in the data, or a list of them; where it holds nothing the row is text. "
+        "<image> in a user's words, or a part of a message, says where each stands; else they stand before the words",
+    )
     question: str | None = Field(None, description="what the person asks")
     answer: str | None = Field(None, description="what the model shall answer")
     messages: str | None = Field(None, description="chat messages: a list of role and content")

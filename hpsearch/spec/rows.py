@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+PLACEHOLDER = "<image>"
+"""Stands in what a user says for one of the row's images, as with LLaVA and LLaMA-Factory."""
 RowFormat = Literal[
     "question-answer",
     "question-label",

@@ -17,6 +17,8 @@ from hpsearch.spec.rows import RowFormat
 
 Learns = Literal["text", "class", "preference"]
 """What a model is taught: to say the answer, to tell the class, or to say the better one of two answers."""
+Images = Literal["none", "one", "several"]
+"""How many a row has; several: any number of them, and none as well."""
 Section = Literal["head", "curriculum", "preference"]
 """Of a study file, those that not every task has."""
 SECTIONS: dict[Section, str] = {
@@ -27,6 +29,7 @@ SECTIONS: dict[Section, str] = {
 """Each with what a task without it doesn't have."""
 
 _TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion", "text")
+_SEEN: tuple[RowFormat, ...] = ("question-answer", "messages")
 _TEXTS: tuple[Over, ...] = ("texts", "classes")
 _HAVE_TEXT: frozenset[Over] = frozenset(_TEXTS)
 
@@ -37,7 +40,7 @@ class TaskFacts:
     about: str
     """For people: what goes in → what comes out."""
     learns: Learns
-    has_images: bool
+    images: Images
     row_formats: tuple[RowFormat, ...]
     """That a study may give; the first one is what is expected of a study that gives none of them."""
     judged_over: tuple[Over, ...]
@@ -51,6 +54,11 @@ class TaskFacts:
     """Whether it is trained with `lora.dropout`."""
     loss_unit: str = "token"
     """A mean loss is in nats per so much."""
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there may be any: its models have a vision tower, and its studies an image column."""
+        return self.images != "none"
 
     @property
     def speaks(self) -> bool:
@@ -68,13 +76,13 @@ class TaskFacts:
 
 
 _ROWS = [
-    TaskFacts("text-sft", "a question → an answer", "text", False, _TEXT, _TEXTS, "text-generation"),
+    TaskFacts("text-sft", "a question → an answer", "text", "none", _TEXT, _TEXTS, "text-generation"),
     TaskFacts(
         "vlm-sft",
-        "an image and a question → an answer",
+        "images and a question → an answer",
         "text",
-        True,
-        ("question-answer",),
+        "several",
+        _SEEN,
         _TEXTS,
         "image-text-to-text",
     ),
@@ -82,7 +90,7 @@ _ROWS = [
         "vlm-classify",
         "an image → its class",
         "class",
-        True,
+        "one",
         ("question-label",),
         ("classes",),
         "image-classification",
@@ -94,7 +102,7 @@ _ROWS = [
         "text-classify",
         "a text → its class",
         "class",
-        False,
+        "none",
         ("question-label",),
         ("classes",),
         "text-classification",
@@ -106,7 +114,7 @@ _ROWS = [
         "text-curriculum",
         "as text-sft, rows learned in stages",
         "text",
-        False,
+        "none",
         _TEXT,
         _TEXTS,
         "text-generation",
@@ -116,8 +124,8 @@ _ROWS = [
         "vlm-curriculum",
         "as vlm-sft, rows learned in stages",
         "text",
-        True,
-        ("question-answer",),
+        "several",
+        _SEEN,
         _TEXTS,
         "image-text-to-text",
         frozenset({"curriculum"}),
@@ -126,7 +134,7 @@ _ROWS = [
         "text-preference",
         "a question and two answers, or one that is desirable or not → the better answer",
         "preference",
-        False,
+        "none",
         ("preference", "raw-preference", "labelled", "raw-labelled"),
         ("preferences", "texts"),
         "text-generation",
@@ -136,9 +144,9 @@ _ROWS = [
     ),
     TaskFacts(
         "vlm-preference",
-        "as text-preference, with an image",
+        "as text-preference, about images",
         "preference",
-        True,
+        "several",
         ("preference", "labelled"),
         ("preferences", "texts"),
         "image-text-to-text",

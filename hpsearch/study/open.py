@@ -89,9 +89,8 @@ def open_study(
             message = f"{begun} trials have begun already: the budget of a study can grow, and shrink down to these"
             raise file.mistake("search.trials", message)
     try:
-        paths = ensure_prepared(
-            manifest, spec.data, file.path.parent, DataFolder(storage.path), wanted_rows(spec), tell
-        )
+        data, images = DataFolder(storage.path), spec.task_facts.images
+        paths = ensure_prepared(manifest, spec.data, file.path.parent, data, wanted_rows(spec), tell, images)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     train_rows, validation_rows = (paths[wanted] for wanted in wanted_rows(spec))

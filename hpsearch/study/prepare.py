@@ -45,7 +45,7 @@ def prepare_study(
     """
     spec = file.spec
     try:
-        read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell)
+        read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell, spec.task_facts.images)
         if not read.rows:
             split_rows(read, spec.data.split)
         _check_local_bases(file)

@@ -3,7 +3,7 @@
 A conversation is rendered by the model's own chat template and cut into segments: what the model is given, and
 what it shall learn to say (its answer and the end of its turn). Each segment is tokenized on its own, so that a
 prompt has the same tokens in training as in generation. Everything but the learned segments is masked, and so
-is every image token wherever it stands.
+is every image token wherever it stands. A row may have any number of images, in any segment that is given.
 """
 
 from __future__ import annotations
@@ -11,31 +11,25 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
-from hpsearch.data.decoding import image_size
+from hpsearch.data.images import CheckedImage
+from hpsearch.data.prepared import images_of
+from hpsearch.errors import FieldError
 from hpsearch.spec.rows import FORMATS
-from hpsearch.train.images import (
-    Picture,
-    Pictures,
-    Resized,
-    checksum,
-    fitted_size,
-    load_image,
-    process,
-    process_known,
-)
+from hpsearch.train.image_texts import ImageTexts, special_ids
+from hpsearch.train.images import Picture, Pictures, Resized
 from hpsearch.train.kept_rows import KeptRows
 from hpsearch.train.template import Segment, Template
 from hpsearch.trial import RowsConfig
 
 IGNORED = -100
 """The label of a token that is not learned."""
+
+_OWN_TOKEN = "its words hold a token that stands for an image in this base; write <image> where an image stands"
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
@@ -52,15 +46,16 @@ class Encoded:
     """One row as the model sees it.
 
     `tokens` are the arrays with one entry per token, shape (tokens,), `input_ids` and `attention_mask` among
-    them; `others` are the rest, such as pixels, with rows first. `picture` is there instead of pixels where the
-    vision tower is frozen. The first `num_prompt` tokens are what the model is given when it speaks last.
+    them; `others` are the rest, such as pixels, one image after the other. `pictures` are there instead of pixels
+    where the vision tower is frozen. The first `num_prompt` tokens are what the model is given when it speaks last:
+    all images are in them.
     """
 
     tokens: dict[str, torch.Tensor]
     others: dict[str, torch.Tensor]
     labels: torch.Tensor
     num_prompt: int = 0
-    picture: Picture | None = None
+    pictures: tuple[Picture, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens["input_ids"])
@@ -74,15 +69,15 @@ class Encoded:
     def num_bytes(self) -> int:
         """Of memory, besides what is mapped from disk."""
         held = [*self.tokens.values(), *self.others.values(), self.labels]
-        if self.picture:
-            held += self.picture.pixels.values()
-            if self.picture.features is not None and not self.picture.is_mapped:
-                held.append(self.picture.features)
+        for picture in self.pictures:
+            held += picture.pixels.values()
+            if picture.features is not None and not picture.is_mapped:
+                held.append(picture.features)
         return sum(tensor.nbytes for tensor in held)
 
 
 class Encoder:
-    """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows have an image.
+    """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows may have images.
 
     Of images it gives `features` where there are any to give, and else their pixels, at the size at which they are
     kept where they are `resized`. Rows without pixels are `kept`.
@@ -100,7 +95,6 @@ class Encoder:
     ) -> None:
         self._kept = kept
         self._features = features
-        self._resized = resized
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.rows = rows
@@ -108,37 +102,46 @@ class Encoder:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._template = Template(processor, rows, has_images=has_images)
-        self._extra_by_size: dict[tuple[int, int], int] = {}
-        self.image_token_ids = self._find_image_tokens() if has_images else frozenset[int]()
+        self._texts = ImageTexts(processor, self._template, rows.image_size, features, resized) if has_images else None
+        self.image_token_ids = self._texts.token_ids if self._texts else frozenset[int]()
 
     def encode(self, row: Row) -> Encoded:
         """The whole conversation, with labels."""
-        if self._kept is None or (self.has_images and self._features is None):
-            return self._encode(row)
-        key = self._key(row)
+        images = images_of(row) if self.has_images else []
+        if self._kept is None or (images and self._features is None):
+            return self._encode(row, images)
+        key = self._key(row, images)
         kept = self._kept.find(key)
-        known = self._features.find(row) if kept and self._features else None
-        if kept and (known or not self.has_images):
-            picture, outputs = known or (None, {})
+        known = self._texts.known(images) if kept and self._texts else []
+        if kept and known is not None:
             tokens, labels = kept.arrays()
-            return Encoded(tokens, {name: outputs[name] for name in kept.others}, labels, kept.num_prompt, picture)
-        encoded = self._encode(row)
+            others = {name: torch.cat([outputs[name] for _, outputs in known]) for name in kept.others}
+            return Encoded(tokens, others, labels, kept.num_prompt, tuple(picture for picture, _ in known))
+        encoded = self._encode(row, images)
         self._kept.keep(key, encoded.tokens, encoded.labels, encoded.num_prompt, tuple(encoded.others))
         return encoded
 
-    def _key(self, row: Row) -> Hashable:
+    def _key(self, row: Row, images: list[CheckedImage]) -> Hashable:
         """All that a row's tokens depend on, besides the base."""
         turns = [*(row.get("examples") or []), *row["messages"]]
         words = tuple((message["role"], message["content"]) for message in turns)
-        return self.rows, words, checksum(row) if self.has_images else None
+        return self.rows, words, tuple(image.sha256 for image in images)
 
-    def _encode(self, row: Row) -> Encoded:
-        segments = self._template.segments(row["messages"], row.get("examples"))
-        rest = segments[1:]
-        first, *pieces = self._pieces(segments)
-        encoded = self._encode_first(segments[0].text, first, row)
-        for segment, piece in zip(rest, pieces, strict=True):
-            encoded = self._appended(replace(encoded, num_prompt=len(encoded)), piece, is_learned=segment.is_learned)
+    def _segments(self, row: Row, images: list[CheckedImage]) -> list[Segment]:
+        return self._template.segments(row["messages"], row.get("examples"), len(images))
+
+    def _encode(self, row: Row, images: list[CheckedImage]) -> Encoded:
+        segments = self._segments(row, images)
+        nothing = torch.zeros(0, dtype=torch.long)
+        names = self._texts.token_arrays if self._texts else ("input_ids", "attention_mask")
+        encoded = Encoded(dict.fromkeys(names, nothing), {}, nothing)
+        for segment, piece in zip(segments, self._pieces(segments), strict=True):
+            encoded = replace(encoded, num_prompt=len(encoded))
+            if segment.num_images:
+                seen, images = images[: segment.num_images], images[segment.num_images :]
+                encoded = self._with_images(encoded, segment.text, seen)
+            else:
+                encoded = self._appended(encoded, piece, is_learned=segment.is_learned)
         return encoded
 
     def with_answer(self, prompt: Encoded, answer: str) -> Encoded:
@@ -151,11 +154,21 @@ class Encoder:
         return self._appended(prompt, answer, is_learned=True)
 
     def num_tokens(self, row: Row) -> int:
-        """Tokens of the whole conversation; cheap where images of one size recur."""
-        length = sum(map(len, self._pieces(self._template.segments(row["messages"], row.get("examples")))))
-        if not self.has_images:
-            return length
-        return length + self._extra_tokens(fitted_size(image_size(Path(row["image"])), self.rows.image_size))
+        """Tokens of the whole conversation; cheap where images of one size recur.
+
+        Raises:
+            FieldError: its words hold one of the base's own image tokens.
+        """
+        images = images_of(row) if self.has_images else []
+        segments = self._segments(row, images)
+        length = 0
+        for segment, piece in zip(segments, self._pieces(segments), strict=True):
+            num_own = sum(token in self.image_token_ids for token in piece)
+            if num_own and num_own != segment.num_images * self._own_per_image:
+                raise FieldError("data.source", f"row {row['id']!r}: {_OWN_TOKEN}")
+            seen, images = images[: segment.num_images], images[segment.num_images :]
+            length += self._texts.num_tokens(segment.text, seen) if self._texts and seen else len(piece)
+        return length
 
     @cached_property
     def end_token(self) -> int | None:
@@ -165,11 +178,13 @@ class Encoder:
         """
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
         last = self._tokenize(self._template.segments(turns)[-1].text)[-1]
-        return last if last in self._special_ids else None
+        return last if last in special_ids(self.tokenizer) else None
 
-    @property
-    def _special_ids(self) -> set[int]:
-        return set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+    @cached_property
+    def _own_per_image(self) -> int:
+        """How many image tokens a chat template writes for each image; the processor makes more of them."""
+        prompt = self._template.blank_prompt(with_image=True)
+        return sum(token in self.image_token_ids for token in self._tokenize(prompt))
 
     def _tokenize(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -208,42 +223,18 @@ class Encoder:
             encoded, tokens=tokens, labels=torch.cat([encoded.labels, torch.tensor(labels, dtype=torch.long)])
         )
 
-    def _encode_first(self, text: str, tokens: list[int], row: Row) -> Encoded:
-        """The first segment, of which nothing is learned."""
-        picture = None
-        if not self.has_images:
-            ids = torch.tensor(tokens, dtype=torch.long)
-            found = {"input_ids": ids.unsqueeze(0), "attention_mask": torch.ones_like(ids).unsqueeze(0)}
-        elif self._features is None:
-            found, _ = process(self.processor, text, self._image(row))
-        elif known := self._features.find(row):
-            picture, outputs = known
-            found = process_known(self.processor, text, outputs)
-        else:
-            found, outputs = process(self.processor, text, self._image(row))
-            picture = self._features.picture(row, outputs)
-            found = {name: value for name, value in found.items() if not name.startswith("pixel_values")}
-        arrays, others = _per_token(found)
-        return Encoded(arrays, others, torch.full_like(arrays["input_ids"], IGNORED), picture=picture)
-
-    def _image(self, row: Row) -> Image.Image:
-        if self._resized:
-            return self._resized.load(row)
-        return load_image(Path(row["image"]), self.rows.image_size)
-
-    def _find_image_tokens(self) -> frozenset[int]:
-        """The special tokens that come with an image: those that no prompt without an image has."""
-        found, _ = process(self.processor, self._template.blank_prompt(with_image=True), Image.new("RGB", (64, 64)))
-        without = set(self._tokenize(self._template.blank_prompt(with_image=False)))
-        return frozenset((set(found["input_ids"][0].tolist()) - without) & self._special_ids)
-
-    def _extra_tokens(self, size: tuple[int, int]) -> int:
-        """Tokens that an image of `size` adds to its placeholder."""
-        if size not in self._extra_by_size:
-            prompt = self._template.blank_prompt(with_image=True)
-            found, _ = process(self.processor, prompt, Image.new("RGB", size))
-            self._extra_by_size[size] = found["input_ids"].shape[1] - len(self._tokenize(prompt))
-        return self._extra_by_size[size]
+    def _with_images(self, encoded: Encoded, text: str, images: list[CheckedImage]) -> Encoded:
+        """Followed by a text with images in it, of which nothing is learned."""
+        assert self._texts is not None
+        tokens, others, pictures = self._texts.encode(text, images)
+        before = encoded.others
+        return Encoded(
+            {name: torch.cat([value, tokens[name]]) for name, value in encoded.tokens.items()},
+            {name: torch.cat([before[name], value]) if name in before else value for name, value in others.items()},
+            torch.cat([encoded.labels, torch.full_like(tokens["input_ids"], IGNORED)]),
+            encoded.num_prompt,
+            (*encoded.pictures, *pictures),
+        )
 
     def collate(self, rows: list[Row]) -> Batch:
         return self.batch([self.encode(row) for row in rows])
@@ -258,25 +249,22 @@ class Encoder:
         return self._joined([row.prompt() for row in rows], "left")
 
     def _joined(self, rows: list[Encoded], side: str) -> Batch:
-        """Per-token arrays padded to (rows, tokens), the others joined along their rows."""
+        """Per-token arrays padded to (rows, tokens), the others joined, image by image in the order of the rows.
+
+        Where no row has an image there is nothing of one: the model doesn't ask its vision tower, which learns nothing
+        from such a batch where it has an adapter.
+        """
         batch: Batch = {}
         for name in rows[0].tokens:
             fill = self.tokenizer.pad_token_id if name == "input_ids" else 0
             values = [row.tokens[name] for row in rows]
             batch[name] = pad_sequence(values, batch_first=True, padding_value=fill, padding_side=side)
-        for name in rows[0].others:
-            batch[name] = torch.cat([row.others[name] for row in rows])
-        pictures = [row.picture for row in rows if row.picture]
+        for name in dict.fromkeys(name for row in rows for name in row.others):
+            batch[name] = torch.cat([row.others[name] for row in rows if name in row.others])
+        pictures = [picture for row in rows for picture in row.pictures]
         if self._features and pictures:
             batch["mm_encoder_outputs"] = self._features.given(pictures)
         return batch
-
-
-def _per_token(found: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Arrays with an entry for each token of the one row, and the others."""
-    shape = found["input_ids"].shape
-    tokens = {name: value[0] for name, value in found.items() if value.shape == shape}
-    return tokens, {name: value for name, value in found.items() if value.shape != shape}
 
 
 def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from hpsearch.data.prepared import images_of
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Variant
 from hpsearch.spec.evaluation import PromptsSpec
 from hpsearch.spec.metrics import TEXT_LOSS
-from hpsearch.spec.rows import FORMATS
+from hpsearch.spec.rows import FORMATS, PLACEHOLDER
 from hpsearch.train.adapters import reopen
 from hpsearch.train.bases import Bases, compute_dtype, load_processor
 from hpsearch.train.channel import Channel
@@ -116,7 +117,7 @@ def _answer_batch(
         yield AnsweredRow(
             id=row["id"],
             question=str(row["messages"][-2]["content"]),
-            image=row.get("image"),
+            images=[str(image.path) for image in images_of(row)],
             reference=reference(row) if has_references else None,
             prediction=answer.text,
             loss=loss.total / max(1, loss.num_tokens) if loss else None,
@@ -141,7 +142,7 @@ def prompted(row: Row, prompt: str, prompts: PromptsSpec) -> Row:
     """The row with a system prompt before its messages; keywords are looked for in its last question."""
     words = prompts.static if prompt == "static" else None
     if prompt == "adaptive":
-        question = str(row["messages"][-2]["content"])
+        question = str(row["messages"][-2]["content"]).replace(PLACEHOLDER, " ")
         found = [entry.prompt for entry in prompts.adaptive if _holds(question, entry.keywords)]
         words = "\n".join(dict.fromkeys(found))
     if not words:

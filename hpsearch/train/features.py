@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -19,12 +18,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpsearch.data.decoding import DECODED_AS
+from hpsearch.data.images import CheckedImage
 from hpsearch.spec.data import ImageSize
 from hpsearch.train.adapters import adapts_vision
 from hpsearch.train.bases import Base, compute_dtype
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.identity import identity_of
-from hpsearch.train.images import Outputs, Picture, Resized, checksum
+from hpsearch.train.images import Outputs, Picture, Resized
 from hpsearch.train.tensor_cache import TensorCache
 from hpsearch.trial import CacheConfig, RowsConfig
 
@@ -51,17 +51,17 @@ class Features:
         """Whether the base takes features in the place of pixels."""
         return base.model.config.model_type in _MODEL_TYPES
 
-    def find(self, row: Mapping[str, Any]) -> tuple[Picture, Outputs] | None:
+    def find(self, image: CheckedImage) -> tuple[Picture, Outputs] | None:
         if self._cache is None:
             return None
-        found = self._cache.read(f"{self._folder}/{checksum(row)}")
+        found = self._cache.read(f"{self._folder}/{image.sha256}")
         if found is None or _FEATURES not in found:
             return None
         features = found.pop(_FEATURES)
-        return Picture(checksum(row), {}, features, is_mapped=True), found
+        return Picture(image.sha256, {}, features, is_mapped=True), found
 
-    def picture(self, row: Mapping[str, Any], outputs: Outputs) -> Picture:
-        return Picture(checksum(row) if self._cache else str(row["image"]), outputs)
+    def picture(self, image: CheckedImage, outputs: Outputs) -> Picture:
+        return Picture(image.sha256, outputs)
 
     def given(self, pictures: list[Picture]) -> dict[str, BaseModelOutputWithPooling]:
         """What a model takes as `mm_encoder_outputs` (transformers 5.24, modeling_gemma3.py, `Gemma3Model.forward`).

@@ -24,7 +24,7 @@ from hpsearch.trial import Fit, TrialConfig
 ENOUGH_ROWS = 4
 """So many rows per forward are not worth recomputing every activation for more of them."""
 _CANDIDATES = 64
-"""Rows whose text is longest, of which the longest in tokens are taken."""
+"""Rows whose text is longest, and as many that have the most images, of which the longest in tokens are taken."""
 _OPTIMIZER_BYTES = {"adamw_torch": 8, "adamw_8bit": 2, "lion_8bit": 1}
 """Per trained parameter, on the device; paged ones keep their state in managed memory, the others next to none."""
 
@@ -63,7 +63,11 @@ def longest_rows(rows: Dataset, num_tokens: Callable[[Row], int], count: int) ->
             lengths[position] += sum(len(turn["content"]) for turn in turns)
     for position, other in enumerate(rows["rejected"] if "rejected" in rows.column_names else []):
         lengths[position] += len(other)
-    positions = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)[: max(_CANDIDATES, count)]
+    by_length = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)
+    num_images = list(map(len, rows["images"])) if "images" in rows.column_names else [0] * len(rows)
+    by_images = sorted(by_length, key=num_images.__getitem__, reverse=True)
+    most = max(_CANDIDATES, count)
+    positions = dict.fromkeys(by_length[:most] + by_images[:most])
     longest = sorted((rows[position] for position in positions), key=num_tokens, reverse=True)
     return [longest[number % len(longest)] for number in range(count)]
 

@@ -9,6 +9,7 @@ from accelerate import init_empty_weights
 from datasets import Dataset
 from transformers import AutoConfig
 
+from hpsearch.data.prepared import images_of
 from hpsearch.errors import FieldError
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, TokenPiece
 from hpsearch.spec.model import LoraSpec, ModelSpec
@@ -105,7 +106,8 @@ def _example(encoder: Encoder, row: dict[str, Any]) -> Example:
                 is_image=int(ids[start]) in encoder.image_token_ids,
             )
         )
-    return Example(id=row["id"], image=row["image"] if encoder.has_images else None, pieces=pieces)
+    images = [str(image.path) for image in images_of(row)] if encoder.has_images else []
+    return Example(id=row["id"], images=images, pieces=pieces)
 
 
 def _runs(learned: torch.Tensor, image: torch.Tensor) -> list[tuple[int, int]]:

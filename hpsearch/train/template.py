@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpsearch.errors import FieldError
-from hpsearch.spec.rows import FORMATS
+from hpsearch.spec.rows import FORMATS, PLACEHOLDER
 from hpsearch.trial import RowsConfig
 
-Turns = list[dict[str, str]]
+Message = dict[str, str]
+Turn = dict[str, Any]
+_IMAGE = {"type": "image"}
 
 
 @dataclass(frozen=True)
 class Segment:
+    """`num_images`: how many of the text's placeholders, as the template writes them, stand for images."""
+
     text: str
     is_learned: bool
+    num_images: int = 0
 
 
 class Template:
-    """`processor` is the model's tokenizer, or its processor where rows have an image.
+    """`processor` is the model's tokenizer, or its processor where rows may have images.
 
     Raises:
         FieldError: chat rows, and a base that has no chat template.
@@ -37,10 +42,13 @@ class Template:
                 "columns",
             )
 
-    def segments(self, messages: Turns, examples: Turns | None = None) -> list[Segment]:
+    def segments(
+        self, messages: list[Message], examples: list[Message] | None = None, num_images: int = 0
+    ) -> list[Segment]:
         """The rendered conversation in order, `examples` shown before its first question; the last segment is learned.
 
-        Of examples nothing is learned.
+        Of examples nothing is learned. Images stand where placeholders are in what a user says; where there is none,
+        before the first such words.
         """
         if FORMATS[self._rows.row_format].is_raw:
             *before, prompt, completion = (message["content"] for message in messages)
@@ -50,42 +58,60 @@ class Template:
         if self._rows.system_prompt:
             messages = _with_system_prompt(messages, self._rows.system_prompt)
         first = 1 if messages[0]["role"] == "system" else 0
-        messages = [*messages[:first], *(examples or []), *messages[first:]]
+        turns = self._turns([*messages[:first], *(examples or []), *messages[first:]], num_images)
         num_shown = first + len(examples or [])
-        segments = []
-        rendered = ""
-        for position, message in enumerate(messages):
-            if message["role"] != "assistant":
+        segments: list[Segment] = []
+        rendered, seen = "", 0
+        for position, turn in enumerate(turns):
+            seen += turn["content"].count(_IMAGE) if self._has_images else 0
+            if turn["role"] != "assistant":
                 continue
-            given = self._render(messages[:position], ask=True, with_image=self._has_images)
-            whole = self._render(messages[: position + 1], ask=False, with_image=self._has_images)
+            given = self._render(turns[:position], ask=True)
+            whole = self._render(turns[: position + 1], ask=False)
             if not (given.startswith(rendered) and whole.startswith(given)):
                 raise FieldError("model.base", "its chat template rewrites earlier turns; hpsearch can't mask them")
             learned = whole[len(given) :].rstrip()  # nothing is ever generated after the end of the turn
-            segments += [Segment(given[len(rendered) :], False), Segment(learned, position >= num_shown)]
-            rendered = given + learned
+            segments += [Segment(given[len(rendered) :], False, seen), Segment(learned, position >= num_shown)]
+            rendered, seen = given + learned, 0
         return segments
 
-    def _render(self, messages: list[dict[str, str]], *, ask: bool, with_image: bool) -> str:
-        turns: list[dict[str, Any]] = list(messages)
-        if self._has_images:
-            turns = [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in messages]
-        if with_image:
-            first = next(turn for turn in turns if turn["role"] == "user")
-            first["content"].insert(0, {"type": "image"})
-        text = self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask)
-        return str(text)
+    def _turns(self, messages: list[Message], num_images: int) -> list[Turn]:
+        """As chat templates take them: a text, or parts of text and images where there may be images."""
+        if not self._has_images:
+            return list(messages)
+        turns: list[Turn] = []
+        for message in messages:
+            role, text = message["role"], message["content"]
+            turns.append({"role": role, "content": _parts(text) if num_images and role == "user" else [_text(text)]})
+        asked = [turn for turn in turns if turn["role"] == "user"]
+        if num_images and not any(_IMAGE in turn["content"] for turn in asked):
+            asked[0]["content"][:0] = [_IMAGE] * num_images
+        return turns
+
+    def _render(self, turns: list[Turn], *, ask: bool) -> str:
+        return str(self._processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
 
     def blank_prompt(self, *, with_image: bool) -> str:
-        return self._render([{"role": "user", "content": "?"}], ask=True, with_image=with_image)
+        return self._render(self._turns([{"role": "user", "content": "?"}], int(with_image)), ask=True)
 
 
-def _as_text(turn: dict[str, str]) -> str:
+def _as_text(turn: Message) -> str:
     """A turn of an example before a raw prompt: a blank line ends the example."""
     return turn["content"].rstrip() + "\n\n" if turn["role"] == "assistant" else turn["content"]
 
 
-def _with_system_prompt(messages: list[dict[str, str]], prompt: str) -> list[dict[str, str]]:
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    """What a user says, with an image at each placeholder; white space stays as it is."""
+    first, *others = text.split(PLACEHOLDER)
+    pieces = [_text(first), *(part for other in others for part in (_IMAGE, _text(other)))]
+    return [piece for piece in pieces if piece != _text("")]
+
+
+def _with_system_prompt(messages: list[Message], prompt: str) -> list[Message]:
     """Chat templates take one system turn: a second one joins the first."""
     if messages[0]["role"] == "system":
         return [{"role": "system", "content": f"{prompt}\n{messages[0]['content']}"}, *messages[1:]]

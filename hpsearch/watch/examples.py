@@ -56,7 +56,7 @@ def example_panel(example: Example) -> Panel:
     for piece in example.pieces:
         text.append(_words(piece), style=_style(piece))
     counts = f"{total} tokens, {total - learned} masked, {learned} learned"
-    where = Text(f"  {example.image}") if example.image else None
+    where = Text(f"  {', '.join(example.images)}") if example.images else None
     title = Text(f"row {example.id}: {counts}")  # a panel takes a plain string for markup, whatever its console says
     return Panel(text, title=title, title_align="left", subtitle=where, subtitle_align="left")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,19 +10,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoTokenizer
 
 from hpsearch.bridge.protocol import Continue, Done, Event, Prune, Reported, Run
 from hpsearch.bridge.trainer_process import TrainerProcess
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.folders import JobFolder
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.train.bases import find_base
+from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
 
 ROWS = RowsConfig(row_format="question-answer", image_size=None, system_prompt=None, max_tokens=256)
@@ -78,6 +83,13 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
 
 
 @pytest.fixture(scope="session")
+def built() -> dict[str, Any]:
+    """Tiny base → (model, processor), with random weights. Whoever changes one changes a copy."""
+    torch.manual_seed(0)
+    return {name: build() for name, build in ARCHITECTURES.items()}
+
+
+@pytest.fixture(scope="session")
 def text_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(24 train rows, 8 validation rows) for tiny:qwen2."""
     folder = tmp_path_factory.mktemp("text")
@@ -102,8 +114,7 @@ def _row(number: int, question: str, answer: str, image: Path | None) -> Row:
     return Row(
         id=str(number),
         messages=messages,
-        image=str(image) if image else None,
-        image_sha256=None,
+        images=(CheckedImage(image, hashlib.sha256(image.read_bytes()).hexdigest()),) if image else (),
         group=None,
         label=answer,
         split=None,

@@ -145,7 +145,8 @@ class TestRace:
                         {"role": "user", "content": row["question"]},
                         {"role": "assistant", "content": row["answer"]},
                     ],
-                    "image": row["image"],
+                    "images": [row["image"]],
+                    "image_sha256s": [row["image"]],
                 }
                 for row in rows_of(tmp_path, "train")
             ]

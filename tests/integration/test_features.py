@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.spec.evaluation import PromptsSpec
@@ -23,7 +24,7 @@ from hpsearch.train.bases import Base
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.evaluation import evaluate
 from hpsearch.train.features import Features, make_encoder
-from hpsearch.train.images import Resized, load_image, process
+from hpsearch.train.images import Resized, load_image, process, process_each
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tensor_cache import TensorCache
 from hpsearch.trial import GIB, AnswersConfig, CacheConfig, TrialConfig, TrialResult
@@ -157,7 +158,7 @@ def test_an_image_is_asked_once_for_all_trials_and_their_evaluation(
 ) -> None:
     folder, kept, found, calls = trained
     assert calls == NUM_IMAGES
-    monkeypatch.setattr("hpsearch.train.encoding.load_image", lambda *_: pytest.fail("an image was read again"))
+    monkeypatch.setattr("hpsearch.train.image_texts.load_image", lambda *_: pytest.fail("an image was read again"))
     again = inside.run(tmp_path / "again", config_of(image_rows, kept, objectives=["exact_match"]))
     assert losses(again) == found, "warm as cold, bit for bit"
     other = changed(config_of(image_rows, kept), lora__r=4, training__learning_rate=1e-4, training__micro_batch=1)
@@ -194,8 +195,8 @@ def test_an_image_that_pixels_are_needed_of_is_kept_at_its_size(
         file = tmp_path / f"{side}.png"
         Image.effect_noise((side, side // 2), 80).save(file)
         turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "This"}]
-        rows.append({"messages": turns, "image": str(file)})
-    wanted = [process(encoder.processor, "<start_of_image>", load_image(Path(row["image"]), 40))[1] for row in rows]
+        rows.append({"messages": turns, "images": [str(file)], "image_sha256s": [str(side)]})
+    wanted = [process(encoder.processor, "<start_of_image>", [load_image(Path(row["images"][0]), 40)]) for row in rows]
     for row, pixels in zip(rows, wanted, strict=True):
         torch.testing.assert_close(encoder.encode(row).others["pixel_values"], pixels["pixel_values"], rtol=0, atol=0)
     read: list[Path] = []
@@ -204,7 +205,7 @@ def test_an_image_that_pixels_are_needed_of_is_kept_at_its_size(
     )
     for row, pixels in zip(rows, wanted, strict=True):
         torch.testing.assert_close(encoder.encode(row).others["pixel_values"], pixels["pixel_values"], rtol=0, atol=0)
-    assert read == [Path(rows[1]["image"])]
+    assert read == [Path(rows[1]["images"][0])]
     assert len(list(kept.folder.glob("*/*"))) == 1
 
 
@@ -215,15 +216,15 @@ def test_what_is_kept_of_images_is_left_behind_when_they_are_decoded_otherwise(
     """Such as photographs on their side, before EXIF was heeded."""
     base = inside.bases.get(TASKS["vlm-sft"], config_of((Path(), Path()), kept).model)
     Image.effect_noise((90, 45), 80).save(tmp_path / "image.png")
-    row = {"image": str(tmp_path / "image.png")}
+    image = CheckedImage(tmp_path / "image.png", "its checksum")
 
     def keep() -> None:
         if room == "images":
-            Resized(TensorCache(kept), 40).load(row)
+            Resized(TensorCache(kept), 40).load(image)
         else:
             features = Features(base, 40, TensorCache(kept))
-            pixels = process(base.fresh_processor(), "<start_of_image>", load_image(Path(row["image"]), 40))[1]
-            features.given([features.picture(row, pixels)])
+            (said,) = process_each(base.fresh_processor(), "<start_of_image>", [load_image(image.path, 40)])[1]
+            features.given([features.picture(image, said)])
 
     for decoded_as, num_kept in ((7, 1), (7, 1), (8, 2)):
         monkeypatch.setattr(f"hpsearch.train.{room}.DECODED_AS", decoded_as)
@@ -240,7 +241,7 @@ def test_the_tokens_of_a_photograph_are_counted_as_it_stands(
     exif[0x0112] = orientation
     Image.effect_noise((240, 80), 80).convert("RGB").save(tmp_path / "image.jpg", exif=exif)
     turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "This"}]
-    row = {"messages": turns, "image": str(tmp_path / "image.jpg")}
+    row = {"messages": turns, "images": [str(tmp_path / "image.jpg")], "image_sha256s": ["its checksum"]}
     grids = []
     for size in (None, (224, 56)):
         rows = ROWS.model_copy(update={"image_size": size})

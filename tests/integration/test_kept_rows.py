@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.kept_rows import KeptRows
@@ -25,9 +26,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     encode = Encoder._encode
 
-    def spy(encoder: Encoder, row: dict[str, Any]) -> Any:
+    def spy(encoder: Encoder, row: dict[str, Any], images: list[CheckedImage]) -> Any:
         seen.append(row["id"])
-        return encode(encoder, row)
+        return encode(encoder, row, images)
 
     monkeypatch.setattr(Encoder, "_encode", spy)
     return seen

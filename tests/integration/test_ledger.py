@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpsearch.data.prepared import write_rows
+from hpsearch.data.images import CheckedImage
+from hpsearch.data.prepared import images_of, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
@@ -26,10 +27,14 @@ def without_an_image(image_rows: tuple[Path, Path], folder: Path) -> Path:
     from datasets import Dataset
 
     rows = [
-        Row(row["id"], row["messages"], row["image"], None, None, row["label"], None)
+        Row(row["id"], row["messages"], tuple(images_of(row)), None, row["label"], None)
         for row in Dataset.load_from_disk(str(image_rows[0]))
     ]
-    broken = [*rows[:20], Row("gone", rows[0].messages, str(folder / "gone.png"), None, None, "dark", None)]
+    gone = CheckedImage(folder / "gone.png", "gone")
+    broken = [
+        *rows[:20],
+        Row("gone", rows[0].messages, (gone,), None, "dark", None),
+    ]
     write_rows(broken, folder / "broken")
     return folder / "broken"
 

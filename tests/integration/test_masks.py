@@ -20,12 +20,6 @@ VISION = ["tiny:gemma3", "tiny:qwen2-vl", "tiny:qwen2.5-vl"]
 ROWS = RowsConfig(row_format="question-answer", image_size=(28, 28), system_prompt="Be brief.", max_tokens=256)
 
 
-@pytest.fixture(scope="module")
-def built() -> dict[str, Any]:
-    torch.manual_seed(0)
-    return {name: build() for name, build in ARCHITECTURES.items()}
-
-
 @pytest.fixture
 def image(tmp_path: Path) -> str:
     file = tmp_path / "image.png"
@@ -35,7 +29,7 @@ def image(tmp_path: Path) -> str:
 
 def row(question: str, answer: str, image: str | None) -> dict[str, Any]:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "image": image}
+    return {"messages": messages, "images": [image] if image else [], "image_sha256s": [image] if image else []}
 
 
 def spoken(encoder: Encoder, labels: torch.Tensor) -> str:

@@ -78,7 +78,7 @@ def test_no_photograph_s_questions_are_in_two_splits_even_without_a_group_column
     assert found.left_out == {}
     splits = split_rows(found, SplitByFraction())
     assert shares(splits) == pytest.approx([0.8, 0.1, 0.1], abs=0.01)
-    assert num_apart(splits, lambda row: row.image_sha256) == len({row.image for row in found.rows}) == 364
+    assert num_apart(splits, lambda row: row.images) == len({row.images for row in found.rows}) == 364
 
 
 def test_the_repository_s_own_splits_share_no_photograph(read: Read) -> None:

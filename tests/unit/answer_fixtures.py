@@ -88,8 +88,8 @@ def draw_rows(desk: Desk) -> None:
 
 def echo(cell: Variant, row: dict[str, Any]) -> str:
     """What the model was asked, and by whom."""
-    image = f" {Path(row['image']).name}" if row.get("image") else ""
-    return f"{cell.name}: {row['messages'][-2]['content']}{image}"
+    images = "".join(f" {Path(image).name}" for image in row.get("images", []))
+    return f"{cell.name}: {row['messages'][-2]['content']}{images}"
 
 
 def knowing(cell: Variant, row: dict[str, Any]) -> str:
@@ -128,7 +128,7 @@ def _answer(cell: Variant, row: dict[str, Any], say: Say, config: EvaluationConf
     return AnsweredRow(
         id=row["id"],
         question=row["messages"][-2]["content"],
-        image=row.get("image"),
+        images=row.get("images", []),
         reference=row["messages"][-1]["content"] if config.has_references else None,
         prediction=said,
         loss=0.5 if config.has_references else None,

@@ -13,6 +13,7 @@ import alembic.util
 import pytest
 import typer.main
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.spec.data import DataSpec
@@ -100,11 +101,16 @@ def read(tmp_path: Path, own_cache: Path) -> Read:  # noqa: ARG001
 
 @pytest.fixture
 def row() -> MakeRow:
-    """`row(3, group="g")`: a row with id "3", a question and an answer that no other row has, and this group."""
+    """`row(3, group="g")`: a row with id "3", a question and an answer that no other row has, and this group.
 
-    def make(number: int, **changes: Any) -> Row:
+    `seen`: the checksum of its image, or those of several.
+    """
+
+    def make(number: int, seen: str | Sequence[str] | None = None, **changes: Any) -> Row:
         messages = [{"role": "user", "content": f"q{number}?"}, {"role": "assistant", "content": f"a{number}."}]
-        nothing = dict.fromkeys(("image", "image_sha256", "group", "label", "split"))
-        return Row(**{"id": str(number), "messages": messages, **nothing, **changes})
+        sums = [seen] if isinstance(seen, str) else seen or []
+        images = tuple(CheckedImage(Path(f"/{sha256}.png"), sha256) for sha256 in sums)
+        nothing = dict.fromkeys(("group", "label", "split"))
+        return Row(**{"id": str(number), "messages": messages, "images": images, **nothing, **changes})
 
     return make

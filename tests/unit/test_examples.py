@@ -123,7 +123,7 @@ def test_trials_and_predictions_see_the_examples(desk: Desk) -> None:
         return "so"
 
     folder = trained(desk, *wanted, name="shown")
-    ask(folder, None, ["one?"], PredictionOptions(), desk.storage, plays(answering(say)), desk.tell)
+    ask(folder, [], ["one?"], PredictionOptions(), desk.storage, plays(answering(say)), desk.tell)
     known = {row["messages"][0]["content"] for row in datasets.load_from_disk(str(folder.load()[2].train_rows))}
     assert len(asked[0]["examples"]) == 4
     assert {turn["content"] for turn in asked[0]["examples"] if turn["role"] == "user"} <= known

@@ -142,7 +142,7 @@ def test_without_its_images_a_run_is_checked_on_a_grey_one(desk: Desk) -> None:
     seen: list[tuple[ExportConfig, int]] = []
     exported(desk, folder, plays(merging(seen)), to="merged")
     ((config, num_rows),) = seen
-    (image,) = datasets.load_from_disk(str(config.check_rows))["image"]
+    ((image,),) = datasets.load_from_disk(str(config.check_rows))["images"]
     assert num_rows == 1
     assert Path(image).exists()
 

@@ -92,15 +92,15 @@ def test_two_studies_that_differ_in_balance_train_on_no_held_out_row(row: MakeRo
         make_manifest(splits, {})
 
 
-@pytest.mark.parametrize("tie", ["group", "image_sha256", "messages"])
+@pytest.mark.parametrize("tie", ["group", "images", "messages"])
 def test_what_is_tied_to_a_held_out_row_is_left_out(row: MakeRow, tmp_path: Path, tie: str) -> None:
     """Rows that the first study did not have may belong to its held-out rows."""
-    rows = [row(i, group=f"g{i}", image_sha256=f"{i:x}", label="alex") for i in range(40)]
+    rows = [row(i, group=f"g{i}", seen=f"{i:x}", label="alex") for i in range(40)]
     first, _ = study(rows, tmp_path)
     held = first["test"][0]
     # words are tied only together with their image: "what is this?" is asked of every one
-    ties = {tie: getattr(held, tie)} | ({"image_sha256": held.image_sha256} if tie == "messages" else {})
-    fields = {"group": "new", "image_sha256": "new", "label": "ryan", **ties}
+    ties = {tie: getattr(held, tie)} | ({"images": held.images} if tie == "messages" else {})
+    fields = {"group": "new", "images": row(0, seen="new").images, "label": "ryan", **ties}
     second, left_out = study([*rows, row(50, **fields)], tmp_path)
     assert left_out == {"shares its group, image or words with a held-out row": ["50"]}
     assert "50" not in [row.id for part in second.values() for row in part]

@@ -151,7 +151,7 @@ def write_copies(photographs: list[Image.Image], write_jsonl: WriteJsonl, tmp_pa
 
 
 def numbers_of(rows: Any) -> set[str]:
-    return {Path(row.image).stem.removesuffix("-small") for row in rows}
+    return {row.images[0].path.stem.removesuffix("-small") for row in rows}
 
 
 def test_copies_of_a_picture_stay_in_one_split_when_asked(read: Read, write_copies: str) -> None:
@@ -162,7 +162,7 @@ def test_copies_of_a_picture_stay_in_one_split_when_asked(read: Read, write_copi
     apart = read(write_copies, columns=COLUMNS)
     splits = split_rows(apart, SplitByFraction(train=0.5, validation=0.25, test=0.25))
     assert sum(len(numbers_of(rows)) for rows in splits.values()) > 12
-    assert {row.lookalikes for row in apart.rows} == {None}
+    assert {row.images[0].lookalikes for row in apart.rows} == {None}
     assert apart.notes == ()
 
 
@@ -200,7 +200,7 @@ def test_looks_are_kept_and_asked_for_once(read: Read, write_copies: str, monkey
         decoded.clear()
         found = read(write_copies, columns=COLUMNS, group_duplicates=group_duplicates)
         assert len(decoded) == num_decoded
-        assert len({row.lookalikes for row in found.rows}) == (12 if group_duplicates else 1)
+        assert len({row.images[0].lookalikes for row in found.rows}) == (12 if group_duplicates else 1)
 
 
 def test_images_of_several_frames_are_counted(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.manifest import Manifest, check_disjoint, make_manifest
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import Splits
@@ -70,15 +72,16 @@ def test_the_checksum_changes_when_a_row_moves(splits: Splits, change: Callable[
     assert make_manifest(change(splits), {}).sha256 != make_manifest(splits, {}).sha256
 
 
-@pytest.mark.parametrize("change", [{"label": "x"}, {"id": "eleven"}, {"image_sha256": "f"}])
+@pytest.mark.parametrize("change", [{"label": "x"}, {"id": "eleven"}, {"seen": "f"}])
 def test_the_checksum_changes_when_a_row_changes(splits: Splits, row: MakeRow, change: dict[str, Any]) -> None:
     changed = splits | {"test": [row(8, **change), row(9)]}
     assert make_manifest(changed, {}).sha256 != make_manifest(splits, {}).sha256
 
 
 def test_the_checksum_is_of_the_splits_alone(splits: Splits, row: MakeRow) -> None:
-    elsewhere = splits | {"test": [row(8, image="/elsewhere.png"), row(9)]}
-    assert make_manifest(elsewhere, {"empty answer": ["x"]}).sha256 == make_manifest(splits, {}).sha256
+    here = splits | {"test": [row(8, seen="f"), row(9)]}
+    elsewhere = splits | {"test": [row(8, images=(CheckedImage(Path("/elsewhere.png"), "f"),)), row(9)]}
+    assert make_manifest(elsewhere, {"empty answer": ["x"]}).sha256 == make_manifest(here, {}).sha256
 
 
 def test_rows_read_again_go_back_to_their_splits(splits: Splits) -> None:
@@ -122,7 +125,7 @@ def test_rows_that_were_left_out_are_not_new(splits: Splits, row: MakeRow) -> No
         ("row", lambda row: (row(1), row(50, id="1"))),
         ("content", lambda row: (row(1), row(1, id="50"))),
         ("group 'g'", lambda row: (row(1, group="g"), row(50, group="g"))),
-        ("image", lambda row: (row(1, image_sha256="f"), row(50, image_sha256="f"))),
+        ("image", lambda row: (row(1, seen="f"), row(50, seen="f"))),
     ],
 )
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ def test_what_two_splits_share_is_named(
 
 
 def test_what_rows_of_one_split_share_is_nobody_s_business(row: MakeRow) -> None:
-    check_disjoint({"train": [row(i, group="g", image_sha256="f") for i in range(3)], "validation": [], "test": []})
+    check_disjoint({"train": [row(i, group="g", seen="f") for i in range(3)], "validation": [], "test": []})
 
 
 def test_a_group_that_has_grown_over_two_splits_is_noticed_on_the_way_back(splits: Splits, row: MakeRow) -> None:

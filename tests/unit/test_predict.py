@@ -40,7 +40,9 @@ def asked(
     desk: Desk, folder: RunFolder, *questions: str, image: Path | None = None, say: Any = echo, **options: Any
 ) -> list[Prediction]:
     start = plays(answering(say))
-    return ask(folder, image, questions, PredictionOptions(**options), desk.storage, start, desk.tell)
+    return ask(
+        folder, [image] if image else [], questions, PredictionOptions(**options), desk.storage, start, desk.tell
+    )
 
 
 def job_of(folder: RunFolder) -> EvaluationConfig:
@@ -74,7 +76,7 @@ def test_a_cut_answer_is_told(desk: Desk, folder: RunFolder) -> None:
 
 def test_the_same_question_is_not_asked_twice(desk: Desk, folder: RunFolder) -> None:
     first = asked(desk, folder, "one?")
-    assert ask(folder, None, ["one?"], PredictionOptions(), desk.storage, nobody, desk.tell) == first
+    assert ask(folder, [], ["one?"], PredictionOptions(), desk.storage, nobody, desk.tell) == first
     assert asked(desk, folder, "one?", max_new_tokens=7, say=lambda *_: "new") != first
 
 
@@ -108,12 +110,12 @@ def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, seeing: Ru
         (folder, (), None, "--question is missing"),
         (folder, (" ",), None, "--question: empty question"),
         (folder, ("?",), broken, "--image: task text-sft looks at no images"),
-        (seeing, ("?",), None, "--image is missing: task vlm-sft answers questions about an image"),
+        (seeing, ("?",), None, "--image is missing: every row that this run learned from has one"),
         (seeing, ("?",), desk.folder / "gone.png", "gone.png: image file is missing"),
         (seeing, ("?",), broken, "broken.png: image can't be decoded"),
     ]:
         with pytest.raises(InputError, match=words):
-            ask(run, image, questions, PredictionOptions(), desk.storage, nobody, desk.tell)
+            ask(run, [image] if image else [], questions, PredictionOptions(), desk.storage, nobody, desk.tell)
     with pytest.raises(InputError, match="the study has no adaptive prompt"):
         asked(desk, folder, "?", prompt="adaptive")
     with pytest.raises(InputError, match=r"is no run folder: it has no config\.json"):

@@ -97,7 +97,7 @@ def test_a_prepared_row_has_its_id_its_messages_and_its_label(start: StartStudy)
 def test_a_prepared_row_names_its_image(start: StartStudy) -> None:
     study = start(image="i")
     rows = loaded(study.prepare()["train", 1.0])
-    assert [row["image"] for row in rows] == [str(study.folder / f"{row['id'][-2:]}.png") for row in rows]
+    assert [row["images"] for row in rows] == [[str(study.folder / f"{row['id'][-2:]}.png")] for row in rows]
     assert len(rows) == 32
 
 

@@ -273,7 +273,7 @@ def test_predictions_are_asked_as_the_training_was(desk: Desk) -> None:
         rows[2] | {"error": "empty q"},
     ]
     start = plays(answering(echo))
-    (one,) = ask(folder, None, ["three?"], PredictionOptions(), desk.storage, start, desk.tell)
+    (one,) = ask(folder, [], ["three?"], PredictionOptions(), desk.storage, start, desk.tell)
     assert one.answer == "tuned: three?"
     source = written(desk.folder / "in.jsonl", [{"c": "alone"}])
     with pytest.raises(
@@ -286,7 +286,7 @@ def test_one_question_is_not_enough_for_a_prompt_over_two_columns(desk: Desk) ->
     desk.write_rows([{"q": f"question {i}", "c": f"context {i}", "a": str(i)} for i in range(20)])
     folder = trained(desk, "data.prompt='{q} {c}'", "data.columns={answer: a}")
     with pytest.raises(InputError, match=r"over several columns \(q, c\): write them to a JSONL file for --input"):
-        ask(folder, None, ["three?"], PredictionOptions(), desk.storage, nobody, desk.tell)
+        ask(folder, [], ["three?"], PredictionOptions(), desk.storage, nobody, desk.tell)
 
 
 def test_the_report_says_what_was_asked() -> None:

@@ -279,7 +279,7 @@ def test_what_is_no_image_is_none(tmp_path: Path) -> None:
 
 
 def examples(*scores: tuple[str, float]) -> list[Example]:
-    return [Example(str(n), "?", None, reference, "", None, score) for n, (reference, score) in enumerate(scores)]
+    return [Example(str(n), "?", [], reference, "", None, score) for n, (reference, score) in enumerate(scores)]
 
 
 def test_the_shown_answers_are_of_as_many_kinds_as_there_are() -> None:

@@ -45,8 +45,8 @@ def test_an_image_is_found_beside_the_file(read: Read, write_jsonl: WriteJsonl, 
     (tmp_path / "data" / "pictures" / "1.png").write_bytes(png(1))
     found = read(write_jsonl("data/rows.jsonl", rows_with("pictures/1.png")), columns=COLUMNS)
     [row] = found.rows
-    assert row.image == str(tmp_path / "data" / "pictures" / "1.png")
-    assert row.image_sha256 == hashlib.sha256(png(1)).hexdigest()
+    assert row.images[0].path == tmp_path / "data" / "pictures" / "1.png"
+    assert row.images[0].sha256 == hashlib.sha256(png(1)).hexdigest()
 
 
 def test_an_image_is_found_in_the_folder_that_the_study_names(
@@ -56,7 +56,7 @@ def test_an_image_is_found_in_the_folder_that_the_study_names(
     (tmp_path / "1.png").write_bytes(png(1))
     (tmp_path / "elsewhere" / "1.png").write_bytes(png(2))
     found = read(write_jsonl("rows.jsonl", rows_with("1.png")), columns=COLUMNS, images="elsewhere")
-    assert [row.image for row in found.rows] == [str(tmp_path / "elsewhere" / "1.png")]
+    assert [row.images[0].path for row in found.rows] == [tmp_path / "elsewhere" / "1.png"]
 
 
 def test_an_absolute_path_needs_no_folder(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
@@ -96,16 +96,6 @@ def test_a_truncated_photograph_is_noticed(read: Read, write_jsonl: WriteJsonl, 
     assert found.left_out == {"image can't be decoded": ["1"]}
 
 
-@pytest.mark.parametrize("nothing", [None, ""])
-def test_a_row_without_image_is_left_out(
-    read: Read, write_jsonl: WriteJsonl, tmp_path: Path, nothing: str | None
-) -> None:
-    (tmp_path / "1.png").write_bytes(png(1))
-    found = read(write_jsonl("rows.jsonl", rows_with("1.png", nothing)), columns=COLUMNS)
-    assert found.left_out == {"no image": ["1"]}
-    assert len(found.rows) == 1
-
-
 def test_a_row_with_two_faults_is_counted_once(read: Read, write_jsonl: WriteJsonl) -> None:
     found = read(write_jsonl("rows.jsonl", [{"i": "none.png", "q": "Q?", "a": ""}]), columns=COLUMNS)
     assert found.left_out == {"empty answer": ["0"]}
@@ -141,13 +131,13 @@ def test_images_in_the_data_are_stored_once_each(read: Read, tmp_path: Path, sou
     table.save_to_disk(tmp_path / "saved")
     table.to_parquet(tmp_path / "rows.parquet")
     found = read(source, columns=COLUMNS)
-    assert [row.id for row in found.rows] == ["0", "1", "2"]
-    assert found.left_out == {"no image": ["3"], "image can't be decoded": ["4"]}
+    assert [(row.id, len(row.images)) for row in found.rows] == [("0", 1), ("1", 1), ("2", 1), ("3", 0)]
+    assert found.left_out == {"image can't be decoded": ["4"]}
     files = list((tmp_path / "storage" / "data" / "images").glob("*/*"))
     assert {file.read_bytes() for file in files} == {png(1), png(2)}
     assert len(files) == 2
-    assert [Path(row.image or "").read_bytes() for row in found.rows] == [png(1), png(2), png(1)]
-    assert [row.image_sha256 for row in found.rows[:2]] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 2)]
+    assert [row.images[0].path.read_bytes() for row in found.rows[:3]] == [png(1), png(2), png(1)]
+    assert [row.images[0].sha256 for row in found.rows[:2]] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 2)]
 
 
 @pytest.mark.parametrize("kind", ["in the data", "files"])
@@ -219,7 +209,7 @@ def test_image_files_are_decoded_again_only_where_they_have_changed(
     assert decoded == [b"no image"]
     (tmp_path / "2.png").write_bytes(png(20))
     again = read(source, columns=COLUMNS)
-    assert [row.image_sha256 for row in again.rows] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 20)]
+    assert [row.images[0].sha256 for row in again.rows] == [hashlib.sha256(png(i)).hexdigest() for i in (1, 20)]
     next((tmp_path / "storage" / "data" / "images").glob("checked*")).write_text('["half of')
     decoded.clear()
     assert read(source, columns=COLUMNS) == again
@@ -276,9 +266,9 @@ def test_a_disk_that_takes_no_notes_costs_them_alone(tmp_path: Path) -> None:
 
 def test_stored_images_are_not_written_again(read: Read, tmp_path: Path) -> None:
     embedded(png(1), png(2)).save_to_disk(tmp_path / "saved")
-    files = [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows]
+    files = [row.images[0].path for row in read("saved", columns=COLUMNS).rows]
     before = [file.stat().st_ino for file in files]
-    assert [Path(row.image or "") for row in read("saved", columns=COLUMNS).rows] == files
+    assert [row.images[0].path for row in read("saved", columns=COLUMNS).rows] == files
     assert [file.stat().st_ino for file in files] == before
 
 
@@ -288,7 +278,7 @@ def test_a_hub_data_set_may_carry_paths_instead_of_bytes(read: Read, tmp_path: P
     values = [{"bytes": None, "path": str(tmp_path / "1.png")}]
     table = datasets.Dataset.from_dict({"i": values, "q": ["Q?"], "a": ["a"]}, features=features)
     table.to_parquet(tmp_path / "rows.parquet")
-    assert [row.image for row in read("rows.parquet", columns=COLUMNS).rows] == [str(tmp_path / "1.png")]
+    assert [row.images[0].path for row in read("rows.parquet", columns=COLUMNS).rows] == [tmp_path / "1.png"]
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -305,7 +295,7 @@ def test_progress_is_told_while_images_are_checked(write_jsonl: WriteJsonl, tmp_
 def test_a_path_may_be_the_rows_group_too(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png(1))
     found = read(write_jsonl("rows.jsonl", rows_with("1.png")), columns=COLUMNS | {"group": COLUMNS["image"]})
-    assert [(row.group, row.image) for row in found.rows] == [("1.png", str(tmp_path / "1.png"))]
+    assert [(row.group, row.images[0].path) for row in found.rows] == [("1.png", tmp_path / "1.png")]
 
 
 def test_images_that_are_stored_in_the_data_are_no_group(read: Read, tmp_path: Path) -> None:

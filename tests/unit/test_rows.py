@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.errors import FieldError
@@ -148,7 +149,7 @@ def test_a_broken_conversation_leaves_its_row_out(
 
 
 @pytest.mark.parametrize(
-    "messages", [[{"content": "Hi"}], ["Hi"], [{"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}]]
+    "messages", [[{"content": "Hi"}], ["Hi"], [{"role": "assistant", "content": [{"type": "audio", "text": "Hi"}]}]]
 )
 def test_messages_of_another_shape_are_left_out(read: Read, write_jsonl: WriteJsonl, messages: list[Any]) -> None:
     found = read(write_jsonl("rows.jsonl", [{"m": messages}]), columns=CHAT)
@@ -209,18 +210,20 @@ def test_group_label_and_split_are_kept_as_text(read: Read, write_jsonl: WriteJs
 
 
 @pytest.mark.parametrize(
-    "change", [{"messages": turns(("user", "q0?"), ("assistant", "b"))}, {"image_sha256": "f"}, {"label": "x"}]
+    "change", [{"messages": turns(("user", "q0?"), ("assistant", "b"))}, {"seen": "f"}, {"label": "x"}]
 )
 def test_the_checksum_is_of_the_content(row: Callable[..., Row], change: dict[str, Any]) -> None:
     assert row(0, **change).sha256 != row(0).sha256
 
 
 def test_the_checksum_does_not_depend_on_where_a_row_lies(row: Callable[..., Row]) -> None:
-    assert row(0, id="other", image="/elsewhere.png", group="g", split="test").sha256 == row(0).sha256
+    elsewhere = (CheckedImage(Path("/elsewhere.png"), "f"),)
+    assert row(0, id="other", images=elsewhere, group="g", split="test").sha256 == row(0, seen="f").sha256
 
 
 def test_the_checksum_never_changes_or_every_stored_manifest_is_void(row: Callable[..., Row]) -> None:
     assert row(0).sha256 == "ada590f33b7ac8ae26593d505721a1aef330b02c5f280021aabbac4ced5af229"
+    assert row(0, seen="f").sha256 == "b8cabffb89c72752f6389152f1d817c5df6d89b26a1438885c6b7fd845f33ea0"
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -103,7 +103,7 @@ def test_nothing_is_left_to_carve_out_of_one_row(row: MakeRow) -> None:
 
 @pytest.mark.parametrize("tie", ["group", "image"])
 def test_the_data_s_own_splits_may_not_share_a_group_or_an_image(row: MakeRow, tie: str) -> None:
-    field = {"group": "group", "image": "image_sha256"}[tie]
+    field = {"group": "group", "image": "seen"}[tie]
     rows = parts(row, train=3, validation=1, test=1)
     rows[1], rows[4] = row(1, split="train", **{field: "x"}), row(4, split="test", **{field: "x"})
     splits, left_out = by_column(rows)

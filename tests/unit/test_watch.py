@@ -263,7 +263,7 @@ def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
         TokenPiece(text="Which digit [/b]?", num_tokens=5, is_learned=False, is_image=False),
         TokenPiece(text="seven", num_tokens=2, is_learned=True, is_image=False),
     ]
-    shown = seen(example_panel(Example(id="7", image="images/7.png", pieces=pieces)))
+    shown = seen(example_panel(Example(id="7", images=["images/7.png"], pieces=pieces)))
     assert "row 7: 23 tokens, 21 masked, 2 learned" in shown
     assert "⟨image: 16 tokens⟩Which digit [/b]?⟦seven⟧" in shown
     assert "images/7.png" in shown
@@ -292,7 +292,7 @@ def test_numbers_are_told_short() -> None:
 
 def test_an_examples_id_and_image_may_hold_brackets() -> None:
     pieces = [TokenPiece(text="[/b] :bug:", num_tokens=1, is_learned=False, is_image=False)]
-    shown = seen(example_panel(Example(id="[/img]", image="[/img].png", pieces=pieces)))
+    shown = seen(example_panel(Example(id="[/img]", images=["[/img].png"], pieces=pieces)))
     assert "row [/img]: 1 tokens" in shown
     assert "[/img].png" in shown
     assert "[/b] :bug:" in shown

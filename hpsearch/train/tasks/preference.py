@@ -92,9 +92,9 @@ class Preference(Generation):
         other = None
         if row.get("rejected") is not None:
             other = self._last_answer(_with_rejected(row))
-            other = replace(other, picture=one.picture)  # one object holds its pixels or features once
+            other = replace(other, pictures=one.pictures)  # one object holds its pixels or features once
         return Judged(
-            one.tokens, one.others, one.labels, one.num_prompt, one.picture, row["id"], other, row.get("desirable")
+            one.tokens, one.others, one.labels, one.num_prompt, one.pictures, row["id"], other, row.get("desirable")
         )
 
     def _last_answer(self, row: Row) -> Encoded:

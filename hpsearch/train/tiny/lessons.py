@@ -69,7 +69,8 @@ def _some(vocabulary: list[str], rng: np.random.Generator, most: int) -> str:
 
 def _row(question: str, answer: str, image: Path | None) -> LessonRow:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "image": str(image) if image else None}
+    names = [str(image)] if image else []
+    return {"messages": messages, "images": names, "image_sha256s": names}
 
 
 Lesson = Callable[[Path, np.random.Generator], list[LessonRow]]

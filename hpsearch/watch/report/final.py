@@ -49,7 +49,7 @@ class FinalRun:
             Example(
                 id=row["id"],
                 question=row["question"],
-                image=Path(row["image"]) if row.get("image") else None,
+                images=[Path(image) for image in row.get("images", [row["image"]] if row.get("image") else [])],
                 reference=row["reference"],
                 tuned=row["prediction"],
                 base=said.get(row["id"]),
@@ -80,7 +80,7 @@ class Example:
 
     id: str
     question: str
-    image: Path | None
+    images: list[Path]
     reference: str
     tuned: str
     base: str | None
