@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.spec.model import HeadSpec
@@ -48,7 +49,7 @@ def _row(folder: Path, number: int, label: str) -> Row:
         {"role": "user", "content": "Which colour is it" + " and why" * (number % 3) + "?"},
         {"role": "assistant", "content": label},
     ]
-    return Row(str(number), messages, str(file), None, None, label, None)
+    return Row(str(number), messages, (CheckedImage(file, str(number)),), None, label, None)
 
 
 def config_of(rows: Rows, **changes: Any) -> TrialConfig:

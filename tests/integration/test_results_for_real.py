@@ -162,7 +162,7 @@ def test_a_question_gets_the_answer_that_the_evaluation_got(
     del evaluation
     base, tuned = (read_answers(run.scores / f"{name}.jsonl")[0] for name in ("base", "tuned"))
     options = PredictionOptions(with_base=True)
-    (said,) = ask(run, None, [tuned.question], options, storage, trainers.start, tell)
+    (said,) = ask(run, [], [tuned.question], options, storage, trainers.start, tell)
     assert (said.question, said.answer, said.base) == (tuned.question, tuned.prediction, base.prediction)
 
 
@@ -319,6 +319,6 @@ def test_plain_text_is_learned_evaluated_by_its_loss_and_continued(
     assert "tuned against base: " in evaluation_words(found, run.scores)
     with pytest.raises(InputError, match="text rows have no answers to measure"):
         evaluate_run(run, EvaluationOptions(metrics=["rouge1"]), storage, trainers.start, tell)
-    (said,) = ask(run, None, ["Is 7 even"], PredictionOptions(), storage, trainers.start, tell)
+    (said,) = ask(run, [], ["Is 7 even"], PredictionOptions(), storage, trainers.start, tell)
     assert said.question == "Is 7 even"
     assert said.answer.startswith("or"), "it goes on as the texts do"
