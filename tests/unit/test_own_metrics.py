@@ -199,6 +199,9 @@ def test_a_file_that_hpsearch_made_holds_the_metrics_too(desk: Desk) -> None:
     elsewhere.mkdir()
     (elsewhere / "best.yaml").write_text(dump_study(spec))
     assert load_study(elsewhere / "best.yaml").spec == spec
+    (elsewhere / "other.py").write_text(FILE)
+    other = load_study(elsewhere / "best.yaml", ["evaluation.metrics_file=other.py"]).spec
+    assert other.evaluation.metrics_text == FILE
 
 
 def test_a_class_has_a_text_too() -> None:
