@@ -11,7 +11,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import cli_start, memory_growth, quantized_base, store_load, store_size, store_throughput, warm_base
+from bench import (
+    cli_start,
+    large_data,
+    memory_growth,
+    quantized_base,
+    store_load,
+    store_size,
+    store_throughput,
+    warm_base,
+)
 from bench.comparison import HEADINGS, Finding, NotMeasured, Say, as_table
 from bench.machine import describe, offline_console
 from bench.race import race
@@ -26,16 +35,21 @@ BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "store_load": store_load.measure,
     "cli_start": cli_start.measure,
     "race": race.measure,
+    "large_data": large_data.measure,
 }
+BY_HAND = ("large_data",)
+"""Measured only when they are named."""
 
 
 def main() -> int:
     """The exit code: 1 when a benchmark failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Side-by-side benchmarks that print ratios.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(BENCHMARKS)}")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"default: all but {BY_HAND[0]} of {', '.join(BENCHMARKS)}"
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="write each one's table into this file")
     given = parser.parse_args()
-    names = given.names or list(BENCHMARKS)
+    names = given.names or [name for name in BENCHMARKS if name not in BY_HAND]
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
