@@ -9,6 +9,7 @@ from hpsearch.convert import settings
 from hpsearch.convert.axolotl_data import put_parts
 from hpsearch.convert.draft import Draft
 from hpsearch.convert.file import ForeignFile
+from hpsearch.convert.preferences import METHODS, put_axolotl
 
 TOOL = "Axolotl"
 
@@ -32,19 +33,21 @@ def read(file: ForeignFile) -> Draft:
     _put_lora_or_full(draft)
     _put_training(draft)
     draft.has_images = bool(file.text("processor_type"))
-    put_parts(draft)
+    if method := str(file.take("rl", "")).lower():
+        put_axolotl(draft, method)
+    put_parts(draft, method)
     _put_vision(draft)
     return draft
 
 
 def _refuse_what_is_no_sft(file: ForeignFile) -> None:
-    if method := file.take("rl"):
-        file.refuse(f"trains on preferences or rewards (rl: {method}); hpsearch searches supervised fine-tuning only")
+    if (method := file.take("rl")) and str(method).lower() not in METHODS:
+        file.refuse(f"is reinforcement learning, or a loss that hpsearch does not have (rl: {method})")
     for key, what in NO_SFT.items():
         if file.take(key):
-            file.refuse(f"{what} ({key}); hpsearch searches supervised fine-tuning only")
+            file.refuse(f"{what} ({key}); hpsearch learns from answers and preferences")
     if "SequenceClassification" in str(file.values.get("model_type")):
-        file.refuse("trains a classifier head (model_type); hpsearch searches supervised fine-tuning only")
+        file.refuse("trains a classifier head (model_type); hpsearch learns from answers and preferences")
     if "voxtral" in str(file.values.get("processor_type")).lower():
         file.refuse("trains on sound (processor_type: VoxtralProcessor); hpsearch has texts and images")
     if not file.text("base_model"):

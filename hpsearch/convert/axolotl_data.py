@@ -7,6 +7,7 @@ from typing import Any
 from hpsearch.convert.draft import Draft
 from hpsearch.convert.file import ForeignFile, NotKept
 from hpsearch.convert.parts import ROLES, Part
+from hpsearch.convert.preferences import axolotl_part
 
 _TASK = "Below is an instruction that describes a task"
 _WITH = f"{_TASK}, paired with an input that provides further context."
@@ -24,7 +25,8 @@ _FILES = (".json", ".jsonl", ".csv", ".parquet")
 _PREFERENCES = ("bradley_terry", "dpo", "orpo", "kto", "stepwise_supervised", "chatml.", "llama3.")
 
 
-def put_parts(draft: Draft) -> None:
+def put_parts(draft: Draft, method: str = "") -> None:
+    """`method`: how preferences are learned, where they are."""
     file = draft.file
     pretrains = file.take("pretraining_dataset")
     listed = pretrains or file.take("datasets")
@@ -33,7 +35,7 @@ def put_parts(draft: Draft) -> None:
         file.refuse("datasets: expected a list of data sets, each with a path and a type")
     for given in entries:
         entry = ForeignFile(file.path, {"type": "pretrain", **given} if pretrains else given)
-        draft.parts.append(_part(draft, entry))
+        draft.parts.append(_judged(draft, entry, method) if method else _part(draft, entry))
         entry.take("trust_remote_code")
         keys = tuple(f"datasets.{key}" for left in entry.left_over(()) for key in left.keys)
         if keys:
@@ -50,7 +52,7 @@ def _part(draft: Draft, entry: ForeignFile) -> Part:
         return _user_defined(ForeignFile(file.path, kind), where)
     name = str(kind or "")
     if name.startswith(_PREFERENCES):
-        file.refuse(f"data of type {name} hold preferences or rewards; hpsearch learns from answers")
+        file.refuse(f"data of type {name} hold preferences or rewards, and the file says no method (rl)")
     if name in ("completion", "pretrain"):
         column = entry.text("field") or entry.text("text_column") or "text"
         return Part(form="text", answer=column, **where)
@@ -62,6 +64,16 @@ def _part(draft: Draft, entry: ForeignFile) -> Part:
         return Part(form="template", with_input=with_input, without_input=without_input, **fields, **where)
     if name.startswith(("chat_template", "sharegpt")) or draft.has_images:
         return _turns(entry, where, is_sharegpt=name.startswith("sharegpt"), has_images=draft.has_images)
+    return _unknown(draft, name, where)
+
+
+def _judged(draft: Draft, entry: ForeignFile, method: str) -> Part:
+    where, name = _where(draft, entry), str(entry.take("type") or "")
+    turns = _turns(entry, where, is_sharegpt=False, has_images=draft.has_images)
+    return axolotl_part(entry, name, where, turns, method) or _unknown(draft, name, where)
+
+
+def _unknown(draft: Draft, name: str, where: dict[str, Any]) -> Part:
     shown = f"type: {name}" if name else "no type: its rows are tokens already"
     draft.to_do.append(
         f"data.columns: hpsearch does not know how rows of {where['name']} look ({shown}); name their columns, "

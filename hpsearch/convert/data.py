@@ -40,7 +40,7 @@ def put_data(draft: Draft, script: Path, validation: float) -> str | None:
     text = _script(parts, target)
     rewritten = script.with_suffix(".jsonl").name
     draft.set("data.source", rewritten, f"{script.name} writes it")
-    draft.set("data.columns", _written_columns(target))
+    draft.set("data.columns", _written_columns(target, parts))
     _put_split(draft, None, validation)
     names = ", ".join(part.name for part in parts)
     only = "; of a conversation about an image it keeps the first question" if target == "image" else ""
@@ -77,7 +77,10 @@ def _target(draft: Draft, parts: list[Part]) -> str:
     return "prompt-completion" if all(part.form == "template" for part in parts) else "messages"
 
 
-def _written_columns(target: str) -> dict[str, str]:
+def _written_columns(target: str, parts: list[Part]) -> dict[str, str]:
+    if parts[0].is_judged:
+        answers = ("chosen", "rejected") if parts[0].chosen else ("answer", "desirable")
+        return {role: role for role in (*(("image",) if target == "image" else ()), "question", *answers)}
     roles = {
         "image": ("image", "question", "answer"),
         "prompt-completion": ("prompt", "completion"),
@@ -90,6 +93,10 @@ def _written_columns(target: str) -> dict[str, str]:
 def _placeholder(draft: Draft) -> dict[str, str]:
     names = ["image", "question", "answer"] if draft.has_images else ["question", "answer"]
     names = ["text"] if draft.is_plain else names
+    if draft.learns == "preference":
+        names = [*names[:-1], "chosen", "rejected"]
+    if draft.values["preference"].get("loss") == "kto":
+        names = [*names[:-2], "answer", "desirable"]
     return {name: name for name in names}
 
 

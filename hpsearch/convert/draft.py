@@ -7,9 +7,9 @@ from typing import Any
 
 from hpsearch.convert.file import ForeignFile, NotKept
 from hpsearch.convert.parts import Part
-from hpsearch.spec.tasks import Learns, find_task
+from hpsearch.spec.tasks import Learns, Section, find_task
 
-SECTIONS = ("model", "data", "lora", "training", "budget", "final")
+SECTIONS = ("model", "data", "lora", "preference", "training", "budget", "final")
 
 
 @dataclass
@@ -30,7 +30,8 @@ class Draft:
 
     @property
     def task(self) -> str:
-        found = find_task(self.learns, has_images=self.has_images)
+        sections: frozenset[Section] = frozenset({"preference"} if self.learns == "preference" else ())
+        found = find_task(self.learns, has_images=self.has_images, sections=sections)
         assert found is not None
         return found
 

@@ -12,16 +12,15 @@ from hpsearch.convert import settings
 from hpsearch.convert.draft import Draft
 from hpsearch.convert.file import ForeignFile, NotKept, read_mapping
 from hpsearch.convert.parts import ROLES, Part
+from hpsearch.convert.preferences import llamafactory_part, put_llamafactory
 
 TOOL = "LLaMA-Factory"
 KEYS = ("template", "finetuning_type", "stage", "cutoff_len", "dataset", "lora_rank", "lora_target", "infer_backend")
 INFO = "dataset_info.json"
 
 STAGES = {
-    "rm": "trains a reward model (stage: rm); hpsearch searches supervised fine-tuning only (stage: sft)",
-    "ppo": "is reinforcement learning (stage: ppo); hpsearch searches supervised fine-tuning only (stage: sft)",
-    "dpo": "trains on preferences (stage: dpo); hpsearch searches supervised fine-tuning only (stage: sft)",
-    "kto": "trains on preferences (stage: kto); hpsearch searches supervised fine-tuning only (stage: sft)",
+    "rm": "trains a reward model (stage: rm); hpsearch learns from answers and preferences",
+    "ppo": "is reinforcement learning (stage: ppo); hpsearch learns from answers and preferences",
 }
 VISION = re.compile(
     r"(?i)(^|[-_/.\d])vl([-_\d.]|$)|llava|pixtral|paligemma|mllama|vision|internvl|minicpm[-_]?v|mllm|multi-?modal"
@@ -37,6 +36,9 @@ def read(file: ForeignFile) -> Draft:
     draft = Draft(file, TOOL, is_plain=str(file.take("stage")).lower() == "pt")
     _put_model_and_lora(draft)
     _put_training(draft)
+    stage = str(file.take("stage", "sft")).lower()
+    if stage in ("dpo", "kto"):
+        put_llamafactory(draft, stage)
     _put_parts(draft)
     looks_at_images = any(part.images for part in draft.parts)
     if not draft.parts:
@@ -50,8 +52,8 @@ def _refuse_what_is_no_sft(file: ForeignFile) -> None:
     stage = str(file.take("stage", "sft")).lower()
     if file.take("export_dir"):
         file.refuse("merges or exports a model (export_dir); there is nothing to search. Give the training file")
-    if stage not in ("sft", "pt"):
-        file.refuse(STAGES.get(stage, f"has stage: {stage}; hpsearch searches supervised fine-tuning only (sft)"))
+    if stage not in ("sft", "pt", "dpo", "kto"):
+        file.refuse(STAGES.get(stage, f"has stage: {stage}; hpsearch learns from answers and preferences"))
     trains = file.take("do_train")
     if trains is False or (trains is None and file.flag("do_predict")):
         file.refuse("predicts with a model (do_predict), it trains none. Give the training file")
@@ -158,11 +160,11 @@ def _put_parts(draft: Draft) -> None:
         entry = ForeignFile(info, known.section(name))
         if not entry.values:
             draft.to_do.append(f"data.source: {info} has no data set {name}; write its file or hub name yourself")
-        elif entry.flag("ranking"):
-            file.refuse(f"data set {name} holds preferences (ranking: true in {info}); hpsearch learns from answers")
+        elif entry.flag("ranking") and draft.values["preference"].get("loss", "kto") == "kto":
+            file.refuse(f"data set {name} holds pairs (ranking: true in {info}); they are for stage: dpo")
         elif _fits(draft, name, ForeignFile(info, entry.section("columns"))):
             part = _part(name, entry, limit, file.text("media_dir"))
-            draft.parts.append(_plain(part) if draft.is_plain else part)
+            draft.parts.append(_plain(part) if draft.is_plain else _judged(draft, entry, part))
     if not draft.parts and not draft.to_do:
         file.refuse(f"trains on video or sound alone ({', '.join(names)}); hpsearch has texts and images")
 
@@ -179,6 +181,17 @@ def _fits(draft: Draft, name: str, columns: ForeignFile) -> bool:
 def _plain(part: Part) -> Part:
     """Pretraining takes what the first column says, and nothing else (src/llamafactory/data/processor/pretrain.py)."""
     return replace(part, form="text", answer=part.questions[0]) if part.questions else replace(part, form="unknown")
+
+
+def _judged(draft: Draft, entry: ForeignFile, part: Part) -> Part:
+    """The same part where nothing is judged."""
+    if draft.learns != "preference":
+        return part
+    columns = ForeignFile(entry.path, entry.section("columns"))
+    found = llamafactory_part(part, columns, ranks=draft.get("preference.loss") != "kto")
+    if found is None or (found.chosen and not entry.flag("ranking")):
+        draft.file.refuse(f"data set {part.name} holds no preferences of this kind; see ranking and kto_tag in {INFO}")
+    return found
 
 
 def _part(name: str, entry: ForeignFile, limit: int | None, media: str | None) -> Part:

@@ -41,6 +41,10 @@ class Part:
     questions: tuple[str, ...] = ()
     between: str = "\n"
     answer: str = ""
+    chosen: str | None = None
+    rejected: str | None = None
+    desirable: str | None = None
+    """Columns of preferences: two answers, or whether the one answer is."""
     system: str | None = None
     with_input: str = ""
     without_input: str = ""
@@ -58,6 +62,8 @@ class Part:
         whole = not (self.data_files or self.revision or self.limit or "[" in self.split or "+" in self.split)
         if not whole or self.images or self.in_pieces:
             return None
+        if self.is_judged:
+            return self._judged_columns()
         if self.form == "text" and not self.name.endswith(".txt"):
             return {"text": self.answer}
         if self.form == "pairs" and self.system is None:
@@ -69,6 +75,19 @@ class Part:
         if self.form == "turns" and (self.role, self.content) == ("role", "content") and said_as_meant:
             return {"messages": self.messages}
         return None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether its rows hold preferences."""
+        return bool(self.chosen or self.desirable)
+
+    def _judged_columns(self) -> dict[str, str] | None:
+        if self.form != "pairs" or self.system or (len(self.questions) > 1 and not self.prompt):
+            return None
+        asked = {"question": self.questions[0]} if len(self.questions) == 1 else {}
+        if self.chosen and self.rejected:
+            return {**asked, "chosen": self.chosen, "rejected": self.rejected}
+        return {**asked, "answer": self.answer, "desirable": str(self.desirable)}
 
     @property
     def prompt(self) -> str | None:
@@ -89,6 +108,9 @@ class Part:
             "questions": list(self.questions),
             "between": self.between,
             "answer": self.answer,
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "desirable": self.desirable,
             "system": self.system,
             "with_input": self.with_input,
             "without_input": self.without_input,

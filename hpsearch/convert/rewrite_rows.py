@@ -23,6 +23,8 @@ OUT = Path(__file__).with_suffix(".jsonl")
 
 def rewritten(row: Row, part: dict[str, Any], number: int) -> Row | str:
     """The row in the form `TO`, or why it is left out."""
+    if part["chosen"] or part["desirable"]:
+        return judged(row, part, number)
     if TO == "text":
         text = row.get(part["answer"])
         return {"text": str(text)} if text else "no text"
@@ -45,15 +47,60 @@ def from_columns(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
 
 
 def from_turns(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
+    messages = turns_of(row, part)
+    if not isinstance(messages, str) and (not messages or messages[-1]["role"] != "assistant"):
+        return "the last turn is not the assistant's"
+    return messages
+
+
+def turns_of(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
     messages = []
     for turn in row.get(part["messages"]) or []:
         role = part["roles"].get(turn.get(part["role"]))
         if role is None:
             return f"a turn of {turn.get(part['role'])!r}"
         messages.append({"role": role, "content": text_of(turn.get(part["content"]))})
-    if not messages or messages[-1]["role"] != "assistant":
-        return "the last turn is not the assistant's"
     return messages
+
+
+def judged(row: Row, part: dict[str, Any], number: int) -> Row | str:
+    """Two answers to the same turns, or one with whether it is desirable."""
+    if part["form"] == "turns":
+        asked = turns_of(row, part)
+        if part["desirable"] and not isinstance(asked, str):
+            *asked, last = asked or [{"content": ""}]
+            answers = {"answer": last["content"]}
+    else:
+        asked = asked_in(row, part)
+        answers = {"answer": answer_of(row.get(part["answer"]), part)}
+    if isinstance(asked, str):
+        return asked
+    if part["chosen"]:
+        answers = {role: answer_of(row.get(part[role]), part) for role in ("chosen", "rejected")}
+    if not asked or not all(answers.values()):
+        return "no question or no answer"
+    verdict = {} if part["chosen"] else {"desirable": bool(row.get(part["desirable"]))}
+    if TO != "image":
+        return {"question": asked, **answers, **verdict}
+    seen = with_image([*asked, {"role": "assistant", "content": "?"}], row, part, number)
+    if isinstance(seen, str):
+        return seen
+    return {"image": seen["image"], "question": seen["question"], **answers, **verdict}
+
+
+def asked_in(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
+    """By columns, or else in the conversation that the answer ends."""
+    if not part["questions"]:
+        talk = row.get(part["chosen"] or part["answer"])
+        return turns_of({"talk": talk[:-1] if isinstance(talk, list) else []}, {**part, "messages": "talk"})
+    found = from_columns({**row, "": "?"}, {**part, "answer": ""})
+    return found if isinstance(found, str) else found[:-1]
+
+
+def answer_of(value: Any, part: dict[str, Any]) -> str:
+    """A text, a turn, or a conversation that the answer ends."""
+    last = value[-1] if isinstance(value, list) and value else value
+    return text_of(last.get(part["content"])) if isinstance(last, dict) else str(last or "")
 
 
 def text_of(content: Any) -> str:

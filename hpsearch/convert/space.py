@@ -19,11 +19,7 @@ def propose(draft: Draft) -> list[tuple[str, Any, str]]:
             f"the file's value ×/÷ {FACTOR}: it matters most",
         ),
         *(_of_a_new_adapter(draft) if "r" in draft.values["lora"] else []),
-        (
-            "lora.dropout",
-            sorted({0.0, 0.05, 0.1, draft.get("lora.dropout")}),
-            "0 where data is plenty, more where it is scarce",
-        ),
+        *(_of_dropout(draft.get("lora.dropout")) if "dropout" in draft.values["lora"] else []),
         (
             "training.batch_size",
             _neighbours(batch),
@@ -42,6 +38,10 @@ def _of_a_new_adapter(draft: Draft) -> list[tuple[str, Any, str]]:
             f"the update is scaled by alpha / r, {alpha / rank:g} in the file; this stays within 4 times of it",
         ),
     ]
+
+
+def _of_dropout(dropout: float) -> list[tuple[str, Any, str]]:
+    return [("lora.dropout", sorted({0.0, 0.05, 0.1, dropout}), "0 where data is plenty, more where it is scarce")]
 
 
 def _neighbours(value: int) -> list[int]:

@@ -30,6 +30,8 @@ def study_text(draft: Draft, study: str) -> str:
     base = draft.get("model.base")
     lines += [f"study: {scalar(study)}", f"description: {scalar(f'{base}, from {file}')}", f"task: {draft.task}"]
     for name in SECTIONS:
+        if not draft.values[name]:
+            continue
         about = f"  # {_ABOUT[name]}" if name in _ABOUT else ""
         lines += ["", f"{name}:{about}"]
         for key, value in sorted(draft.values[name].items(), key=lambda item: _place(name, item[0])):

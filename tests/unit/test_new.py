@@ -183,7 +183,7 @@ def test_a_quantized_base_is_told_loudly(workplace: Path) -> None:
     assert made.new.text.index("TO DO BEFORE THIS RUNS") < made.new.text.index("Not kept from")
 
 
-@pytest.mark.parametrize("stage", ["dpo", "kto", "ppo", "rm", "xyz"])
+@pytest.mark.parametrize("stage", ["ppo", "rm", "xyz"])
 def test_other_stages_are_refused_in_words(workplace: Path, stage: str) -> None:
     with pytest.raises(InputError, match=rf"their.yaml: .*stage: {stage}.*hpsearch"):
         make(workplace, LLAMAFACTORY, stage=stage)
@@ -192,7 +192,7 @@ def test_other_stages_are_refused_in_words(workplace: Path, stage: str) -> None:
 @pytest.mark.parametrize(
     ("values", "changes", "words"),
     [
-        (AXOLOTL, {"rl": "dpo"}, r"preferences or rewards \(rl: dpo\)"),
+        (AXOLOTL, {"rl": "grpo"}, r"reinforcement learning, or a loss that hpsearch does not have \(rl: grpo\)"),
         (AXOLOTL, {"reward_model": True}, "trains a reward model"),
         (AXOLOTL, {"datasets": [{"path": "x", "type": "chatml.ultra"}]}, "preferences"),
         (AXOLOTL, {"datasets": ...}, "names no data"),

@@ -82,7 +82,7 @@ def test_the_file_itself_is_never_overwritten(workplace: Path, run: Run) -> None
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rl": "kto"}, "trains on preferences"),
+        ({"rl": "grpo"}, "is reinforcement learning"),
         ({"base_model": ...}, "is neither"),
         ({"lora_dropout": 2}, "lora.dropout"),
     ],

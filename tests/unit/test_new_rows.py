@@ -125,7 +125,7 @@ def test_messages_are_read_as_they_are_where_the_roles_are_a_chat_templates(work
 def test_preferences_and_videos_are_refused(workplace: Path) -> None:
     video = {"file_name": "turns.json", "formatting": "sharegpt", "columns": {"messages": "m", "videos": "videos"}}
     llamafactory_data(workplace, {"likes": {"file_name": "pairs.json", "ranking": True}, "clips": video})
-    with pytest.raises(InputError, match="likes holds preferences"):
+    with pytest.raises(InputError, match="likes holds pairs"):
         make(workplace, LLAMAFACTORY, dataset="likes")
     with pytest.raises(InputError, match="video or sound alone"):
         make(workplace, LLAMAFACTORY, dataset="clips")
