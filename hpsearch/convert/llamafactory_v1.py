@@ -10,6 +10,7 @@ from hpsearch.convert.draft import Draft
 from hpsearch.convert.file import ForeignFile, NotKept, read_mapping
 from hpsearch.convert.llamafactory import VISION
 from hpsearch.convert.parts import Part
+from hpsearch.convert.preferences import put_llamafactory
 
 TOOL = "LLaMA-Factory v1"
 
@@ -97,8 +98,8 @@ def _put_parts(draft: Draft) -> None:
         entry = sets.section(key)
         if not entry.get("path"):
             sets.refuse(f"data set {key} has no path")
-        if entry.get("converter") == "pair":
-            file.refuse(f"data set {key} holds preferences (converter: pair in {listed}); hpsearch learns from answers")
+        if entry.get("converter") == "pair" and draft.learns != "preference":
+            put_llamafactory(draft, "dpo")
         draft.parts.append(_part(file, entry, images, root))
 
 
@@ -113,6 +114,8 @@ def _part(file: ForeignFile, entry: dict[str, Any], images: str | None, root: Pa
         "limit": ForeignFile(file.path, entry).whole("size", 0) or None,
         "image_folder": str(root),
     }
+    if entry.get("converter") == "pair":
+        return Part(form="pairs", chosen="chosen", rejected="rejected", images=images, **common)
     if entry.get("converter") == "alpaca":
         questions = ("instruction", "input")
         return Part(form="pairs", questions=questions, between="", answer="output", images=images, **common)

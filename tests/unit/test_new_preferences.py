@@ -11,6 +11,7 @@ from PIL import Image
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.errors import InputError
 from tests.unit.new_fixtures import AXOLOTL, LLAMAFACTORY, Made, make
+from tests.unit.test_new import V1
 from tests.unit.test_new_rows import rewritten, write_json
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -145,6 +146,15 @@ def test_desirable_answers_of_llamafactory(workplace: Path) -> None:
     flat = [{"ask": "Hi?", "say": "Hello", "label": True}]
     made = llamafactory(workplace, {"columns": columns}, flat, stage="kto")
     assert made.new.script is None
+    assert read(made, workplace) == [("Hi?", "Hello")]
+
+
+def test_pairs_of_the_second_llamafactory(workplace: Path) -> None:
+    file = write_json(workplace / "likes.json", [WHOLE])
+    listed = {"likes": {"path": str(file), "source": "local", "converter": "pair"}}
+    write_json(workplace / "sets.yaml", listed)
+    made = make(workplace, V1, train_dataset="sets.yaml", pref_beta=0.3)
+    assert (made.spec.task, made.spec.preference.beta) == ("text-preference", 0.3)
     assert read(made, workplace) == [("Hi?", "Hello")]
 
 
