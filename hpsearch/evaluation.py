@@ -8,6 +8,9 @@ from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
 from hpsearch.spec.metrics import Metric, NamedMetric
 from hpsearch.trial import Record
 
+MOST_FREQUENT = "most frequent answer"
+"""Named among the variants: what someone says who knows the training answers and never looks."""
+
 
 class Units(Record):
     """What intervals and tests take as independent of each other: each is drawn or swapped with all of its rows."""
@@ -75,13 +78,22 @@ class Evaluation(Record):
     longer_than_limit: int
     metrics: list[NamedMetric]
     variants: list[VariantScores] = Field(validation_alias=AliasChoices("variants", "cells"))
-    """The most frequent answer first, then base, unless it was left out, and tuned under each prompt."""
+    """The most frequent answer first, where answers are compared; then base, unless it was left out, and tuned under
+    each prompt."""
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
     notes: list[str] = Field([], description="metrics of the person's own that could not be computed, and why")
     units: Units | None = Field(None, description="None: by an earlier hpsearch, which took rows as independent")
 
     def variant(self, name: str) -> VariantScores:
         return next(variant for variant in self.variants if variant.name == name)
+
+    @property
+    def guess(self) -> VariantScores | None:
+        return next((variant for variant in self.variants if variant.name == MOST_FREQUENT), None)
+
+    @property
+    def models(self) -> list[VariantScores]:
+        return [variant for variant in self.variants if variant.name != MOST_FREQUENT]
 
     @property
     def resampled(self) -> Units:

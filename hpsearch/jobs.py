@@ -103,6 +103,8 @@ class Example(Record):
     id: str
     images: list[str]
     pieces: list[TokenPiece]
+    rejected: list[TokenPiece] = Field([], description="of the same row with its other answer")
+    desirable: bool | None = Field(None, description="whether its one answer is, where that is said")
 
 
 class InspectionResult(Record):

@@ -202,14 +202,26 @@ def _ended(values: Values, data: DataSpec, role: str) -> list[Message] | str:
 
 def turns_asked(values: Values, data: DataSpec) -> list[Any] | str:
     """What comes before an answer: of a column that holds messages, these."""
-    column = data.columns.named().get(str(FORMATS[data.columns.row_format].asks))
-    if column and isinstance(values.get(column), list):
+    row_format = FORMATS[data.columns.row_format]
+    column = data.columns.named().get(str(row_format.asks))
+    if column and row_format.is_judged and isinstance(values.get(column), list):
         turns: list[Any] = values[column]
         return turns or "empty question"
-    if column is None and not data.template.columns and data.columns.image is None:
+    if conversation_column(data) is not None:
         return "no question"
     text, wrong = question(values, data)
     return wrong or [_said("user", text)]
+
+
+def conversation_column(data: DataSpec) -> str | None:
+    """The one that holds all that is said; None where another one asks, or `data.prompt` does."""
+    columns = data.columns
+    named = columns.named()
+    row_format = FORMATS[columns.row_format]
+    asks = row_format.asks in named or data.template.columns or columns.image
+    if not row_format.is_judged or asks:
+        return columns.messages
+    return columns.chosen or columns.answer
 
 
 def rejected_answer(values: Values, data: DataSpec) -> str | None:

@@ -12,7 +12,7 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared
 from hpsearch.data.split import SplitName
 from hpsearch.errors import FieldError, InputError
-from hpsearch.evaluation import Evaluation
+from hpsearch.evaluation import MOST_FREQUENT, Evaluation
 from hpsearch.files import read_file, write_text
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import AnsweredRow, EvaluationConfig, EvaluationResult, Tell, Variant
@@ -33,13 +33,11 @@ from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.data import ColumnsSpec
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.load import with_present_metrics
-from hpsearch.spec.metrics import LOSS, TEXT_LOSS
+from hpsearch.spec.metrics import LOSS, TEXT_LOSS, Metric
 from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import TASKS, TaskFacts
 from hpsearch.study.configs import images_config, metrics_file
 from hpsearch.trial import AnswersConfig, Record, TrialConfig
-
-MOST_FREQUENT = "most frequent answer"
 
 
 class EvaluationOptions(Record):
@@ -181,21 +179,22 @@ def _scored(
     task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
     metrics = [spec.metric(name) for name in named or []]
     own = spec.evaluation.own_metrics.values()
-    has_answers = FORMATS[config.rows.row_format].has_answers
-    if not has_answers:
+    if not FORMATS[config.rows.row_format].has_answers:
         metrics = [TEXT_LOSS]
     metrics = metrics or default_metrics(task, texts_of(some)[0], bool(job.bertscore_model), own)
-    by_name = {MOST_FREQUENT: _frequent(some, train), **answers} if has_answers else answers
+    by_name = {**_guessed(metrics, some, train), **answers}
     tuned = next(variant.name for variant in job.variants if variant.model == "tuned")
+    variants = [score_variant(name, rows, metrics) for name, rows in by_name.items()]
+    metrics = [metric for metric in metrics if any(metric.name in variant.scores for variant in variants)] or metrics
     base = [variant.name for variant in job.variants if variant.model == "base"]
-    bars = dict.fromkeys([*base[:1], *([MOST_FREQUENT] if has_answers else [])])
+    bars = [than for than in (*base[:1], MOST_FREQUENT) if than in by_name]
     gaps = [gap_between(metrics[0], tuned, answers[tuned], than, by_name[than]) for than in bars]
     evaluation = Evaluation(
         num_rows=result.num_rows,
         rows_sha256=_checksum(folder, some),
         longer_than_limit=result.longer_than_limit,
         metrics=metrics,
-        variants=[score_variant(name, rows, metrics) for name, rows in by_name.items()],
+        variants=variants,
         gaps=corrected(gaps),
         notes=result.notes,
         units=units_of(unit_name(spec.data.columns), some),
@@ -232,6 +231,12 @@ def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[An
     for name, rows in answers.items():
         write_scored_rows(folder.scores / f"{name}.jsonl", rows, task)
     write_text(folder.scores / "scores.json", evaluation.model_dump_json(indent=2))
+
+
+def _guessed(metrics: list[Metric], rows: list[AnsweredRow], train: Path) -> dict[str, list[AnsweredRow]]:
+    """The answers of who never looks, where answers are what is compared."""
+    compares = any(metric.over in ("texts", "classes") for metric in metrics)
+    return {MOST_FREQUENT: _frequent(rows, train)} if compares else {}
 
 
 def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:

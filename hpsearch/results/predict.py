@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.examples import Examples
+from hpsearch.data.formats import conversation_column
 from hpsearch.data.images import NO_IMAGE
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared, read_written, write_rows
@@ -102,14 +103,15 @@ def _asked(spec: StudySpec, manifest: Manifest, images: Sequence[Path], question
     if len(images) > 1 and task.images == "one":
         raise InputError(f"--image: task {spec.task} looks at one image")
     seen: Values = {columns.image: list(map(str, images))} if columns.image else {}
-    name = columns.messages or columns.text or _question_column(spec)
+    whole = conversation_column(spec.data)
+    name = whole or columns.text or _question_column(spec)
     if name is None:
         if questions:
             raise InputError(f"--question: this run is asked {spec.data.prompt!r} always, as in its training")
         return [seen]
     if not questions:
         raise InputError("--question is missing")
-    if columns.messages:
+    if whole:
         return [{**seen, name: [{"role": "user", "content": question}]} for question in questions]
     return [{**seen, name: question} for question in questions]
 

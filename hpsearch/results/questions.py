@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpsearch.data.formats import Message, as_text, chat_messages, question
+from hpsearch.data.formats import Message, as_text, chat_messages, conversation_column, turns_asked
 from hpsearch.data.image_lists import ImageLists, images_mistake
 from hpsearch.data.images import CheckedImage, address_problem
 from hpsearch.data.rows import Row
@@ -50,7 +50,11 @@ def _values(line: str) -> Values | str:
 def asked_columns(data: DataSpec, *, needs_image: bool) -> dict[str, str]:
     """Column → what of the study names it, for what a row must say to be answered."""
     columns = data.columns
-    named = [("messages", columns.messages), ("prompt", columns.prompt), ("question", columns.question)]
+    whole = conversation_column(data)
+    named: list[tuple[str, str | None]] = [
+        (role, column) for role, column in columns.named().items() if column == whole
+    ]
+    named += [("prompt", columns.prompt), ("question", columns.question)]
     named += [("text", columns.text), *([("image", columns.image)] if needs_image else [])]
     asked = {column: f"data.columns.{role}" for role, column in named if column is not None}
     return asked | dict.fromkeys(data.template.required, "data.prompt")
@@ -108,14 +112,14 @@ def _row(number: int, values: Values | str, found: Seen | str, data: DataSpec, i
 
 
 def _messages(values: Values, data: DataSpec) -> list[Message] | str:
-    columns = data.columns
-    if columns.messages:
-        turns = values.get(columns.messages)
+    columns, whole = data.columns, conversation_column(data)
+    if whole:
+        turns = values.get(whole)
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict) and turns[-1].get("role") != "assistant":
             turns = [*turns, _UNKNOWN]
         return chat_messages(turns, has_images=columns.image is not None)
     if columns.text:
         text = as_text(values.get(columns.text))
         return [{"role": "user", "content": text}, _UNKNOWN] if text and text.strip() else "empty text"
-    asked, wrong = question(values, data)
-    return wrong or [{"role": "user", "content": asked}, _UNKNOWN]
+    asked = turns_asked(values, data)
+    return asked if isinstance(asked, str) else chat_messages([*asked, _UNKNOWN], has_images=columns.image is not None)

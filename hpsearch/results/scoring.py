@@ -38,7 +38,7 @@ def default_metrics(
 ) -> list[Metric]:
     """Those that fit the task; over classes where it learns them, or where the references look like some."""
     are_classes = len(set(references)) <= min(MOST_CLASSES, len(references) / 2)
-    over = task.judged_over if are_classes else task.judged_over[:1]
+    over = {task.judged_over[0], *(["classes"] if are_classes and "classes" in task.judged_over else [])}
     ours = [metric for metric in METRICS.values() if metric.over in over and (has_bertscore or not metric.needs_model)]
     return [*ours, *(metric for metric in own if task.fits(metric))]
 

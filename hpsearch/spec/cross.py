@@ -59,7 +59,7 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
         column = data.columns.named()[row_format.asks]
         message = f"has no place: data.prompt asks over several columns already; write {{{column}}} in it"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
-    elif task.learns == "class" and not task.has_images and row_format.asks not in data.columns.named():
+    elif _may_ask_nothing(task, data) and row_format.asks not in data.columns.named():
         message = "is missing: without it, or a data.prompt over columns, every row asks the same"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
     if data.answers and row_format.answers is None:
@@ -70,6 +70,14 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
             Mistake("data.examples", f"examples are questions and answers in words: task {task.name} {why}")
         )
     return mistakes
+
+
+def _may_ask_nothing(task: TaskFacts, data: DataSpec) -> bool:
+    """By its format; rows that are judged may be conversations with their question in them."""
+    row_format = FORMATS[data.columns.row_format]
+    if task.has_images or data.template.columns or row_format.is_judged:
+        return False
+    return row_format.asks in row_format.may_have
 
 
 def _labels_hint(data: DataSpec) -> str:

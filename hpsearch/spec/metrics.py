@@ -31,15 +31,14 @@ class Metric(Spec):
     """Of one number per row; else it is a number over all rows together."""
     needs_model: bool = False
     """Another one than the trained one: too slow at every report, and not there unless the study names it."""
+    needs_pairs: bool = False
+    """Of two answers to each question."""
     sha256: str | None = None
     """Of the file that it stands in, of a metric of the person's own (`own_metrics`)."""
 
     @property
     def is_own(self) -> bool:
         return self.sha256 is not None
-
-    needs_pairs: bool = False
-    """Of two answers to each question."""
 
     def is_better(self, value: float, than: float) -> bool:
         return value < than if self.direction == "minimize" else value > than

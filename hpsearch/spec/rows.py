@@ -39,6 +39,11 @@ class FormatFacts:
         """Two answers to choose between."""
         return "rejected" in self.needs
 
+    @property
+    def is_judged(self) -> bool:
+        """What is thought of its answers is said."""
+        return self.has_pairs or "desirable" in self.needs
+
 
 FORMATS: dict[RowFormat, FormatFacts] = {
     "question-answer": FormatFacts(("question", "answer"), asks="question", answers="answer"),

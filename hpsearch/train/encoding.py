@@ -41,6 +41,13 @@ Batch = dict[str, Any]
 """
 
 
+def with_rejected(row: Row) -> Row | None:
+    """The row with its other answer, where it has one."""
+    if row.get("rejected") is None:
+        return None
+    return {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": row["rejected"]}]}
+
+
 @dataclass(frozen=True)
 class Encoded:
     """One row as the model sees it.

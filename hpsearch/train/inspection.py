@@ -16,11 +16,11 @@ from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.train.adapters import attach, linear_names
 from hpsearch.train.bases import find_base, load_processor
 from hpsearch.train.channel import Channel
-from hpsearch.train.encoding import IGNORED, Encoder, Row
+from hpsearch.train.encoding import IGNORED, Encoder, Row, with_rejected
 from hpsearch.train.own_metrics import loaded
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.validation import reference
-from hpsearch.trial import MetricsFile
+from hpsearch.trial import AnswersConfig, MetricsFile
 
 _EVERY = 200
 _ROWS_TO_TRY = 20
@@ -39,8 +39,9 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
             processor = load_processor(task, model, channel.tell)
             linear[model.base] = _linear_layers(task.model_class, model, channel)
             encoder = Encoder(processor, config.rows, has_images=task.has_images)
+            method = task.method(encoder, AnswersConfig(), None)
             for position, row in enumerate(rows):
-                alone = encoder.num_tokens(row)
+                alone = method.num_tokens(row)
                 tokens[position] = max(tokens[position], alone)
                 if config.counts_shown:
                     shown[position] = max(shown[position], encoder.num_tokens(_before_itself(row)) - alone)
@@ -93,7 +94,18 @@ def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[
     return names
 
 
-def _example(encoder: Encoder, row: dict[str, Any]) -> Example:
+def _example(encoder: Encoder, row: Row) -> Example:
+    other = with_rejected(row)
+    return Example(
+        id=row["id"],
+        images=[str(image.path) for image in images_of(row)] if encoder.has_images else [],
+        pieces=_pieces(encoder, row),
+        rejected=_pieces(encoder, other) if other else [],
+        desirable=row.get("desirable"),
+    )
+
+
+def _pieces(encoder: Encoder, row: Row) -> list[TokenPiece]:
     encoded = encoder.encode(row)
     ids = encoded.tokens["input_ids"]
     pieces: list[TokenPiece] = []
@@ -106,8 +118,7 @@ def _example(encoder: Encoder, row: dict[str, Any]) -> Example:
                 is_image=int(ids[start]) in encoder.image_token_ids,
             )
         )
-    images = [str(image.path) for image in images_of(row)] if encoder.has_images else []
-    return Example(id=row["id"], images=images, pieces=pieces)
+    return pieces
 
 
 def _runs(learned: torch.Tensor, image: torch.Tensor) -> list[tuple[int, int]]:

@@ -55,6 +55,12 @@ def example_panel(example: Example) -> Panel:
     text = Text()
     for piece in example.pieces:
         text.append(_words(piece), style=_style(piece))
+    if example.rejected:
+        text.append("\nrejected: ", style="bold red")
+        answer = example.rejected[-1]
+        text.append(f"⟦{answer.text}⟧ {answer.num_tokens} tokens", style="red")
+    if example.desirable is not None:
+        text.append("\ndesirable" if example.desirable else "\nnot desirable", style="bold")
     counts = f"{total} tokens, {total - learned} masked, {learned} learned"
     where = Text(f"  {', '.join(example.images)}") if example.images else None
     title = Text(f"row {example.id}: {counts}")  # a panel takes a plain string for markup, whatever its console says

@@ -269,6 +269,18 @@ def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
     assert "images/7.png" in shown
 
 
+def test_a_pair_is_shown_with_both_answers() -> None:
+    asked = TokenPiece(text="Why?", num_tokens=2, is_learned=False, is_image=False)
+    good, bad = (TokenPiece(text=text, num_tokens=3, is_learned=True, is_image=False) for text in ("[so]", "[no]"))
+    shown = seen(example_panel(Example(id="7", image=None, pieces=[asked, good], rejected=[asked, bad])))
+    assert "row 7: 5 tokens, 2 masked, 3 learned" in shown
+    assert "Why?⟦[so]⟧" in shown
+    assert "rejected: ⟦[no]⟧ 3 tokens" in shown
+    shown = seen(example_panel(Example(id="7", image=None, pieces=[asked, bad], desirable=False)))
+    assert "Why?⟦[no]⟧" in shown
+    assert "not desirable" in shown
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

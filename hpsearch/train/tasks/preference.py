@@ -16,7 +16,7 @@ from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model, use_a
 
 from hpsearch.errors import FieldError
 from hpsearch.train.adapters import REFERENCE, keep_reference
-from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row
+from hpsearch.train.encoding import IGNORED, Batch, Encoded, Encoder, Row, with_rejected
 from hpsearch.train.loss import on_device, token_losses
 from hpsearch.train.tasks.generation import Generation
 from hpsearch.train.tasks.preference_losses import PAIR_FORMULAS, Pairs, labelled_losses, odds_loss
@@ -90,9 +90,8 @@ class Preference(Generation):
         """Of the conversation only the last answer is learned."""
         one = self._last_answer(row)
         other = None
-        if row.get("rejected") is not None:
-            other = self._last_answer(_with_rejected(row))
-            other = replace(other, pictures=one.pictures)  # one object holds its pixels or features once
+        if worse := with_rejected(row):
+            other = replace(self._last_answer(worse), pictures=one.pictures)  # which are held once
         return Judged(
             one.tokens, one.others, one.labels, one.num_prompt, one.pictures, row["id"], other, row.get("desirable")
         )
@@ -105,8 +104,8 @@ class Preference(Generation):
 
     def num_tokens(self, row: Row) -> int:
         """Of the longer answer."""
-        length = super().num_tokens(row)
-        return length if row.get("rejected") is None else max(length, super().num_tokens(_with_rejected(row)))
+        worse = with_rejected(row)
+        return max(super().num_tokens(row), super().num_tokens(worse) if worse else 0)
 
     def batch(self, rows: list[Encoded]) -> Batch:
         """Chosen answers first, then the rejected ones, as trl has them in one forward."""
@@ -253,10 +252,6 @@ class Preference(Generation):
         totals, counts = token_losses(model, batch | {"labels": self._whole_labels(batch, len(rows))}, dtype)
         odds = odds_loss(policy.one / policy.num_one, policy.other / policy.num_other, self._spec)
         return totals / counts + odds
-
-
-def _with_rejected(row: Row) -> Row:
-    return {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": row["rejected"]}]}
 
 
 def _sequences(rows: list[Encoded]) -> list[Encoded]:

@@ -62,10 +62,10 @@ def _title(evaluation: Evaluation) -> str:
 
 
 def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
-    prompts = list(dict.fromkeys(_prompt(variant) for variant in evaluation.variants[1:]))
+    prompts = list(dict.fromkeys(_prompt(variant) for variant in evaluation.models))
     for offset, (model, colour) in zip((-_BAR / 2, _BAR / 2), _MODELS.items(), strict=True):
         variants = [
-            variant for variant in evaluation.variants[1:] if _model(variant) == model and metric.name in variant.scores
+            variant for variant in evaluation.models if _model(variant) == model and metric.name in variant.scores
         ]
         if not variants:
             continue
@@ -77,8 +77,8 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
         axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=around, **look)
         places = [(x, _bounds(score).high) for x, score in zip(at, scores, strict=True)]
         label_bars(axes, values, places, metric, xytext=(0, 2), ha="center")
-    guess = evaluation.variants[0]
-    if score := guess.scores.get(metric.name):
+    guess = evaluation.guess
+    if guess and (score := guess.scores.get(metric.name)):
         axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)
         axes.axhline(score.value, color=ORANGE, linestyle="--", linewidth=1.8, label=guess.name)
     axes.set_title(metric.title, fontweight="normal")

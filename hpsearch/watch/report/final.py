@@ -71,7 +71,8 @@ def _parsed(content: bytes) -> list[Row]:
 def _score(row: Row, metric: Metric) -> float:
     """By the metric that leads, or else by equality: not every metric has a number for one row, and one of the
     person's own need not say what is right."""
-    return float(row["accuracy"] if metric.is_own or metric.name not in row else row[metric.name])
+    numbers = row | row.get("numbers", {})
+    return float(row["accuracy"] if metric.is_own or metric.name not in numbers else numbers[metric.name])
 
 
 @dataclass(frozen=True)
