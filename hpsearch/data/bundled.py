@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def digits() -> Dataset:
-    """1,797 handwritten digits, 8×8 pixels; columns image, question, answer."""
+    """1,797 handwritten digits, 8×8 pixels; columns image, question, answer, and `wrong`, another digit each."""
     import datasets
     import numpy as np
     from PIL import Image
@@ -24,10 +24,10 @@ def digits() -> Dataset:
         "image": images,
         "question": ["Which digit is written here?"] * len(images),
         "answer": [str(target) for target in bunch.target],
+        "wrong": [str((target + 1 + number % 9) % 10) for number, target in enumerate(bunch.target)],
     }
-    features = datasets.Features(
-        {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
-    )
+    text = datasets.Value("string")
+    features = datasets.Features({"image": datasets.Image(), "question": text, "answer": text, "wrong": text})
     return datasets.Dataset.from_dict(columns, features=features)
 
 
