@@ -30,6 +30,11 @@ class ModelSpec(Spec):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
     trust_remote_code: bool = Field(False, description="run Python code that comes with a hub base")
 
+    @property
+    def without_adapter(self) -> ModelSpec:
+        """The base alone, which is the same whatever adapter a training goes on from."""
+        return self.model_copy(update={"adapter": None, "adapter_revision": None, "adapter_sha256": None})
+
     def found_from(self, folder: Path) -> ModelSpec:
         """With an absolute path where the base is a folder; relative paths count from the study file's `folder`."""
         path = (folder / self.base).expanduser()

@@ -107,6 +107,7 @@ class Bases:
 
     def get(self, task: Task, spec: ModelSpec) -> Base:
         """Raises FieldError where the base can't be loaded."""
+        spec = spec.without_adapter
         if self._warm is None or self._warm[0] != task or self._warm[1].spec != spec:
             gc.unfreeze()
             self._warm = None  # the old base goes before the new one comes

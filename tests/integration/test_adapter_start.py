@@ -85,6 +85,12 @@ def test_an_interrupted_second_stage_goes_on_with_its_own_weights(
     assert inside.run(tmp_path / "attempt", config).reports == whole.reports
 
 
+def test_the_base_stays_warm_whatever_a_training_goes_on_from(inside: Inside, first: tuple[TrialResult, Path]) -> None:
+    alone = ModelSpec(base="tiny:qwen2")
+    base = inside.bases.get(TASKS["text-sft"], alone)
+    assert inside.bases.get(TASKS["text-sft"], alone.model_copy(update={"adapter": str(first[1])})) is base
+
+
 class TestReference:
     def test_it_says_what_the_adapter_said_however_that_is_trained(
         self, inside: Inside, first: tuple[TrialResult, Path], tmp_path: Path
