@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import Row
 from hpsearch.spec.model import LoraSpec
@@ -23,13 +25,13 @@ PICTURES = CHAT.model_copy(update={"image_size": (28, 28)})
 
 def pair(number: int, prompt: str, chosen: str, rejected: str, image: Path | None = None) -> Row:
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": chosen}]
-    file = str(image) if image else None
-    return Row(str(number), messages, file, None, None, None, None, rejected=rejected)
+    images = (CheckedImage(image, hashlib.sha256(image.read_bytes()).hexdigest()),) if image else ()
+    return Row(str(number), messages, images, group=None, label=None, split=None, rejected=rejected)
 
 
 def labelled(number: int, prompt: str, answer: str, desirable: bool) -> Row:
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    return Row(str(number), messages, None, None, None, None, None, desirable=desirable)
+    return Row(str(number), messages, (), group=None, label=None, split=None, desirable=desirable)
 
 
 def written(folder: Path, rows: list[Row], num_train: int) -> Rows:

@@ -83,7 +83,7 @@ def test_texts_are_classified_and_compared_with_the_untuned_base(place: Workplac
     assert frequent.value == 0.5
     assert tuned.interval is not None
     assert tuned.value > max(0.8, base.value)
-    (said,) = ask(run, None, ["a dog in picture 99"], PredictionOptions(), place.storage, place.start, place.tell)
+    (said,) = ask(run, [], ["a dog in picture 99"], PredictionOptions(), place.storage, place.start, place.tell)
     assert said.answer == "animal"
     card = model_card(run, "adapter")
     assert "pipeline_tag: text-classification" in card
@@ -184,7 +184,7 @@ class TestAMadeUpTask:
         page = report_page(Asked(view, importances(place.store, view.study), final, best, time.time()))
         assert NAME in page
         asked = read_answers(run.scores / "tuned.jsonl")[0]
-        (again,) = ask(run, None, [asked.question], PredictionOptions(), place.storage, place.start, place.tell)
+        (again,) = ask(run, [], [asked.question], PredictionOptions(), place.storage, place.start, place.tell)
         assert again.answer == asked.prediction
 
 

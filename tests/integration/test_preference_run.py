@@ -112,7 +112,7 @@ def test_it_answers_questions_and_ends_where_it_was_taught_to(
 ) -> None:
     del evaluation
     row = read_answers(run.scores / "tuned.jsonl")[0]
-    (said,) = ask(run, None, [row.question], PredictionOptions(), storage, trainers.start, tell)
+    (said,) = ask(run, [], [row.question], PredictionOptions(), storage, trainers.start, tell)
     assert said.answer == row.prediction
     assert (run.adapter / "generation_config.json").exists()
 

@@ -158,8 +158,8 @@ def test_rows_share_what_the_tower_made_of_an_image(
     inside: Inside, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    ask = Features._answer
-    monkeypatch.setattr(Features, "_answer", lambda self, given: (asked.append(1), ask(self, given))[1])
+    ask = Features._run_tower
+    monkeypatch.setattr(Features, "_run_tower", lambda self, given: (asked.append(1), ask(self, given))[1])
     model, encoder = made(inside, "tiny:qwen2.5-vl", tmp_path)
     first = losses(model, encoder, rows)
     assert len(asked) == 4, "each image once, whatever rows it is in"
