@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
-from hpsearch.jobs import Variant
+from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.spec.model import HeadSpec
 from hpsearch.train.adapters import attach
 from hpsearch.train.bases import Base
@@ -150,9 +150,9 @@ class TestJudging:
         Validation(Dataset.load_from_disk(str(rows[1])), MicroBatch(3), method, FLOAT32, ["accuracy"]).of(model)
         assert len(forwards) == 1 + 3, "one for each batch of a validation"
         cell = Variant(model="tuned")
-        answered = list(
-            _answer_batch(cell, model, method, validation_rows, encoded(method, validation_rows), True, FLOAT32)
-        )
+        config = EvaluationConfig.model_construct(has_references=True, rows=ROWS)
+        asked = encoded(method, validation_rows)
+        answered = list(_answer_batch(cell, model, method, validation_rows, asked, config, FLOAT32))
         assert len(forwards) == 1 + 3 + 1, "and of an evaluation"
         assert [row.prediction for row in answered] == [answer.text for answer in said]
         assert [row.loss for row in answered] == [loss.total for loss in alone]

@@ -127,7 +127,7 @@ def one_task_more(monkeypatch: pytest.MonkeyPatch) -> None:
         NAME,
         "a question → an answer, with smoothed labels",
         "text",
-        False,
+        "none",
         ("question-answer",),
         ("texts",),
         "text2text-generation",
