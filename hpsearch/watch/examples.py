@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -34,6 +36,7 @@ def format_left_out(manifest: Manifest) -> list[str]:
     """What a person should know of the data: of those that are used, and every reason for which rows were left out,
     with the first of them; a warning where they are many."""
     lines = [
+        *format_num_images(manifest),
         *manifest.notes,
         *(
             f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}"
@@ -47,6 +50,16 @@ def format_left_out(manifest: Manifest) -> list[str]:
             f"careful: {lost / (kept + lost):.0%} of the rows are left out; if they are too long, raise data.max_tokens"
         )
     return lines
+
+
+def format_num_images(manifest: Manifest) -> list[str]:
+    """How many rows have how many images; nothing where all have none or all have one."""
+    counts: Counter[int] = Counter()
+    for of_split in manifest.num_images.values():
+        counts.update(of_split)
+    if len(counts) < 2 and set(counts) <= {0, 1}:
+        return []
+    return ["rows by their number of images: " + ", ".join(f"{many} × {num}" for num, many in sorted(counts.items()))]
 
 
 def example_panel(example: Example) -> Panel:

@@ -15,6 +15,7 @@ from hpsearch.data.prepared import DataFolder, images_of, read_data, write_rows
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import leakage_groups
 from hpsearch.errors import FieldError
+from hpsearch.jobs import AnsweredRow
 from hpsearch.spec.data import DataSpec
 from tests.unit.test_row_images import png
 
@@ -185,6 +186,13 @@ def test_prepared_rows_name_their_images(row: MakeRow, tmp_path: Path) -> None:
     write_rows(rows, tmp_path / "rows")
     written = datasets.load_from_disk(str(tmp_path / "rows"))
     assert [tuple(images_of(one)) for one in written] == [one.images for one in rows]
+
+
+@pytest.mark.parametrize(("image", "images"), [("a.png", ["a.png"]), (None, [])])
+def test_answers_of_an_earlier_version_name_one_image_at_most(image: str | None, images: list[str]) -> None:
+    row = AnsweredRow(id="0", question="?", reference="a", prediction="a", loss=0.5, num_tokens=1, is_cut=False)
+    before = row.model_dump(exclude={"images"}) | {"image": image}
+    assert AnsweredRow.model_validate(before) == row.model_copy(update={"images": images})
 
 
 def test_folders_of_an_earlier_version_have_one_image_a_row(tmp_path: Path) -> None:

@@ -93,12 +93,38 @@ def test_an_image_goes_with_every_question(desk: Desk, seeing: RunFolder) -> Non
     assert [one.answer for one in answers] == ["tuned: one? 3.png", "tuned: two? 3.png"]
 
 
+@pytest.fixture
+def mixed(desk: Desk) -> RunFolder:
+    """A run that learned from rows with two images, one and none."""
+    draw_rows(desk)
+    names = [[f"images/{i}.png", "images/0.png"][: i % 3] for i in range(20)]
+    desk.write_rows([{"i": names[i], "q": f"Is {i} dark?", "a": "yes"} for i in range(20)])  # type: ignore[dict-item]
+    return trained(desk, "task=vlm-sft", "data.columns={image: i, question: q, answer: a}", name="mixed")
+
+
+def test_several_images_go_with_a_question_or_none(desk: Desk, mixed: RunFolder) -> None:
+    images = [desk.folder / "images" / f"{number}.png" for number in (3, 1)]
+    start = plays(answering(echo))
+    for given, question, wanted in [
+        (images, "Is <image> like <image>?", "tuned: Is <image> like <image>? 3.png 1.png"),
+        ([], "What is red?", "tuned: What is red?"),
+    ]:
+        (said,) = ask(mixed, given, [question], PredictionOptions(), desk.storage, start, desk.tell)
+        assert said.answer == wanted
+    with pytest.raises(InputError, match=r"3\.png.*1\.png: more images than placeholders"):
+        ask(mixed, images, ["Is <image> red?"], PredictionOptions(), desk.storage, nobody, desk.tell)
+    with pytest.raises(InputError, match="--question: image placeholder without an image"):
+        ask(mixed, [], ["Is <image> red?"], PredictionOptions(), desk.storage, nobody, desk.tell)
+
+
 def test_a_classifier_needs_no_question(desk: Desk) -> None:
     draw_rows(desk)
     folder = trained(desk, *CLASSES)
     image = desk.folder / "images" / "3.png"
     assert asked(desk, folder, image=image)[0].answer == "tuned: Which animal? 3.png"
     assert job_of(folder).answers.classes == ["cat", "dog"]
+    with pytest.raises(InputError, match="looks at one image"):
+        ask(folder, [image, image], [], PredictionOptions(), desk.storage, nobody, desk.tell)
     with pytest.raises(InputError, match=r"--question: this run is asked 'Which animal\?' always"):
         asked(desk, folder, "A cat?", image=image)
 

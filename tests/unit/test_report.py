@@ -253,6 +253,18 @@ def test_other_peoples_words_stay_words(view: StudyView, tmp_path: Path) -> None
     assert "its image is not on this machine" in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_every_image_of_an_answer_is_shown(view: StudyView, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    run = final_run(tmp_path)
+    for file in tmp_path.glob("*.jsonl"):
+        row = json.loads(file.read_text().splitlines()[0])
+        file.write_text(json.dumps(row | {"images": [str(tmp_path / "red.png"), "gone.png"]}) + "\n")
+    page = page_of(told(MANIFEST, view), run)
+    assert "its image is not on this machine: gone.png" in page.words
+    assert "img" in page.tags
+
+
 @pytest.mark.parametrize(
     ("size", "name", "kind", "shown"),
     [((4, 2), "small.png", "png", (176, 88)), ((900, 300), "large.jpg", "jpeg", (176, 59))],

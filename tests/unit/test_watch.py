@@ -257,6 +257,14 @@ def test_rows_that_were_left_out_are_named_and_many_are_a_warning() -> None:
     assert format_left_out(manifest(8, {"no image": ["8", "9"]}))[1].startswith("careful: 17% of the rows are left out")
 
 
+def test_rows_are_counted_by_their_images_where_they_differ() -> None:
+    found = manifest(3, {})
+    mixed = found.model_copy(update={"num_images": {"train": {0: 1, 2: 3}, "test": {0: 4}}})
+    assert format_left_out(mixed) == ["rows by their number of images: 5 × 0, 3 × 2"]
+    for alike in ({0: 3}, {1: 3}):
+        assert format_left_out(found.model_copy(update={"num_images": {"train": alike}})) == []
+
+
 def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
     pieces = [
         TokenPiece(text="<image>", num_tokens=16, is_learned=False, is_image=True),
@@ -272,11 +280,11 @@ def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
 def test_a_pair_is_shown_with_both_answers() -> None:
     asked = TokenPiece(text="Why?", num_tokens=2, is_learned=False, is_image=False)
     good, bad = (TokenPiece(text=text, num_tokens=3, is_learned=True, is_image=False) for text in ("[so]", "[no]"))
-    shown = seen(example_panel(Example(id="7", image=None, pieces=[asked, good], rejected=[asked, bad])))
+    shown = seen(example_panel(Example(id="7", images=[], pieces=[asked, good], rejected=[asked, bad])))
     assert "row 7: 5 tokens, 2 masked, 3 learned" in shown
     assert "Why?⟦[so]⟧" in shown
     assert "rejected: ⟦[no]⟧ 3 tokens" in shown
-    shown = seen(example_panel(Example(id="7", image=None, pieces=[asked, bad], desirable=False)))
+    shown = seen(example_panel(Example(id="7", images=[], pieces=[asked, bad], desirable=False)))
     assert "Why?⟦[no]⟧" in shown
     assert "not desirable" in shown
 

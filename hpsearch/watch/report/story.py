@@ -15,6 +15,7 @@ from hpsearch.spec.metrics import Metric
 from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.training import BudgetSpec
+from hpsearch.watch.examples import format_num_images
 from hpsearch.watch.plots.trials import curve
 from hpsearch.watch.tables import sparkline
 from hpsearch.watch.words import format_metric, format_time, format_value
@@ -87,7 +88,7 @@ def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
         facts.append(("few-shot examples", f"{data.examples} training rows before each question"))
     if data.held_out:
         facts.append(("held out", f"the test rows in {data.held_out}, which other studies share"))
-    facts += [("images", note) for note in manifest.notes]
+    facts += [("images", note) for note in (*format_num_images(manifest), *manifest.notes)]
     if data.image_size:
         size = data.image_size
         told = f"at most {size} pixels a side" if isinstance(size, int) else f"{size[0]} × {size[1]} pixels"
