@@ -80,22 +80,33 @@ class RowImages:
         self._folder = folder
         self._store = store
         self._groups_lookalikes = groups_lookalikes
+        self._row_of = row_of
         self.notes: list[str] = []
         """What a person should know of the images that can be used."""
         self._images: list[CheckedImage | str] = []
         self._of_row = array("L")
-        numbers: dict[str, int] = {}
-        waiting: deque[tuple[int, Future[Checked]]] = deque()
         self._looks: dict[str, bytes] = {}
         self._have_more = 0
-        with (
-            CheckedFiles(store / f"checked-{DECODED_AS}.jsonl") as before,
-            _bombs_refused(),
-            ThreadPoolExecutor(_THREADS) as pool,
-        ):
+        self._check_all(table, column, tell)
+        if self._have_more:
+            self.notes.append(f"images with several frames or pages, of which the first is taken: {self._have_more}")
+        if groups_lookalikes:
+            tell("comparing images", 0, len(self._looks))
+            self._group_lookalikes()
+
+    def of(self, position: int) -> CheckedImage | str:
+        """The image of the row at `position`, or why it can't be used."""
+        return self._images[self._of_row[position]]
+
+    def _check_all(self, table: Dataset, column: str, tell: Tell) -> None:
+        numbers: dict[str, int] = {}
+        waiting: deque[tuple[int, Future[Checked]]] = deque()
+        notes = CheckedFiles(self._store / f"checked-{DECODED_AS}.jsonl")
+        with notes as before, _bombs_refused(), ThreadPoolExecutor(_THREADS) as pool:
             for position, row in enumerate(table.select_columns([column])):
                 if problem := address_problem(row[column]):
-                    raise FieldError("data.columns.image", f"column {column!r} of row {row_of(position)}: {problem}")
+                    message = f"column {column!r} of row {self._row_of(position)}: {problem}"
+                    raise FieldError("data.columns.image", message)
                 name, check = self._check_of(row[column], before)
                 number = numbers.setdefault(name, len(self._images))
                 self._of_row.append(number)
@@ -108,15 +119,6 @@ class RowImages:
                     tell("checking images", position, len(table))
             while waiting:
                 self._settle(*waiting.popleft())
-        if self._have_more:
-            self.notes.append(f"images with several frames or pages, of which the first is taken: {self._have_more}")
-        if groups_lookalikes:
-            tell("comparing images", 0, len(self._looks))
-            self._group_lookalikes()
-
-    def of(self, position: int) -> CheckedImage | str:
-        """The image of the row at `position`, or why it can't be used."""
-        return self._images[self._of_row[position]]
 
     def _settle(self, number: int, checked: Future[Checked]) -> None:
         found = checked.result()
