@@ -21,7 +21,7 @@ STUDIES = sorted((REPOSITORY / "studies").glob("*.yaml"))
 def test_every_shipped_study_loads() -> None:
     names = [load_study(file).spec.study for file in STUDIES]
     assert names == [file.stem for file in STUDIES]
-    assert len(names) == 12
+    assert len(names) == 13
 
 
 def kvasir(folder: Path) -> Path:
@@ -115,6 +115,17 @@ def test_qwen_on_abstracts_runs_on_its_tiny_twin(place: Workplace) -> None:
     manifest = place.manifest("qwen2.5_pubmed_qa")
     assert sum(map(len, manifest.splits.values())) == 45
     assert set(manifest.labels["test"]) == {"maybe", "no", "yes"}
+
+
+@pytest.mark.slow
+def test_preferences_are_searched(place: Workplace) -> None:
+    short = ("budget.max_steps=3", "budget.reports=1", "budget.validation_fraction=0.1")
+    view, first, result = place.search("preference", "tiny:gemma3", *short, trials=2)
+    assert [trial.outcome for trial in view.trials] == ["complete"] * 2
+    assert (first.answers.preference.loss, first.answers.preference.beta) == ("sigmoid", 0.1)
+    (report,) = result.reports
+    assert report.metrics.keys() == {"ranking_accuracy"}
+    assert view.trials[0].params["preference.beta"] != view.trials[1].params["preference.beta"]
 
 
 @pytest.mark.slow
