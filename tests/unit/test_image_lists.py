@@ -16,6 +16,7 @@ from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import leakage_groups
 from hpsearch.errors import FieldError
 from hpsearch.jobs import AnsweredRow
+from hpsearch.results.merge import _with_images_first
 from hpsearch.spec.data import DataSpec
 from tests.unit.test_row_images import png
 
@@ -186,6 +187,11 @@ def test_prepared_rows_name_their_images(row: MakeRow, tmp_path: Path) -> None:
     write_rows(rows, tmp_path / "rows")
     written = datasets.load_from_disk(str(tmp_path / "rows"))
     assert [tuple(images_of(one)) for one in written] == [one.images for one in rows]
+
+
+def test_a_merged_model_is_checked_on_rows_with_images_first(row: MakeRow, tmp_path: Path) -> None:
+    write_rows([row(0), row(1, seen="a"), row(2), row(3, seen=["b", "c"])], tmp_path / "rows")
+    assert _with_images_first(datasets.load_from_disk(str(tmp_path / "rows"))) == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize(("image", "images"), [("a.png", ["a.png"]), (None, [])])
