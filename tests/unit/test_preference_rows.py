@@ -12,6 +12,7 @@ from hpsearch.data.prepared import write_rows
 from hpsearch.data.rows import ReadRows, Row, read_rows
 from hpsearch.data.source import Source
 from hpsearch.data.split import split_rows
+from hpsearch.results.questions import asked_columns, question_rows
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByFraction
 
 PAIR = {"question": "q", "chosen": "c", "rejected": "r"}
@@ -119,6 +120,32 @@ def test_answers_to_one_question_are_in_one_split() -> None:
         for row in there:
             where.setdefault(row.messages[0]["content"], set()).add(name)
     assert all(len(names) == 1 for names in where.values())
+
+
+def test_the_question_may_stand_in_several_columns() -> None:
+    columns = ColumnsSpec(chosen="c", rejected="r")
+    data = DataSpec(source="rows", columns=columns, prompt="{q}[ ({hint})]")
+    rows = [{"q": "What?", "hint": hint, "c": "Yes.", "r": "No."} for hint in ("short", "")]
+    found = read_rows(Source(datasets.Dataset.from_list(rows), Path(), []), data, Path(), lambda *_: None)
+    assert [row.messages[0]["content"] for row in found.rows] == ["What? (short)", "What?"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "asked"),
+    [
+        (PAIR, {"q": "What?"}, ["What?"]),
+        (PAIR, {"q": [ASKED, said("Hm."), ASKED]}, ["What?", "Hm.", "What?"]),
+        ({"chosen": "c", "rejected": "r"}, {"c": [ASKED]}, ["What?"]),
+        ({"chosen": "c", "rejected": "r"}, {"c": [ASKED, said("Yes.")]}, ["What?"]),
+        ({"answer": "a", "desirable": "d"}, {"a": [ASKED]}, ["What?"]),
+    ],
+)
+def test_a_row_may_ask_without_its_answers(columns: dict[str, str], values: dict[str, Any], asked: list[str]) -> None:
+    data = DataSpec(source="rows", columns=ColumnsSpec(**columns))
+    assert list(values) == list(asked_columns(data, needs_image=False))
+    found = question_rows({1: values}, data, Path(), Path(), lambda *_: None, "none")[1]
+    assert isinstance(found, Row)
+    assert [message["content"] for message in found.messages[:-1]] == asked
 
 
 def test_only_rows_of_preferences_have_their_columns(tmp_path: Path) -> None:
