@@ -119,8 +119,17 @@ def test_qwen_on_abstracts_runs_on_its_tiny_twin(place: Workplace) -> None:
 
 @pytest.mark.slow
 def test_preferences_are_searched(place: Workplace) -> None:
-    short = ("budget.max_steps=3", "budget.reports=1", "budget.validation_fraction=0.1")
-    view, first, result = place.search("preference", "tiny:gemma3", *short, trials=2)
+    """The shipped search, on few rows of text: all images of the shipped rows take a while."""
+    rows = [{"q": f"Is {number} a number?", "good": "yes", "bad": "no"} for number in range(40)]
+    (place.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = (
+        "task=text-preference",
+        f"data.source={place.folder / 'pairs.jsonl'}",
+        "data.columns={question: q, chosen: good, rejected: bad}",
+        "budget.max_steps=3",
+        "budget.reports=1",
+    )
+    view, first, result = place.search("preference", "tiny:qwen2", *text, trials=2)
     assert [trial.outcome for trial in view.trials] == ["complete"] * 2
     assert (first.answers.preference.loss, first.answers.preference.beta) == ("sigmoid", 0.1)
     (report,) = result.reports
