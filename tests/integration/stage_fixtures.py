@@ -34,7 +34,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 def _row(number: int) -> Row:
     question, answer = f"Is {number} even or odd?", "even" if number % 2 == 0 else "odd"
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Row(str(number), messages, None, None, None, None, None, level_of(str(number)))
+    return Row(str(number), messages, (), group=None, label=None, split=None, stage=level_of(str(number)))
 
 
 def curriculum(**more: Any) -> CurriculumSpec:
