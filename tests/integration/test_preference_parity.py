@@ -20,7 +20,7 @@ from hpsearch.train.adapters import attach, to_float32
 from hpsearch.train.encoding import Encoded, Encoder
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.preference import Preference
-from hpsearch.train.tasks.preference_losses import PAIR_FORMULAS
+from hpsearch.train.tasks.preference_losses import PAIR_FORMULAS, odds_loss
 from hpsearch.trial import AnswersConfig, TrialConfig
 from tests.integration.conftest import changed
 from tests.integration.inside import Inside
@@ -193,3 +193,13 @@ def test_orpo(pairs: Rows, inside: Inside, tmp_path: Path) -> None:
     stock_losses, stock_weights = stock(config, inside, tmp_path / "stock", ORPOTrainer, ORPOConfig, rows)
     assert losses == pytest.approx(stock_losses, rel=1e-5)
     torch.testing.assert_close(weights, stock_weights, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("log_prob", [0.0, -1e-9, -5e-8])
+def test_odds_of_an_answer_learned_by_heart_have_gradients(log_prob: float) -> None:
+    """trl's are no number there (1.16, orpo_trainer.py, `log1mexp`), which ends a training that goes well."""
+    for chosen, rejected in ((log_prob, -2.0), (-2.0, log_prob)):
+        given = [torch.tensor([value], requires_grad=True) for value in (chosen, rejected)]
+        loss = odds_loss(given[0], given[1], PreferenceSpec(loss="orpo")).sum()
+        loss.backward()
+        assert all(value.isfinite() for value in (loss, *(x.grad for x in given if x.grad is not None)))

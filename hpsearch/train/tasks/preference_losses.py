@@ -125,7 +125,12 @@ def odds_loss(chosen: Tensor, rejected: Tensor, spec: PreferenceSpec) -> Tensor:
 
 
 def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(x)) of x < 0, exact at both ends (Mächler 2012, Accurately Computing log(1 - exp(-|a|)))."""
+    """log(1 - exp(x)) of x < 0, exact at both ends (Mächler 2012, Accurately Computing log(1 - exp(-|a|))).
+
+    A short answer that is learned by heart has a log-probability that rounds to 0, where both branches, and with them
+    all gradients of the step, would be infinite or no number: x stays below that.
+    """
+    x = x.clamp(max=-torch.finfo(x.dtype).eps)
     return torch.where(x < -math.log(2), torch.log1p(-torch.exp(x)), torch.log(-torch.expm1(x)))
 
 
