@@ -89,7 +89,7 @@ def _merge(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) 
     channel.tell("saving the merged model", 0, 0)
     processor = load_processor(task, config.model, channel.tell)  # as it was before the encoder changed it
     save_like_base(merged, processor, config.model, config.output, channel.tell)
-    if not task.method.has_own_loss:
+    if task.facts.speaks:
         write_end(config.output, encoder, merged.generation_config)
     return _Merging(inputs, tuned, untuned, chat, is_exact, merged.num_parameters())
 
@@ -145,7 +145,7 @@ def _quantized_agreement(
     None where there is none, where asking it would take long, and where a head speaks instead of tokens.
     """
     is_cheap = torch.cuda.is_available() or merging.num_parameters < _CHEAP
-    if config.model.quantization == "none" or task.method.has_own_loss or not is_cheap:
+    if config.model.quantization == "none" or not task.facts.speaks or not is_cheap:
         return None
     base = bases.get(task, config.model)
     channel.tell("asking the 4-bit base and adapter", 0, 0)

@@ -10,11 +10,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from hpsearch.data.prepared import write_rows
+from hpsearch.jobs import ExportConfig
+from hpsearch.spec.model import LoraSpec, ModelSpec
+from hpsearch.train.adapters import attach, save_adapter
+from hpsearch.train.bases import Bases
 from hpsearch.train.encoding import Encoder
 from hpsearch.train.ending import end_tokens, write_end
+from hpsearch.train.export import export
+from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.generation import Generation
 from hpsearch.trial import AnswersConfig
 from tests.integration.conftest import ROWS, ends_as_qwen2_5
+from tests.integration.inside import Answering
+from tests.integration.preference_fixtures import polite_pairs
 
 PLAIN = (
     "{%- for m in messages -%}{{- m.role + ': ' + m.content + '\\n' -}}{%- endfor -%}"
@@ -77,3 +86,23 @@ def test_other_tools_are_told_of_an_end_that_the_base_did_not_know(base: Path, m
     write_end(tmp_path, encoder(base), GenerationConfig.from_pretrained(tmp_path))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before, "what is known stays as it is"
     assert json.loads((base / "tokenizer_config.json").read_text())["eos_token"] == "<|endoftext|>"
+
+
+def test_a_merged_model_that_speaks_ends_there_too(base: Path, tmp_path: Path) -> None:
+    """Also one that learned by another loss than its own: preferences."""
+    bases = Bases(lambda *_: None)
+    job = ExportConfig(
+        task="text-preference",
+        model=ModelSpec(base=str(base)),
+        adapter=tmp_path / "adapter",
+        rows=ROWS.model_copy(update={"row_format": "preference"}),
+        dtype="bfloat16",
+        check_rows=tmp_path / "rows",
+        output=tmp_path / "merged",
+    )
+    save_adapter(attach(bases.get(TASKS[job.task], job.model).fresh_model(), LoraSpec()), job.adapter)
+    write_rows(polite_pairs(1), job.check_rows)
+    result = export(job, bases, Answering())
+    assert result.quantized_agreement is not None
+    assert AutoTokenizer.from_pretrained(job.output).eos_token == "<|im_end|>"
+    assert len(GenerationConfig.from_pretrained(job.output).eos_token_id) == 2
