@@ -130,9 +130,11 @@ class Encoder:
 
     def _key(self, row: Row, images: list[CheckedImage]) -> Hashable:
         """All that a row's tokens depend on, besides the base."""
-        turns = [*(row.get("examples") or []), *row["messages"]]
-        words = tuple((message["role"], message["content"]) for message in turns)
-        return self.rows, words, tuple(image.sha256 for image in images)
+        shown, own = (
+            tuple((message["role"], message["content"]) for message in turns)
+            for turns in (row.get("examples") or [], row["messages"])
+        )
+        return self.rows, shown, own, tuple(image.sha256 for image in images)
 
     def _segments(self, row: Row, images: list[CheckedImage]) -> list[Segment]:
         return self._template.segments(row["messages"], row.get("examples"), len(images))

@@ -9,6 +9,7 @@ import pytest
 from hpsearch.spec.rows import RowFormat
 from hpsearch.train.encoding import IGNORED, Encoder
 from hpsearch.train.inspection import _before_itself
+from hpsearch.train.kept_rows import KeptRows
 from hpsearch.train.tiny.tokenizers import gemma_tokenizer, qwen_tokenizer
 from tests.integration.conftest import ROWS
 
@@ -71,4 +72,15 @@ def test_what_an_example_adds_is_known_without_the_row_it_stands_before(name: st
 def test_rows_with_other_examples_are_not_taken_for_each_other() -> None:
     encoder = encoder_for("qwen", "question-answer")
     row = {"messages": turns("Three?", "No.")}
-    assert len({encoder._key(row), encoder._key(row | {"examples": turns("One?", "Yes.")})}) == 2
+    assert len({encoder._key(row, []), encoder._key(row | {"examples": turns("One?", "Yes.")}, [])}) == 2
+
+
+def test_an_example_is_not_taken_for_an_earlier_turn() -> None:
+    """Of those the answers are learned: a row that was kept is another one, though its words are the same."""
+    kept = Encoder(
+        qwen_tokenizer(), ROWS.model_copy(update={"row_format": "messages"}), has_images=False, kept=KeptRows()
+    )
+    shown = {"messages": turns("Two?", "Never."), "examples": turns("One?", "Yes.")}
+    own = {"messages": turns("One?", "Yes.", "Two?", "Never.")}
+    assert "Yes" not in learned(kept, shown)
+    assert "Yes" in learned(kept, own)
