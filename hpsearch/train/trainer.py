@@ -133,6 +133,7 @@ class ReportingTrainer(SFTTrainer):
         """The step's loss, and its gradients."""
         method, size = self.validation.method, self.micro_batch.size
         total = torch.zeros((), device=self.args.device)
+        model.train()  # a validation before this step left it otherwise
         with mixed_precision(self.args.device, self.validation.dtype):
             shared = method.shared(model, rows, size)
         for number, part in enumerate(micro_batches(rows, size)):

@@ -208,3 +208,19 @@ def test_parts_are_as_equal_as_can_be_with_little_padding() -> None:
     rows = [Encoded({"input_ids": torch.zeros(length)}, {}, torch.zeros(length)) for length in lengths]
     assert [[len(row) for row in part] for part in micro_batches(rows, 3)] == [[9, 8], [7, 6], [5, 4, 3]]
     assert [len(row) for row in micro_batches(rows, 7)[0]] == lengths, "one part keeps the order of the data"
+
+
+def test_what_parts_share_is_asked_of_a_model_that_learns(
+    rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also right behind a validation, as in a run that goes on from a checkpoint there."""
+    modes: list[bool] = []
+
+    def shared(method: Generation, model: Any, rows: list[Encoded], size: int) -> dict[str, Any]:
+        del method, rows, size
+        modes.append(model.training)
+        return {}
+
+    monkeypatch.setattr(Generation, "shared", shared)
+    inside.run(tmp_path / "trial", changed(one_step(rows, ROWS_PER_STEP), budget=BudgetSpec(max_steps=2, reports=2)))
+    assert modes == [True, True]
