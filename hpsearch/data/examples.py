@@ -1,8 +1,9 @@
 """Few-shot examples: training rows that are shown before a question with their answers.
 
 Which ones is a function of the row and the train split alone, so that every trial, the final run and an evaluation show
-the same. Training rows lie on a ring by their checksums; a row has its own points on it and is shown the next rows from
-there: a row that goes changes the examples of no rows but those that it was shown to.
+the same. Training rows lie on a ring by their checksums; a row has its own points on it, by what it asks, and is shown
+the next rows from there: a row that goes changes the examples of no rows but those that it was shown to, and who asks
+without knowing the answer is shown the same.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Examples:
         """Raises FieldError where the train split has too few."""
         found: dict[str, Row] = {}
         for number in range(self._count):
-            start = bisect(self._places, hashlib.sha256(f"{number} {row.sha256}".encode()).hexdigest())
+            start = bisect(self._places, hashlib.sha256(f"{number} {row.asked_sha256}".encode()).hexdigest())
             ring = (self._ring[(start + step) % len(self._ring)] for step in range(len(self._ring)))
             drawn = next((other for other in ring if other.sha256 not in found and self._may_show(other, row)), None)
             if drawn is None:

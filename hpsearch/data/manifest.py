@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ class Manifest(Record):
     labels: dict[SplitName, dict[str, int]] = Field({}, description="how many rows of each split have which label")
     notes: list[str] = Field([], description="what a person should know of the data that are used")
 
-    examples: int = Field(0, description="how many training rows each row is shown: they follow from the splits")
+    examples: int = Field(0, description="how many training rows each row is shown")
+    examples_sha256: str | None = Field(
+        None, description="of the examples, where there are any: which rows are tied is no part of the splits"
+    )
     num_images: dict[SplitName, dict[int, int]] = Field(
         {}, description="how many rows of each split have so many images; not told by those of an earlier version"
     )
@@ -39,7 +43,7 @@ class Manifest(Record):
 
     @property
     def sha256(self) -> str:
-        what = {"splits", "examples"} if self.examples else {"splits"}
+        what = {"splits", *(("examples", "examples_sha256") if self.examples else ())}
         return hashlib.sha256(self.model_dump_json(include=what).encode()).hexdigest()
 
     def to_bytes(self) -> bytes:
@@ -78,7 +82,11 @@ class Manifest(Record):
             )
         splits: Splits = {name: [by_id[row_id] for row_id, _ in keys] for name, keys in self.splits.items()}
         check_disjoint(splits)
-        return with_examples(splits, self.examples)
+        found = with_examples(splits, self.examples)
+        if self.examples_sha256 not in (None, _checksum_of_examples(found)):
+            message = "other rows share a group or a picture than when the study was created: others may be shown"
+            raise FieldError("data.examples", message)
+        return found
 
 
 def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: Sequence[str] = ()) -> Manifest:
@@ -94,8 +102,22 @@ def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: S
     }
     ids = {reason: list(ids) for reason, ids in left_out.items()}
     return Manifest(
-        splits=keys, left_out=ids, labels=labels, num_images=num_images, examples=examples, notes=list(notes)
+        splits=keys,
+        left_out=ids,
+        labels=labels,
+        num_images=num_images,
+        examples=examples,
+        examples_sha256=_checksum_of_examples(splits) if examples else None,
+        notes=list(notes),
     )
+
+
+def _checksum_of_examples(splits: Splits) -> str:
+    """Of rows that have them."""
+    digest = hashlib.sha256()
+    for row in (row for rows in splits.values() for row in rows):
+        digest.update(json.dumps([row.id, list(row.examples)]).encode())
+    return digest.hexdigest()
 
 
 def check_disjoint(splits: Splits) -> None:

@@ -55,6 +55,11 @@ class Row:
         return _checksum([*content, judged] if judged else content)
 
     @property
+    def asked_sha256(self) -> str:
+        """Of what is known before the answer is."""
+        return _checksum([self.messages[:-1], self._seen])
+
+    @property
     def is_judged(self) -> bool:
         return self.rejected is not None or self.desirable is not None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,22 @@ def test_neither_the_same_question_nor_the_same_words_are_shown(row: MakeRow) ->
         "user",
         "assistant",
     ], "a conversation has one system prompt"
+
+
+def test_who_asks_without_the_answer_is_shown_the_same(splits: Splits, row: MakeRow) -> None:
+    examples = Examples(splits["train"], 3)
+    for known in splits["test"]:
+        asked = row(1, messages=[known.messages[0], {"role": "assistant", "content": "?"}])
+        assert examples.of(asked) == examples.of(known)
+
+
+def test_other_ties_between_the_same_rows_are_other_examples(splits: Splits) -> None:
+    found = make_manifest(with_examples(splits, 3), {}, examples=3)
+    untied = {name: [replace(row, group=None) for row in rows] for name, rows in splits.items()}
+    assert found.sha256 != make_manifest(with_examples(untied, 3), {}, examples=3).sha256, "they lie in one folder"
+    with pytest.raises(FieldError, match="other rows share a group") as raised:
+        found.rows_of(ReadRows([row for rows in untied.values() for row in rows]))
+    assert raised.value.key == "data.examples"
 
 
 def test_too_few_rows_to_be_shown_are_told(row: MakeRow) -> None:
