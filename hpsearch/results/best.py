@@ -101,8 +101,10 @@ def as_command(best: Best) -> str:
     values = {knob: best.final.value(knob) for knob in KNOBS}
     adapter = best.final.model.model_dump(include={"adapter", "adapter_revision", "adapter_sha256"}, exclude_none=True)
     values |= flat(adapter, "model")
+    whole = best.final.model_dump(mode="json")
+    values |= {f"data.{key}": whole["data"].pop(key) for key in ("answers", "labels")}  # the keys are the data's words
     for section in ("data", "final", "objective", "evaluation"):
-        values |= flat(best.final.model_dump(mode="json")[section], section)
+        values |= flat(whole[section], section)
     flags = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in values.items()]
     return " \\\n    ".join([f"hpsearch train {shlex.quote(str(best.file))} --no-search", *flags])
 

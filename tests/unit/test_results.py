@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from hpsearch.errors import InputError
 from hpsearch.results.best import as_command, as_json, as_yaml, choose
 from hpsearch.spec import load_study
+from hpsearch.spec.data import DataSpec
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.trial import Outcome
 from tests.unit.worker_fixtures import (
@@ -138,6 +140,18 @@ def test_the_shell_form_names_every_knob(searched: Demo) -> None:
     best = choose(searched.view, None)
     assert len(KNOBS) >= 20
     assert set(overrides_of(as_command(best))) >= set(KNOBS)
+
+
+def test_the_shell_form_keeps_the_words_of_the_data(searched: Demo, tmp_path: Path) -> None:
+    best = choose(searched.view, None)
+    words = {"answers": {"0.5": "half", "x=y": "the same"}, "labels": {"a.b": None, "c": "d"}}
+    columns = {"question": "q", "answer": "a", "label": "l"}
+    data = DataSpec.model_validate({**best.final.data.model_dump(), "columns": columns, **words})
+    best = replace(best, final=best.final.model_copy(update={"data": data}))
+    file = tmp_path / "demo.yaml"
+    file.write_text(yaml.safe_dump(searched.study.spec.model_dump(mode="json")))
+    sets = [f"{knob}={value}" for knob, value in overrides_of(as_command(best)).items()]
+    assert load_study(file, sets).spec.data == data
 
 
 def test_the_shell_form_gives_the_same_training(searched: Demo, tmp_path: Path) -> None:
