@@ -121,9 +121,16 @@ def with_present_metrics(file: StudyFile) -> StudyFile:
     return StudyFile(file.path, spec, file.lines)
 
 
+_OTHER_ENDS = re.compile("[\x85\u2028\u2029]")
+
+
 def _text(dumper: _Dumper, text: str) -> yaml.Node:
-    """Several lines as such: a file in quotes, with \\n in it, is not to be read."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    """Several lines as such: a file in quotes, with \\n in it, is not to be read.
+
+    What YAML 1.1 takes for the end of a line besides stands in double quotes: elsewhere it would come back as another.
+    """
+    style = '"' if _OTHER_ENDS.search(text) else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)

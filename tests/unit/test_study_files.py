@@ -104,7 +104,22 @@ def test_fields_that_do_not_go_together(tmp_path: Path, change: tuple[str, str],
 
 
 @pytest.mark.parametrize(
-    "text", ["1e5", "1_000", "0x1f", "1:30", "2024-01-01", "yes", "null", "~", "", "a: b # c", "é"]
+    "text",
+    [
+        "1e5",
+        "1_000",
+        "0x1f",
+        "1:30",
+        "2024-01-01",
+        "yes",
+        "null",
+        "~",
+        "",
+        "a: b # c",
+        "é",
+        "a\u2028b\x85",
+        "a\n\u2029b",
+    ],
 )
 def test_a_study_that_is_written_is_read_again(tmp_path: Path, text: str) -> None:
     spec = load_study(written(tmp_path, GOOD)).spec
