@@ -6,7 +6,7 @@ from hpsearch.errors import Mistake
 from hpsearch.spec.cross_preference import preference_mistakes
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
-from hpsearch.spec.metrics import METRICS
+from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.own_metrics import own_metrics
 from hpsearch.spec.rows import ANYWHERE, FORMATS
@@ -59,6 +59,11 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
         column = data.columns.named()[row_format.asks]
         message = f"has no place: data.prompt asks over several columns already; write {{{column}}} in it"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
+    elif told := next((name for name in data.template.columns if name.partition(".")[0] in _learned(data)), None):
+        role = _learned(data)[told.partition(".")[0]]
+        mistakes.append(
+            Mistake("data.prompt", f"{{{told}}} is data.columns.{role}: the question would tell the answer")
+        )
     elif _may_ask_nothing(task, data) and row_format.asks not in data.columns.named():
         message = "is missing: without it, or a data.prompt over columns, every row asks the same"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
@@ -70,6 +75,13 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
             Mistake("data.examples", f"examples are questions and answers in words: task {task.name} {why}")
         )
     return mistakes
+
+
+def _learned(data: DataSpec) -> dict[str, str]:
+    """Column → its role, of those that say what shall be answered."""
+    row_format = FORMATS[data.columns.row_format]
+    roles = {*row_format.needs} - {row_format.asks}
+    return {column: role for role, column in data.columns.named().items() if role in roles}
 
 
 def _may_ask_nothing(task: TaskFacts, data: DataSpec) -> bool:
@@ -218,6 +230,8 @@ def _why_not_measured(spec: StudySpec, key: str, name: str) -> str | None:
         return f"{name} compares answers, and {row_format} rows have none; they have the loss"
     if metric.needs_pairs and not FORMATS[row_format].has_pairs:
         return f"{name} needs rows with a chosen and a rejected answer; these have one answer each"
+    if key != "objective" and metric == LOSS:
+        return f"{name} is told with every evaluation: name it in the objective only"
     if key == "objective" and metric.needs_model:
         return f"{name} is for evaluations: at every report it would take too long"
     return None

@@ -105,7 +105,9 @@ def _answer_names(value: Any) -> Any:
     """As a row's value is written: YAML reads 0 as a number and yes as a truth value."""
     if not isinstance(value, dict):
         return value
-    for answer in value.values():
+    for found, answer in value.items():
+        if isinstance(answer, str) and not answer.strip():
+            raise ValueError(f"{found} becomes nothing, which no model can learn to answer; leave its line out")
         if isinstance(answer, bool):
             raise ValueError('YAML reads yes, no, true and false as truth values: put the answer in quotes, as in "no"')
     texts = {found: str(answer) if isinstance(answer, int | float) else answer for found, answer in value.items()}

@@ -109,6 +109,11 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
         (TEXT, ("", "objective: bertscore\n"), ("objective", 10, "bertscore is for evaluations: ")),
         (
             TEXT,
+            ("", "evaluation: {metrics: [loss]}\n"),
+            ("evaluation.metrics", 10, "loss is told with every "),
+        ),
+        (
+            TEXT,
             ("", "evaluation: {metrics: [bertscore]}\n"),
             ("evaluation.bertscore_model", 10, "is missing: the metric bertscore needs it"),
         ),
