@@ -33,6 +33,7 @@ def others(config: TrialConfig, number: int) -> TrialConfig:
     )
 
 
+@pytest.mark.storm
 def test_a_twentieth_trial_has_the_losses_of_a_first_one(
     driver: Driver,
     start_driver: Callable[[], Driver],

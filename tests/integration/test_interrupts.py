@@ -117,6 +117,7 @@ def pid_of_worker(seen: StudyView) -> int:
     return int(seen.live_workers[-1].worker_id.split(":")[-2])
 
 
+@pytest.mark.storm
 def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> None:
     run = start("run", str(study))
     until(has_reported(0), run)
@@ -172,6 +173,7 @@ def test_workers_leave_when_the_run_that_started_them_is_killed(study: Path) -> 
     assert finished().facts["attempts"] == 2
 
 
+@pytest.mark.storm
 def test_the_final_run_stops_cleanly_and_resumes(study: Path) -> None:
     train = start("train", str(study), "--no-search")
     assert train.stdout is not None
