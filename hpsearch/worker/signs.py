@@ -30,8 +30,8 @@ Look = Callable[[Activity], tuple[Activity, str]]
 
 
 def seconds_between(at_work: int) -> float:
-    """Between two signs of one of so many workers."""
-    return max(_BEAT_EVERY_S, at_work / _MOST_PER_S)
+    """Between two signs of one of so many workers; at the most so many that a lease outlives three that fail."""
+    return min(max(_BEAT_EVERY_S, at_work / _MOST_PER_S), LEASE_S / 4)
 
 
 class Signs:
