@@ -181,9 +181,10 @@ def _judged(values: Values, data: DataSpec, label: str | None) -> list[Message] 
 def _ended(values: Values, data: DataSpec, role: str) -> list[Message] | str:
     """The conversation that this role's answer ends, or what is wrong with it.
 
-    An answer that is a conversation with its question in it says again what another column says of that.
+    An answer may be a turn, or several. One that has its question in it says again what another column says of that.
     """
     answer = values[data.columns.named()[role]]
+    answer = [answer] if isinstance(answer, dict) else answer
     asked: list[Any] | str = []
     if not (isinstance(answer, list) and any(isinstance(turn, dict) and turn.get("role") == "user" for turn in answer)):
         asked = turns_asked(values, data)

@@ -41,6 +41,7 @@ def one(row: dict[str, Any], **columns: str) -> Row:
         {"q": "What?", "c": " Yes.", "r": "No. "},
         {"q": "What?", "c": [said("Yes.")], "r": [said("No.")]},
         {"q": [ASKED], "c": [said("Yes.")], "r": [said("No.")]},
+        {"q": "What?", "c": said("Yes."), "r": said("No.")},
         {"q": "as it is said below", "c": [ASKED, said("Yes.")], "r": [ASKED, said("No.")]},
     ],
 )
