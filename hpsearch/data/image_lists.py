@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.formats import Message
 from hpsearch.data.images import NO_IMAGE, CheckedImage, RowImages
@@ -51,6 +51,12 @@ class ImageLists:
         return place if self._starts is None else bisect(self._starts, place) - 1
 
 
+def image_names(value: Any) -> list[str | None]:
+    """Of a row's images; None for what is no name."""
+    values = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    return [name if isinstance(name, str) else None for name in values]
+
+
 def images_mistake(messages: Sequence[Message], num_images: int, allowed: Images) -> str | None:
     """What is wrong with a row of so many images, whose `messages` may say where in the text they stand."""
     if allowed == "one" and num_images != 1:
@@ -68,8 +74,9 @@ def images_mistake(messages: Sequence[Message], num_images: int, allowed: Images
 
 def _holds_lists(table: Dataset, column: str) -> bool:
     import datasets
+    from datasets.features import Json
 
-    return isinstance(table.features[column], datasets.List | datasets.LargeList)
+    return isinstance(table.features[column], datasets.List | datasets.LargeList | Json)
 
 
 def _flattened(table: Dataset, column: str) -> tuple[Dataset, list[int]]:
@@ -77,7 +84,14 @@ def _flattened(table: Dataset, column: str) -> tuple[Dataset, list[int]]:
     import datasets
     import pyarrow as pa
     import pyarrow.compute as pc
+    from datasets.features import Json
 
+    if isinstance(table.features[column], Json):  # a file that has a name in one row and a list in another
+        names = [image_names(value) for value in table[column]]
+        features = datasets.Features({column: datasets.Value("string")})
+        return datasets.Dataset.from_dict({column: list(chain.from_iterable(names))}, features=features), list(
+            map(len, names)
+        )
     chunks: list[pa.Array] = []
     for batch in table.select_columns([column]).with_format("arrow").iter(_BATCH):
         chunks += batch.column(column).chunks

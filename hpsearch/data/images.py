@@ -147,6 +147,8 @@ class RowImages:
             digest = hashlib.sha256(content).hexdigest()
             path = self._store / digest[:2] / digest
             return str(path), partial(_stored, content, digest, path, before, self._groups_lookalikes)
+        if isinstance(value, dict) and "path" not in value:
+            return "", lambda: f"image is neither a path nor a picture, but has: {', '.join(value)}"
         name = value.get("path") if isinstance(value, dict) else value
         if not name:
             return "", lambda: NO_IMAGE

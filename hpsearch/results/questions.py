@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.formats import Message, as_text, chat_messages, conversation_column, turns_asked
-from hpsearch.data.image_lists import ImageLists, images_mistake
+from hpsearch.data.image_lists import ImageLists, image_names, images_mistake
 from hpsearch.data.images import CheckedImage, address_problem
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
@@ -85,19 +85,13 @@ def question_rows(
 def _images(lines: Lines, column: str, folder: Path, image_store: Path, tell: Tell) -> Iterator[Seen | str]:
     from datasets import Dataset, Features, List, Value
 
-    named = [_names(values.get(column)) if isinstance(values, dict) else [] for values in lines.values()]
+    named = [image_names(values.get(column)) if isinstance(values, dict) else [] for values in lines.values()]
     have_address = [any(map(address_problem, names)) for names in named]
     files = [[] if has_address else names for names, has_address in zip(named, have_address, strict=True)]
     table = Dataset.from_dict({column: files}, features=Features({column: List(Value("string"))}))
     images = ImageLists(table, column, folder, image_store, tell)
     for position, has_address in enumerate(have_address):
         yield "image is a URL, not a file" if has_address else images.of(position)
-
-
-def _names(value: Any) -> list[str | None]:
-    """Of a row's images; None for what is no name."""
-    values = value if isinstance(value, list) else [] if value in (None, "") else [value]
-    return [name if isinstance(name, str) else None for name in values]
 
 
 def _row(number: int, values: Values | str, found: Seen | str, data: DataSpec, images: Images) -> Row | str:

@@ -48,6 +48,17 @@ def test_a_list_gives_a_row_its_images_in_order(read: Read, write_jsonl: WriteJs
     assert found.left_out == {}
 
 
+def test_a_name_in_one_row_and_a_list_in_another(read: Read, write_jsonl: WriteJsonl) -> None:
+    found = read(write_jsonl("rows.jsonl", rows_with("0.png", ["1.png", "2.png"], None, ["1.png", 3])), columns=COLUMNS)
+    assert names(found) == [["0.png"], ["1.png", "2.png"], []]
+    assert found.left_out == {"no image": ["3"]}
+
+
+def test_a_column_of_something_else_is_no_column_of_rows_without_images(read: Read, write_jsonl: WriteJsonl) -> None:
+    found = read(write_jsonl("rows.jsonl", rows_with({"url": "0.png"}, {"url": "1.png"})), columns=COLUMNS)
+    assert found.left_out == {"image is neither a path nor a picture, but has: url": ["0", "1"]}
+
+
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_a_row_without_an_image_is_text(read: Read, write_jsonl: WriteJsonl, nothing: str | None) -> None:
     assert names(read(write_jsonl("rows.jsonl", rows_with("1.png", nothing)), columns=COLUMNS)) == [["1.png"], []]
