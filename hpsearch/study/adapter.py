@@ -11,6 +11,8 @@ from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.spec import StudyFile
 from hpsearch.spec.model import LoraSpec, ModelSpec
 
+IN_THE_RUN_S_WORDS = ("target_modules", "vision")
+"""Fields of `lora` that differ for the same adapter, where one machine has the run that made it and another doesn't."""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _COPIES = re.compile(r"(-unsloth)?-bnb-4bit$")
 """Ends the hub's names of copies of a base that are quantized already."""
@@ -71,17 +73,21 @@ def _known_name(base: str) -> str | None:
 
 
 def _lora(file: StudyFile, own: LoraSpec) -> LoraSpec:
-    """The adapter's values; the dropout may be the file's. Raises StudyFileErrors for others that the file gives."""
+    """The adapter's values; the dropout may be the file's. Raises StudyFileErrors for others that the file gives.
+
+    A file with the adapter's checksum may call its layers as the run did that made it: the adapter alone doesn't know.
+    """
     given = file.spec.lora
+    kept = {"dropout", *(IN_THE_RUN_S_WORDS if file.spec.model.adapter_sha256 else ())} & given.model_fields_set
     mistakes = []
-    for name in sorted(given.model_fields_set - {"dropout"}):
+    for name in sorted(given.model_fields_set - kept):
         wanted, found = getattr(given, name), getattr(own, name)
         if not _are_alike(wanted, found):
             words = f"is {found} in the adapter, which training goes on from as it is, not {wanted}: leave it out"
             mistakes += file.mistake(f"lora.{name}", words).mistakes
     if mistakes:
         raise StudyFileErrors(str(file.path), mistakes)
-    return own.model_copy(update={"dropout": given.dropout} if "dropout" in given.model_fields_set else {})
+    return own.model_copy(update={name: getattr(given, name) for name in kept})
 
 
 def _are_alike(a: object, b: object) -> bool:

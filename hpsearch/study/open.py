@@ -20,7 +20,7 @@ from hpsearch.search.former import refuse_former
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.study import MAY_CHANGE, changes
 from hpsearch.store import Store, StoredStudy
-from hpsearch.study.adapter import with_adapter
+from hpsearch.study.adapter import IN_THE_RUN_S_WORDS, with_adapter
 from hpsearch.study.configs import training_config
 from hpsearch.study.preparation import keep_preparation
 from hpsearch.study.prepare import prepare_study
@@ -133,7 +133,8 @@ def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     if None not in (was.adapter, now.adapter) and was.adapter_sha256 != now.adapter_sha256:
         message = f"{now.adapter} is not the adapter that study {stored.name!r} began with: it has changed since"
         raise file.mistake("model.adapter", f"{message}. Bring that one back, or start another study")
-    lines = [line for key, line in changes(stored.spec, file.spec).items() if not _may_change(key)]
+    same = [f"lora.{name}" for name in IN_THE_RUN_S_WORDS] if now.adapter is not None else []
+    lines = [line for key, line in changes(stored.spec, file.spec).items() if not _may_change(key) and key not in same]
     if lines:
         raise InputError(
             f"{file.path} is not what study {stored.name!r} was created with; it says now, or leaves to a default:\n"

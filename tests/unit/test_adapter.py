@@ -15,7 +15,7 @@ from hpsearch.adapter import checksum, read_adapter
 from hpsearch.errors import FieldError, StudyFileErrors
 from hpsearch.results.best import Best, as_command
 from hpsearch.results.card import model_card
-from hpsearch.spec import StudyFile, load_study
+from hpsearch.spec import StudyFile, dump_study, load_study
 from hpsearch.study.adapter import with_adapter
 from tests.unit.answer_fixtures import trained
 from tests.unit.opening_fixtures import Desk, desk, inspecting
@@ -225,6 +225,19 @@ class TestPartOfTheStudy:
         shutil.move(desk.folder / "old", desk.folder / "elsewhere")
         moved = desk.open("model.adapter=elsewhere", "lora={}", OTHER_SPACE, start=nobody)
         assert moved.trial_config(0, {}).model.adapter == str(desk.folder / "elsewhere")
+
+    def test_another_machine_may_have_the_adapter_without_its_run(self, desk: Desk) -> None:
+        """The run calls its layers all-linear, the adapter by their names."""
+        run = trained(desk, "lora={r: 8, alpha: 24, target_modules: all-linear}")
+        write_adapter(run.adapter)
+        study = ("study=next", "lora={}", OTHER_SPACE)
+        first = desk.open("model.adapter=demo", *study, start=plays(inspecting()))
+        copied = shutil.copytree(run.adapter, desk.folder / "copied")
+        desk.open(f"model.adapter={copied}", *study, start=nobody, joins=True)
+        best = desk.folder / "best.yaml"
+        best.write_text(dump_study(first.spec))
+        spec = with_adapter(load_study(best, [f"model.adapter={copied}"]), desk.storage).spec
+        assert (spec.model.adapter, spec.lora) == (str(copied), first.spec.lora)
 
     def test_a_worker_that_does_not_find_it_says_so(self, desk: Desk) -> None:
         self.opened(desk)
