@@ -16,7 +16,9 @@ Places = Mapping[str, str]
 def joined(columns: tuple[str, ...], between: str) -> str | None:
     """The first column and, where they say something, the others; None where no template can name them."""
     first, *rest = columns
-    return _checked(_column(first) + "".join(f"[{_doubled(between)}{_column(name)}]" for name in rest))
+    text = _column(first) + "".join(f"[{_doubled(between)}{_column(name)}]" for name in rest)
+    said = {name: name for name in columns}
+    return _checked(text, [(said, between.join(columns)), ({first: first}, first)])
 
 
 def merged(with_input: str, without_input: str, places: Places) -> str | None:
@@ -40,7 +42,18 @@ def merged(with_input: str, without_input: str, places: Places) -> str | None:
             after = []
         text += _outside(both, places) + _bracketed(some, none, places)
         both = after
-    return _checked(text + _outside(both, places))
+    return _checked(text + _outside(both, places), _samples(with_input, without_input, places))
+
+
+def _samples(with_input: str, without_input: str, places: Places) -> list[tuple[Places, str]]:
+    """Rows, and what the wordings make of them."""
+    found = []
+    for empty in ((), ("input",), ("system",), ("input", "system")):
+        said = {place: "" if place in empty or not column else place for place, column in places.items()}
+        wording = with_input if said["input"] else without_input
+        expected = re.sub(r"\{(\w+)\}", lambda place, said=said: said.get(place[1], place[0]), wording)
+        found.append(({column: said[place] for place, column in places.items() if column}, expected))
+    return found
 
 
 def _tokens(text: str, places: Places) -> list[str]:
@@ -89,9 +102,11 @@ def _doubled(text: str) -> str:
     return re.sub(r"([{}\[\]])", r"\1\1", text)
 
 
-def _checked(text: str) -> str | None:
+def _checked(text: str, samples: list[tuple[Places, str]]) -> str | None:
+    """The template where it says what it shall: brackets beside brackets, as in `[[[INST]]`, may be read as others."""
     try:
         found = parse(text)
     except ValueError:
         return None
-    return text if found.columns else None
+    says_so = all(found.fill(values) == (expected, None) for values, expected in samples)
+    return text if found.columns and says_so else None

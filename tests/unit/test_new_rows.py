@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hpsearch.convert.axolotl_data import _ALPACA
+from hpsearch.convert.prompts import joined, merged
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.source import open_source
 from hpsearch.errors import InputError
@@ -279,3 +280,18 @@ def test_a_processor_makes_a_vision_study(workplace: Path) -> None:
 def test_data_files_that_are_not_there_are_told(workplace: Path) -> None:
     made = make(workplace, AXOLOTL, datasets=[{"path": "./gone.jsonl", "type": "chat_template"}])
     assert "there is no ./gone.jsonl here" in made.to_do
+
+
+@pytest.mark.parametrize(
+    ("with_input", "without_input", "makes"),
+    [
+        ("{instruction} [CONTEXT] {input}", "{instruction}", "{q}[ [[CONTEXT]] {i}]"),
+        ("{instruction}[CONTEXT]{input}", "{instruction}", None),
+        ("{instruction}if so:{input}", "{instruction}", None),
+    ],
+)
+def test_a_prompt_that_no_template_says_is_left_to_the_script(
+    with_input: str, without_input: str, makes: str | None
+) -> None:
+    assert merged(with_input, without_input, {"instruction": "q", "input": "i", "system": ""}) == makes
+    assert (joined(("q", "i"), "\n"), joined(("q", "i"), "[")) == ("{q}[\n{i}]", None)
