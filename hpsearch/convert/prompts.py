@@ -47,12 +47,13 @@ def merged(with_input: str, without_input: str, places: Places) -> str | None:
 
 def _samples(with_input: str, without_input: str, places: Places) -> list[tuple[Places, str]]:
     """Rows, and what the wordings make of them."""
-    found = []
+    found: list[tuple[Places, str]] = []
     for empty in ((), ("input",), ("system",), ("input", "system")):
         said = {place: "" if place in empty or not column else place for place, column in places.items()}
         wording = with_input if said["input"] else without_input
-        expected = re.sub(r"\{(\w+)\}", lambda place, said=said: said.get(place[1], place[0]), wording)
-        found.append(({column: said[place] for place, column in places.items() if column}, expected))
+        for place, word in said.items():
+            wording = wording.replace(f"{{{place}}}", word)
+        found.append(({column: said[place] for place, column in places.items() if column}, wording))
     return found
 
 
