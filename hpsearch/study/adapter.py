@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 from hpsearch.adapter import CONFIG, KEY, Adapter, adapter_folder, read_adapter
+from hpsearch.data.manifest import Manifest
+from hpsearch.data.split import SplitName, Splits
 from hpsearch.errors import FieldError, StudyFileErrors
+from hpsearch.files import read_file
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.spec import StudyFile
 from hpsearch.spec.model import LoraSpec, ModelSpec
@@ -38,6 +41,21 @@ def with_adapter(file: StudyFile, storage: StorageFolder) -> StudyFile:
         raise file.mistake(error.key, error.message) from None
     model = model.model_copy(update={"adapter_sha256": found.sha256})
     return StudyFile(file.path, spec.model_copy(update={"model": model, "lora": _lora(file, found.lora)}), file.lines)
+
+
+def learned_before(model: ModelSpec, splits: Splits) -> list[str]:
+    """A note where the run whose adapter it is was trained on rows that this study validates or tests on.
+
+    Rows are known by their content: a question is not, where it has another answer or stands among preferences.
+    """
+    manifest = Path(model.adapter or "").parent / "manifest.json.gz"
+    if model.adapter is None or not manifest.exists():
+        return []
+    learned = {sha256 for _, sha256 in read_file(manifest, Manifest.from_bytes).splits["train"]}
+    names: tuple[SplitName, ...] = ("validation", "test")
+    counts = {name: sum(row.sha256 in learned for row in splits[name]) for name in names}
+    told = " and ".join(f"{count} {name} rows" for name, count in counts.items() if count)
+    return [f"model.adapter was trained on {told}: take its split, seed or data.held_out"] if told else []
 
 
 def _place(name: str, folder: Path, storage: StorageFolder) -> str:

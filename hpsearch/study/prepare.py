@@ -20,6 +20,7 @@ from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.search import RangeSpec
+from hpsearch.study.adapter import learned_before
 from hpsearch.study.configs import metrics_file, rows_config
 
 
@@ -61,7 +62,8 @@ def prepare_study(
             splits, left_out = _with_examples(file, splits, left_out, lengths)
             shown = [row for rows in splits.values() for row in rows][:num_examples]
             examples = _inspect(file, shown, storage, start_trainer, tell, num_examples).examples if shown else []
-        manifest = make_manifest(splits, left_out, spec.data.examples, read.notes)
+        notes = [*read.notes, *learned_before(spec.model, splits)]
+        manifest = make_manifest(splits, left_out, spec.data.examples, notes)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples)

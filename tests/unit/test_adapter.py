@@ -226,6 +226,15 @@ class TestPartOfTheStudy:
         moved = desk.open("model.adapter=elsewhere", "lora={}", OTHER_SPACE, start=nobody)
         assert moved.trial_config(0, {}).model.adapter == str(desk.folder / "elsewhere")
 
+    def test_rows_that_the_adapter_has_learned_are_told(self, desk: Desk) -> None:
+        run = trained(desk, "lora={r: 8, alpha: 24}")
+        write_adapter(run.adapter)
+        wanted = ("model.adapter=demo", "lora={}", OTHER_SPACE)
+        assert desk.open("study=same", *wanted, start=plays(inspecting())).manifest.notes == []
+        (note,) = desk.open("study=other", *wanted, "data.split.seed=1", start=plays(inspecting())).manifest.notes
+        assert note.startswith("model.adapter was trained on ")
+        assert note.endswith(" test rows: take its split, seed or data.held_out")
+
     def test_another_machine_may_have_the_adapter_without_its_run(self, desk: Desk) -> None:
         """The run calls its layers all-linear, the adapter by their names."""
         run = trained(desk, "lora={r: 8, alpha: 24, target_modules: all-linear}")
