@@ -16,6 +16,9 @@ from hpsearch.files import draft_of, read_file, write_text
 from hpsearch.spec import StudyFile
 from hpsearch.trial import Record
 
+_YOUNGER = ("group_duplicates", "answers", "examples")
+_YOUNGER_COLUMNS = ("text", "chosen", "rejected", "desirable")
+"""Not spoken of where they are not used: what earlier versions prepared is still found."""
 log = logging.getLogger("hpsearch.preparation")
 
 
@@ -74,6 +77,10 @@ def _found(file: StudyFile, folder: Path) -> tuple[Manifest, dict[str, list[str]
 def _prepared_from(file: StudyFile) -> str:
     spec = file.spec
     data = local_source(spec.data, file.path.parent).model_dump(mode="json", exclude={"manifest", "feature_cache_gib"})
+    for place, names in ((data, _YOUNGER), (data["columns"], _YOUNGER_COLUMNS)):
+        for name in names:
+            if not place[name]:
+                del place[name]
     parts = [spec.task, spec.model.revision, data, spec.curriculum.model_dump(mode="json")]
     if spec.model.adapter_sha256 is not None:  # whether it fits the base was looked at as well
         parts.append(spec.model.adapter_sha256)

@@ -15,6 +15,8 @@ from hpsearch.data.prepared import DataFolder
 from hpsearch.errors import StudyFileErrors
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig
+from hpsearch.spec import load_study
+from hpsearch.study.preparation import _prepared_from
 from hpsearch.trial import Outcome
 from tests.unit.opening_fixtures import Desk, desk, inspecting
 from tests.unit.test_final import FinalRun, training
@@ -148,3 +150,14 @@ def test_the_held_out_rows_are_those_of_the_set(desk: Desk) -> None:
     assert run.inspects("data.held_out=held-out.json")
     manifest = run.folder.load()[1]
     assert [list(key) for key in manifest.splits["test"]] == json.loads(held_out.read_bytes())["rows"]
+
+
+def test_what_an_earlier_version_prepared_is_found(tmp_path: Path) -> None:
+    """The checksum is what 3f308da wrote for this file, when there were fewer keys."""
+    study = tmp_path / "study.yaml"
+    columns = "{image: image, question: question, answer: answer}"
+    model, data = '{base: "tiny:qwen2-vl"}', f'{{source: "sklearn:digits", columns: {columns}}}'
+    study.write_text(f"study: s\ntask: vlm-sft\nmodel: {model}\ndata: {data}\n")
+    before = "8936c4da497940f861b1fc79fc56c27d161cf12c01391e7cc1a96db11b6c2a26"
+    assert _prepared_from(load_study(study)) == before
+    assert _prepared_from(load_study(study, ["data.group_duplicates=true"])) != before
