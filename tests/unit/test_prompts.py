@@ -224,7 +224,6 @@ def test_an_answer_that_no_row_has_is_a_mistake(read: Read, write_jsonl: WriteJs
         (TEXT, "question: q, answer: a", "answers: {0: no, 1: yes}", ("data.answers", 6, "put the answer in quotes")),
         (TEXT, "question: q, answer: a", 'answers: {0: " "}', ("data.answers", 6, "0 becomes nothing")),
         (TEXT, "answer: a", 'prompt: "{b}[ {a}]"', ("data.prompt", 6, "{a} is data.columns.answer: the question ")),
-        (CLASSIFY, "image: i, label: kind", 'prompt: "Is it a {kind}?"', ("data.prompt", 6, "is data.columns.label")),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_told(
