@@ -170,7 +170,7 @@ def _said(role: str, content: str) -> Any:
 
 def write_questions(folder: Path) -> Path:
     rows = [
-        Row(str(i), [_said("user", f"Is {i} even or odd?"), _said("assistant", answer)], None, None, None, None, None)
+        Row(str(i), [_said("user", f"Is {i} even or odd?"), _said("assistant", answer)], (), None, None, None)
         for i, answer in enumerate(["even", "odd"] * 10)
     ]
     write_rows(rows[:16], folder / "train")

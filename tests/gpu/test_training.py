@@ -12,6 +12,7 @@ from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome, TrialResult
 from tests.integration.conftest import Driver, changed, text_config
+from tests.integration.preference_fixtures import CHAT, config_of, labelled, polite_pairs, written
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -46,6 +47,25 @@ def test_a_vision_trial_learns(
     driver = start_driver()
     assert_learned(driver.run(tmp_path / "trial", changed(config, training__gradient_checkpointing=checkpointing)))
     assert driver.was_clean
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "orpo", "kto"])
+def test_preferences_are_learned(start_driver: StartDriver, tmp_path: Path, loss: str) -> None:
+    """With trl's fused head as a kernel, under autocast, and on from an adapter with a copy of that for reference."""
+    rows, rows_config = polite_pairs(32), CHAT
+    if loss == "kto":
+        rows = [labelled(n, f"Is {n} a number?", "no" if n % 2 else "yes", n % 2 == 0) for n in range(32)]
+        rows_config = CHAT.model_copy(update={"row_format": "labelled"})
+    config = config_of(written(tmp_path / "rows", rows, 24), rows_config, {"loss": loss}, **LEARNING)
+    driver = start_driver()
+    result = driver.run(tmp_path / "first", config)
+    assert result.outcome is Outcome.COMPLETE, result.reason
+    assert result.reports[-1].loss < result.reports[0].loss
+    start = next((tmp_path / "first").rglob("checkpoint-16"))
+    further = changed(config, model__adapter=str(start), training__gradient_checkpointing=True)
+    again = driver.run(tmp_path / "again", further)
+    assert again.outcome is Outcome.COMPLETE, again.reason
+    assert driver.was_clean, again.ledger
 
 
 @pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", "paged_adamw_32bit", "adamw_8bit"])
