@@ -98,7 +98,7 @@ def job_of(
         prompts=spec.evaluation.prompts,
         test_rows=rows.resolve(),
         batch_size=config.training.evaluation_batch_size,
-        rules=2,
+        rules=3 if TASKS[config.task].has_images else 2,
         images=images_config(spec, storage),
     )
 

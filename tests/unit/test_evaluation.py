@@ -17,7 +17,7 @@ from hpsearch.results.card import model_card
 from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
 from hpsearch.spec.metrics import METRICS
-from tests.unit.answer_fixtures import answering, failing, read_jsonl, trained
+from tests.unit.answer_fixtures import SEEN, answering, draw_rows, failing, read_jsonl, trained
 from tests.unit.opening_fixtures import Desk, desk
 from tests.unit.worker_fixtures import nobody, plays
 
@@ -124,6 +124,16 @@ def test_answers_that_ran_past_their_end_are_asked_anew(desk: Desk, folder: RunF
     config = json.loads(folder.evaluation.config.read_text())
     del config["rules"]
     folder.evaluation.config.write_text(json.dumps(config))
+    assert evaluated(desk, folder, plays(answering())).variant("tuned").scores["accuracy"].value == 1.0
+
+
+def test_answers_to_images_that_were_seen_otherwise_are_asked_anew(desk: Desk) -> None:
+    """An earlier hpsearch gave them to the model on their side, or with colours that nobody sees."""
+    draw_rows(desk)
+    folder = trained(desk, *SEEN)
+    evaluated(desk, folder, plays(answering(lambda *_: "no")))
+    config = json.loads(folder.evaluation.config.read_text())
+    folder.evaluation.config.write_text(json.dumps(config | {"rules": 2}))
     assert evaluated(desk, folder, plays(answering())).variant("tuned").scores["accuracy"].value == 1.0
 
 
