@@ -41,7 +41,9 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
         base = bases.get(task, config.model)
         channel.tell(f"preparing the {kind} model", 0, 0)
         fresh = base.fresh_model()
-        model = reopen(fresh, config.adapter, config.model) if kind == "tuned" else fresh
+        # Without references nothing is compared with what a training went on from, which may be gone.
+        spec = config.model if config.has_references else config.model.without_adapter
+        model = reopen(fresh, config.adapter, spec) if kind == "tuned" else fresh
         encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
         method = task.method(encoder, config.answers, None)
         if kind == "tuned":

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hpsearch.adapter import WEIGHTS, checksum, read_adapter
 from hpsearch.errors import FieldError, StudyFileErrors
 from hpsearch.folders import JobFolder
+from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.results.card import model_card
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
 from hpsearch.results.final import RunFolder
@@ -21,11 +22,13 @@ from hpsearch.spec import load_study
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.adapters import REFERENCE, attach, begin_again, keep_reference, reopen, save_adapter
+from hpsearch.train.evaluation import evaluate
 from hpsearch.train.inspection import _linear_layers
 from hpsearch.train.tasks import TASKS
-from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from hpsearch.trial import AnswersConfig, Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
 from tests.integration.inside import Answering, Inside, InsideTrainer
+from tests.integration.preference_fixtures import CHAT
 from tests.integration.workplaces import Workplace
 
 Rows = tuple[Path, Path]
@@ -262,3 +265,26 @@ def test_an_adapter_of_a_vision_language_model(inside: Inside, image_rows: Rows,
     result = inside.run(tmp_path / "second", still)
     assert result.reports[0].loss == pytest.approx(min(report.loss for report in ended.reports), rel=1e-6)
     assert result.trainable_parameters == ended.trainable_parameters
+
+
+def test_what_is_only_asked_needs_no_reference(inside: Inside, text_rows: Rows, tmp_path: Path) -> None:
+    """Predictions of a preference training whose first adapter is gone."""
+    base = inside.bases.get(TASKS["text-preference"], ModelSpec(base="tiny:qwen2"))
+    save_adapter(attach(base.fresh_model(), LoraSpec()), tmp_path / "adapter")
+    job = EvaluationConfig(
+        task="text-preference",
+        model=ModelSpec(base="tiny:qwen2", adapter=str(tmp_path / "gone")),
+        adapter=tmp_path / "adapter",
+        rows=CHAT,
+        answers=AnswersConfig(max_new_tokens=2),
+        variants=[Variant(model="tuned")],
+        test_rows=text_rows[1],
+        batch_size="auto",
+        rules=2,
+        has_references=False,
+    )
+    folder = JobFolder(tmp_path / "asked")
+    folder.prepare(job)
+    assert evaluate(job, folder, inside.bases, Answering()).num_rows == 8
+    with pytest.raises(FieldError, match="no such folder"):  # rewards are measured from it
+        evaluate(job.model_copy(update={"has_references": True}), JobFolder(tmp_path), inside.bases, Answering())
