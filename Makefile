@@ -1,6 +1,6 @@
 # make run    the quickstart: search → best → final training → evaluation on the untouched test split
 # make test   all tests but the storms and the clusters
-# make storms small storms of kills, signals and outages among real processes, and long rows of trials
+# make storms small storms of kills, signals and outages among real processes, and the longest trainings
 # make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, with faults
 # make skypilot  SkyPilot's own parser reads docker/skypilot.yaml
 # make check  ruff, mypy, import-linter
@@ -25,8 +25,7 @@ test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm and not cluster" $(PYTEST_ARGS)
 
 storms: .venv/dev
-	$(BIN)/pytest -m storm tests/integration/test_faults.py tests/integration/test_interrupts.py \
-	  tests/integration/test_hermetic.py tests/integration/test_ledger.py tests/integration/test_saving.py $(PYTEST_ARGS)
+	$(BIN)/pytest -m storm tests/integration $(PYTEST_ARGS)
 
 clusters: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster $(PYTEST_ARGS)

@@ -188,6 +188,7 @@ def test_a_torn_adapter_of_a_stage_is_passed_over_for_the_stages_last_checkpoint
     assert losses(continued) == losses(whole)
 
 
+@pytest.mark.storm
 def test_killed_in_its_second_stage_it_continues_there(
     rows: Rows, inside: Inside, start_driver: Callable[[], Driver], tmp_path: Path, whole: TrialResult
 ) -> None:

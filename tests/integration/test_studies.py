@@ -192,6 +192,7 @@ def real_data(text: str, data: str, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.needs_shared_data
+@pytest.mark.storm
 def test_real_questions_run_from_a_study_file_alone(workplace: Path) -> None:
     code, said = hpsearch("run", str(real_data(MEDQUAD, "medquad/medquad.jsonl", workplace)))
     assert code == 0, said

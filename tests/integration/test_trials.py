@@ -108,6 +108,7 @@ def test_a_checkpoint_on_request_continues_as_if_nothing_had_happened(
     assert losses(continued) == losses(whole), "not bit for bit the same"
 
 
+@pytest.mark.storm
 def test_a_killed_trainer_continues_from_its_last_report(
     driver: Driver, start_driver: StartDriver, text_rows: Rows, tmp_path: Path
 ) -> None:
