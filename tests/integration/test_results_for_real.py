@@ -166,6 +166,7 @@ def test_a_question_gets_the_answer_that_the_evaluation_got(
     assert (said.question, said.answer, said.base) == (tuned.question, tuned.prediction, base.prediction)
 
 
+@pytest.mark.storm
 def test_an_interrupted_file_goes_on_and_comes_out_as_if_it_had_not_been(
     run: RunFolder, place: Path, storage: StorageFolder, trainers: Trainers
 ) -> None:
