@@ -102,6 +102,9 @@ def _asked(spec: StudySpec, manifest: Manifest, images: Sequence[Path], question
         raise InputError(f"--image: task {spec.task} looks at no images")
     if len(images) > 1 and task.images == "one":
         raise InputError(f"--image: task {spec.task} looks at one image")
+    for image in images:
+        if image.parts and image.parts[0] in ("http:", "https:"):  # a path has lost the second slash
+            raise InputError(f"--image: {image} is a URL; download the image first, and name the file")
     seen: Values = {columns.image: list(map(str, images))} if columns.image else {}
     whole = conversation_column(spec.data)
     name = whole or columns.text or _question_column(spec)
