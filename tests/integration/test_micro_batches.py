@@ -20,13 +20,14 @@ from hpsearch.train.encoding import Encoded, Encoder
 from hpsearch.train.steps import micro_batches
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.generation import Generation
-from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
+from tests.integration.gradient_fixtures import Gradients, gradients
 from tests.integration.inside import Answering, Inside
 
+__all__ = ["gradients"]
+
 Rows = tuple[Path, Path]
-Gradients = dict[str, torch.Tensor]
 ROWS_PER_STEP = 8
 
 
@@ -56,21 +57,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     write_rows(written, folder / "train")
     write_rows(written[:2], folder / "validation")
     return folder / "train", folder / "validation"
-
-
-@pytest.fixture
-def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
-    """Of each optimizer step, before they are clipped."""
-    seen: list[Gradients] = []
-    clip = ReportingTrainer._clip_grad_norm
-
-    def spy(trainer: ReportingTrainer, model: Any) -> Any:
-        named = model.named_parameters()
-        seen.append({name: weight.grad.clone() for name, weight in named if weight.grad is not None})
-        return clip(trainer, model)
-
-    monkeypatch.setattr(ReportingTrainer, "_clip_grad_norm", spy)
-    return seen
 
 
 def one_step(rows: Rows, micro_batch: int, **changes: Any) -> TrialConfig:

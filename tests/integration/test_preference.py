@@ -22,10 +22,10 @@ from hpsearch.train.steps import MicroBatch
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks import preference as preference_room
 from hpsearch.train.tasks.preference import Preference
-from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, RowsConfig, TrialConfig
 from tests.integration.conftest import changed
+from tests.integration.gradient_fixtures import Gradients, gradients
 from tests.integration.inside import Inside
 from tests.integration.preference_fixtures import (
     CHAT,
@@ -41,9 +41,10 @@ from tests.integration.preference_fixtures import (
     written,
 )
 
+__all__ = ["gradients"]
+
 OBJECTIVES = [METRICS[name] for name in ("ranking_accuracy", "reward_accuracy", "reward_margin")]
 FLOAT32 = torch.float32
-Gradients = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -141,21 +142,6 @@ def test_a_checkpoint_in_the_middle_continues_bit_for_bit(inside: Inside, polite
     assert inside.run(halted.path, config, stops_after=1).outcome is Outcome.STOPPED
     assert inside.run(halted.path, config).reports == result.reports
     assert halted.read_history() == whole.read_history()
-
-
-@pytest.fixture
-def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
-    """Of each optimizer step, before they are clipped."""
-    seen: list[Gradients] = []
-    clip = ReportingTrainer._clip_grad_norm
-
-    def spy(trainer: ReportingTrainer, model: Any) -> Any:
-        named = model.named_parameters()
-        seen.append({name: weight.grad.clone() for name, weight in named if weight.grad is not None})
-        return clip(trainer, model)
-
-    monkeypatch.setattr(ReportingTrainer, "_clip_grad_norm", spy)
-    return seen
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "orpo", "kto"])
