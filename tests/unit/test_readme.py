@@ -1,4 +1,4 @@
-"""The README says what there is: every file of the tree, every verb and flag of its commands, every picture."""
+"""The pages say what there is: every file of the tree, every verb and flag of its commands, every picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.conftest import REPOSITORY
 
 PAGES = [REPOSITORY / name for name in ("README.md", "studies/README.md", "storage/README.md")]
 PAGES += sorted((REPOSITORY / "docs").rglob("*.md"))
+ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 COMMAND = re.compile(r"(?<![\w/.-])hpsearch ([a-z]+)((?: +(?![ #&|])[^\s`#]+)*)")
 
 
@@ -20,9 +21,9 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def tree_of_readme() -> set[str]:
+def tree_of_the_page() -> set[str]:
     """The paths of the block that begins with hpsearch/, by their indentation."""
-    tree = next(block for block in blocks(PAGES[0]) if block.startswith("hpsearch/"))
+    tree = next(block for block in blocks(ARCHITECTURE) if block.startswith("hpsearch/"))
     folders: list[str] = []
     paths = set()
     for line in tree.splitlines():
@@ -39,7 +40,7 @@ def test_the_tree_is_the_real_one() -> None:
     there = {file for file in there if file.name != "__init__.py" and "versions" not in file.parts}
     assert len(there) > 100
     folders = {parent for file in there for parent in file.parents if parent.parts}
-    assert tree_of_readme() == {str(path) for path in there | folders}
+    assert tree_of_the_page() == {str(path) for path in there | folders}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
