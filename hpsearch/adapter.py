@@ -1,6 +1,6 @@
-"""An adapter that a training goes on from: where it lies, what it is like, and the checksum that it is known by.
+"""The adapter that a training continues from: where it is, its LoRA settings, and its checksum.
 
-Both planes ask: the study, which takes the adapter's own values, and the trainer, which loads its weights.
+Both planes use it: the study takes over the adapter's settings, and the trainer loads its weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Folders that are whole: checkpoints, and the adapters of finished stages.
+"""Folders that are complete or ignored: checkpoints, and the adapters of finished stages.
 
-They are written under another name, sealed with a list of their files, synced, and then renamed. What has no list, or
-differs from it, is torn (a kill, a full disk, a bad block), and whoever looks for a checkpoint passes it over.
+They are written under a temporary name, sealed with a list of their files, synced, and then renamed. A folder without
+that list, or that differs from it, is incomplete (a kill, a full disk, a bad block), and is never used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an evaluation or a comparison found: records that `results` makes and `watch` shows."""
+"""The records of an evaluation and of a comparison: `results` makes them and `watch` shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that survive: written aside, synced and renamed; and read so that a broken one is told in words."""
+"""Atomic files: written under a temporary name, synced and renamed. Reading a broken file gives a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie: every path of a trial's folder and of the storage folder, and writing that can't be torn."""
+"""Every path in a trial's folder and in the storage folder, and the reading and writing of their records."""
 
 from __future__ import annotations
 

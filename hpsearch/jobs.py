@@ -1,4 +1,4 @@
-"""The other jobs of the training plane: looking at rows and bases, evaluating, exporting, trying out the machine."""
+"""The training plane's jobs besides training: inspecting rows and bases, evaluating, exporting, diagnosing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine's cards as NVML shows them. What NVML refuses to tell of one card is a fact about that card.
+"""The machine's GPUs as NVML shows them. If NVML gives an error for one card, that error is kept with the card.
 
 Nothing here touches CUDA: a control plane that opened a CUDA context would hold device memory for nothing.
 """

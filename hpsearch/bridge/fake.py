@@ -1,6 +1,6 @@
-"""A trainer without a process, for tests of everything on this side of the bridge. It follows a script.
+"""A trainer without a process, which follows a script: for tests of everything on the worker's side of the bridge.
 
-What it reports stands in the folder's journal and history first, as a real trainer's does.
+Like a real trainer, it writes each report to the folder's journal and history before it sends it.
 """
 
 from __future__ import annotations

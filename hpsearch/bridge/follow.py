@@ -1,6 +1,6 @@
 """Following a trainer through a job: the one loop for trials, final runs, evaluations and inspections.
 
-The trainer is ended by whoever started it: what is raised here says that it can't be used any more.
+An exception raised here means that the trainer can't be used any more; the caller who started it ends it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a trainer may be silent, by what it does: one that hangs is told from one that takes its time."""
+"""How long a trainer may be silent in each phase of its work, so that a hanging one is told apart from a slow one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Being asked to stop. Signal handlers set a flag and little else: they run between any two instructions."""
+"""Requests to stop. Signal handlers only set a flag, because they may run between any two instructions."""
 
 from __future__ import annotations
 

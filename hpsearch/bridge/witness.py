@@ -1,4 +1,4 @@
-"""What the machine says about a process's memory, from outside of it. It never raises: silence is a fact, too."""
+"""A process's memory as the machine sees it, measured from outside the process. It never raises: no answer is None."""
 
 from __future__ import annotations
 

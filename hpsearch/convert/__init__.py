@@ -1,8 +1,8 @@
 """Study files out of other tools' training files: `hpsearch new --from`.
 
-A reader (one file per tool) asks a `ForeignFile` for each key that it understands and fills a `Draft`; what it did
-not ask for is told as not kept. `data` finds out how the rows can be read, `space` proposes what to search, and
-`writing` makes the commented text, which must load before anyone sees it.
+A reader (one file per tool) asks a `ForeignFile` for each key that it understands and fills a `Draft`; keys that it did
+not ask for are reported as not kept. `data` finds out how the rows can be read, `space` proposes what to search, and
+`writing` makes the commented text, which must be a valid study file before it is shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From data sets to `data:`: read as they are where hpsearch can, else through a script that rewrites their rows."""
+"""From data sets to `data:`: read as they are if possible, else through a script that rewrites their rows."""
 
 from __future__ import annotations
 

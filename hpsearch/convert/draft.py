@@ -1,4 +1,4 @@
-"""A study in the making: values by section, a comment where one is needed, what was not kept, what is still to do."""
+"""A draft of a study file: values by section, comments, what was not kept, and what is still to do."""
 
 from __future__ import annotations
 

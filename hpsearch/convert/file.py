@@ -1,4 +1,4 @@
-"""Another tool's YAML as read: every key is asked for by name, so that what nobody asked for can be told."""
+"""Another tool's YAML file: every key is asked for by name, so that keys that nobody asked for can be reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets of a foreign file: where each lies, and what its rows look like."""
+"""The data sets of a foreign file: where each is, and what its rows look like."""
 
 from __future__ import annotations
 

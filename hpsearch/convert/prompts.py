@@ -1,4 +1,4 @@
-"""Other tools' prompts as `data.prompt`: what they say with an input and without one, in one template."""
+"""Other tools' prompts as `data.prompt`: one template for rows with an input and rows without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why settings that both tools have, under the same or like names, have no place in a study."""
+"""Why some settings of both tools have no place in a study file."""
 
 from __future__ import annotations
 

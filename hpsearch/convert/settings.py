@@ -1,4 +1,4 @@
-"""What both tools' settings become here: optimizers, schedules, warm-up, layer names, precision, full fine-tuning."""
+"""Both tools' settings in a study's terms: optimizers, schedules, warm-up, layer names, precision, full fine-tuning."""
 
 from __future__ import annotations
 

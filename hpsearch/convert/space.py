@@ -1,4 +1,4 @@
-"""The search space that is proposed around the values of a foreign file: small, each range with its reason."""
+"""The search space proposed around the values of a foreign file: small, with a reason for each range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study file as text, with what was not kept at its top and a reason beside each range."""
+"""The study file as text: what was not kept at its top, and a reason beside each range."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is known of image files by an earlier look at them: a line for each, written at once, so that a preparation
-that was killed goes on where it was.
+"""Which image files were checked already: one line per file, written at once, so that a preparation that was killed
+continues where it stopped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Labels that are learned: told apart, present in every split, and balanced where the study says so."""
+"""Class labels: distinct, present in every split, and balanced if the study asks for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Image files as people see them: upright, on white, at their own brightness. The one way from a file to pixels.
-
-Of an animated picture, or a file of several pages, it is the first.
+"""The one way from an image file to pixels, so that a model sees images as people do: upright, transparent parts white,
+16-bit grey levels scaled. Of an animated image, or a file with several pages, the first is taken.
 """
 
 from __future__ import annotations

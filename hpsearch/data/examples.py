@@ -1,9 +1,9 @@
 """Few-shot examples: training rows that are shown before a question with their answers.
 
-Which ones is a function of the row and the train split alone, so that every trial, the final run and an evaluation show
-the same. Training rows lie on a ring by their checksums; a row has its own points on it, by what it asks, and is shown
-the next rows from there: a row that goes changes the examples of no rows but those that it was shown to, and who asks
-without knowing the answer is shown the same.
+They are chosen by the row and the train split alone, so that every trial, the final run, evaluations and predictions
+show the same. Training rows are placed on a ring by their checksums (consistent hashing). The question of a row gives
+its points on the ring, and the next training rows from there are its examples. So removing a training row changes
+only the rows that it was shown to.
 """
 
 from __future__ import annotations

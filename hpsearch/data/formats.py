@@ -1,4 +1,4 @@
-"""The formats of rows: from a row's columns to its conversation, or to the reason for which it is left out."""
+"""The formats of rows: from a row's columns to its conversation, or to the reason why the row is left out."""
 
 from __future__ import annotations
 

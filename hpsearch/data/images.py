@@ -1,4 +1,4 @@
-"""Images of rows: found or taken out of the data, decoded once, and known by their checksum."""
+"""Images of rows: found as files or taken out of the data, decoded once, and identified by their checksum."""
 
 from __future__ import annotations
 

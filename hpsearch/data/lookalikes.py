@@ -1,9 +1,9 @@
-"""The same picture in other files, stored anew or in another size: found by a perceptual hash and by its colours.
+"""Near-duplicate images, such as one picture saved again or resized: found by a perceptual hash and by their colours.
 
 The hash is the pHash of C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), bit for
-bit as `imagehash.phash` 4.3 has it, but that large images are first made small: which of the 64 lowest frequencies of
-the picture in grey, at 32 × 32 pixels, are above their median. It knows no colours, and takes one blood cell for
-another: the mean colours of 4 × 4 fields must be near as well.
+bit as in `imagehash.phash` 4.3, except that large images are made small first: which of the 64 lowest frequencies of
+the grey picture, at 32 × 32 pixels, are above their median. It ignores colours and can't tell one blood cell from
+another, so the mean colours of 4 × 4 fields must be near as well.
 
 By `python -m bench.lookalikes FOLDER`: stored anew as JPEG of quality 50 and 75, as WebP of quality 60, at half and
 twice its size, as a square, and at half its size with quality 60, a picture is found 100 % of the times among blood

@@ -1,4 +1,4 @@
-"""Prepared rows: one Arrow folder for each split and subset, under the manifest's checksum.
+"""Prepared rows: one Arrow folder for each split and subset, in a folder named by the manifest's checksum.
 
 A trial's config names the folders of train and validation rows. The test rows are written only when an
 evaluation asks for them, into a folder that no trial's config names.

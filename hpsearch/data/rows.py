@@ -1,4 +1,4 @@
-"""Reading a source into rows: what each row says, its checksum, and the rows that are left out and why."""
+"""Reading a source into rows, each with its checksum, and counting the rows that are left out with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train, validation and test: drawn once, groups whole, labels in their shares. And the subsets that trials see."""
+"""The train, validation and test splits, drawn once, groups kept together, labels stratified; and trials' subsets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The crew: workers on this machine, kept at their number until a stop is asked for. One that fails is replaced, later
-each time.
+"""The crew: a fixed number of workers on this machine, until a stop is requested. A worker that fails is replaced,
+after a longer wait each time.
 
-A worker that was killed did not fail: whoever preempts does so as often as it pleases, and the place is kept.
+A worker that was killed did not fail: preemption may happen any number of times, and the worker is started again.
 `hpsearch run` is a crew with a screen; `hpsearch worker --keep` is a crew of one.
 """
 

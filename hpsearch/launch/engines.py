@@ -1,4 +1,4 @@
-"""The engines that workers can be launched on: name → launcher. A new one is its file and its line here."""
+"""The engines that workers can be launched on: name → launcher. To add one, write its file and add its line here."""
 
 from __future__ import annotations
 

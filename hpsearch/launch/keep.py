@@ -1,7 +1,7 @@
-"""Keeping one worker at work: what a job of a cluster, a container or a service runs (`hpsearch worker --keep`).
+"""Keeping one worker running: what a cluster's job, a container or a service runs (`hpsearch worker --keep`).
 
-Whoever started it, SLURM, Ray or Kubernetes, starts it again where the machine was lost; a worker that fails on a
-machine that works is replaced here, later each time, and given up in words.
+If the machine is lost, the engine that started it (SLURM, Ray, Kubernetes) starts it again elsewhere. If the worker
+fails on a working machine, it is replaced here, after a longer wait each time, until it is given up with the reason.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The interface of a launcher: it asks an engine for jobs, says how they are, and ends them. It schedules nothing.
+"""The interface of a launcher: it submits jobs to an engine, says how they are, and ends them. It schedules nothing.
 
 An engine is what runs processes on machines: this machine, SLURM, a Ray cluster. A job is one of its processes, or its
-place in a queue, and keeps one worker at work (`hpsearch worker --keep`). The search needs no launcher: whatever
-starts that command, by hand or in a container, has started a worker.
+place in a queue, and keeps one worker running (`hpsearch worker --keep`). The search needs no launcher: running that
+command by hand, or in a container, starts a worker as well.
 
 One file holds a launcher, one line of `launch/engines.py` names it, and one contract test
 (tests/contract/test_launchers.py) runs over all of them.

@@ -1,11 +1,11 @@
-"""A leash: a worker that is kept on a node of a Ray cluster, and ends when whoever holds the leash is gone.
+"""A leash: runs a worker on a node of a Ray cluster, and ends it when the Ray task that holds the other end is gone.
 
-Ray ends the process of a task with SIGKILL, and kills its direct children as it exits itself: a worker that hung on it
-would save nothing, or stay behind with its trainer. So this process is nobody's child, in a session of its own, and
-listens to a pipe: the end of what it reads is the death of the task's process, however it died.
+Ray ends a task's process with SIGKILL and kills its direct children: a worker started as a child would save nothing,
+or its trainer would stay behind. So this process is detached, in a session of its own, and reads from a pipe. When the
+pipe closes, the task's process has died, in whatever way.
 
-What it is told, a line each: the task (JSON; a store's password is in it, and goes into no command line and no file),
-then at any time `gently` or `now`. The end of the pipe is `gently`. What it answers is one line of JSON, at the end.
+It reads lines: the task (JSON; it holds the store's password, which is in no command line and no file), then at any
+time `gently` or `now`. A closed pipe means `gently`. It answers with one line of JSON, at the end.
 """
 
 from __future__ import annotations

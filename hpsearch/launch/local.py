@@ -1,4 +1,4 @@
-"""This machine as an engine: what `hpsearch run` does, without staying. Each job is a process that keeps one worker."""
+"""This machine as an engine: like `hpsearch run`, in the background. Each job is a process that keeps one worker."""
 
 from __future__ import annotations
 

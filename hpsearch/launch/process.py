@@ -1,6 +1,6 @@
 """A worker's process on this machine, and how many of them the machine has devices for.
 
-Which device is a worker's isn't said here: each takes the next free one by itself, as a worker started by hand does.
+No device is assigned here: each worker takes the next free one by itself, as a worker started by hand does.
 """
 
 from __future__ import annotations

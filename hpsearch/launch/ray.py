@@ -1,9 +1,9 @@
 """A Ray cluster as an engine: one Ray job for a launch, and in it one task for each worker (ray_driver.py).
 
-Ray has jobs that run one command each, and they could be the workers: but a job ends with its node, and nobody begins
-it again. A task is placed by its GPUs, cores and memory, over all nodes (SPREAD), and begun again wherever a node is
-lost, without limit. So a launch is one job, which starts the tasks and waits for them. It runs on the head node: where
-that is lost, the cluster is, the workers save and leave, and the store has all: launch again.
+Why not one Ray job per worker: a job ends with its node and is not restarted. A task is placed by its GPUs, cores and
+memory over all nodes (SPREAD), and restarted elsewhere when its node is lost, without limit. So a launch is one job,
+which starts the tasks and waits for them. It runs on the head node. If the head is lost, the cluster is lost: workers
+save and leave, nothing is lost from the store, and the study can be launched again.
 
 A task keeps its worker on a leash (leash.py), so that none stays behind. What a worker says goes to the launch's logs
 folder, if nodes share it, and to the job's own log in any case: `ray job logs`.

@@ -1,4 +1,4 @@
-"""A Ray cluster from outside: what its head answers over HTTP, within seconds, or why it doesn't, in words.
+"""A Ray cluster over HTTP: its head's answers, within seconds, or the reason why there is none.
 
 This is the Job Submission API and, beside it, the State API (both on the dashboard's port). Ray Client (`ray://`) would
 want the cluster's very versions of Python and Ray here, and to be there as long as the workers are.

@@ -1,6 +1,6 @@
 """The driver: what a launch's one Ray job runs on the cluster. It starts a task for each worker, and waits.
 
-It keeps nothing that matters: where it dies, Ray ends its tasks, their workers save and leave, and the store has all.
+It holds no state: if it dies, Ray ends its tasks, their workers save and leave, and everything is in the store.
 
 Orders come and stops are asked for through Ray's internal key-value store, in the head's memory. What a job is given in
 its runtime environment or its metadata, anyone who may list jobs reads, and Ray logs it on each node

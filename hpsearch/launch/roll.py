@@ -1,4 +1,4 @@
-"""The roll of a study's jobs: what every engine says of what was launched, also where one of them can't be asked."""
+"""The roll call of a study's jobs: what each engine says of the jobs launched on it, or why it can't be asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sites: what `launch.yaml` says of the places where workers are launched, so that a study file stays free of them.
+"""Sites: the settings in `launch.yaml` for the places where workers are launched, kept out of study files.
 
     lab:
       on: slurm

@@ -1,7 +1,8 @@
-"""SLURM as an engine: a job array, each job of which keeps one worker at work on whatever node it gets.
+"""SLURM as an engine: a job array, in which each job keeps one worker running on the node that it gets.
 
-A job is queued again, with its own id, when its time is over, when it is preempted, and when its node is lost; its
-trial goes on wherever a worker is free. There is no `srun`: a worker is one process, and the batch script ends with it.
+A job is queued again, with the same id, when its time limit is reached, when it is preempted, and when its node is
+lost; its trial continues on any free worker. There is no `srun`: a worker is one process, and the batch script ends
+with it.
 
 SLURM 22.05 was run; of its commands only sbatch, squeue, scontrol, scancel and sinfo are used, and no accounting.
 """

@@ -1,4 +1,4 @@
-"""What SLURM says: of its jobs, by squeue, and of what it won't do, in a person's words. Each answer within seconds."""
+"""SLURM's answers: the state of its jobs, from squeue, and its refusals in plain words. Each within seconds."""
 
 from __future__ import annotations
 

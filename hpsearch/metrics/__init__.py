@@ -1,8 +1,8 @@
 """How good answers are: numbers per row and over all rows, their uncertainty, and whether two models differ.
 
-Both planes count with it. Heavy libraries (nltk, scipy, scikit-learn) load at the first use, not here. BERTScore needs
-a model and is computed elsewhere: it arrives as a number per row, for `mean_of`. What is taken as independent is groups
-of rows; rows only where each is a group of its own.
+Both planes use it. Heavy libraries (nltk, scipy, scikit-learn) load at first use. BERTScore needs a model and is
+computed in the training plane: it arrives here as one number per row. Groups of rows are taken as independent of each
+other, single rows only where there are no groups.
 """
 
 from hpsearch.metrics.baseline import most_frequent_answers

@@ -1,4 +1,4 @@
-"""Answers as classes: how each class fares, and what is taken for what.
+"""Answers as classes: precision and recall of each class, and the confusion matrix.
 
 A label is a text without the blanks around it; case counts. The classes are the labels of the references. A prediction
 that is none of them is wrong, whatever it says.

@@ -1,5 +1,5 @@
-"""Machines that share no folder: what one saves is mirrored to a bucket, and another fetches it from there
+"""For machines that share no folder: what one machine saves is mirrored to a bucket, and others fetch it from there.
 
-Only this room knows fsspec, and only the control plane knows this room: a trainer holds no secret and sees a folder of
-its machine.
+Only this package uses fsspec, and only the control plane uses this package: a trainer holds no secrets and sees only
+a local folder.
 """

@@ -1,4 +1,4 @@
-"""A storage URL: what it may say. Everything wrong with it is told before a bucket is asked."""
+"""Storage URLs: which are valid. Every mistake in one is reported before a bucket is contacted."""
 
 from __future__ import annotations
 

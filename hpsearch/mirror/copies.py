@@ -1,7 +1,7 @@
-"""A folder's copy in the bucket, kept up with it: a whole checkpoint's seal goes last, and is deleted first.
+"""A folder's copy in the bucket, kept up to date: a checkpoint's seal is uploaded last and deleted first.
 
-So what a kill, an outage or a full bucket leaves is torn by the rule of `checkpoints`, and whoever fetches it passes it
-over. Everything that a checkpoint depends on (the journal, the stages before it) is there before its seal.
+So what a kill, an outage or a full bucket leaves behind has no seal, and is ignored by everyone who fetches (see
+`checkpoints`). Everything that a checkpoint depends on (the journal, earlier stages) is uploaded before its seal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What another machine saved, brought to this one: small files, and the furthest checkpoint that is whole.
+"""Fetching what another machine saved: small files, and the latest complete checkpoint.
 
-A checkpoint is fetched under another name, held against its seal, and only then given its own. So a fetch that a kill
-or an outage cuts short leaves nothing that could be taken for a checkpoint, and is begun again.
+A checkpoint is fetched under a temporary name, compared with its seal, and only then renamed. So a fetch that is cut
+short by a kill or an outage leaves nothing that looks like a checkpoint, and is started again.
 """
 
 from __future__ import annotations

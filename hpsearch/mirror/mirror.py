@@ -1,6 +1,6 @@
-"""The mirror: what a worker, or the final training, asks for. A thread of its own speaks to the bucket.
+"""The mirror, as a worker or the final training uses it. Its own thread talks to the bucket.
 
-An outage of it holds nobody up and fails nothing: it is told, and tried again until somebody has waited long enough.
+An outage of the bucket delays and fails nothing: it is logged, and the upload is retried until the deadline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bucket: files by their names below the storage URL. Whatever goes wrong with it is told in words."""
+"""The bucket: files by their names below the storage URL. Every failure becomes an error in plain words."""
 
 from __future__ import annotations
 

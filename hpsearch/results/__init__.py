@@ -1,1 +1,1 @@
-"""What to do with a study's outcome: the best parameters, the final training, the evaluation."""
+"""What is done with a study's outcome: the best parameters, the final training, the evaluation, exports."""

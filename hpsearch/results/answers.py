@@ -1,4 +1,4 @@
-"""Having a model answer rows: for evaluations and predictions alike. What is answered already is not asked again."""
+"""Having a model answer rows, for evaluations and predictions. Rows that have an answer already are not asked again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know of a model that came out of a study."""
+"""The model card: what a stranger must know about a model that came out of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A final run for other tools: which steps lead to what was asked for, and what is said of them."""
+"""Exporting a final run for other tools: which steps the asked format needs, and what each prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that exports go to: never somebody else's, never half of one, and known again by what they were made of."""
+"""Export folders: never overwrite foreign files, never half written, and recognized by what they were made from."""
 
 from __future__ import annotations
 

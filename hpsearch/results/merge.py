@@ -1,4 +1,4 @@
-"""The merged model of a final run: made by the trainer, checked here, and kept only where it is the tuned one."""
+"""The merged model of a final run: made by the trainer, checked here, and kept only if it answers as the tuned one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that ask without knowing the answer: from a JSONL file with the study's own columns, or from a person."""
+"""Rows without an answer, for predictions: from a JSONL file with the study's columns, or from the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search: ask for values, report losses, tell outcomes. The only user of optuna.Study."""
+"""The search: asks for parameter values, reports losses, tells outcomes. The only user of optuna.Study."""
 
 from hpsearch.search.search import ActiveTrial, Search
 

@@ -1,8 +1,8 @@
-"""The store as one trial's sampler and pruner see it: the other trials as remembered, and its own, whose changes are
-kept here until all of them are written in one transaction.
+"""The Optuna storage that one trial's sampler and pruner see: the other trials from memory, and this trial. Its changes
+are kept here until all of them are written in one transaction.
 
-So Optuna draws, prunes and judges as ever, and the database is spoken to by `Search` alone. A sampler thinks for as
-long as it likes, and no transaction is open meanwhile.
+So Optuna samples and prunes as usual, and only `Search` talks to the database. However long a sampler computes, no
+transaction is open meanwhile.
 """
 
 from __future__ import annotations

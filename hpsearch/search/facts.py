@@ -1,4 +1,4 @@
-"""What is told of a trial besides its values: how far beyond its memory it is, and what the dashboard shows of it."""
+"""What is stored with a trial besides its values: by how much it exceeds its memory, and what the dashboard shows."""
 
 from __future__ import annotations
 

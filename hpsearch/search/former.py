@@ -1,4 +1,4 @@
-"""Trials of before `batch_size` was the rows per optimizer step, read in today's terms."""
+"""Trials of older versions, in which `batch_size` was the rows per forward, read in today's terms."""
 
 from __future__ import annotations
 

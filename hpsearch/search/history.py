@@ -1,7 +1,7 @@
-"""A trial's history in Optuna's tables, brought to what an attempt reported: each report once, and no other.
+"""Bringing a trial's history in Optuna's tables to what its attempt reported: each report once, and no others.
 
-Optuna adds and changes; it takes nothing away. So what is to be changed is worked out here, against the trial as the
-store has it, and written by `hpsearch.store.changes`.
+Optuna can add and change reports, but not remove them. So the difference to the stored trial is computed here, and
+written by `hpsearch.store.changes`.
 """
 
 from __future__ import annotations

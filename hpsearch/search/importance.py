@@ -1,4 +1,4 @@
-"""How much of what a study's trials came to is each parameter's doing."""
+"""Parameter importances: how much of the variance of a study's results each parameter explains."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The pruners: one case each, by the name that a study file uses.
 
-A step is a report, counted from 1. Optuna counts from 0: a trial may be stopped at step `n_warmup_steps`, so it is told
+A step is a report, counted from 1. Optuna counts from 0: a trial may be stopped at step `n_warmup_steps`, so it gets
 one more than our warm-up. `PatientPruner` waits for one bad report more than its `patience` (5.0.0,
-pruners/_patient.py), so it is told one less than ours.
+pruners/_patient.py), so it gets one less than ours.
 """
 
 from __future__ import annotations

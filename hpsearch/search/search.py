@@ -1,9 +1,9 @@
-"""Search: one study's conversation with Optuna.
+"""Search: how hpsearch uses Optuna for one study.
 
-One logical trial is one Optuna trial through all of its attempts. Its sampler and pruner work on a draft of it, and
-what they change is written in one transaction, which first holds the lease: a worker killed at any moment leaves
-either all of a step or nothing, and every step can be done again. The draft belongs to the trial that `start` returns,
-so one Search can lead several trials at once.
+A trial is one Optuna trial through all of its attempts. Its sampler and pruner work on a draft of it, and the changes
+are written in one transaction, which checks the lease first: a worker killed at any moment leaves either all of a step
+or nothing, and every step can be repeated. The draft belongs to the trial that `start` returns, so one Search can run
+several trials at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many workers could share a card: by what the trials so far were predicted to take of it."""
+"""How many workers could share a card, by the memory that was predicted for the trials so far."""
 
 from __future__ import annotations
 

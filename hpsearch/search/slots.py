@@ -1,6 +1,6 @@
-"""The trial of a slot: found again, taken from the waiting ones, or new; bound to the slot for good.
+"""The trial of a slot: the one bound to it before, a waiting one, or a new one. A slot keeps its trial for ever.
 
-A trial is made and bound in one transaction: a worker that is killed in the middle leaves nothing behind.
+A trial is created and bound in one transaction: a worker that is killed in the middle leaves nothing behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a study has used besides trials, and whether that is all that it may use."""
+"""What a study has used (hours, device-hours, cost), and whether it has reached one of its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StudyView: all that is shown of one study, read from the store at one moment."""
+"""StudyView: everything that is shown of one study, read from the store at one moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes between fields of a study file that are each right."""
+"""Mistakes between the fields of a study file: fields that are each valid but don't fit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes between the fields of a study of preferences that are each right."""
+"""Mistakes between the fields of a preference study: fields that are each valid but don't fit together."""
 
 from __future__ import annotations
 

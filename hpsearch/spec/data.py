@@ -1,4 +1,4 @@
-"""Where the rows come from, what their columns mean, and how they are split once and for all."""
+"""Where the rows come from, what their columns mean, and how they are split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is judged: which metrics, and which prompts it is tried with."""
+"""How a model is evaluated: which metrics, and which prompts it is tried with."""
 
 from __future__ import annotations
 

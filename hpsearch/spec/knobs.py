@@ -1,4 +1,4 @@
-"""The knobs: every training, LoRA or model field, by its dotted name. What can be searched or set by hand."""
+"""The knobs: every field that can be searched or set by hand, by its dotted name."""
 
 from __future__ import annotations
 

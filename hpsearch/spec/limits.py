@@ -1,4 +1,4 @@
-"""Limits: what a study may use besides trials, and how long a trainer may be silent."""
+"""Limits: how much time and money a study may use, and how long a trainer may be silent."""
 
 from __future__ import annotations
 

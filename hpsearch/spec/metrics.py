@@ -1,7 +1,7 @@
-"""The metrics, as facts: what each is over, which way it gets better, and how it is told. One row each.
+"""The table of metrics: for each its data, its direction, and how it is shown. One row each.
 
-Search, pruner, tables, plots and reports ask the row. How one is computed is in `metrics`, those that need the model in
-the training plane.
+Search, pruner, tables, plots and reports use the row. How a metric is computed is in `metrics`, or in the training
+plane if it needs the model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Metrics of one's own: what a study's metrics file says of its functions, read from its text.
+"""The user's own metrics: what a study's metrics file says about its functions, read without running it.
 
-Only a trainer runs the file (`train.own_metrics`). Whoever else needs to know a metric's name, direction or range reads
-the decorators in the syntax tree, where they are plain values: the same study is understood on a machine that has
-nothing of what the functions import.
+Only a trainer runs the file (`train.own_metrics`). Everything else reads a metric's name, direction and range from the
+decorators in the syntax tree, where they are plain values. So a study can be opened on a machine that doesn't have
+what the functions import.
 
     from hpsearch import metric
 

@@ -1,4 +1,4 @@
-"""How preferences are learned: by which loss, and how far from the reference model."""
+"""How preferences are learned: with which loss, and how far the model may move from the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formats of rows, as facts: which columns tell each, and which it needs. How one is read is in `data/formats`."""
+"""The table of row formats: by which columns each is recognized, and which it needs. `data/formats` reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is searched: the space, the sampler that proposes, and the pruner that stops losing trials."""
+"""What is searched: the space, the sampler that proposes values, and the pruner that stops losing trials."""
 
 from __future__ import annotations
 

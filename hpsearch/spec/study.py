@@ -1,4 +1,4 @@
-"""StudySpec: everything that a study file says."""
+"""StudySpec: the whole content of a study file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The tasks, as facts: what each takes, what it learns, and what of a study file is about it. One row each.
+"""The table of tasks: for each its inputs, what it learns, and which parts of a study file apply to it. One row each.
 
-Nobody else names a task: who needs to know something of one asks its row. What trains it is the file of its name in
-`train/tasks`.
+No other code names a task: it uses the row. The code that trains a task is the file of the same name in `train/tasks`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A prompt over several columns: `data.prompt` as a template. What may be written, and what a row makes of it.
+"""A prompt over several columns: `data.prompt` as a template.
 
-`{column}` stands for what a row says there, `{column.part}` for a part of a column that has parts. A part in brackets
-vanishes where a column in it is empty; `[if column:…]` and `[if not column:…]` stand or vanish by another one. Brackets
-without a column are themselves, as in `[INST]`; doubled braces and brackets are always themselves.
+`{column}` is replaced by the row's value, `{column.part}` by a part of a structured column. Text in brackets is left
+out if a column in it is empty; `[if column:…]` and `[if not column:…]` depend on another column. Brackets without a
+column stay as they are, as in `[INST]`; doubled braces and brackets always stand for single ones.
 """
 
 from __future__ import annotations

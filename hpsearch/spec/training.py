@@ -1,4 +1,4 @@
-"""How the optimizer runs, and how much data and how many epochs a run gets."""
+"""The optimizer's settings, and how much data and how many epochs a run gets."""
 
 from __future__ import annotations
 

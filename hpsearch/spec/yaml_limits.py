@@ -1,8 +1,8 @@
-"""YAML within limits: bytes, depth, values and aliases are counted before anything is built of them.
+"""YAML within limits: bytes, depth, values and aliases are counted before anything is built from them.
 
-Study files, other tools' files and `--set` are read here. A few hundred bytes can stand for billions of values
-(aliases of aliases), and a composer that meets ten thousand brackets ends the process: so the parser's events, which
-come one by one and need no memory, are counted first. Reads files, touches nothing else.
+Study files, other tools' files and `--set` are read here. A few hundred bytes can mean billions of values (aliases of
+aliases), and ten thousand brackets crash PyYAML's composer. So the parser's events, which come one by one and need no
+memory, are counted first.
 """
 
 from __future__ import annotations

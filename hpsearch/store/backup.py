@@ -1,6 +1,6 @@
-"""A copy of an SQLite store, taken while workers run: one moment of it, written aside and then named.
+"""A copy of an SQLite store, taken while workers run: a consistent snapshot, written aside and then renamed.
 
-Other databases have tools of their own for this; their exact command is told.
+Other databases have their own tools for this; the exact command is printed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is written of one trial, gathered and put into Optuna's tables at once: one statement per table.
+"""The changes to one trial, collected and written to Optuna's tables at once: one statement per table.
 
 Optuna writes each parameter, report and attribute in a transaction of its own and looks at the trial before each
 (5.0.0, storages/_rdb/storage.py). The rows are the same as Optuna's.

@@ -1,4 +1,4 @@
-"""Looking a store through: is the file whole, do the tables belong together, can every study be read. Only looks."""
+"""Checking a store: is the file intact, do the tables fit together, can every study be read. It changes nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Claims: of several processes that see the same happen to a study, one alone tells of it.
+"""Claims: of several processes that see the same event in a study, only one announces it.
 
-A claim is a row among the study's system attributes, Optuna's own table: a key can stand there once (`UNIQUE (study_id,
-key)`; 5.0.0, storages/_rdb/models.py), so whoever comes second is refused by the database. It goes with the study.
+A claim is a row among the study's system attributes, in Optuna's own table, where a key can exist once (`UNIQUE
+(study_id, key)`; 5.0.0, storages/_rdb/models.py): the database refuses the second. It is deleted with the study.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Deadlines of a database connection: none may hold up its thread for ever.
+"""Deadlines of a database connection: none may block its thread for ever.
 
-The server ends a statement, a wait for a lock and an idle transaction that last too long. The kernel ends a connection
-whose other side is gone. A server that is there and never answers is neither: `Lines.cut` closes its connections from
-another thread.
+The server ends a statement, a wait for a lock and an idle transaction that take too long. The kernel ends a connection
+whose other side is gone. For a server that is there and never answers, neither helps: `Lines.cut` closes its
+connections from another thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The database connection: how we talk to SQLite, PostgreSQL and MySQL so that workers don't hurt each other."""
+"""The database connection: how SQLite, PostgreSQL and MySQL are set up so that workers don't block each other."""
 
 from __future__ import annotations
 

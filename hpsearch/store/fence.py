@@ -1,4 +1,4 @@
-"""The fence: a worker whose lease was taken over gets nothing accepted, whatever it writes and through whom.
+"""The fence: nothing is accepted from a worker whose lease was taken over, whatever it writes and by whichever way.
 
 `attempt` counts the leases of a slot and is the fencing token.
 """

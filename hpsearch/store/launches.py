@@ -1,4 +1,4 @@
-"""Launches: which jobs were asked of which engine for a study, so that anyone who has the store can ask after them."""
+"""Launches: which jobs of which engine belong to a study, so that anyone who has the store can ask for their state."""
 
 from __future__ import annotations
 

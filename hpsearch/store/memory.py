@@ -1,9 +1,9 @@
-"""What a worker remembers of a study's trials, so that a look costs as much at 5,000 finished trials as at none.
+"""A worker's memory of a study's trials, so that reading them costs the same with 5,000 finished trials as with none.
 
-A finished trial never changes: Optuna refuses it (`check_trial_is_updatable`), and numbers only ever grow. The one
-exception is `hpsearch retry`, which opens trials again; it leaves a mark at the study, and where the mark is another
-one all is read anew. So a look reads the mark, the rows of the trials that were unfinished or not there at the
-last look, and the contents of those that have ended since.
+A finished trial never changes: Optuna refuses it (`check_trial_is_updatable`), and numbers only grow. The one
+exception is `hpsearch retry`, which reopens trials and changes a mark of the study; after that everything is read
+again. So an update reads the mark, the rows of trials that were unfinished or absent last time, and the contents of
+those that have ended since.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bringing our tables up to date. Optuna looks after its own; our versions are in a table of their own."""
+"""Migrating our tables. Optuna migrates its own; the version of ours is in a separate table."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What is particular to MySQL and MariaDB.
+"""What is special about MySQL and MariaDB.
 
-Their tables compare text as the database does, by default without case, accents and trailing blanks: `Demo` would be
-the study `demo`, and a parameter named in Russian an error in a Latin one. A database that is empty is therefore told
-to compare exactly. Their errors come in two classes, of which one holds outages and mistakes alike: the number tells.
+Their tables compare text by the database's collation, by default ignoring case, accents and trailing blanks: `Demo`
+would be the study `demo`, and a parameter with a Russian name an error in a Latin database. So an empty database is
+set to compare exactly. One class of their errors holds outages and mistakes alike: the error number tells which.
 """
 
 from __future__ import annotations

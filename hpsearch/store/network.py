@@ -1,6 +1,7 @@
-"""SQLite on a network file system is refused: there it loses data without a word.
+"""SQLite on a network file system is refused, because it can lose data there without any error.
 
-Linux tells the file system of every mount in /proc/self/mountinfo (proc_pid_mountinfo(5)); elsewhere nobody is refused.
+Linux lists the file system of every mount in /proc/self/mountinfo (proc_pid_mountinfo(5)); other systems aren't
+checked.
 """
 
 from __future__ import annotations

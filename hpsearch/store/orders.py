@@ -1,4 +1,4 @@
-"""Orders: what is asked of all workers of a study at once. To pause, to go on, to stop; and to try trials again."""
+"""Orders to all workers of a study: pause, resume, stop; and trials that are to be run again."""
 
 from __future__ import annotations
 

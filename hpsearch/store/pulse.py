@@ -1,9 +1,8 @@
-"""The pulse of a study: when one of its workers last reached the store, and until when nobody takes over.
+"""The pulse of a study: when any of its workers last reached the store, and until when no lease is taken over.
 
-After an outage all leases have run out, and the first worker to return would take over from those that live and are
-only slower to return. So each sign of life moves a mark in the database. Whoever finds that the mark stood still for
-longer than any worker stays silent knows that the store was away, however long, and gives all holders the time of a
-lease to renew.
+After an outage all leases have expired, and the first worker to return would take over trials from workers that live
+and are only slower to return. So each heartbeat also writes the pulse. A worker that finds a pulse older than any
+worker stays silent knows that the store was away, for whatever time, and gives all holders one lease time to renew.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Opening a store only to look: nothing is made, changed or waited for, not the lock of those who change tables either.
+"""Opening a store for reading only: nothing is created or changed, and no lock is waited for.
 
-SQLite is opened with `mode=ro` and plain transactions, so a look goes on beside a writer. In WAL mode SQLite still
-needs the `-wal` and `-shm` files: it makes them in a folder that it may write to, and where it may not and nobody has
-the store open, there are none to need (https://www.sqlite.org/wal.html#read_only_databases).
+SQLite is opened with `mode=ro` and plain transactions, so reading works beside a writer. In WAL mode SQLite still
+needs the `-wal` and `-shm` files: it creates them if it may write to the folder; if it may not and nobody has the
+store open, they aren't needed (https://www.sqlite.org/wal.html#read_only_databases).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Optuna's storage, made quick for studies that grow: a finished trial is read once, and many trials in few statements.
+"""Optuna's storage, made fast for large studies: a finished trial is read once, and many trials in few statements.
 
-Optuna's own reads every trial of a study again at each look, one object per parameter, report and attribute (5.0.0,
-storages/_rdb/storage.py, `_get_trials`), and a trial's start looks twice. Only this one method is another here, so all
-that reads trials through Optuna is quicker.
+Optuna's own storage reads all trials of a study every time, one object per parameter, report and attribute (5.0.0,
+storages/_rdb/storage.py, `_get_trials`), and the start of a trial does it twice. Only this one method is replaced, so
+everything that reads trials through Optuna gets faster.
 """
 
 from __future__ import annotations

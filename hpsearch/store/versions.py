@@ -1,4 +1,4 @@
-"""Which version the tables have, Optuna's and ours, and which one this installation reads. Only looks."""
+"""Which version the tables have, Optuna's and ours, and which one this installation can read. It changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: who is there, when they last gave a sign of life, and what they do now."""
+"""Workers: which ones exist, when each last gave a heartbeat, and what it does now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter that a study goes on from, looked up: its place, its checksum and its own LoRA values join the spec."""
+"""Looking up the adapter that a study continues from: its path, checksum and LoRA settings are added to the spec."""
 
 from __future__ import annotations
 

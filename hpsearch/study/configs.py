@@ -1,4 +1,4 @@
-"""The one maker of training configs: a trial's and the final run's differ in a name, a budget and their rows."""
+"""The one place that makes training configs: a trial's and the final run's differ only in name, budget and rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What preparing a study has found, kept beside its rows: its final training finds it there and prepares nothing."""
+"""The result of preparing a study, kept beside its rows, so that the final training need not prepare anything again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing a study: its data read, looked at by a trainer, and split; before it is in any store."""
+"""Preparing a study before it is stored: its data is read, inspected by a trainer, and split."""
 
 from __future__ import annotations
 

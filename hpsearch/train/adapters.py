@@ -1,4 +1,4 @@
-"""The LoRA adapter: which layers it may sit on, a new one for each run, or an earlier one that the run goes on from."""
+"""The LoRA adapter: which layers it is put on, and whether it is new or an earlier one that the run continues from."""
 
 from __future__ import annotations
 

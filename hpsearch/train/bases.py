@@ -1,9 +1,9 @@
 """Base models: found, quantized, loaded once, and handed out as fresh copies that share the frozen weights.
 
-A trial never touches the loaded model. It gets a copy of the module tree in which every weight is the very
-tensor of the original. What a trial leaves behind in a model (PEFT wrappers, hooks on embeddings, flags, TRL's
-patched `forward`, a compute dtype that sticks to a Linear4bit) it leaves in its copy, and the copy is dropped.
-The shared weights themselves are fingerprinted before and after.
+A trial never touches the loaded model. It gets a copy of the module tree that shares every weight tensor with the
+original. What a trial leaves behind in a model (PEFT wrappers, hooks on embeddings, flags, TRL's patched `forward`, a
+compute dtype that stays on a Linear4bit) is left in the copy, and the copy is dropped. The shared weights are
+fingerprinted before and after.
 """
 
 from __future__ import annotations

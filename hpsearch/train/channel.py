@@ -1,4 +1,4 @@
-"""The trainer's end of the bridge. A thread reads commands, so that a worker's death is noticed at once."""
+"""The trainer's end of the bridge. A thread reads commands, so that the worker's death is noticed at once."""
 
 from __future__ import annotations
 

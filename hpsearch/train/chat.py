@@ -1,4 +1,4 @@
-"""The chat template in the words of Ollama, which runs no Jinja: found by rendering it with marks for the texts."""
+"""The chat template for Ollama, which can't run Jinja: found by rendering it with placeholders for the texts."""
 
 from __future__ import annotations
 

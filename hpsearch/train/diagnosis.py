@@ -1,4 +1,4 @@
-"""Trying out what training needs: the libraries, the device, a real 4-bit layer and the fused head, back and forth."""
+"""Checking what training needs: the libraries, the device, forward and backward of a 4-bit layer and a fused head."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Rows → tokens → batches: the chat template, what is learned and what is masked.
 
-A conversation is rendered by the model's own chat template and cut into segments: what the model is given, and
-what it shall learn to say (its answer and the end of its turn). Each segment is tokenized on its own, so that a
-prompt has the same tokens in training as in generation. Everything but the learned segments is masked, and so
-is every image token wherever it stands. A row may have any number of images, in any segment that is given.
+A conversation is rendered by the model's own chat template and cut into segments: those that the model is given, and
+those that it learns (its answers and the end of its turns). Each segment is tokenized by itself, so that a prompt has
+the same tokens in training as in generation. Everything except the learned segments is masked, and so are all image
+tokens. A row may have any number of images, in any given segment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where an answer ends: at the ends that the base knows, and at the one that it was taught."""
+"""Where an answer ends: at the end tokens of the base, and at the one that the tuned model was taught."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Merging an adapter into its base, in 16 bit: merging into 4-bit weights would round away most of what it learned.
 
-It runs on the CPU, in float32 where the memory is there: the card that trained the 4-bit base may be too small for
-the whole one. The result is loaded from its files and compared with base and adapter, logit by logit.
+It runs on the CPU, in float32 if there is enough memory: the card that trained the 4-bit base may be too small for the
+16-bit one. The result is loaded from its files and its logits are compared with those of base and adapter.
 """
 
 from __future__ import annotations

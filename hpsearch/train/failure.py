@@ -1,4 +1,4 @@
-"""How a training that raised is told: as a crash, or as out of memory with the bytes that it needed."""
+"""The result of a training that raised: a crash, or out of memory with the bytes that it needed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a frozen vision tower makes of an image: asked once, kept on disk, and given to the model instead of pixels.
+"""Features of images: the output of a frozen vision tower, computed once, kept on disk, and given to the model instead
+of pixels.
 
-The tower and its projector are most of a step's work where the images are large and the answers short. Frozen, and
-without an adapter, they make the same of an image in every step, trial, validation and evaluation.
+With large images and short answers, the tower and its projector are most of a step's work. When they are frozen and
+have no adapter, their output for an image is the same in every step, trial, validation and evaluation.
 """
 
 from __future__ import annotations

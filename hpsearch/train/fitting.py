@@ -1,9 +1,9 @@
-"""How many rows go through the model at once: predicted from the model itself, tried once, and remembered.
+"""The micro-batch: how many rows go through the model at once. Predicted from the model itself, tried once, remembered.
 
-Two forwards and backwards, of the longest row and of the longest two, say what a row takes and what is there without
-rows; memory grows by the same amount with each further row of their length. The most rows that fit by this are tried
-once where they would take more than half of the room. Gradient checkpointing recomputes activations instead of keeping
-them: `auto` turns it on only where a forward would else hold few rows.
+Two forward and backward passes, of the longest row and of the longest two, tell the memory of a row and the memory
+without rows; it grows by the same amount with each further row of that length. The largest micro-batch that should fit
+is tried once if it would take more than half of the memory. Gradient checkpointing recomputes activations instead of
+keeping them: `auto` turns it on only if otherwise few rows would fit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which weights a base has, told without reading them: what is kept of a base on disk is named by this."""
+"""The identity of a base's weights, found without reading them: it names everything that is kept on disk for a base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts with images in them, as one model takes them: tokens, and pixels or what a frozen vision tower made of them."""
+"""Texts with images, as the model's inputs: tokens, and pixels or the features of a frozen vision tower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of rows: as large as the study wants them, and as the model's processor takes them."""
+"""Images of rows: resized as the study says, and processed as the model's processor does it."""
 
 from __future__ import annotations
 

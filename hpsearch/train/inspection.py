@@ -1,4 +1,4 @@
-"""Inspection: what a study's rows and base models are like, before a trial spends anything on them."""
+"""Inspection: checking a study's rows and base models, and counting tokens, before any trial is started."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What rows became, kept from trial to trial: the same ones recur in every epoch and in every trial of a base.
+"""Encoded rows, kept from trial to trial: the same rows recur in every epoch and in every trial of a base.
 
-Arrays of numpy in 32 bits, not tensors: they take half of the memory, and the ledger, which counts tensors, sees that
-trials leave none behind.
+They are numpy arrays of 32 bits, not tensors: that takes half of the memory, and the ledger, which counts tensors, can
+still check that a trial leaves none behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One training run, a trial's or the final one: build, train, report, give everything back."""
+"""One training run, a trial's or the final one: build, train, report, free everything."""
 
 from __future__ import annotations
 

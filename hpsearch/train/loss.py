@@ -1,7 +1,7 @@
 """The validation loss: one definition for trials, the final run and evaluations, in bounded memory.
 
-Logits are by far the largest thing that a validation makes: of Gemma 3's 262,208 words each learned token has 1 MiB in
-float32. So the decoder runs once, and its hidden states are projected onto the vocabulary a slice at a time.
+Logits are by far the largest tensor of a validation: with Gemma 3's vocabulary of 262,208 they take 1 MiB per learned
+token in float32. So the decoder runs once, and its hidden states are projected onto the vocabulary in slices.
 """
 
 from __future__ import annotations

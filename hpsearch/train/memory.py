@@ -1,4 +1,4 @@
-"""Giving memory back, and counting what is still held."""
+"""Freeing memory, and counting what is still held."""
 
 from __future__ import annotations
 

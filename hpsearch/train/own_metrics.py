@@ -1,9 +1,9 @@
-"""A person's own metrics: the one place where the code of their file runs.
+"""The user's own metrics: the one place where the code of a metrics file runs.
 
     with loaded(config.metrics_file) as metrics:
         metrics["same_number"].of(row_id, reference, prediction)
 
-Whatever goes wrong in the person's code is told in words, with their file's line and the row.
+Every error in that code is reported with the line of the file and the row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work takes, and how much there is to take: of the card, or of a host without one."""
+"""The peak memory of a piece of work, and how much memory is available: the card's, or the host's without a card."""
 
 from __future__ import annotations
 

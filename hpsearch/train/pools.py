@@ -1,7 +1,7 @@
-"""Threads that libraries start once, at their first large piece of work, and keep: as many as the machine has cores.
+"""Thread pools that libraries start at their first large piece of work and keep, with one thread per core.
 
-They are started before the memory ledger counts. Otherwise a first trial would seem to leave them behind, on machines
-with more cores than the ledger's tolerance, and every trial would cost a new process.
+They are started before the memory ledger counts. Otherwise, on machines with more cores than the ledger's tolerance,
+the first trial would seem to leave them behind, and every trial would need a new process.
 """
 
 from __future__ import annotations

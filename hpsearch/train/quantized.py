@@ -1,9 +1,9 @@
 """Quantized bases on disk: a base is quantized by the first trainer that needs it, and read by all others.
 
-A copy is what transformers saves of the frozen model: the 4-bit weights with their quantization state, and the others
-as they are. With it lies the fingerprint of the model that was saved. Whoever loads it compares: a copy that is torn,
-or that these libraries read in another way, is dropped and the base is quantized again. A copy appears under its name
-when it is whole; what its weights depend on is in the name.
+A copy is the frozen model as transformers saves it: the 4-bit weights with their quantization state, and the others as
+they are, with the fingerprint of the saved model. Loading compares the fingerprint: a copy that is incomplete, or that
+these libraries read differently, is deleted, and the base is quantized again. A copy gets its final name only when it
+is complete; everything that its weights depend on is part of the name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where a training run goes on: the newest whole checkpoint of this attempt's folder and of those before it.
+"""Where a training run continues: the newest complete checkpoint of this attempt's folder and of earlier attempts'.
 
-What lies in an earlier attempt's folder is copied into this one's first. That folder may still be written to, by a
-trainer that was paused, so only the verified copy counts.
+A checkpoint in an earlier attempt's folder is first copied into this one's: a trainer that was paused may still write
+to that folder, so only the verified copy is used.
 """
 
 from __future__ import annotations

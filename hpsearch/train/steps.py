@@ -1,4 +1,4 @@
-"""The rows of one optimizer step: encoded beside the training, and cut into micro-batches with little padding."""
+"""The rows of one optimizer step: encoded in the background, and divided into micro-batches with little padding."""
 
 from __future__ import annotations
 

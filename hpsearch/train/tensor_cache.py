@@ -1,8 +1,8 @@
-"""Tensors on disk that can always be made again: files in folders by key, shared by workers, within a size limit.
+"""A cache of tensors on disk: files in folders by key, shared by workers, within a size limit.
 
-A file appears under its name when it is whole, so whoever reads needs no lock. One that is gone, torn or can't be
-written costs its maker's work once more and nothing else: a full disk is no trial's failure. Nothing waits for the
-disk: after a power cut a file may be shorter than its header says, which is a miss.
+A file gets its final name when it is complete, so reading needs no lock. If one is missing, broken or can't be written,
+its tensor is computed again: a full disk fails no trial. Files aren't synced: after a power cut a file may be shorter
+than its header says, which counts as missing.
 """
 
 from __future__ import annotations

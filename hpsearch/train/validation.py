@@ -1,4 +1,4 @@
-"""Validation: what a run is asked at each of its reports, of rows that are encoded once."""
+"""Validation: the losses and metrics that are computed at each report, on rows that are encoded once."""
 
 from __future__ import annotations
 

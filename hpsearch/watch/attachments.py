@@ -2,7 +2,7 @@
 
 `optuna.artifacts.upload_artifact` gives every file a new name, and can't give one to a trial that has ended: the
 storage takes no attributes for it any more (5.0.0, artifacts/_upload.py). optuna-dashboard also looks for a trial's
-artifacts in the study's attributes (0.21.0, artifact/_backend.py, `list_trial_artifacts`), so there they are told,
+artifacts in the study's attributes (0.21.0, artifact/_backend.py, `list_trial_artifacts`), so they are listed there,
 under a name that is the same at every call: nothing is attached twice.
 """
 

@@ -1,4 +1,4 @@
-"""What `hpsearch run` says when it ends: what was found, what to be careful about, and what comes next."""
+"""What `hpsearch run` prints at its end: the result, warnings, and what to do next."""
 
 from __future__ import annotations
 

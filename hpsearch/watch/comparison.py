@@ -1,4 +1,4 @@
-"""What a comparison of runs found: a table, and the words below it."""
+"""Showing a comparison of runs: a table, and sentences below it."""
 
 from __future__ import annotations
 

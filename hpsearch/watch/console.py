@@ -1,8 +1,8 @@
 """The console that every verb prints on.
 
-What a verb shows is other people's words: a description, a row's id, a library's error. rich would take `[img]` in
-them for markup and `:bug:` for an emoji, and `[/img]` for a mistake that ends the program, so all of that is off here;
-styles come from `Text` and from tables.
+Verbs print text that others wrote: a description, a row's id, a library's error. rich would take `[img]` in it for
+markup, `:bug:` for an emoji, and `[/img]` for a fatal mistake, so all of that is off here; styles come from `Text` and
+from tables.
 """
 
 from __future__ import annotations

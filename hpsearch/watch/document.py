@@ -1,8 +1,8 @@
 """What `hpsearch status --json` says and `/metrics` counts: one document, the same for every program that reads it.
 
 `version` changes when a field goes away or means something else; fields that are added don't change it. Moments are
-seconds since 1970 (UTC), lengths of time are seconds, memory is bytes. A number that is NaN or infinite is null, as
-JSON has neither: what diverged has the outcome `diverged`. `docs/how-to/watching.md` explains each field.
+seconds since 1970 (UTC), durations are seconds, memory is bytes. A number that is NaN or infinite is null, as JSON has
+neither: a trial that diverged has the outcome `diverged`. `docs/how-to/watching.md` explains each field.
 """
 
 from __future__ import annotations

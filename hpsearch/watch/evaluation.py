@@ -1,4 +1,4 @@
-"""What an evaluation found: the table of metrics, the classes, and the words below them."""
+"""Showing an evaluation: the table of metrics, the classes, and sentences below them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines say of the workers that were launched on them: the jobs that wait, run or are gone, and why."""
+"""Showing launched workers: which of the engines' jobs wait, run or are gone, and why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Logs: those of a study's workers and trainers, or of a trial's attempts; read once, or followed like `tail -F`.
 
-They are what libraries printed: of a bar that was drawn over and over in one line its last state is shown, colours are
-left out, and whatever else a terminal would obey is spelled.
+Logs hold what libraries printed: of a progress bar only its last state is shown, colours are removed, and other
+control characters are spelled out.
 """
 
 from __future__ import annotations

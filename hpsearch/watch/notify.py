@@ -1,14 +1,14 @@
-"""`--notify`: a command of the person's own that is called when a study ends, pauses or stops. Mail, chat, whatever.
+"""`--notify`: a command of the user's that is called when a study ends, pauses or stops: mail, chat, anything.
 
-    finished   all of its trials have ended                              of the study: one process alone calls, of all
-    paused     no trial begins, until hpsearch resume                    that were given --notify, on whatever machine
-    limit      it has come to one of search.limits
-    stopped    by Ctrl-C, a signal, or hpsearch stop                     of hpsearch run: each calls
+    finished   all of its trials have ended                              about the study: of all processes that were
+    paused     no trial begins, until hpsearch resume                    given --notify, on all machines, one calls
+    limit      it has reached one of search.limits
+    stopped    by Ctrl-C, a signal, or hpsearch stop                     about one hpsearch run: each calls
     failed     its workers kept failing, or the store stayed away
 
-At most once: whoever is killed between the claim and the call has told nobody. What the command comes to is said and
-changes nothing. It is the person's own line, given to `sh -c` as it stands; our words reach it in variables and on
-standard input alone, so nothing in them is ever read as a command.
+At most once: a process that is killed between its claim and its call notifies nobody. The command's result is logged
+and changes nothing. The command is given to `sh -c` as it was written; our text reaches it only in variables and on
+standard input, so nothing in it is ever read as a command.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which pictures there are, where they are kept, and the line that tells of them.
+"""Which pictures there are, where they are saved, and the line that is printed about them.
 
-A picture is never worth a run: whatever goes wrong here is told in that line, and raises nothing. So the plotting
-libraries, which take two seconds to load, are imported where they are used.
+A failed picture must never fail a run: the line says what went wrong, and nothing is raised. The plotting libraries
+take two seconds to load, so they are imported where they are used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`/metrics`: what Prometheus sees of the studies in a store, read when it asks.
 
-What one reading found is told for a few seconds to whoever asks, so that several scrapers cost the store no more than
-one. A store that does not answer in time is `hpsearch_store_up 0` and nothing else: what was true a minute ago is not
-told as if it were so now. There is at most one reading at a time, however long it takes.
+A reading is kept for a few seconds, so that several scrapers cost the store no more than one. If the store does not
+answer in time, the only metric is `hpsearch_store_up 0`: old values are never shown as current ones. There is at most
+one reading at a time, however long it takes.
 
 The labels are bounded: a study's name for the youngest studies, known words for states, a device and its host instead
 of the worker that has it, as workers come and go.

@@ -1,4 +1,4 @@
-"""TensorBoard on the final runs, inside of this process: a port of its own would stand open to the whole machine."""
+"""TensorBoard for the final runs, inside this process: a separate port would be open to everyone on the machine."""
 
 from __future__ import annotations
 

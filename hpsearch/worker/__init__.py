@@ -1,4 +1,4 @@
-"""The worker: claims a trial, has its trainer run it, relays its reports, and tells how it ended.
+"""The worker: claims a trial, has its trainer run it, relays its reports, and stores how it ended.
 
-The only writer of the store, and the only one who talks to a trainer.
+Only workers write trials to the store, and only a worker talks to its trainer.
 """

@@ -1,7 +1,7 @@
-"""One attempt at a trial: its folder, its history as its trainer told it, and the store kept up with it.
+"""One attempt at a trial: its folder, its history as the trainer reported it, and keeping the store up to date with it.
 
-What the trainer says counts first: its journal is on the disk before it waits for an answer. The store is brought to
-it when it can be; a store that is silent is answered for.
+The trainer's journal is the truth: it is on the disk before the trainer waits for an answer. The store is updated when
+it can be reached; while it can't, the trainer is told to go on.
 """
 
 from __future__ import annotations

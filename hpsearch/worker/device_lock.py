@@ -1,13 +1,13 @@
-"""The lock on a device: one worker has it, and the kernel gives it back when the last who holds it is dead.
+"""The lock on a device: one worker holds it, and the kernel releases it when the last process that holds it is dead.
 
-It is a Unix socket with an abstract name, `hpsearch-device-UUID`. A second bind to the name is refused whoever asks:
-another study, another storage folder, another user. No file lies anywhere, so nothing is left behind, nothing is
-cleaned away while it is held (/tmp is, by time), and no folder has to be writable for all; SLURM may give each job a
-/tmp of its own. What it can't see: containers with networks of their own, which is Docker's default. Give each of
-those a card of its own.
+It is a Unix socket with an abstract name, `hpsearch-device-UUID`. A second bind to the name is refused for everyone:
+another study, another storage folder, another user. There is no lock file, so nothing is left behind, nothing is
+deleted while it is held (as in /tmp, after a time), and no folder has to be writable by all; SLURM may give each job
+its own /tmp. It doesn't work between containers with separate networks, which is Docker's default: give each of those
+its own card.
 
-A trainer is handed the socket too (`file_descriptors`): while it still runs, or is being torn down, its device is not
-free, even if its worker was killed.
+The trainer inherits the socket (`file_descriptors`): as long as it runs, its device is not free, even if its worker
+was killed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Devices: which of this machine's a worker may take, as CUDA_VISIBLE_DEVICES says.
 
-CUDA itself reads that variable without a word: at the first entry that it doesn't understand it stops, and sees the
-cards before it, or none (https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html).
-Here the same devices come out, and what was left out is said.
+CUDA reads that variable silently: it stops at the first entry that it doesn't understand, and sees only the cards
+before it (https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html). Here the same
+devices result, and a message says what was left out.
 
-Indices count as nvidia-smi does. CUDA alone would begin with the fastest card (CUDA_DEVICE_ORDER, FASTEST_FIRST by
-default), which nobody can tell without opening CUDA on every card. Trainers are given a UUID, so it is no matter to
-them. An index or a UUID of a card that is divided (MIG) allows all of its instances.
+Indices are nvidia-smi's. CUDA by itself would number the fastest card first (CUDA_DEVICE_ORDER is FASTEST_FIRST by
+default), an order that can't be known without opening CUDA on every card. Trainers are given a UUID, so it doesn't
+matter to them. An index or a UUID of a card that is divided (MIG) allows all of its instances.
 """
 
 from __future__ import annotations

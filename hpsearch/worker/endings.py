@@ -1,6 +1,6 @@
-"""How a trial's attempt ends, in the store: told, given back, given back and its device set aside, or put aside.
+"""How a trial's attempt ends in the store: with a result, given back, or given back with its device set aside.
 
-Every ending can be begun again: a worker that is killed in the middle of one leaves the next what it needs.
+Every ending can be repeated: if a worker is killed in the middle of one, the next worker finds all that it needs.
 """
 
 from __future__ import annotations

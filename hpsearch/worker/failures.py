@@ -18,10 +18,10 @@
 |                                                           |             | its traceback                             |
 | … twice in a row the same way, on different trials        | the machine | as above                                  |
 
-When every device of every worker is aside, or the first three trials of a study all fail the same way, the study
-pauses. Out of memory and a loss that diverges are no failures but answers.
+When every device of every worker is set aside, or the first three trials of a study all fail the same way, the study
+pauses. Out of memory and a diverging loss are results, not failures.
 
-A trial that died on a device is tried there again after all others: the next trial's fate tells whose fault it was.
+A trial that died on a device is tried there again after all others: the next trial shows whose fault it was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Patience: what can't be done while the store is out of reach is tried again, for as long as a person said."""
+"""Patience: retrying while the store can't be reached, for as long as `--wait-for-store` allows."""
 
 from __future__ import annotations
 

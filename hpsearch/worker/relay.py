@@ -1,7 +1,7 @@
-"""The relay: the worker's line to the store. A thread of its own waits for the database, so that nothing else does.
+"""The relay: the worker's connection to the store. Only the relay's thread waits for the database.
 
-While a trial trains, the worker offers what it has to say and goes on; where the store is silent the trainer is
-answered without it. Between trials there is nothing to do without the store: the worker asks until it answers.
+While a trial trains, the worker hands its reports to the relay and continues; while the store doesn't answer, the
+trainer is answered without it. Between trials nothing can be done without the store, so the worker waits for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Signs of life: a worker tells what it does and renews its lease, and hears what is asked of it.
+"""Heartbeats: a worker says what it does, renews its lease, and learns of orders such as pause and stop.
 
-Given when due, from wherever the worker is at the time; the relay's thread writes them.
+They are given when due, from whatever code the worker is in; the relay's thread writes them.
 """
 
 from __future__ import annotations

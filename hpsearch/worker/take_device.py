@@ -1,4 +1,4 @@
-"""Taking a device: the next free one of those that are allowed; where all are held, waiting, or no in words."""
+"""Taking a device: the next free one of those that are allowed. If all are taken, wait, or refuse with the reason."""
 
 from __future__ import annotations
 

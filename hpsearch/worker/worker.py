@@ -1,4 +1,4 @@
-"""Worker: claim a trial, have the trainer run it, tell how it ended. Repeat until the study is finished."""
+"""Worker: claim a trial, have the trainer run it, store how it ended. Repeat until the study is finished."""
 
 from __future__ import annotations
 

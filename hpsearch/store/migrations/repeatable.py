@@ -1,7 +1,7 @@
-"""Changes of tables that look first: an upgrade that was cut off in the middle is done again from its beginning.
+"""Idempotent changes of tables, so that an upgrade that was interrupted can be repeated from its beginning.
 
-SQLite and PostgreSQL undo what was cut off. MySQL and MariaDB commit each of these statements by itself, so the first
-half stays (https://mariadb.com/docs/server/reference/sql-statements/transactions/sql-statements-that-cause-an-implicit-commit).
+SQLite and PostgreSQL roll an interrupted upgrade back. MySQL and MariaDB commit each of these statements by itself, so
+the first half stays (https://mariadb.com/docs/server/reference/sql-statements/transactions/sql-statements-that-cause-an-implicit-commit).
 IF NOT EXISTS would do for MariaDB's columns and indexes; MySQL has it for tables alone.
 """
 

@@ -1,4 +1,4 @@
-"""The method of the language tasks: saying the answer. Greedy, in batches, the prompt cut off by its length."""
+"""The method of the language tasks: generating the answer, greedily and in batches."""
 
 from __future__ import annotations
 

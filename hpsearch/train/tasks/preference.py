@@ -1,7 +1,7 @@
-"""The method of preferences: of two answers the better one becomes likelier, or a single one as it is desirable or not.
+"""The method of preferences: the better of two answers becomes likelier, or a single desirable answer does.
 
-How much likelier is told by a reference: the base with its adapter switched off, so there is no second model. Of a
-training that goes on from an adapter, it is a copy of that one, as trl has it.
+Likelier than under a reference model: the base with its adapter switched off, so no second model is needed. If the
+training continues from an adapter, the reference is a frozen copy of that adapter, as in trl.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The losses of preferences: formulas of log-probabilities, each with its paper. The names and forms are trl's.
 
-Left out are those of trl's whose value depends on which rows happen to be together (aot sorts a batch, sft and the KL
-term of bco average over one), mixtures of several, and discopop with its fitted constants.
+Left out are those of trl's whose value depends on which rows share a batch (aot sorts a batch, sft and the KL term of
+bco average over it), mixtures of several losses, and discopop with its fitted constants.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Toy-sized models of the real architectures, with random weights, and their processors.
 
-Every linear layer's dimensions are multiples of 64, bitsandbytes' block size: on CPU it quantizes nothing else.
+Every linear layer's dimensions are multiples of 64, bitsandbytes' block size: on a CPU it can quantize no others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a tiny base learns before anyone fine-tunes it: a task related to the studies', never the same."""
+"""What a tiny base is pretrained on: a task related to the studies' tasks, never the same."""
 
 from __future__ import annotations
 

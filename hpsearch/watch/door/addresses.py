@@ -1,7 +1,7 @@
 """Addresses: the one that the server listens on, and the Host headers that it answers.
 
 A page of any site can have its own name point to 127.0.0.1 (DNS rebinding), and a browser then takes our answers for
-that site's. The Host header still carries the site's name, so a name that nobody told us is refused.
+that site's. The Host header still carries the site's name, so a host that wasn't allowed is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers: those that the door gives itself, and the headers that it puts on everybody's."""
+"""Responses: those that the door gives itself, and the headers that it adds to every response."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Door: every request passes it, in this order: a plain path, a Host that is ours, a body of bounded size, no other
-site behind a change, the token, and changes only where they were allowed.
+"""Door: every request passes these checks, in this order: a plain path, an allowed Host, a body of bounded size, no
+change sent by another site, the token, and no change unless changes are allowed.
 """
 
 from __future__ import annotations

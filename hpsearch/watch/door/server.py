@@ -1,4 +1,4 @@
-"""Server: a bounded number of threads, and no patience with those who send slowly or never read."""
+"""Server: a bounded number of threads, and short timeouts for clients that send slowly or never read."""
 
 from __future__ import annotations
 

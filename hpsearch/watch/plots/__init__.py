@@ -1,7 +1,7 @@
-"""Pictures of what happened: each function takes facts and gives a matplotlib Figure, drawn by Agg.
+"""Plots: each function takes data and returns a matplotlib Figure, drawn by Agg.
 
-pyplot is not used, so no figure and no setting outlives a call. What can't be drawn yet raises NothingToDraw with
-the words to show in the picture's place. Colours are seaborn's colour-blind palette; no meaning hangs on one alone.
+pyplot is not used, so no figure and no setting outlives a call. A plot that can't be drawn yet raises NothingToDraw
+with the text to show in its place. Colours are seaborn's colour-blind palette; no meaning depends on colour alone.
 """
 
 from hpsearch.watch.plots.classes import classes_figure, confusion_figure

@@ -1,4 +1,4 @@
-"""Answers as classes: what was taken for what, and how each class fares."""
+"""Classes: the confusion matrix, and precision and recall of each class."""
 
 from __future__ import annotations
 

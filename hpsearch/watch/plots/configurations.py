@@ -1,4 +1,4 @@
-"""All configurations that answered the test rows: base and tuned under each prompt, and what guessing gives."""
+"""All variants that answered the test rows: base and tuned model under each prompt, and the baseline."""
 
 from __future__ import annotations
 

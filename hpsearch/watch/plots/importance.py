@@ -1,4 +1,4 @@
-"""How much of what the trials came to is each parameter's doing."""
+"""Parameter importances as bars."""
 
 from __future__ import annotations
 

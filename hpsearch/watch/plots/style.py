@@ -1,6 +1,6 @@
-"""How every picture looks, and how it is written.
+"""How every plot looks, and how it is written to a file.
 
-INK, GRID and PAGE are no data's colours: a report puts its own in their place where it is read in the dark.
+INK, GRID and PAGE are never used for data: in a dark page a report replaces them by the page's own colours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A study's trials: how each one learned, and what several objectives cost each other."""
+"""A study's trials: their learning curves, and the Pareto front of several objectives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that tells the whole story to someone who was not there."""
+"""The report of a study: one HTML file that explains the whole study to someone who was not there."""
 
 from hpsearch.watch.report.final import FinalRun
 from hpsearch.watch.report.page import Asked, report_page

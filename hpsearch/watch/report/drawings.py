@@ -1,4 +1,4 @@
-"""Pictures inside of a page: drawings that take on the page's colours, and small images."""
+"""Pictures inside a page: plots as SVG in the page's own colours, and small images."""
 
 from __future__ import annotations
 

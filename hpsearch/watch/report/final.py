@@ -1,4 +1,4 @@
-"""The final run and its evaluation: what they came to, and answers that were right and wrong."""
+"""The final run and its evaluation: their results, and examples of right and wrong answers."""
 
 from __future__ import annotations
 

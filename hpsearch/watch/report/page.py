@@ -1,4 +1,4 @@
-"""Putting the page together: `story`, `final` and the plots say what is shown, the template how it looks."""
+"""Assembling the page: `story`, `final` and the plots say what is shown, the template how it looks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study was asked and what its trials came to, as rows of tables and sentences."""
+"""A study's settings and the results of its trials, as rows of tables and sentences."""
 
 from __future__ import annotations
 
