@@ -25,9 +25,9 @@ _PIECE = 2**20
 _ENCODER = re.compile(r"\.(visual|vision_\w+|multi_modal_projector)\.")
 """Parts of a vision-language model, by transformers' names, that are not the language model's."""
 _REFUSED = {
-    "modules_to_save": "it has whole layers beside LoRA (modules_to_save)",
-    "trainable_token_indices": "it has trained tokens beside LoRA (trainable_token_indices)",
-    "target_parameters": "it sits on bare parameters (target_parameters)",
+    "modules_to_save": "it has full layers besides LoRA (modules_to_save)",
+    "trainable_token_indices": "it has trained tokens besides LoRA (trainable_token_indices)",
+    "target_parameters": "it adapts parameters that are not layers (target_parameters)",
     "use_dora": "it is a DoRA adapter",
     "use_qalora": "it is a QA-LoRA adapter",
     "alora_invocation_tokens": "it is an activated LoRA, switched on by tokens of a prompt",
@@ -58,7 +58,7 @@ def adapter_folder(model: ModelSpec) -> Path:
         if not (folder / name).exists():
             raise FieldError(KEY, f"{model.adapter}: {_what_is_missing(folder, name)}")
     if model.adapter_sha256 not in (None, checksum(folder)):
-        raise FieldError(KEY, f"{model.adapter} is not the adapter that the study began with: it has changed since")
+        raise FieldError(KEY, f"{model.adapter} has changed since the study began")
     return folder
 
 
@@ -77,7 +77,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, "adapter_model.*"]))
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FieldError(KEY, f"{name!r} can't be had from the hub: {reason}") from None
+        raise FieldError(KEY, f"{name!r} can't be downloaded from the hub: {reason}") from None
 
 
 def checksum(folder: Path) -> str:
@@ -104,7 +104,7 @@ def read_adapter(folder: Path) -> Adapter:
     if config.get("init_lora_weights", True) not in _KEEPS_THE_BASE:
         reasons.append(f"it was begun by {config['init_lora_weights']}, which changes the base")
     if reasons:
-        raise FieldError(KEY, f"{folder}: training can't go on from it: {'; '.join(reasons)}")
+        raise FieldError(KEY, f"{folder}: training can't continue from it: {'; '.join(reasons)}")
     run, base = _run_of(folder), config.get("base_model_name_or_path")
     lora = _lora(folder, config, run.lora if run else None)
     return Adapter(lora, run.model.base if run else str(base) if base else None, checksum(folder))
@@ -153,5 +153,5 @@ def _layers(weights: Path) -> list[str]:
     layers = [name.partition(".lora_")[0] for name in names if ".lora_" in name]
     if len(layers) < len(names) or not layers:
         other = next((name for name in names if ".lora_" not in name), "nothing")
-        raise FieldError(KEY, f"{weights.parent}: training can't go on from it: it holds {other} beside LoRA's weights")
+        raise FieldError(KEY, f"{weights.parent}: training can't continue from it: it holds {other} besides LoRA")
     return layers

@@ -156,7 +156,7 @@ def _compare(name: str, wanted: _File, found: _File) -> None:
     if found.size_bytes != wanted.size_bytes:
         raise Torn(f"{name} has {found.size_bytes} bytes, not {wanted.size_bytes}")
     if found != wanted:
-        raise Torn(f"{name} has another checksum than when it was written")
+        raise Torn(f"{name} does not have the checksum that it was written with")
 
 
 def _copy(source: Path, to: Path) -> None:

@@ -65,7 +65,7 @@ def follow(
             listener.hears(event)
         listener.tick()
         if stop.urgent:
-            raise Interrupted("asked twice to stop: what came after the last checkpoint is given up")
+            raise Interrupted("asked twice to stop: the steps since the last checkpoint are lost")
         if stop.requested and not is_stopping:
             is_stopping = True
             trainer.send(Stop())
@@ -104,7 +104,7 @@ def do_job(folder: JobFolder, start_trainer: StartTrainer, tell: Tell) -> None:
     finally:
         trainer.end()
     if failure := folder.failure():
-        raise HpsearchError(f"{failure.reason}\nthe whole story is in {folder.log} and {folder.result}")
+        raise HpsearchError(f"{failure.reason}\ndetails are in {folder.log} and {folder.result}")
 
 
 class _Shower(Listener):
@@ -134,5 +134,5 @@ def run_to_end(
         trainer.end()
     result = folder.read(TrialResult)
     if result.outcome not in (Outcome.COMPLETE, Outcome.STOPPED):
-        raise TrainingFailed(f"{result.outcome}: {result.reason}\nthe whole story is in {folder.log}")
+        raise TrainingFailed(f"{result.outcome}: {result.reason}\ndetails are in {folder.log}")
     return result

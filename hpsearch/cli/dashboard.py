@@ -95,7 +95,7 @@ def _choose_token(console: Console, hosts: Hosts, asked_for: bool) -> str | None
 
 
 def _say_where(console: Console, address: Address, allow_changes: bool) -> None:
-    can = "it may change and delete" if allow_changes else "it only shows; --allow-changes lets it change and delete"
+    can = "changes and deletions are allowed" if allow_changes else "read-only; see --allow-changes"
     lines = [
         f"dashboard:   {address.url}   ({can})",
         f"TensorBoard: {address.url}/tensorboard/   (Ctrl-C ends all)",
@@ -108,7 +108,7 @@ def _say_where(console: Console, address: Address, allow_changes: bool) -> None:
         )
     if not address.is_loopback:
         lines.append(
-            "Plain HTTP can be read on its way, the token too. Either put a server with TLS in front, or stay on "
+            "Plain HTTP, with the token, can be read on the network. Either put a server with TLS in front, or stay on "
             f"127.0.0.1 and open a tunnel on your own machine: ssh -L {address.port}:127.0.0.1:{address.port} "
             "THIS-MACHINE"
         )

@@ -23,9 +23,9 @@ def evaluate(
         int | None, typer.Option(min=1, help="longest answer to generate; default: the study's", show_default=False)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="so many test rows instead of all", show_default=False)
+        int | None, typer.Option(min=1, help="number of test rows, instead of all", show_default=False)
     ] = None,
-    without_base: Annotated[bool, typer.Option("--without-base", help="ask the tuned model alone")] = False,
+    without_base: Annotated[bool, typer.Option("--without-base", help="evaluate the tuned model only")] = False,
 ) -> None:
     """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
@@ -58,6 +58,6 @@ def evaluate(
     steps = {
         f"hpsearch predict {shown} …": "ask it something yourself; --help says how",
         f"hpsearch export {shown} --to merged": "for other tools: merged, gguf, ollama, hub",
-        f"hpsearch report {spec.study} --run {shown}": "the whole story in one page",
+        f"hpsearch report {spec.study} --run {shown}": "everything on one page",
     }
     console.print(format_steps(steps), soft_wrap=True)

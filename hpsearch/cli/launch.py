@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def _engine_option(help_: str) -> Any:
-    return typer.Option(help=help_, show_default=False, rich_help_panel="What the engine is told")
+    return typer.Option(help=help_, show_default=False, rich_help_panel="Options of the engine")
 
 
 def launch(
@@ -51,9 +51,7 @@ def launch(
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="a site of ./launch.yaml, with its options", show_default=False)
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="show what would be submitted, and submit nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be submitted; submit nothing")] = False,
     time: Annotated[str | None, _engine_option("slurm: time limit of a job, as 4h, 90m or 1-12:00:00")] = None,
     partition: Annotated[str | None, _engine_option("slurm: partition")] = None,
     account: Annotated[str | None, _engine_option("slurm: account")] = None,
@@ -177,7 +175,7 @@ def _say_who_is_there(console: Console, store: Store, stored: StoredStudy) -> No
     num_jobs = sum(len(called.there) for called in call_roll(store, stored.study_id))
     if num_jobs:
         jobs = "1 job is" if num_jobs == 1 else f"{num_jobs} jobs are"
-        console.print(f"{jobs} there already for {stored.name}; these come in addition", soft_wrap=True)
+        console.print(f"{jobs} already started for {stored.name}; these are added to them", soft_wrap=True)
 
 
 def _start(site: Site, order: Order, store: Store, study_id: int) -> list[LaunchedJob]:

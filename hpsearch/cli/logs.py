@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hpsearch.watch.logs import Line
 
 _LOOK_EVERY_S = 0.5
-_ELSEWHERE = "Where machines share no storage folder, ask there"
+_ELSEWHERE = "If machines share no storage folder, ask on that machine"
 
 
 def logs(

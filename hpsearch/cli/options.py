@@ -167,7 +167,7 @@ def refuse_paused(stored: StoredStudy) -> None:
 
     if stored.paused is not None:
         raise HpsearchError(
-            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials begin again"
+            f"study {stored.name} is paused: {stored.paused}\nhpsearch resume {stored.name} lets trials start again"
         )
 
 
@@ -232,7 +232,7 @@ def stoppable(tell: Tell, stop: StopFlag) -> Tell:
 
     def tell_or_stop(name: str, done: int, total: int) -> None:
         if stop.requested:
-            raise Interrupted("stopped while the study was prepared; the same command begins again")
+            raise Interrupted("stopped while preparing the study; the same command continues")
         tell(name, done, total)
 
     return tell_or_stop

@@ -13,9 +13,9 @@ def pause(study: StudyArgument, store: StoreOption = None) -> None:
     with change_store(store) as opened:
         found = find_study(opened, study)
         with opened.reaching():
-            is_new = opened.orders.pause(found.study_id, "a person said so, with hpsearch pause")
+            is_new = opened.orders.pause(found.study_id, "paused with hpsearch pause")
     if not is_new:
         console.print(f"{study} is paused already: {found.paused}", soft_wrap=True)
         return
-    console.print(f"{study} is paused: workers end the trials that they run, then they leave", soft_wrap=True)
-    console.print(f"hpsearch resume {study} lets trials begin again", soft_wrap=True)
+    console.print(f"{study} is paused: workers finish their current trials, then exit", soft_wrap=True)
+    console.print(f"hpsearch resume {study} lets trials start again", soft_wrap=True)

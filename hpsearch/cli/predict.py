@@ -18,7 +18,7 @@ def predict(
     run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="what the questions are about; may be given several times", show_default=False),
+        typer.Option(help="the image that the questions are about; may be given several times", show_default=False),
     ] = None,
     question: Annotated[
         list[str] | None, typer.Option(help="to be asked; may be given several times", show_default=False)
@@ -74,7 +74,7 @@ def _tell(said: list[Prediction]) -> None:
             base = [] if one.base is None else [f"  base:  {one.base}"]
             print("\n".join([one.question, f"  tuned: {one.answer}", *base]))
     if any(one.is_cut for one in said):
-        print("an answer was cut at the generation limit: --max-new-tokens raises it", file=sys.stderr)
+        print("an answer was cut off; raise the generation limit with --max-new-tokens", file=sys.stderr)
 
 
 def _tell_file(done: FilePrediction) -> None:
@@ -84,6 +84,6 @@ def _tell_file(done: FilePrediction) -> None:
     console = open_console()
     console.print(f"{done.output}: {done.num_answers} answers", soft_wrap=True)
     if done.num_cut:
-        console.print(f"{done.num_cut} were cut at the generation limit: --max-new-tokens raises it", soft_wrap=True)
+        console.print(f"{done.num_cut} were cut off; raise the generation limit with --max-new-tokens", soft_wrap=True)
     if done.errors:
-        console.print(f"without an answer, with an error instead: {format_errors(done.errors)}", soft_wrap=True)
+        console.print(f"failed with an error: {format_errors(done.errors)}", soft_wrap=True)

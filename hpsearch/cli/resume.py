@@ -20,4 +20,4 @@ def resume(study: StudyArgument, store: StoreOption = None) -> None:
         console.print(f"{study} is not paused", soft_wrap=True)
         return
     console.print(f"{study} was paused: {reason}", soft_wrap=True)
-    console.print("trials may begin again; start workers with hpsearch run, worker or launch", soft_wrap=True)
+    console.print("trials may start again; start workers with hpsearch run, worker or launch", soft_wrap=True)

@@ -37,14 +37,14 @@ def retry(
             paused = opened.orders.resume(found.study_id, len(view.failed) - len(given_back))
     for trial_id, number in chosen.items():
         if trial_id not in given_back:
-            console.print(f"trial {number} is with a worker at this moment: try again", soft_wrap=True)
+            console.print(f"trial {number} is running right now: try again", soft_wrap=True)
     if given_back:
         numbers = ", ".join(str(chosen[trial_id]) for trial_id in given_back)
         console.print(
             f"given back to be run again: trial{'' if len(given_back) == 1 else 's'} {numbers}", soft_wrap=True
         )
     if paused:
-        console.print(f"{study} was paused ({paused}); its trials may begin again", soft_wrap=True)
+        console.print(f"{study} was paused ({paused}); its trials may start again", soft_wrap=True)
     console.print("start workers with hpsearch run, worker or launch", soft_wrap=True)
 
 

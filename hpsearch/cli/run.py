@@ -158,7 +158,7 @@ def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: C
                 follower.look(seen.result)
                 seen = relay.offer(read)
 
-        stopping = "stopping: running trials are saved … (Ctrl-C again to stop at once)"
+        stopping = "stopping: saving the running trials … (Ctrl-C again to stop at once)"
         supervise(crew, stop, lambda line: console.print(line, soft_wrap=True), look, stopping)
         last = relay.offer(read)
         if relay.is_answered(last):
@@ -174,8 +174,8 @@ def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
         return
     aside = [f"  {worker.device}: {worker.aside}" for worker in view.workers if worker.aside]
     if aside:
-        told = "\n".join(["the devices here are set aside:", *dict.fromkeys(aside)])
-        raise HpsearchError(f"{told}\nmend them and give the same command again; no trial is lost")
+        told = "\n".join(["all devices of this machine are set aside:", *dict.fromkeys(aside)])
+        raise HpsearchError(f"{told}\nfix them and run the same command again; no trial is lost")
     failed = crew.failures[-1]
     raise HpsearchError(f"workers keep failing: {failed.last_line()}\nthe log is {failed.log}")
 

@@ -20,7 +20,7 @@ _LOOK_EVERY_S = 1.0
 
 def status(
     study: Annotated[str | None, typer.Argument(help="one study in full; default: all", show_default=False)] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="keep looking until Ctrl-C")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="keep updating until Ctrl-C")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON document for programs; with --watch one a line, each second")
     ] = False,

@@ -11,7 +11,7 @@ from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_
 
 def stop(
     study: StudyArgument,
-    now: Annotated[bool, typer.Option("--now", help="leave without saving: from the last checkpoint on")] = False,
+    now: Annotated[bool, typer.Option("--now", help="exit without saving; keep the last checkpoint")] = False,
     store: StoreOption = None,
 ) -> None:
     """Ask every worker of a study, here and elsewhere, to save its trial and leave."""
@@ -30,10 +30,10 @@ def stop(
             console.print(f"jobs that could not be asked: {silence}", soft_wrap=True)
     if num_jobs:
         jobs = "1 job is" if num_jobs == 1 else f"{num_jobs} jobs are"
-        console.print(f"{jobs} ended: what waits now, what runs with its worker", soft_wrap=True)
+        console.print(f"{jobs} ended: waiting jobs now, running jobs when their worker exits", soft_wrap=True)
     if not num_workers:
         console.print(f"{study} has no worker now", soft_wrap=True)
         return
     workers = "1 worker is" if num_workers == 1 else f"{num_workers} workers are"
-    console.print(f"{workers} asked to {'leave at once' if now else 'save and leave'}", soft_wrap=True)
+    console.print(f"{workers} asked to {'exit at once' if now else 'save and leave'}", soft_wrap=True)
     console.print(f"hpsearch status {study} shows who is still there; no trial is lost", soft_wrap=True)

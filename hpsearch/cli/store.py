@@ -27,7 +27,7 @@ def check(store: StoreOption = None) -> None:
 
 @store.command("backup")
 def backup(
-    file: Annotated[Path, typer.Argument(help="where the copy goes; never over a file", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="file for the copy; it must not exist yet", show_default=False)],
     store: StoreOption = None,
 ) -> None:
     """Copy an SQLite store as it is at one moment, while workers run; for other databases, the command that does."""

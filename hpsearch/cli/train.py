@@ -34,7 +34,7 @@ def train(
     ] = None,
     no_search: Annotated[bool, typer.Option("--no-search", help="train a study file's own values")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="throw the folder's run away and start over")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="delete the run in this folder and start over")] = False,
     out: Annotated[Path | None, typer.Option(help="run folder; default: storage/runs/NAME", show_default=False)] = None,
     store: StoreOption = None,
     set_: SetOption = None,
@@ -105,7 +105,7 @@ def _what_to_train(
         file = load_study(path, overrides)
         if file.spec.search is not None and not no_search:
             raise InputError(
-                f"{path} says what to search, not what to train. Train the best trial with "
+                f"{path} is for a search, not for a training. Train the best trial with "
                 f"hpsearch train {file.spec.study}, or the file's own values with --no-search"
             )
         return file, f"{file.spec.study}-defaults" if no_search else file.spec.study, None

@@ -42,7 +42,7 @@ def worker(
     wait_for_store: WaitOption = 60.0,
     notify: NotifyOption = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="start another one when it fails, later each time: for jobs and containers")
+        bool, typer.Option("--keep", help="restart the worker when it fails; for cluster jobs and containers")
     ] = False,
 ) -> None:
     """Join a study: run trials until it is finished, or until Ctrl-C or SIGTERM."""

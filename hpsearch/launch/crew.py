@@ -91,7 +91,7 @@ class Crew:
         if place.failures >= MAX_FAILURES:
             place.is_left = True
             log = f". The log is {place.worker.log}" if place.worker.log else ""
-            self._say(f"{told}, {place.failures} times in a row: nobody takes its place{log}")
+            self._say(f"{told}, {place.failures} times in a row: it is not replaced{log}")
             return None
         return self._wait(place, place.failures, told)
 

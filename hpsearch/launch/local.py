@@ -90,4 +90,4 @@ def _end(pid: int, *, now: bool) -> None:
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied:
-        raise HpsearchError(f"process {pid} is another user's, who alone can end it") from None
+        raise HpsearchError(f"process {pid} belongs to another user, who must end it") from None

@@ -103,7 +103,7 @@ class Ray:
         wanted = {"GPU": given.num_gpus, "CPU": given.num_cpus, "memory": given.memory}
         lines = [
             f"one job for the Ray cluster at {cluster.url}: {_command(f'{order.study}-…')}",
-            f"in it {order.num_workers} tasks, over all nodes, begun again wherever one is lost; {_told(wanted)} each:",
+            f"in it {order.num_workers} tasks, restarted on another node if one is lost; {_told(wanted)} each:",
             *(f"  {line}" for line in given.setup.splitlines()),
             f"  hpsearch worker {' '.join(order.arguments)} --keep",
             f"in {order.folder}, with logs in {order.logs}",
@@ -221,8 +221,8 @@ def _view_of_stranger(job: LaunchedJob, host: str, url: str) -> JobView:
     """Of a job that the cluster doesn't know: it was started anew; or `url` means another one here than where it came
     from."""
     if is_local(url) and host != socket.gethostname():
-        return _view(job, JobState.UNKNOWN, f"to be asked on {host}: {url} is another cluster here")
-    return _view(job, JobState.GONE, "its cluster was started anew")
+        return _view(job, JobState.UNKNOWN, f"ask on {host}: here {url} is another cluster")
+    return _view(job, JobState.GONE, "its cluster was restarted")
 
 
 def _view(job: LaunchedJob, state: JobState, reason: str, node: str = "") -> JobView:

@@ -101,7 +101,7 @@ class RayCluster:
         params = {"limit": _MOST_ROWS, "timeout": int(DEADLINE_S), "detail": "true", **filters}
         answer = self._ask("GET", f"/api/v0/{kind}", params=params)
         if not answer["result"]:
-            raise HpsearchError(f"the Ray cluster at {self.url} can't tell its {kind}: {answer['msg']}")
+            raise HpsearchError(f"the Ray cluster at {self.url} can't list its {kind}: {answer['msg']}")
         return list(answer["data"]["result"]["result"])
 
     def _ask(self, method: str, path: str, *, missing: bool = False, seconds: float | None = None, **more: Any) -> Any:

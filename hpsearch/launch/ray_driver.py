@@ -174,7 +174,7 @@ def _take(key: str) -> bytes:
     """Reads and removes: a second driver of the same job finds nothing, and nobody the password."""
     found = _read(key)
     if not found:
-        raise HpsearchError("the order is gone: launch again")
+        raise HpsearchError("the cluster no longer has this launch: launch again")
     _forget(key)
     return found
 

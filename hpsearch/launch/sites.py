@@ -51,7 +51,7 @@ def choose_site(profile: str | None, given: Mapping[str, Any], file: Path = FILE
             else f"--on: there is no engine {cut(str(engine))!r}; {did_you_mean(str(engine), list(ENGINES))}"
         )
     if num_workers is not None and (type(num_workers) is not int or num_workers < 1):  # `yes` is no number
-        raise InputError(f"workers: must be a whole number from 1 on, not {cut(repr(num_workers))}")
+        raise InputError(f"workers: must be a whole number, at least 1, not {cut(repr(num_workers))}")
     launcher = ENGINES[engine]
     options = _options(engine, launcher.Options, {k: v for k, v in whole.items() if k not in _NOT_THE_ENGINES})
     return Site(engine, make_launcher(engine, options), options, num_workers)

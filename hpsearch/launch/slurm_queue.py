@@ -22,7 +22,7 @@ ENDED = {
     "COMPLETED": "",
     "FAILED": "",
     "CANCELLED": "cancelled",
-    "TIMEOUT": "its time limit struck before the worker had saved",
+    "TIMEOUT": "its time limit was reached before the worker had saved",
     "OUT_OF_MEMORY": "it took more memory than it was given (--memory)",
     "NODE_FAIL": "its node was lost",
     "PREEMPTED": "preempted, and not queued again",
@@ -89,7 +89,7 @@ def view_of(job: LaunchedJob, row: Row | None) -> JobView:
 def _why_gone(job: LaunchedJob, row: Row | None) -> str:
     said = last_line(Path(job.log)) if job.log else ""
     if row is None:
-        return said or "SLURM has forgotten it, and it wrote nothing"
+        return said or "SLURM no longer knows it, and it wrote nothing"
     code, number = int(row.exit_code) >> 8, int(row.exit_code) & 127  # as wait(2) has it
     if number == _NO_LOG:
         return f"its log can't be written on {row.NodeList}: storage must be in a folder that the nodes share"
@@ -148,6 +148,6 @@ _PREFIXES = re.compile(r"^(?:\w+: |error: |fatal: |allocation failure: |Batch jo
 def _plain(stderr: str, command: str) -> str:
     """SLURM's last line without what it puts before its lines, after the option that it is about."""
     lines = [_PREFIXES.sub("", line).strip("* ") for line in stderr.splitlines() if line.strip("* \t")]
-    said = lines[-1] if lines else "it failed without a word"
+    said = lines[-1] if lines else "it failed without a message"
     hint = next((hint for words, hint in _HINTS.items() if words in said), None)
     return f"{hint}\n{command}: {said}" if hint else f"{command}: {said}"

@@ -31,9 +31,7 @@ def checked(url: str) -> str:
     scheme, _, rest = url.partition(":/")
     address = rest.removeprefix("/")
     if "@" in address.partition("/")[0] or "?" in address or "#" in address or "::" in url:
-        raise InputError(
-            f"HPSEARCH_STORAGE: a storage URL is {_EXAMPLES}, and nothing else stands in it: {_ENVIRONMENT}"
-        )
+        raise InputError(f"HPSEARCH_STORAGE: a storage URL is {_EXAMPLES}, and nothing else: {_ENVIRONMENT}")
     if not rest.startswith("/"):
         raise InputError(f"HPSEARCH_STORAGE: expected {_EXAMPLES}, found {cut(url)!r}")
     _check_scheme(scheme)
@@ -52,8 +50,8 @@ def _check_scheme(scheme: str) -> None:
         fsspec.get_filesystem_class(scheme)
     except ValueError:
         known = did_you_mean(scheme, _KNOWN)
-        raise InputError(f"HPSEARCH_STORAGE: nothing can be kept at {cut(scheme)}:// URLs; {known}") from None
+        raise InputError(f"HPSEARCH_STORAGE: {cut(scheme)}:// URLs are not supported; {known}") from None
     except ImportError as missing:
         package = _PACKAGES.get(scheme)
         mend = f"pip install {package}" if package else str(missing)
-        raise InputError(f"HPSEARCH_STORAGE: what speaks to {scheme}:// is not installed: {mend}") from None
+        raise InputError(f"HPSEARCH_STORAGE: the library for {scheme}:// is not installed: {mend}") from None

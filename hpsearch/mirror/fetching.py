@@ -98,7 +98,7 @@ def _fetch_checkpoint(remote: Remote, target: Path, name: str, place: _Place, fi
         for file in (file for file in files if file.startswith(f"{place.name}/")):
             remote.get(f"{name}/{file}", draft / file.removeprefix(f"{place.name}/"))
         if wrong := flaw(draft):
-            log.warning("%s/%s/%s is passed over: %s", remote.url, name, place.name, wrong)
+            log.warning("%s/%s/%s is not used: %s", remote.url, name, place.name, wrong)
             return False
         replace_folder(draft, folder)
         return True

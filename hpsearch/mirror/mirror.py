@@ -126,7 +126,7 @@ class Mirror:
         self._jobs.put(None)
         self._thread.join(_TICK_S)  # one that the bucket never answers ends with the process
         if not is_all:
-            log.warning("%s lacks what was saved last: it lies in %s alone", self.url, self._storage.path)
+            log.warning("%s does not have the last checkpoint: it is only in %s", self.url, self._storage.path)
         return is_all
 
     def _copy_of(self, folder: JobFolder) -> Copy | None:
@@ -185,7 +185,7 @@ class Mirror:
             retrying(job)
         except Exception as error:
             if not isinstance(error, HpsearchError):
-                log.warning("the copy in %s is behind: %s", self.url, error, exc_info=not isinstance(error, OSError))
+                log.warning("the copy in %s is old: %s", self.url, error, exc_info=not isinstance(error, OSError))
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(error)
         else:
@@ -219,4 +219,4 @@ def _say(state: RetryCallState) -> None:
     assert state.outcome is not None
     assert state.next_action is not None
     if state.attempt_number == 1 or state.attempt_number % _SAID_EACH == 0:
-        log.warning("%s; it is tried again", state.outcome.exception())
+        log.warning("%s; trying again", state.outcome.exception())

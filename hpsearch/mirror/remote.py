@@ -62,7 +62,7 @@ class Remote:
         except Exception as error:
             raise self._told(error) from None
         if found != b"hpsearch":
-            raise InputError(f"HPSEARCH_STORAGE: {self.url} gives back something else than was written there")
+            raise InputError(f"HPSEARCH_STORAGE: {self.url} returns other data than was written to it")
 
     def find(self, folder: str) -> dict[str, int]:
         """Name below `folder` → size in bytes, of every file there; none where there is no such folder.
@@ -131,7 +131,7 @@ class Remote:
         if isinstance(error, PermissionError) or getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
             return InputError(f"HPSEARCH_STORAGE: {self.url} can't be written by you: {_words(error)}")
         if isinstance(error, FileNotFoundError):
-            return InputError(f"HPSEARCH_STORAGE: there is no such bucket: {self.url}; make it first")
+            return InputError(f"HPSEARCH_STORAGE: there is no such bucket: {self.url}; create it first")
         return RemoteUnreachable(f"HPSEARCH_STORAGE: {self.url} can't be used: {_words(error)}")
 
 

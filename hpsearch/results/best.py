@@ -64,7 +64,7 @@ def _nothing_to_choose(view: StudyView, number: int | None) -> str:
     if any(trial.outcome == "complete" for trial in view.trials):
         return (
             f"every complete trial of study {name!r} needs more memory than budget.memory_gib allows "
-            f"({view.study.spec.budget.memory_gib} GiB); choose one all the same with --trial"
+            f"({view.study.spec.budget.memory_gib} GiB); choose one anyway with --trial"
         )
     outcomes = ", ".join(sorted({trial.outcome for trial in view.trials})) or "none begun"
     return f"study {name!r} has no complete trial yet ({outcomes}); see `hpsearch status`"

@@ -221,7 +221,7 @@ def _scores(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "## Scores\n\nNot evaluated on the test rows yet."
     header = ["", *(variant.name for variant in evaluation.variants)]
-    without = "" if evaluation.base else " The base model was not asked."
+    without = "" if evaluation.base else " The base model was not evaluated."
     rows = [
         [metric.title, *(_format_score(variant, metric) for variant in evaluation.variants)]
         for metric in evaluation.metrics

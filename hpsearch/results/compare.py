@@ -104,8 +104,8 @@ def _read(folder: RunFolder, name: str, variant: str, prompt: PromptName) -> _An
     evaluation = folder.read(Evaluation, scores)
     if any(row.group is None for row in rows.values()):
         raise InputError(
-            f"{folder.path} was evaluated by an earlier hpsearch, which took all rows as independent of each other: "
-            f"hpsearch evaluate {folder.path} scores its answers anew, and asks no row again"
+            f"{folder.path} was evaluated by an earlier hpsearch, which took all rows as independent: "
+            f"hpsearch evaluate {folder.path} computes its scores again, without generating answers again"
         )
     train = {sha256 for _, sha256 in manifest.splits["train"]}
     return _Answers(name, TASKS[file.spec.task], evaluation.metrics, evaluation.resampled.name, rows, train)

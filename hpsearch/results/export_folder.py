@@ -69,7 +69,7 @@ def check_target(target: Path, made: Made, *, force: bool) -> bool:
         return False
     there = export_in(target)
     if there is None:
-        raise InputError(f"{target} holds something that is no export: choose another folder with -o")
+        raise InputError(f"{target} holds something that is not an export: choose another folder with -o")
     if force:
         return False
     if there.made != made:

@@ -59,7 +59,7 @@ class RunFolder(JobFolder):
         """Raises InputError where this is no run folder, or its training is not done."""
         for file in (self.config, self.study, self.manifest):
             if not file.exists():
-                raise InputError(f"{self.path} is no run folder: it has no {file.name} (hpsearch train makes them)")
+                raise InputError(f"{self.path} is not a run folder: it has no {file.name} (hpsearch train makes them)")
         if not self.is_trained():
             raise InputError(f"{self.path}: its training is not complete; continue it with hpsearch train --resume")
         config = self.job()
@@ -117,7 +117,7 @@ def train_final(
     """
     file = with_adapter(file, storage)
     if not folder.is_free:
-        raise InputError(f"{folder.path} holds something that is no run: choose another folder with --out")
+        raise InputError(f"{folder.path} holds something that is not a run: choose another folder with --out")
     if restart and folder.path.exists():
         shutil.rmtree(folder.path)
     if folder.is_trained() and _same_run(folder, file):
@@ -146,9 +146,9 @@ def _other_run(folder: RunFolder, file: StudyFile) -> str:
     """A default that is another one since is no mistake of the person's: what differs is told."""
     lines = changes(load_study(folder.study, is_kept=True).spec, _final_spec(file)).values()
     return (
-        f"{folder.path} holds another run; {file.path} says now, or leaves to a default:\n"
+        f"{folder.path} holds another run; {file.path} differs from it in:\n"
         + "\n".join(lines)
-        + "\nWrite the old values into it, choose another folder with --out, or throw that run away with --restart"
+        + "\nRestore the old values in the file, choose another folder with --out, or delete that run with --restart"
     )
 
 

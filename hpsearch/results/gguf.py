@@ -42,7 +42,7 @@ def find_llama_cpp(checkout: Path | None, python: Path | None) -> LlamaCpp:
     """Raises InputError with how to get what is missing."""
     get = "git clone https://github.com/ggml-org/llama.cpp"
     if checkout is None:
-        raise InputError(f"--llama-cpp is missing: a checkout of llama.cpp does the converting; {get}")
+        raise InputError(f"--llama-cpp is missing: it names a checkout of llama.cpp, which converts the model; {get}")
     script = checkout / _SCRIPT
     if not script.is_file():
         what = f"has no {_SCRIPT}" if checkout.is_dir() else "is no folder"
@@ -106,7 +106,7 @@ def _run(llama_cpp: LlamaCpp, arguments: Sequence[str], made: Path, log: Path) -
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
     if done.returncode or not made.exists():
         words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise HpsearchError(f"llama.cpp's converter failed: {words[-1].strip()}\nall that it said is in {log}")
+        raise HpsearchError(f"llama.cpp's converter failed: {words[-1].strip()}\nits whole output is in {log}")
 
 
 def write_modelfile(gguf: Gguf, spec: StudySpec, *, force: bool) -> Path:

@@ -34,7 +34,7 @@ def check_repo(repo: str | None, *, force: bool) -> str:
         name = repo if "/" in repo else f"{api.whoami()['name']}/{repo}"
         is_there = api.repo_exists(name)
     if is_there and not force:
-        raise InputError(f"{name} is on the hub already: --force pushes over it, or choose another --repo")
+        raise InputError(f"{name} is on the hub already: overwrite it with --force, or choose another --repo")
     return name
 
 
@@ -85,4 +85,4 @@ def _in_words(repo: str) -> Iterator[None]:
     except Exception as error:
         # the hub's client raises errors of its own, of httpx and of the system
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HpsearchError(f"the hub did not take {repo}: {words}") from None
+        raise HpsearchError(f"the hub refused {repo}: {words}") from None

@@ -95,7 +95,7 @@ def _check(result: ExportResult, folder: JobFolder) -> None:
     """Raises HpsearchError where the merged model is not what base and adapter were."""
     if not result.reads_alike:
         raise HpsearchError(
-            "the processor that was saved with the merged model reads the check rows otherwise than the base's; "
+            "the processor that was saved with the merged model reads the check rows differently than the base's; "
             f"nothing was kept (see {folder.result})"
         )
     if not result.difference <= result.tolerance:
@@ -105,7 +105,7 @@ def _check(result: ExportResult, folder: JobFolder) -> None:
         )
     if not result.share_lost <= MOST_LOST:
         raise HpsearchError(
-            f"16 bits are too coarse for what this adapter changes: the merged model is off by {result.share_lost:.0%} "
+            f"16 bits are too coarse for this adapter's changes: the merged model is off by {result.share_lost:.0%} "
             "of it; nothing was kept. --dtype float16 is finer than bfloat16; else export the adapter itself"
         )
 
@@ -138,7 +138,7 @@ def _check_rows(
     if is_there:
         rows.save_to_disk(str(path))
     else:
-        tell("the validation rows are out of reach: checking with a made-up one", 0, 0)
+        tell("the validation rows are not on this machine: checking with an example question", 0, 0)
         write_rows([_made_up_row(place, has_image=file.spec.data.columns.image is not None)], path)
     return path.resolve()
 

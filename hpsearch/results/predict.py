@@ -97,11 +97,11 @@ def _asked(spec: StudySpec, manifest: Manifest, images: Sequence[Path], question
     """The rows that a person asks for, with the study's columns."""
     columns, task = spec.data.columns, spec.task_facts
     if _needs_image(spec, manifest) and not images:
-        raise InputError("--image is missing: every row that this run learned from has one")
+        raise InputError("--image is missing: every training row of this run has one")
     if images and not task.has_images:
-        raise InputError(f"--image: task {spec.task} looks at no images")
+        raise InputError(f"--image: task {spec.task} takes no images")
     if len(images) > 1 and task.images == "one":
-        raise InputError(f"--image: task {spec.task} looks at one image")
+        raise InputError(f"--image: task {spec.task} takes one image")
     for image in images:
         if image.parts and image.parts[0] in ("http:", "https:"):  # a path has lost the second slash
             raise InputError(f"--image: {image} is a URL; download the image first, and name the file")
@@ -110,7 +110,7 @@ def _asked(spec: StudySpec, manifest: Manifest, images: Sequence[Path], question
     name = whole or columns.text or _question_column(spec)
     if name is None:
         if questions:
-            raise InputError(f"--question: this run is asked {spec.data.prompt!r} always, as in its training")
+            raise InputError(f"--question: this run always asks {spec.data.prompt!r}, as in its training")
         return [seen]
     if not questions:
         raise InputError("--question is missing")
@@ -167,7 +167,7 @@ def predict_file(
     rows = [row for row in found.values() if isinstance(row, Row)]
     errors = _by_reason(found)
     if not rows:
-        raise InputError(f"{source}: no row can be asked: {format_errors(errors)}")
+        raise InputError(f"{source}: no row can be answered: {format_errors(errors)}")
     rows = _with_examples(folder, rows, storage, tell)
     place = _place(folder, rows, options)
     mine = _Written(place, output, [variant.name for variant in _variants(options)])

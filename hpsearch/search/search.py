@@ -147,7 +147,7 @@ class Search:
         is_judged = bool(reports) and len(self._spec.objectives) == 1
         state = self._write(trial.lease, draft, look=is_judged and sees_others(self._spec.searched.pruner))
         if state.is_finished():
-            raise TrialEnded(f"trial {trial.number} was ended from outside, as {state.name}")
+            raise TrialEnded(f"trial {trial.number} was ended by another program, as {state.name}")
         if not is_judged:
             return True
         # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).

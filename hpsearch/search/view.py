@@ -63,7 +63,7 @@ class StudyView:
 
     @property
     def front(self) -> list[TrialView]:
-        """The trials that no other beats in every objective (Pareto), the best by the first one first."""
+        """The trials on the Pareto front, which no other beats in every objective; the best by the first one first."""
         costs = {trial.number: self._costs(trial) for trial in self._eligible}
         front = [
             trial

@@ -103,7 +103,7 @@ def _image_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
         return [Mistake("data.columns.image", f"is missing: task {task.name} needs an image column")]
     other = find_task(task.learns, has_images=True, sections=task.sections)
     hint = f"; did you mean task: {other}?" if other else ""
-    return [Mistake("data.columns.image", f"task {task.name} looks at no images{hint}")]
+    return [Mistake("data.columns.image", f"task {task.name} takes no images{hint}")]
 
 
 def _adapter_mistakes(spec: StudySpec) -> list[Mistake]:

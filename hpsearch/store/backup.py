@@ -28,7 +28,7 @@ def back_up(url: URL, file: Path) -> int:
         HpsearchError: the copy is not whole.
     """
     if url.get_backend_name() != "sqlite":
-        raise InputError(f"hpsearch copies SQLite files; for this store:\n  {_command(url, file)}\n{_PASSWORD}")
+        raise InputError(f"hpsearch can copy SQLite files only; for this store:\n  {_command(url, file)}\n{_PASSWORD}")
     refuse_network_file(url)
     source = Path(str(url.database)).absolute()
     if not source.exists():
@@ -59,7 +59,7 @@ def _copy(source: Path, draft: Path) -> None:
         copy.execute("PRAGMA journal_mode=DELETE")  # all of it is in one file
         found = copy.execute("PRAGMA integrity_check").fetchone()[0]
     if found != "ok":
-        raise sqlite3.DatabaseError(f"it is not whole: {found}; hpsearch store check")
+        raise sqlite3.DatabaseError(f"it is damaged: {found}; see hpsearch store check")
     with draft.open("rb") as written:
         os.fsync(written.fileno())
 

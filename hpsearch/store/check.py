@@ -65,7 +65,7 @@ def _specs(connection: Connection) -> Check:
             specs.from_text(kept)
         except InputError as error:
             wrong.append(f"{name} {error}")
-    fix = "the other studies are not touched by it; update hpsearch, or go on with the study under a new name"
+    fix = "other studies are not affected; update hpsearch, or continue the study under a new name"
     return _found("studies", wrong, f"{len(rows)} can be read", fix)
 
 
@@ -82,7 +82,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
         "ends",
         f"SELECT s.name, t.number {_OF_A_STUDY} JOIN trials t ON t.trial_id = l.trial_id "
         "WHERE l.finished AND t.state IN ('RUNNING', 'WAITING')",
-        "trial {1} of {0} is finished for its worker, but not for Optuna",
+        "trial {1} of {0} is finished for hpsearch, but not for Optuna",
         "optuna tell --study-name STUDY --trial-number NUMBER --state fail",
     ),
     (
@@ -91,7 +91,7 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
         "LEFT JOIN hpsearch_leases l ON l.trial_id = t.trial_id WHERE t.state = 'RUNNING' AND l.lease_id IS NULL "
         "AND NOT EXISTS (SELECT 1 FROM hpsearch_leases o WHERE o.study_id = t.study_id "
         "AND o.trial_id IS NULL AND NOT o.finished)",  # such a slot finds its trial again
-        "trial {1} of {0} runs, but no worker's lease holds it",
+        "trial {1} of {0} is running, but no worker has a lease for it",
         "optuna tell --study-name STUDY --trial-number NUMBER --state fail",
     ),
 )

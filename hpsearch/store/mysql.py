@@ -56,7 +56,7 @@ def compare_exactly(url: URL, options: dict[str, Any]) -> None:
             except OperationalError as error:
                 raise InputError(
                     f"--store: the database {url.database} compares text as {found} and may not be changed by "
-                    f"{url.username}; have it done once: {change}"
+                    f"{url.username}; ask its administrator to run once: {change}"
                 ) from error
     finally:
         engine.dispose()

@@ -31,7 +31,7 @@ def refuse_network_file(url: URL) -> None:
     kind = file_system_of(file.parent.resolve(), _MOUNTS.read_text(errors="surrogateescape"))
     if kind in _NETWORK:
         raise InputError(
-            f"--store: {file} lies on a network file system ({kind}). SQLite can't be kept there: its WAL mode needs "
+            f"--store: {file} is on a network file system ({kind}). SQLite can't be kept there: its WAL mode needs "
             "memory that all users of the file share, and locks that network file systems don't keep; the store would "
             "be damaged sooner or later. Give a file on a local disk (--store sqlite:////local/folder/hpsearch.db), "
             "or use PostgreSQL, which any number of machines may share"

@@ -100,7 +100,7 @@ def _opener(url: URL) -> Callable[[], sqlite3.Connection]:
     if not file.exists():
         nearest = next(parent for parent in file.parents if parent.exists())
         if not nearest.is_dir():
-            raise InputError(f"--store: {file} can't be there: {nearest} is no folder")
+            raise InputError(f"--store: {file} can't be created: {nearest} is not a folder")
         raise nothing_yet(url)
 
     def is_nobody_s() -> bool:

@@ -80,7 +80,7 @@ def from_text(text: str) -> StudySpec:
     try:
         version, spec = _opened(json.loads(text))
     except ValueError:
-        raise InputError("can't be read: its stored spec is no JSON of ours") from None
+        raise InputError("can't be read: its stored spec is not valid JSON") from None
     if version > VERSION:
         raise InputError(
             f"was made by a newer hpsearch: its spec has version {version}, this one reads up to {VERSION}; "
@@ -93,7 +93,7 @@ def from_text(text: str) -> StudySpec:
     except ValidationError as error:
         raise InputError(f"can't be read: {_first_mistake(error)}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"can't be read: its spec is not whole ({type(error).__name__}: {error})") from None
+        raise InputError(f"can't be read: its spec is incomplete ({type(error).__name__}: {error})") from None
 
 
 def _opened(stored: Any) -> tuple[int, dict[str, Any]]:

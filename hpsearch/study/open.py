@@ -132,7 +132,7 @@ def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
     was, now = stored.spec.model, file.spec.model
     if None not in (was.adapter, now.adapter) and was.adapter_sha256 != now.adapter_sha256:
         message = f"{now.adapter} is not the adapter that study {stored.name!r} began with: it has changed since"
-        raise file.mistake("model.adapter", f"{message}. Bring that one back, or start another study")
+        raise file.mistake("model.adapter", f"{message}. Restore it, or start another study")
     same = [f"lora.{name}" for name in IN_THE_RUN_S_WORDS] if now.adapter is not None else []
     lines = [line for key, line in changes(stored.spec, file.spec).items() if not _may_change(key) and key not in same]
     if lines:

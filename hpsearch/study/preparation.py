@@ -52,7 +52,7 @@ def find_preparation(file: StudyFile, storage: DataFolder) -> tuple[Manifest, di
             try:
                 found = _found(file, folder)
             except UnreadableFile as error:
-                log.warning("%s: the study is prepared anew", error)
+                log.warning("%s: the study is prepared again", error)
                 continue
             if found and wanted in (None, found[0].sha256):
                 return found

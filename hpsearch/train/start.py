@@ -64,7 +64,7 @@ def find_start(own: JobFolder, earlier: list[Path], plan: Plan) -> Start:
             else:
                 start = _taken_over(place, start, own, plan)
         except Torn as torn:
-            print(f"{place.checkpoint or place.folder.path} is passed over: {torn}", flush=True)
+            print(f"{place.checkpoint or place.folder.path} is not used: {torn}", flush=True)
             continue
         print(f"training goes on from step {place.step}, saved in {place.folder.path}", flush=True)
         return start
@@ -78,7 +78,7 @@ def _places(folder: JobFolder, plan: Plan) -> list[_Place]:
         with reading(folder.path):
             return list(_saved_in(folder, plan))
     except Torn as torn:
-        print(f"{folder.path} is passed over: {torn}", flush=True)
+        print(f"{folder.path} is not used: {torn}", flush=True)
         return []
 
 

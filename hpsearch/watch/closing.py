@@ -24,9 +24,9 @@ def closing_words(view: StudyView) -> str:
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
     if view.best is None and "complete" in counts:
         return (
-            f"{name} is finished ({tally}), and every complete trial needs more memory than budget.memory_gib allows "
+            f"{name} is finished ({tally}), but every complete trial needs more memory than budget.memory_gib allows "
             f"({view.study.spec.budget.memory_gib} GiB). hpsearch status shows how much each one took; "
-            f"hpsearch best {name} --trial N takes one all the same."
+            f"hpsearch best {name} --trial N takes one anyway."
         )
     if view.best is None:
         return (
@@ -56,7 +56,7 @@ def _found(view: StudyView, tally: str) -> str:
     best = view.best
     assert best is not None
     values = ", ".join(f"{knob} {format_value(value)}" for knob, value in best.params.items())
-    found = f"{view.study.name} is finished, nothing is left to do: {tally}.\n"
+    found = f"{view.study.name} is finished: {tally}.\n"
     value = f"{view.objective.title} {format_metric(view.objective, best.value)}"
     found += f"Best: trial {best.number}, {value} with {values}."
     defaults = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
@@ -105,6 +105,6 @@ def _next_steps(view: StudyView) -> list[str]:
         f"hpsearch best {name} -o best.yaml": "the best parameters, ready for the final training",
         "hpsearch train best.yaml": "the final training, on the whole train split",
         "hpsearch dashboard": "curves, importances, every trial",
-        f"hpsearch report {name}": "the whole story in one page",
+        f"hpsearch report {name}": "everything on one page",
     }
     return [format_steps(steps)]

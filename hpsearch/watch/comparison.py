@@ -50,7 +50,7 @@ def comparison_words(comparison: Comparison) -> str:
     ]
     lines += [
         f"careful: {run.leaked} of these {comparison.num_rows} rows were training rows of {run.name}; "
-        "what it knows by heart is no sign of skill"
+        "it may know their answers by heart"
         for run in comparison.runs
         if run.leaked
     ]

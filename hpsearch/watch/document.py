@@ -108,7 +108,7 @@ class StudyStatus(Told):
     state: Literal["finished", "paused", "limit", "working", "idle"] = Field(
         description="the first that applies; working: a worker is there"
     )
-    paused: str | None = Field(description="why no trial begins, until hpsearch resume")
+    paused: str | None = Field(description="why no trial starts, until hpsearch resume")
     limit: str | None = Field(description="which of search.limits it has come to")
     slots_wanted: int
     slots_finished: int

@@ -13,7 +13,7 @@ from hpsearch.spec.metrics import Metric
 from hpsearch.spec.tasks import TASKS
 from hpsearch.watch.words import format_metric
 
-WITHOUT_BASE = "The base model was not asked: what the training gained over it is not known."
+WITHOUT_BASE = "The base model was not evaluated, so the gain over it is not known."
 
 
 def evaluation_table(evaluation: Evaluation, task: str) -> Table:
@@ -71,10 +71,10 @@ def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
             f"an interval from fewer than {FEWEST} can't be trusted."
         )
     elif units.name != "rows":
-        lines.append(f"Intervals are {format_units(units)}, each with all of its rows, which are not independent.")
+        lines.append(f"Intervals are {format_units(units)}with all their rows, as rows of a group are not independent.")
     num_tests = max((gap.num_tests for gap in gaps), default=1)
     if num_tests > 1:
-        alone = "; each interval stands alone" if units.are_enough else ""
+        alone = "; intervals are not corrected" if units.are_enough else ""
         lines.append(f"p values are Holm-corrected over {_format_tests(gaps)}{alone}.")
     return lines
 
@@ -90,7 +90,7 @@ def _format_tests(gaps: Sequence[Gap]) -> str:
 
 
 def class_table(evaluation: Evaluation) -> Table | None:
-    """Each class under the tuned model and the first prompt; None where the answers are no classes."""
+    """Each class under the tuned model and the first prompt; None where the answers are not classes."""
     variant = next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
     if not variant.classes:
         return None

@@ -104,7 +104,7 @@ class Ending:
                 self._is_over, self._is_cut_off = self._answer.result(), False
             except StoreUnreachable as error:
                 if not self._is_cut_off:
-                    self._say(f"{error}; the logs are followed without it")
+                    self._say(f"{error}; still following the logs")
                 self._is_cut_off = True
             self._answer = self._relay.offer(self._read)
         return self._is_over

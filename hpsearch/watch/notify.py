@@ -106,7 +106,7 @@ def notice_of(view: StudyView, failure: str | None = None) -> Notice:
     if view.is_finished:
         return Notice("finished", _tidy(closing_words(view)), view)
     if paused is not None:
-        told = f"{name} is paused: {paused}\nhpsearch resume {name} lets trials begin again"
+        told = f"{name} is paused: {paused}\nhpsearch resume {name} lets trials start again"
         return Notice("paused", _tidy(told), view)
     if failure is not None:
         return Notice("failed", _tidy(failure), view)
@@ -123,7 +123,7 @@ def _tell(command: str, store: Store, notice: Notice, say: Callable[[str], None]
     if is_one_of_many and notice.event not in _OF_THE_STUDY:
         return
     is_ours = notice.event not in _OF_THE_STUDY or _take(store, notice)
-    became = _call(command, notice) if is_ours else "another process tells it"
+    became = _call(command, notice) if is_ours else "another process sends it"
     say(f"--notify: {became} ({notice.event})")
 
 

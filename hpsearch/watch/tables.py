@@ -195,7 +195,7 @@ def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaul
 
 def front_table(view: StudyView) -> Table:
     """The trials among which a person chooses when there are several objectives."""
-    title = f"{len(view.front)} trials that no other beats in every objective"
+    title = f"{len(view.front)} trials on the Pareto front: no other is better in every objective"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("trial", justify="right")
     for objective in view.study.spec.objectives:

@@ -102,7 +102,7 @@ def _holder(device: Device) -> str | None:
         except ConnectionRefusedError:
             return None
         except BlockingIOError:
-            return "a process that does not say who it is"
+            return "an unknown process"
         whole = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, user_id, _ = struct.unpack("3i", whole)
     return _told(pid, user_id)
@@ -123,7 +123,7 @@ def _told(pid: int, user_id: int) -> str:
         of_whom = "" if user_id == os.getuid() else f" of {process.username()}"
         return f"process {pid}{of_whom} ({_command(process)})"
     except psutil.NoSuchProcess:
-        return f"the trainer of process {pid}, which is gone itself"
+        return f"the trainer of process {pid}, whose worker is gone"
     except psutil.AccessDenied:
         return f"process {pid}"
 

@@ -23,7 +23,7 @@ from hpsearch.errors import HpsearchError, InputError
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 _NOTHING = ("", "none", "nodevfiles")
 """How CUDA is told to see no card; the last is SLURM's, for jobs that asked for none."""
-_ON_THE_CPU = f"to work on the CPU, set {_VARIABLE} to nothing"
+_ON_THE_CPU = f"to train on the CPU, set {_VARIABLE} to an empty value"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _by_name(entries: list[str], cards: Cards, prefix: str) -> list[_Named]:
         if len({device.card if prefix == "GPU-" else device.uuid for device in found}) == 1:
             named.append(_Named(found))
         elif not found and cards.refused:  # a card that NVML refuses has told no UUID: it may be this one
-            named.append(_Named(refused=(f"{entry} is not among the cards that answer", *cards.refused)))
+            named.append(_Named(refused=(f"{entry} is not among the cards that respond", *cards.refused)))
         else:
             break
     return named
@@ -166,7 +166,7 @@ def _told(entries: list[str]) -> str:
 
 def _silent_driver(reason: str) -> str:
     return (
-        f"there is an NVIDIA driver, but it doesn't tell its cards (NVML: {reason})\n"
+        f"there is an NVIDIA driver, but it can't list its cards (NVML: {reason})\n"
         "after an update of the driver restart the machine; in a container add 'utility' to "
         f"NVIDIA_DRIVER_CAPABILITIES; {_ON_THE_CPU}"
     )

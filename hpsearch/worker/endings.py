@@ -26,8 +26,8 @@ log = logging.getLogger("hpsearch.worker")
 class Step(Enum):
     """What one step of a worker came to."""
 
-    WORKED = "a trial was run"
-    NOTHING_FREE = "every remaining trial is another worker's"
+    WORKED = "a trial ended"
+    NOTHING_FREE = "all remaining trials belong to other workers"
     FINISHED = "the study has all of its trials"
     STOPPED = "the worker was asked to stop"
     PAUSED = "the study is paused"
@@ -150,7 +150,7 @@ class Endings:
         if lease.stumbles < MAX_STUMBLES:
             self._relay.ask(lambda: self._store.leases.release(lease))
             return Step.WORKED
-        reason = f"put aside: {lease.stumbles} workers stumbled at it, the last over {mistake}"
+        reason = f"given up: {lease.stumbles} workers failed at it, the last with {mistake}"
         result = TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=told)
         self._relay.ask(lambda: self._search.put_aside(lease, result))
         self._relay.ask(self._pause_where_all_fail)

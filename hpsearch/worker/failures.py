@@ -92,7 +92,7 @@ class Doctor:
             return Verdict(Consequence.SET_ASIDE, str(death))
         self._starts = 0 if began else self._starts + 1
         if self._starts >= _MAX_STARTS:
-            return Verdict(Consequence.SET_ASIDE, f"{_MAX_STARTS} times in a row no trial began; {death}")
+            return Verdict(Consequence.SET_ASIDE, f"{_MAX_STARTS} times in a row the trainer died at once; {death}")
         if not death.is_kill and self._is_repeated(death.how, slot):
             return Verdict(Consequence.SET_ASIDE, f"the second trial in a row ended like this: {death}")
         if began and not got_further:
@@ -108,7 +108,7 @@ class Doctor:
         if _MACHINE.search(mistake):
             return Verdict(Consequence.SET_ASIDE, mistake)
         if self._is_repeated(alike(mistake), slot):
-            return Verdict(Consequence.SET_ASIDE, f"the worker stumbled twice in a row over {mistake}")
+            return Verdict(Consequence.SET_ASIDE, f"the worker failed twice in a row with {mistake}")
         return Verdict(Consequence.AGAIN, mistake)
 
     def _is_repeated(self, how: str, slot: int) -> bool:

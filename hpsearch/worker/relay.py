@@ -37,7 +37,7 @@ T = TypeVar("T")
 def _say(state: RetryCallState) -> None:
     assert state.outcome is not None
     assert state.next_action is not None
-    log.warning("%s; it is asked again in %.1f s", state.outcome.exception(), state.next_action.sleep)
+    log.warning("%s; trying again in %.1f s", state.outcome.exception(), state.next_action.sleep)
 
 
 class Relay:

@@ -55,7 +55,7 @@ def take_device(
         if not waits:
             raise HpsearchError(_all_held(devices))
         if not is_waiting:
-            tell(f"{_all_held(devices)}\nwaits for the first that comes free")
+            tell(f"{_all_held(devices)}\nwaiting for the first that becomes free")
             is_waiting = True
         if is_over():
             return None

@@ -53,7 +53,7 @@ class WarmTrainer:
             ledger = result.ledger.model_copy(update=seen)
             result = result.model_copy(update={"ledger": ledger})
             if ledger.not_given_back:
-                log.warning("not given back: %s; a new trainer starts", ", ".join(ledger.not_given_back))
+                log.warning("memory was not freed: %s; a new trainer starts", ", ".join(ledger.not_given_back))
         if not is_clean or config.taints_process or (self._limit and self._num_trials >= self._limit):
             self.end()
         return result

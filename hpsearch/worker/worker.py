@@ -114,7 +114,7 @@ class Worker:
         try:
             return self._run_slot(lease)
         except LeaseLost as lost:
-            log.warning("%s: its work is dropped here", lost)
+            log.warning("%s: this worker's attempt is discarded", lost)
         self._warm.end()
         return Step.WORKED
 
@@ -158,7 +158,7 @@ class Worker:
         if lease.result is not None:
             return self._endings.tell(trial, TrialResult.model_validate_json(lease.result))
         if trial.is_ended:
-            raise TrialEnded(f"trial {trial.number} was ended from outside")
+            raise TrialEnded(f"trial {trial.number} was ended by another program")
         if not self._has_fetched(trial):
             return self._endings.give_back(trial)
         trial = self._after_the_last(trial)
@@ -186,13 +186,13 @@ class Worker:
         lease = trial.lease
         if lease.attempt == 1:
             return True
-        doing = Activity(doing="fetching what earlier attempts saved", trial=trial.number)
+        doing = Activity(doing="fetching earlier attempts' checkpoints", trial=trial.number)
         fetched = self._mirror.fetch_before(self._folder(trial), lease.attempt)
         if waited(fetched, FETCH_S, lambda: self._signs.give(doing, lease), lambda: self._stop.requested):
             return True
         if not self._stop.requested:
             log.warning(
-                "%s does not give what earlier attempts saved; trial %d begins without it",
+                "earlier attempts' checkpoints can't be fetched (%s); trial %d starts without them",
                 self._mirror.url,
                 trial.number,
             )
@@ -202,7 +202,7 @@ class Worker:
         """Waits until other machines can go on with what the attempt saved: somebody will."""
         settled = self._mirror.settle()
         if not waited(settled, PATIENCE_S, attempt.tick, lambda: self._stop.urgent):
-            log.warning("%s lacks what trial %d saved last", self._mirror.url, attempt.trial.number)
+            log.warning("%s does not have the last checkpoint of trial %d", self._mirror.url, attempt.trial.number)
 
     def _after_the_last(self, trial: ActiveTrial) -> ActiveTrial:
         """The trial with a strike where its last worker was killed while it trained and got no further.

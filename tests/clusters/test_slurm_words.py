@@ -92,7 +92,7 @@ def test_nodes_that_are_down_are_no_refusal_and_status_says_what_a_job_waits_for
         assert job.reason
         # SLURM finds another reason as time goes by, and its words hold single blanks
         assert re.search(rf"{job_id} +slurm +pending +\S+", lab.says("status", "demo"))
-        assert "1 job is ended: what waits now" in lab.says("stop", "demo")
+        assert "1 job is ended: waiting jobs now" in lab.says("stop", "demo")
         assert lab.until_state("demo", job_id, JobState.GONE).reason == "cancelled"
 
 

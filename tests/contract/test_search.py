@@ -202,7 +202,7 @@ class TestReports:
         search = created(store, spec_of(space=RATE))
         trial = search.start(claimed(store, search.study_id))
         optuna.load_study(study_name="demo", storage=store.optuna).tell(trial.number, 0.5)
-        with pytest.raises(TrialEnded, match="trial 0 was ended from outside, as COMPLETE"):
+        with pytest.raises(TrialEnded, match="trial 0 was ended by another program, as COMPLETE"):
             search.bring(trial, losses_of(2.0))
         again = Search(store, spec_of(space=RATE)).start(taken_over(store, trial.lease))
         assert again.is_ended

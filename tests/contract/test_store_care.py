@@ -58,10 +58,10 @@ class TestCheck:
         assert wrong(store, tmp_path) == {"leases": "slot 0 of demo names a trial that is gone"}
         change(store, "UPDATE hpsearch_leases SET trial_id = 1 WHERE slot = 0")
         change(store, "UPDATE trials SET state = 'RUNNING'")
-        assert wrong(store, tmp_path) == {"ends": "trial 0 of demo is finished for its worker, but not for Optuna"}
+        assert wrong(store, tmp_path) == {"ends": "trial 0 of demo is finished for hpsearch, but not for Optuna"}
         change(store, "UPDATE trials SET state = 'COMPLETE' WHERE number = 0")
         change(store, "DELETE FROM hpsearch_leases WHERE slot > 0")
-        assert wrong(store, tmp_path) == {"trials": "trial 1 of demo runs, but no worker's lease holds it"}
+        assert wrong(store, tmp_path) == {"trials": "trial 1 of demo is running, but no worker has a lease for it"}
         change(store, "UPDATE trials SET state = 'FAIL' WHERE number = 1")
         change(store, "UPDATE hpsearch_studies SET spec = '{\"version\": 99}'")
         assert wrong(store, tmp_path)["studies"].startswith("demo was made by a newer hpsearch")

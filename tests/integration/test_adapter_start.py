@@ -202,7 +202,7 @@ class TestWhatDoesNotFit:
         trial.prepare(config)
         result = inside.attempt(Answering(), trial, config)
         assert result.outcome is Outcome.FAILED
-        assert "is not the adapter that the study began with: it has changed since" in str(result.reason)
+        assert "has changed since the study began" in str(result.reason)
         assert result.ledger is not None
         assert result.ledger.closes, result.ledger.not_given_back
 

@@ -162,7 +162,7 @@ def test_where_nothing_can_be_used_it_begins_anew_and_says_so(
     inside.run_for(worker, second.path, config_of(text_rows, stopped.path, tmp_path / "attempt-0"))
     said = capsys.readouterr().out
     assert "no checkpoint can be used: training begins at the first step" in said
-    assert ("checkpoint-4 is passed over: the journal lacks report 1" in said) == has_checkpoint
+    assert ("checkpoint-4 is not used: the journal lacks report 1" in said) == has_checkpoint
     assert (begun(worker), reported(worker)) == ([], [1, 2, 3])
     assert_same_bits(second, whole)
 

@@ -214,7 +214,7 @@ def test_where_others_can_reach_it_the_token_is_asked_for_and_not_told(open_dash
     os.killpg(opened.command.pid, signal.SIGINT)
     said, complained = opened.command.communicate(timeout=SECONDS_TO_END)
     assert "0.0.0.0 is every network of this machine" in said
-    assert "Plain HTTP can be read on its way" in said
+    assert "Plain HTTP, with the token, can be read on the network" in said
     assert token not in said + complained
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_it(open_dashboard: Open) -> None:
     os.killpg(opened.command.pid, signal.SIGINT)
     said, complained = opened.command.communicate(timeout=SECONDS_TO_END)
     assert (opened.command.returncode, complained) == (130, "")
-    assert f"dashboard:   {opened.root}   (it only shows; " in said
+    assert f"dashboard:   {opened.root}   (read-only; " in said
     assert f"TensorBoard: {opened.root}/tensorboard/   " in said
     with pytest.raises(URLError):
         answer(opened.url)

@@ -124,7 +124,7 @@ def test_a_killed_holders_device_is_the_next_ones(start: Start) -> None:
     second.goes_on()
     said = second.says()
     assert said.startswith(f"no device is free   {device} is held by process {first.pid} (python")
-    assert said.endswith("waits for the first that comes free")
+    assert said.endswith("waiting for the first that becomes free")
     first.die()
     assert second.says() == f"takes {device}"
 
@@ -147,7 +147,7 @@ def test_a_trainer_that_outlives_its_worker_holds_the_device(start: Start) -> No
     trainer = int(first.says())
     first.die()
     assert hold(device) is None
-    assert holder_of(device) == f"the trainer of process {first.pid}, which is gone itself"
+    assert holder_of(device) == f"the trainer of process {first.pid}, whose worker is gone"
     second.goes_on()
     assert "no device is free" in second.says()
     os.kill(trainer, signal.SIGKILL)
@@ -187,7 +187,7 @@ def test_asking_takes_nothing_and_may_be_done_often(start: Start) -> None:
     assert str(holder_of(device)).startswith(f"process {process.pid} (python")
     for _ in range(6000):
         assert holder_of(device) is not None
-    assert holder_of(device) == "a process that does not say who it is"
+    assert holder_of(device) == "an unknown process"
     assert hold(device) is None
 
 

@@ -106,7 +106,7 @@ def test_both_commands_end_well_when_the_study_is_finished(searched: Searched) -
     assert searched.run.code == 0, searched.run.complained
     assert searched.worker.code == 0, searched.worker.complained
     assert "Traceback" not in searched.run.complained + searched.worker.complained
-    assert f"demo is finished, nothing is left to do: {NUM_TRIALS} complete." in searched.run.said
+    assert f"demo is finished: {NUM_TRIALS} complete." in searched.run.said
 
 
 def test_the_budget_is_exact_and_each_trial_ran_once(searched: Searched) -> None:

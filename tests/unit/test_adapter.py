@@ -130,7 +130,7 @@ class TestWhereItLies:
 
     def test_a_name_of_the_hub_that_is_out_of_reach(self, desk: Desk) -> None:
         message = refused(desk, "someone/some-adapter", "model.adapter_revision=v1")["model.adapter"]
-        assert message.startswith("'someone/some-adapter' can't be had from the hub: ")
+        assert message.startswith("'someone/some-adapter' can't be downloaded from the hub: ")
 
     def test_a_name_of_the_hub(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = write_adapter(desk.folder / "downloaded")
@@ -152,8 +152,8 @@ class TestWhatCanNotBeContinued:
         ("config", "words"),
         [
             ({"peft_type": "IA3"}, "is no LoRA adapter, but of type IA3"),
-            ({"use_dora": True}, "training can't go on from it: it is a DoRA adapter"),
-            ({"modules_to_save": ["lm_head"]}, "it has whole layers beside LoRA (modules_to_save)"),
+            ({"use_dora": True}, "training can't continue from it: it is a DoRA adapter"),
+            ({"modules_to_save": ["lm_head"]}, "it has full layers besides LoRA (modules_to_save)"),
             ({"bias": "all"}, "it trained the layers' biases as well"),
             ({"init_lora_weights": "pissa"}, "it was begun by pissa, which changes the base"),
             ({"lora_alpha": 0.5}, "a study can't say its alpha, 0.5"),
@@ -183,7 +183,7 @@ class TestWhatCanNotBeContinued:
     def test_other_weights_than_lora_s(self, desk: Desk) -> None:
         folder = write_adapter(desk.folder / "old")
         save_file({"base_model.model.lm_head.weight": np.ones(2)}, folder / "adapter_model.safetensors")
-        with pytest.raises(FieldError, match=r"it holds base_model\.model\.lm_head\.weight beside LoRA's weights"):
+        with pytest.raises(FieldError, match=r"it holds base_model\.model\.lm_head\.weight besides LoRA"):
             read_adapter(folder)
 
     @pytest.mark.parametrize(

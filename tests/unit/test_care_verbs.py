@@ -66,17 +66,17 @@ class TestPauseAndResume:
         assert (code, said.splitlines()) == (
             0,
             [
-                "demo is paused: workers end the trials that they run, then they leave",
-                "hpsearch resume demo lets trials begin again",
+                "demo is paused: workers finish their current trials, then exit",
+                "hpsearch resume demo lets trials start again",
             ],
         )
         assert demo.run(nobody) is Step.PAUSED
         code, said, _ = run("status demo")
-        assert "paused: a person said so, with hpsearch pause; hpsearch resume demo goes on" in said
+        assert "paused: paused with hpsearch pause; hpsearch resume demo goes on" in said
         code, said, _ = run("pause demo")
-        assert (code, said) == (0, "demo is paused already: a person said so, with hpsearch pause\n")
+        assert (code, said) == (0, "demo is paused already: paused with hpsearch pause\n")
         code, said, _ = run("resume demo")
-        assert said.startswith("demo was paused: a person said so, with hpsearch pause\ntrials may begin again; start")
+        assert said.startswith("demo was paused: paused with hpsearch pause\ntrials may start again; start")
         assert demo.run(plays(GOOD), name=NEXT) is Step.FINISHED
 
     def test_a_study_that_is_not_paused(self, run: Run) -> None:
@@ -100,7 +100,7 @@ class TestStop:
         [
             ("", 1, "1 worker is asked to save and leave"),
             ("", 2, "2 workers are asked to save and leave"),
-            ("--now", 1, "1 worker is asked to leave at once"),
+            ("--now", 1, "1 worker is asked to exit at once"),
         ],
     )
     def test_every_worker_is_asked(self, run: Run, demo: Demo, flag: str, number: int, words: str) -> None:
@@ -181,7 +181,7 @@ class TestRetry:
         with failed.store.optuna.engine.begin() as connection:
             connection.execute(update(leases).where(leases.c.slot == 0).values(finished=False))
         said = run("retry demo")[1].splitlines()
-        assert said[:2] == ["trial 0 is with a worker at this moment: try again", "given back to be run again: trial 2"]
+        assert said[:2] == ["trial 0 is running right now: try again", "given back to be run again: trial 2"]
         assert failed.states == ["FAIL", "COMPLETE", "RUNNING"]
 
 

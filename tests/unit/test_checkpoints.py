@@ -49,7 +49,7 @@ TEARS: dict[str, tuple[Tear, str]] = {
         lambda folder: os.truncate(folder / "adapter.safetensors", 3),
         "adapter.safetensors has 3 bytes, not 7",
     ),
-    "another bit": (flipped, "inside/optimizer.pt has another checksum than when it was written"),
+    "another bit": (flipped, "inside/optimizer.pt does not have the checksum that it was written with"),
     "unreadable": (made_unreadable, "whole.json can't be read: Is a directory"),
     "no folder": (shutil.rmtree, "whole.json is missing"),
 }

@@ -208,7 +208,7 @@ def main(ended: Run) -> Main:
     ("command", "words"),
     [
         ("show .", "is a folder; give the study file in it"),
-        ("evaluate .", "is no run folder: it has no config.json"),
+        ("evaluate .", "is not a run folder: it has no config.json"),
         ("status demo", "has no studies yet: hpsearch run STUDY_FILE makes one"),
         ("best demo -o best.yaml", "has no studies yet"),
         ("train demo", "has no studies yet"),

@@ -145,7 +145,7 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
             ("evaluation.prompts", 11, "task vlm-classify takes none: its head is trained without"),
         ),
         (TEXTS, ("question: q, ", ""), ("data.columns.question", 6, "is missing: without it, or a data.prompt over ")),
-        (TEXTS, ("q, label", "q, image: i, label"), ("data.columns.image", 6, "task text-classify looks at no images")),
+        (TEXTS, ("q, label", "q, image: i, label"), ("data.columns.image", 6, "task text-classify takes no images")),
         (TEXT, ("columns: {", "balance: 5\n  columns: {"), ("data.balance", 6, "needs data.columns.label: ")),
         (TEXT, ("columns: {", "labels: {a: b}\n  columns: {"), ("data.labels", 6, "needs data.columns.label: ")),
         # curricula

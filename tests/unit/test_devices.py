@@ -76,7 +76,7 @@ def test_a_variable_that_names_nothing_is_refused_with_what_there_is(said: str) 
         allowed(said)
     assert str(refused.value).startswith(f"CUDA_VISIBLE_DEVICES={said}: '{said}' names no card of this machine")
     assert str(refused.value).count("\n  GPU ") == 8
-    assert "to work on the CPU" in str(refused.value)
+    assert "to train on the CPU" in str(refused.value)
 
 
 @pytest.mark.parametrize("said", ["1,1", f"GPU-1,{gpu(0).uuid}", "GPU-2,GPU-2"])
@@ -112,7 +112,7 @@ def test_a_card_that_is_refused_is_told_and_the_others_are_there() -> None:
 def test_a_uuid_that_may_be_the_refused_cards_hides_no_other() -> None:
     found = allowed("GPU-2,GPU-3", FakeNvml(gpu(0), gpu(1, error=LOST), gpu(2)))
     assert [device.index for device in found.allowed] == [2]
-    assert found.refused == ("GPU-2 is not among the cards that answer", "GPU 1: GPU is lost")
+    assert found.refused == ("GPU-2 is not among the cards that respond", "GPU 1: GPU is lost")
 
 
 def test_another_jobs_card_counts_for_nothing() -> None:
@@ -178,7 +178,7 @@ def test_without_a_driver_there_is_nothing_to_tell(
     assert open_nvml() == (None, "")
     assert find_devices() == Devices((CPU,))
     control_node.touch()
-    with pytest.raises(HpsearchError, match="there is an NVIDIA driver, but it doesn't tell its cards"):
+    with pytest.raises(HpsearchError, match="there is an NVIDIA driver, but it can't list its cards"):
         find_devices()
 
 

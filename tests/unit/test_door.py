@@ -133,7 +133,7 @@ def test_with_allow_changes_it_changes(open_to_changes: Served) -> None:
 def test_the_refusal_is_in_the_form_that_the_page_shows(shown: Served) -> None:
     got = shown.ask("DELETE", "/api/studies/1")
     assert got.headers["Content-Type"] == JSON
-    assert got.text.startswith('{"reason": "this dashboard only shows; ')
+    assert got.text.startswith('{"reason": "this dashboard is read-only; ')
 
 
 def test_requests_have_a_size(open_to_changes: Served) -> None:
@@ -187,7 +187,7 @@ def test_a_wrong_token_opens_nothing(locked: Served, token: str) -> None:
     locked.log_in()  # forgets wrong ones
     got = locked.log_in(token.encode().decode("latin-1"))
     assert got.status == 403
-    assert "this is not the token" in got.text
+    assert "wrong token" in got.text
     assert 'name="to" value="/dashboard/studies/1"' in got.text
     assert "Set-Cookie" not in got.headers
 

@@ -130,7 +130,7 @@ def test_a_person_is_told_what_every_network_means() -> None:
     said = io.StringIO()
     _say_where(open_console(file=said), LOOPBACK, allow_changes=True)
     assert "network" not in said.getvalue()
-    assert "dashboard:   http://127.0.0.1:8080   (it may change and delete)" in said.getvalue()
+    assert "dashboard:   http://127.0.0.1:8080   (changes and deletions are allowed)" in said.getvalue()
 
 
 def test_wrong_tokens_take_longer_and_longer_for_their_own_address_only() -> None:

@@ -163,12 +163,12 @@ def test_the_base_can_be_left_out(desk: Desk, folder: RunFolder) -> None:
     assert [cell.name for cell in found.variants] == [MOST_FREQUENT, "tuned", "tuned-static"]
     assert found.base is None
     assert [(gap.name, gap.than) for gap in found.gaps] == [("tuned", MOST_FREQUENT)]
-    assert "The base model was not asked." in model_card(folder, "adapter")
+    assert "The base model was not evaluated." in model_card(folder, "adapter")
     asked.clear()
     whole = evaluated(desk, folder, plays(answering(asked=asked)))
     assert {cell for cell, _ in asked} == {"base", "base-static"}, "what is answered is not asked again"
     assert whole.base is not None
-    assert "The base model was not asked." not in model_card(folder, "adapter")
+    assert "The base model was not evaluated." not in model_card(folder, "adapter")
 
 
 def test_what_was_gained_is_tested(desk: Desk, folder: RunFolder) -> None:

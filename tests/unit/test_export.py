@@ -58,8 +58,8 @@ def test_it_may_go_elsewhere_and_in_another_precision(desk: Desk, folder: RunFol
     [
         ({"difference": 0.4}, "logits differ from base and adapter by up to 0.4, more than 0.3; nothing was kept"),
         ({"difference": float("nan")}, "logits differ from base and adapter by up to nan"),
-        ({"share_lost": 0.7}, "16 bits are too coarse for what this adapter changes: .* 70% of it"),
-        ({"reads_alike": False}, "reads the check rows otherwise than the base's"),
+        ({"share_lost": 0.7}, "16 bits are too coarse for this adapter's changes: .* 70% of it"),
+        ({"reads_alike": False}, "reads the check rows differently than the base's"),
     ],
 )
 def test_a_merged_model_that_is_another_one_is_not_kept(
@@ -114,7 +114,7 @@ def test_another_export_is_replaced_by_force_alone(desk: Desk, folder: RunFolder
 def test_a_folder_of_somebody_else_is_left_alone(desk: Desk, folder: RunFolder, force: bool) -> None:
     (desk.folder / "thesis").mkdir()
     (desk.folder / "thesis" / "thesis.tex").touch()
-    with pytest.raises(InputError, match="thesis holds something that is no export: choose another folder with -o"):
+    with pytest.raises(InputError, match="thesis holds something that is not an export: choose another folder with -o"):
         exported(desk, folder, nobody, to="merged", output=desk.folder / "thesis", force=force)
     assert files(desk.folder / "thesis") == {"thesis.tex"}
 
@@ -132,7 +132,7 @@ def test_without_its_data_a_run_is_checked_on_a_made_up_row(desk: Desk, folder: 
     seen: list[tuple[ExportConfig, int]] = []
     exported(desk, folder, plays(merging(seen)), to="merged")
     assert seen[0][1] == 1
-    assert any("the validation rows are out of reach" in told for told in desk.told)
+    assert any("the validation rows are not on this machine" in told for told in desk.told)
 
 
 def test_without_its_images_a_run_is_checked_on_a_grey_one(desk: Desk) -> None:

@@ -40,7 +40,7 @@ def dies(how: str, *, at: int | None = 0, is_kill: bool = False) -> Play:
         if at is not None:
             yield Began()
             yield Progress(step=at, num_steps=99)
-        raise TrainerDied(f"the trainer process ended with {how}; it left no words", how, is_kill=is_kill)
+        raise TrainerDied(f"the trainer process ended with {how}; it printed nothing", how, is_kill=is_kill)
 
     return play
 
@@ -140,7 +140,9 @@ class TestTheMachine:
         assert demo.states == ["RUNNING"]
         assert (strikes(demo), demo.leases[0].worker_id) == ([0], None)
         (reason,) = asides(demo)
-        assert reason.startswith("5 times in a row no trial began; the trainer process ended with exit code 1")
+        assert reason.startswith(
+            "5 times in a row the trainer died at once; the trainer process ended with exit code 1"
+        )
         assert demo.run(plays(GOOD), name="next:1:1.00") is Step.FINISHED
         assert demo.states == ["COMPLETE"] * 3
 

@@ -123,7 +123,10 @@ def test_a_study_file_with_a_search_is_the_same_run_without_it(run: FinalRun) ->
 @pytest.mark.parametrize("last", [training, stopped])
 def test_another_run_in_the_folder_is_left_alone(run: FinalRun, last: Any, resume: bool) -> None:
     run.train(plays(inspecting(), last))
-    with pytest.raises(InputError, match=r"runs/demo holds another run; .*\n  training.seed: 42 → 7\nWrite the old"):
+    with pytest.raises(
+        InputError,
+        match=r"runs/demo holds another run; .* differs from it in:\n  training.seed: 42 → 7\nRestore the old",
+    ):
         run.train(nobody, "training.seed=7", resume=resume)
 
 
@@ -226,7 +229,7 @@ def test_every_report_is_answered(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_told_by_what_it_lacks(run: FinalRun, missing: str) -> None:
     run.train(plays(inspecting(), training))
     (run.folder.path / missing).unlink()
-    with pytest.raises(InputError, match=rf"runs/demo is no run folder: it has no {missing} \(hpsearch train makes"):
+    with pytest.raises(InputError, match=rf"runs/demo is not a run folder: it has no {missing} \(hpsearch train makes"):
         run.folder.load()
 
 
@@ -250,7 +253,7 @@ def test_a_folder_that_is_not_a_runs_is_left_alone(run: FinalRun, theirs: str, r
     file = run.folder.path / theirs
     file.write_text("{}")
     assert not run.folder.is_trained()
-    with pytest.raises(InputError, match="runs/demo holds something that is no run: choose another folder with --out"):
+    with pytest.raises(InputError, match="holds something that is not a run: choose another folder with --out"):
         run.train(nobody, restart=restart)
     assert [file] == list(run.folder.path.iterdir())
     assert file.read_text() == "{}"
@@ -259,7 +262,7 @@ def test_a_folder_that_is_not_a_runs_is_left_alone(run: FinalRun, theirs: str, r
 def test_a_file_is_no_run_folder(run: FinalRun) -> None:
     run.folder.path.parent.mkdir(parents=True)
     run.folder.path.touch()
-    with pytest.raises(InputError, match="holds something that is no run"):
+    with pytest.raises(InputError, match="holds something that is not a run"):
         run.train(nobody, restart=True)
 
 

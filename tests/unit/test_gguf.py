@@ -95,7 +95,7 @@ def test_a_converter_that_fails_is_quoted_and_leaves_nothing(desk: Desk, folder:
     log = folder.exports / "convert.txt"
     assert str(raised.value) == (
         "llama.cpp's converter failed: NotImplementedError: BPE pre-tokenizer was not recognized\n"
-        f"all that it said is in {log}"
+        f"its whole output is in {log}"
     )
     assert "INFO: loading" in log.read_text()
     assert files(folder.exports) == {"merged-bfloat16", "merging", "convert.txt"}
@@ -106,7 +106,7 @@ def test_a_converter_that_fails_is_quoted_and_leaves_nothing(desk: Desk, folder:
     [
         (
             "option",
-            "--llama-cpp is missing: a checkout of llama.cpp does the converting; git clone https://github.com/",
+            "--llama-cpp is missing: it names a checkout of llama.cpp, which converts the model; git clone https://github.com/",
         ),
         ("checkout", "llama.cpp is no folder; git clone"),
         ("convert_hf_to_gguf.py", "llama.cpp has no convert_hf_to_gguf.py; git clone"),

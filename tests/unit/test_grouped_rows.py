@@ -149,7 +149,7 @@ def test_an_evaluation_is_resampled_over_the_data_s_groups(desk: Desk) -> None:
     assert len({row["group"] for row in rows}) == patients
     told = shown(found)
     assert f"its 95 % interval, resampled over {patients} groups (column patient)" in told
-    assert "p values are Holm-corrected over 2 comparisons; each interval stands alone." in told
+    assert "p values are Holm-corrected over 2 comparisons; intervals are not corrected." in told
 
 
 def test_without_a_group_column_the_image_is_the_group(desk: Desk) -> None:

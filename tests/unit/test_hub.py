@@ -111,7 +111,7 @@ def test_the_merged_model_is_pushed_where_that_is_said(desk: Desk, folder: RunFo
 def test_a_repository_that_is_there_is_pushed_over_by_force_alone(desk: Desk, folder: RunFolder, hub: FakeHub) -> None:
     hub.repos.add("me/demo")
     with pytest.raises(
-        InputError, match="me/demo is on the hub already: --force pushes over it, or choose another --r"
+        InputError, match="me/demo is on the hub already: overwrite it with --force, or choose another --r"
     ):
         exported(desk, folder, nobody, to="hub", repo="demo", merged=True)
     assert hub.files == {}
@@ -143,7 +143,7 @@ def test_without_a_token_the_words_say_how_to_get_one(
 )
 def test_a_hub_that_refuses_is_quoted(desk: Desk, folder: RunFolder, hub: FakeHub, error: Exception) -> None:
     hub.error = error
-    with pytest.raises(HpsearchError, match=r"^the hub did not take me/demo: no network$") as raised:
+    with pytest.raises(HpsearchError, match=r"^the hub refused me/demo: no network$") as raised:
         exported(desk, folder, nobody, to="hub", repo="me/demo")
     assert raised.value.exit_code == 1
     assert "hf_secret" not in str(raised.value)

@@ -74,7 +74,7 @@ def test_an_inspection_that_fails_says_why_and_where_to_look(desk: Desk) -> None
     with pytest.raises(HpsearchError, match="RuntimeError: no kernel image") as raised:
         desk.open(start=start)
     (folder,) = (desk.storage.path / "inspections").iterdir()
-    assert f"the whole story is in {folder / 'log.txt'} and {folder / 'result.json'}" in str(raised.value)
+    assert f"details are in {folder / 'log.txt'} and {folder / 'result.json'}" in str(raised.value)
     assert not (folder / "candidates").exists()
     assert raised.value.exit_code == 1
     assert start.trainers[0].ended

@@ -107,9 +107,9 @@ def test_a_profile_says_where_and_the_command_line_counts_first(workplace: Path)
         ("nowhere", {}, "--on: which engine?"),
         ("broken", {}, "partiton: far has no such option; did you mean 'partition'?"),
         ("broken", {}, "cpus: "),
-        ("lab", {"workers": 0}, "workers: must be a whole number from 1 on"),
+        ("lab", {"workers": 0}, "workers: must be a whole number, at least 1"),
         ("several", {}, "--on: there is no engine \"['far', 'local']\""),
-        ("yes", {}, "workers: must be a whole number from 1 on, not True"),
+        ("yes", {}, "workers: must be a whole number, at least 1, not True"),
     ],
 )
 def test_what_is_no_site_is_told_in_words(
@@ -166,7 +166,7 @@ def test_a_second_launch_says_who_is_there_and_its_commands_name_the_store(launc
     assert "there already" not in launch("--workers", "3", "--set", "search.trials=2")[1]
     address = str(desk.store.url)
     said = launch("--set", "search.trials=2", "--store", address)[1]
-    assert "3 jobs are there already for demo; these come in addition" in said
+    assert "3 jobs are already started for demo; these are added to them" in said
     assert f"  hpsearch stop demo --store {address}     all" in said, "as it stands it finds the study"
 
 

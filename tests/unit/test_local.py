@@ -115,7 +115,7 @@ def test_another_user_s_job_is_not_ended_and_it_is_said(launcher: Local, monkeyp
 
     monkeypatch.setattr(psutil.Process, "send_signal", refuse)
     job = LaunchedJob(job_id=worker_id_of(os.getpid()))
-    with pytest.raises(HpsearchError, match="is another user's, who alone can end it"):
+    with pytest.raises(HpsearchError, match="belongs to another user, who must end it"):
         launcher.stop(StoredLaunch(1, "local", {}, [job], "here", 0.0), now=False)
 
 

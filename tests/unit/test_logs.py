@@ -122,7 +122,7 @@ def test_an_outage_ends_nothing_and_is_said_once(demo: Demo, relay: Relay, outag
     outage.is_down = True
     assert not any(look() for _ in range(4))
     assert len(said) == 1
-    assert said[0].endswith("the server closed the connection; the logs are followed without it")
+    assert said[0].endswith("the server closed the connection; still following the logs")
     outage.is_down = False
     demo.run(plays(ends(Outcome.COMPLETE, 0.5)))
     assert any(look() for _ in range(3))
@@ -180,7 +180,7 @@ class TestAStudy:
         code, said, noted = run("logs demo")
         assert (code, said) == (0, "worker-0 | one\n")
         assert noted == (
-            "hpsearch: no logs of gpu-box, node-2 are here. Where machines share no storage folder, ask there: "
+            "hpsearch: no logs of gpu-box, node-2 are here. If machines share no storage folder, ask on that machine: "
             "hpsearch logs demo\n"
         )
 
@@ -226,8 +226,8 @@ class TestATrial:
         code, said, noted = run("logs demo 0")
         assert (code, said) == (0, "")
         assert noted == (
-            "hpsearch: attempt 1 of trial 0 left no log here; the last one is gpu-box's. Where machines share no "
-            "storage folder, ask there: hpsearch logs demo 0\n"
+            "hpsearch: attempt 1 of trial 0 left no log here; the last one is gpu-box's. If machines share no "
+            "storage folder, ask on that machine: hpsearch logs demo 0\n"
         )
 
     def test_that_is_not_there(self, run: Run, demo: Demo) -> None:

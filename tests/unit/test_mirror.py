@@ -164,7 +164,7 @@ class TestFetching:
         (bucket / NAME / "attempt-1/checkpoints/checkpoint-4/weights").write_text("half")
         fetched(remote, there, 2)
         assert [path.name for path in there.attempt(1).checkpoints.iterdir()] == ["checkpoint-2"]
-        assert "checkpoint-4 is passed over: weights has 4 bytes, not 13" in caplog.text
+        assert "checkpoint-4 is not used: weights has 4 bytes, not 13" in caplog.text
 
     @pytest.mark.parametrize("number", range(4))
     def test_half_a_download_is_no_checkpoint_and_is_begun_again(

@@ -112,16 +112,14 @@ class TestARun:
         said = run("no-such-command-here", GOOD)
         assert "--notify: the command ended with exit code 127: " in said
         assert "not found" in said
-        assert "demo is finished, nothing is left to do: 4 complete." in said
+        assert "demo is finished: 4 complete." in said
 
     def test_that_finishes(self, run: Run, workplace: Path) -> None:
         said = run(KEEP, GOOD)
         assert "--notify: told (finished)" in said
         assert events(workplace) == ["finished"]
         message = (workplace / "message.txt").read_text()
-        assert message.startswith(
-            "demo is finished, nothing is left to do: 4 complete.\nBest: trial 0, validation loss"
-        )
+        assert message.startswith("demo is finished: 4 complete.\nBest: trial 0, validation loss")
         told = variables(workplace)
         assert {name: told[f"HPSEARCH_{name}"] for name in ("STUDY", "TRIALS_FINISHED", "TRIALS_WANTED")} == {
             "STUDY": "demo", "TRIALS_FINISHED": "4", "TRIALS_WANTED": "4",
@@ -137,7 +135,7 @@ class TestARun:
         assert events(workplace) == ["paused"]
         message = (workplace / "message.txt").read_text()
         assert message.startswith("demo is paused: the first 3 trials all failed")
-        assert message.endswith("hpsearch resume demo lets trials begin again\n")
+        assert message.endswith("hpsearch resume demo lets trials start again\n")
         assert variables(workplace)["HPSEARCH_BEST_VALUE"] == ""
         desk.store.orders.resume(desk.store.studies.all()[0].study_id, 3)
         run(KEEP, GOOD)
@@ -241,7 +239,7 @@ def test_of_several_processes_one_tells(here: Any, demo: Demo, workplace: Path, 
     with here(), here():
         demo.store.orders.pause(demo.study.study_id, "a person said so")
     assert events(workplace) == ["paused"]
-    assert said == ["--notify: told (paused)", "--notify: another process tells it (paused)"]
+    assert said == ["--notify: told (paused)", "--notify: another process sends it (paused)"]
 
 
 def test_what_happens_again_after_the_study_went_on_is_told_again(here: Any, demo: Demo, workplace: Path) -> None:

@@ -77,7 +77,7 @@ def test_preparation_ends_at_the_first_stop() -> None:
     tell = stoppable(lambda name, _done, _total: told.append(name), stop)
     tell("reading rows", 1, 2)
     stop.ask()
-    with pytest.raises(Interrupted, match="stopped while the study was prepared") as interrupted:
+    with pytest.raises(Interrupted, match="stopped while preparing the study") as interrupted:
         tell("reading rows", 2, 2)
     assert interrupted.value.exit_code == 130
     assert told == ["reading rows"]

@@ -172,7 +172,7 @@ def test_importance_has_a_panel_for_each_objective() -> None:
     first, second = importance_figure("demo", found).axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["training.learning_rate", "lora.r"]
     assert [bar.get_width() for bar in second.patches] == [0.2, 0.8]
-    assert first.get_title(loc="left") == "demo: what mattered, from 7 complete trials"
+    assert first.get_title(loc="left") == "demo: parameter importances, from 7 complete trials"
     with pytest.raises(NothingToDraw, match="two complete trials"):
         importance_figure("demo", [])
 
@@ -237,7 +237,7 @@ def test_the_confusion_counts_rows_and_leaves_out_a_column_of_nothing() -> None:
     assert words_of(axes) == ["6\n100%", "1\n25%", "3\n75%"]
     (base,) = confusion_figure(evaluation().variant("base")).axes
     assert [label.get_text() for label in base.get_xticklabels()] == ["cat", "dog", "other"]
-    with pytest.raises(NothingToDraw, match="no classes"):
+    with pytest.raises(NothingToDraw, match="not classes"):
         confusion_figure(evaluation(has_classes=False).tuned)
 
 
@@ -258,7 +258,7 @@ def test_each_class_stands_with_its_support_and_both_models() -> None:
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat (6)", "dog (4)"]
     assert [round(bar.get_width(), 2) for bar in axes.patches] == [1.0, 0.75, 0.0, 0.25]
-    with pytest.raises(NothingToDraw, match="no classes"):
+    with pytest.raises(NothingToDraw, match="not classes"):
         classes_figure(evaluation(has_classes=False))
 
 

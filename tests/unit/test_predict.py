@@ -123,9 +123,9 @@ def test_a_classifier_needs_no_question(desk: Desk) -> None:
     image = desk.folder / "images" / "3.png"
     assert asked(desk, folder, image=image)[0].answer == "tuned: Which animal? 3.png"
     assert job_of(folder).answers.classes == ["cat", "dog"]
-    with pytest.raises(InputError, match="looks at one image"):
+    with pytest.raises(InputError, match="takes one image"):
         ask(folder, [image, image], [], PredictionOptions(), desk.storage, nobody, desk.tell)
-    with pytest.raises(InputError, match=r"--question: this run is asked 'Which animal\?' always"):
+    with pytest.raises(InputError, match=r"--question: this run always asks 'Which animal\?'"):
         asked(desk, folder, "A cat?", image=image)
 
 
@@ -135,8 +135,8 @@ def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, seeing: Ru
     for run, questions, image, words in [
         (folder, (), None, "--question is missing"),
         (folder, (" ",), None, "--question: empty question"),
-        (folder, ("?",), broken, "--image: task text-sft looks at no images"),
-        (seeing, ("?",), None, "--image is missing: every row that this run learned from has one"),
+        (folder, ("?",), broken, "--image: task text-sft takes no images"),
+        (seeing, ("?",), None, "--image is missing: every training row of this run has one"),
         (seeing, ("?",), Path("https://example.org/x.png"), "is a URL; download the image first"),
         (seeing, ("?",), desk.folder / "gone.png", "gone.png: image file is missing"),
         (seeing, ("?",), broken, "broken.png: image can't be decoded"),
@@ -145,7 +145,7 @@ def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, seeing: Ru
             ask(run, [image] if image else [], questions, PredictionOptions(), desk.storage, nobody, desk.tell)
     with pytest.raises(InputError, match="the study has no adaptive prompt"):
         asked(desk, folder, "?", prompt="adaptive")
-    with pytest.raises(InputError, match=r"is no run folder: it has no config\.json"):
+    with pytest.raises(InputError, match=r"is not a run folder: it has no config\.json"):
         asked(desk, RunFolder(desk.folder), "?")
 
 
@@ -173,7 +173,7 @@ def test_a_single_answer_stands_alone_for_scripts(hpsearch: Any, folder: RunFold
 def test_more_answers_stand_below_their_questions(hpsearch: Any, folder: RunFolder) -> None:
     _, said, complained = hpsearch(str(folder.path), "--question", "one?", "--question", "?" * 40, "--base")
     assert said.startswith("one?\n  tuned: tuned: one?\n  base:  base: one?\n??")
-    assert "an answer was cut at the generation limit: --max-new-tokens raises it" in complained
+    assert "an answer was cut off; raise the generation limit with --max-new-tokens" in complained
 
 
 def test_a_file_is_told_in_numbers(hpsearch: Any, folder: RunFolder) -> None:
@@ -182,8 +182,8 @@ def test_a_file_is_told_in_numbers(hpsearch: Any, folder: RunFolder) -> None:
     assert code == 0
     assert said.splitlines() == [
         "out.jsonl: 1 answers",
-        "1 were cut at the generation limit: --max-new-tokens raises it",
-        "without an answer, with an error instead: 7 × empty question (line 2, 3, 4, 5, 6 …)",
+        "1 were cut off; raise the generation limit with --max-new-tokens",
+        "failed with an error: 7 × empty question (line 2, 3, 4, 5, 6 …)",
     ]
 
 

@@ -152,7 +152,7 @@ def test_other_rows_in_the_same_file_are_asked_anew(desk: Desk, folder: RunFolde
         ("", "has no rows; each line must be a JSON object"),
         ("no json\n", "has no rows"),
         ('{"question": "?"}\n', "no row has a column 'q', which the study's data.columns.question names; there are: q"),
-        ('{"q": ""}\n', r"no row can be asked: 1 × empty question \(line 1\)"),
+        ('{"q": ""}\n', r"no row can be answered: 1 × empty question \(line 1\)"),
     ],
 )
 def test_a_file_without_questions_is_refused(desk: Desk, folder: RunFolder, content: str, words: str) -> None:

@@ -163,7 +163,7 @@ def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(running: Run
         running.work([*[None] * 60, 0], *[[1]] * MAX_FAILURES, num_workers=2)
     assert len(running.stop.jobs) == 1 + MAX_FAILURES
     assert running.stop.jobs[0].exit_codes == [0]
-    assert "8 times in a row: nobody takes its place" in running.said
+    assert "8 times in a row: it is not replaced" in running.said
 
 
 @pytest.mark.parametrize("pause_s", [1.0, 60.0])
@@ -197,7 +197,9 @@ def test_a_worker_whose_device_is_set_aside_is_not_replaced(running: Running) ->
     for name in ("host:1:1.00", "host:2:1.00"):
         store.workers.register(name, study_id, "a GPU")
     assert not store.workers.set_aside("host:1:1.00", "no space left")
-    with pytest.raises(HpsearchError, match=r"the devices here are set aside:\n  a GPU: no space left\nmend them"):
+    with pytest.raises(
+        HpsearchError, match=r"all devices of this machine are set aside:\n  a GPU: no space left\nfix them"
+    ):
         running.work([None, NO_MORE_TRIALS])
     assert len(running.stop.jobs) == 1
 
@@ -213,7 +215,7 @@ def test_a_stop_is_passed_on_once_and_an_urgent_one_as_such(running: Running) ->
     running.stop.happens = [running.stop.ask, lambda: None, lambda: None, running.stop.ask]
     (job,) = running.work([*[None] * 8, -15])
     assert job.stops == [False, True, False]  # the last at the end, when it is gone
-    assert running.said.count("stopping: running trials are saved … (Ctrl-C again to stop at once)") == 1
+    assert running.said.count("stopping: saving the running trials … (Ctrl-C again to stop at once)") == 1
     assert running.said.count("stopping at once") == 1
 
 

@@ -104,7 +104,7 @@ def test_an_earlier_folder_that_cannot_be_read_is_passed_over(
     file.mkdir()
     start = find_start(own, [second.path, first.path], ONE_STAGE)
     assert start.step == 4
-    assert f"{second.checkpoints}/checkpoint-5 is passed over: {file.name} can't be read" in capsys.readouterr().out
+    assert f"{second.checkpoints}/checkpoint-5 is not used: {file.name} can't be read" in capsys.readouterr().out
 
 
 def test_an_earlier_folder_that_vanishes_is_passed_over(
@@ -121,7 +121,7 @@ def test_an_earlier_folder_that_vanishes_is_passed_over(
 
     monkeypatch.setattr(StageFolder, "checkpoints", vanishes)
     assert find_start(own, [second.path, first.path], ONE_STAGE).step == 4
-    assert f"{second.path} is passed over: attempt-2 can't be read" in capsys.readouterr().out
+    assert f"{second.path} is not used: attempt-2 can't be read" in capsys.readouterr().out
 
 
 def test_a_checkpoint_behind_the_end_is_another_runs(own: JobFolder, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s4://bucket/x", "nothing can be kept at s4:// URLs; known: s3, gs, file"),
-        ("https://bucket/x", "nothing can be kept at https:// URLs; known: s3, gs, file"),
-        ("memory://x", "nothing can be kept at memory:// URLs"),
+        ("s4://bucket/x", "s4:// URLs are not supported; known: s3, gs, file"),
+        ("https://bucket/x", "https:// URLs are not supported; known: s3, gs, file"),
+        ("memory://x", "memory:// URLs are not supported"),
         ("s3:/bucket/x", "expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER, found 's3:/bucket/x'"),
         ("s3://", "expected s3://BUCKET"),
         ("s3:///x", "expected s3://BUCKET"),
@@ -45,7 +45,7 @@ def test_what_is_no_storage_url_has_words(url: str, said: str) -> None:
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(InputError, match=r"what speaks to gs:// is not installed: pip install 'hpsearch\[gcs\]'"):
+    with pytest.raises(InputError, match=r"the library for gs:// is not installed: pip install 'hpsearch\[gcs\]'"):
         checked("gs://bucket/x")
 
 
@@ -57,7 +57,7 @@ def test_a_folder_is_no_url(folder: str) -> None:
 @pytest.mark.parametrize(
     ("storage", "said"),
     [
-        ("s4://bucket", "nothing can be kept at s4:// URLs"),
+        ("s4://bucket", "s4:// URLs are not supported"),
         ("file:///proc/nowhere", "HPSEARCH_STORAGE: "),
         ("file://{}/bucket", "set HPSEARCH_STORE, or --store, to a PostgreSQL or MySQL URL"),
     ],

@@ -93,10 +93,10 @@ def test_a_search_of_forwards_is_one_of_rows(forwards: str, rows: str | None, ex
         ),
         (VERSION_0.replace('"r":8', '"r":0'), r"can't be read: lora\.r: Input should be greater"),
         (VERSION_0.replace('"r":8', '"r":0,"rank":8'), r"can't be read: lora\.r: .* \(and 1 more\)"),
-        ("", "can't be read: its stored spec is no JSON of ours"),
-        ("[]", "can't be read: its stored spec is no JSON of ours"),
-        ('{"version": "one", "spec": {}}', "can't be read: its stored spec is no JSON of ours"),
-        ('{"version": 1}', "can't be read: its stored spec is no JSON of ours"),
+        ("", "can't be read: its stored spec is not valid JSON"),
+        ("[]", "can't be read: its stored spec is not valid JSON"),
+        ('{"version": "one", "spec": {}}', "can't be read: its stored spec is not valid JSON"),
+        ('{"version": 1}', "can't be read: its stored spec is not valid JSON"),
     ],
 )
 def test_what_can_t_be_read_is_told_in_words(text: str, reason: str) -> None:

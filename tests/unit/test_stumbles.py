@@ -60,7 +60,7 @@ class TestStumbles:
         assert demo.run(plays(GOOD)) is Step.FINISHED
         assert demo.states == ["FAIL", "COMPLETE", "COMPLETE"]
         attributes = demo.trials[0].user_attrs
-        assert attributes["reason"] == "put aside: 2 workers stumbled at it, the last over RuntimeError: KeyError: 0"
+        assert attributes["reason"] == "given up: 2 workers failed at it, the last with RuntimeError: KeyError: 0"
         assert attributes["traceback"].startswith("Traceback (most recent call last):")
         assert "raise RuntimeError(mistake.format(number))" in attributes["traceback"]
         assert (demo.leases[0].attempt, demo.leases[0].finished) == (2, True)

@@ -150,7 +150,7 @@ def test_the_last_words_of_an_earlier_process_are_not_told(start: Start, tmp_pat
         log.write_text("Bus error\n")
     trainer = start("heard()\nsys.exit(1)\n")
     trainer.send(Run(folder=tmp_path))
-    assert obituary(trainer).endswith("ended with exit code 1; it left no words")
+    assert obituary(trainer).endswith("ended with exit code 1; it printed nothing")
 
 
 def test_events_before_a_death_are_not_lost(start: Start) -> None:

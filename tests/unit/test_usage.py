@@ -191,7 +191,7 @@ class TestAWorker:
         demo.run(plays(steadily(1.0)))
         used_up(demo, 9)
         assert demo.view.reached_limit is None
-        assert "is finished, nothing is left to do" in closing_words(demo.view)
+        assert "is finished:" in closing_words(demo.view)
 
     def test_a_deadline_that_is_over(self, make_demo: MakeDemo) -> None:
         yesterday = datetime.now(UTC) - timedelta(days=1)

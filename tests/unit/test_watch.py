@@ -213,13 +213,13 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "  tuned against base: better, +40.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against most frequent answer: worse, -30.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against nobody: no difference shown, +20.0 points (+10.0 to +70.0), p = 0.012",
-        "Intervals are resampled over 12 images, each with all of its rows, which are not independent.",
-        "p values are Holm-corrected over 3 comparisons; each interval stands alone.",
+        "Intervals are resampled over 12 imageswith all their rows, as rows of a group are not independent.",
+        "p values are Holm-corrected over 3 comparisons; intervals are not corrected.",
         "Answers cut at the limit: base-adaptive 7",
         "Every row with its answer and metrics, and all scores: scores",
     ]
     alone = evaluation_words(without_base(evaluation), Path("scores"))
-    assert "The base model was not asked: what the training gained over it is not known." in alone
+    assert "The base model was not evaluated, so the gain over it is not known." in alone
     longer = evaluation.model_copy(update={"longer_than_limit": 4})
     assert "4 references are longer than the generation limit: --max-new" in evaluation_words(longer, Path("scores"))
 

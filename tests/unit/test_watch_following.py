@@ -81,14 +81,14 @@ def test_a_study_that_was_stopped_says_how_it_goes_on(view: StudyView) -> None:
 
 def test_a_finished_study_says_what_it_found_and_what_comes_next(view: StudyView) -> None:
     words = closing_words(finished(view))
-    assert words.startswith("demo is finished, nothing is left to do: 2 complete, 1 pruned, 1 diverged")
+    assert words.startswith("demo is finished: 2 complete, 1 pruned, 1 diverged")
     assert "Best: trial 0, validation loss 0.5000 with training.learning_rate 0.0001, lora.r 16." in words
     assert words.splitlines()[-5:] == [
         "Next:",
         "  hpsearch best demo -o best.yaml   the best parameters, ready for the final training",
         "  hpsearch train best.yaml          the final training, on the whole train split",
         "  hpsearch dashboard                curves, importances, every trial",
-        "  hpsearch report demo              the whole story in one page",
+        "  hpsearch report demo              everything on one page",
     ]
 
 

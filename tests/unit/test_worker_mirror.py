@@ -165,7 +165,7 @@ def test_a_bucket_that_is_away_fails_no_trial(
     stop, second = StopFlag(), Second()
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.find", away)
     assert worker(one, A, stops_at(4, one, stop), bucket, stop).run() is Step.STOPPED
-    assert "lacks what trial 0 saved last" in caplog.text
+    assert "does not have the last checkpoint of trial 0" in caplog.text
     assert worker(one, B, second, bucket).run() is Step.FINISHED
     assert second.earlier == ()
     assert one.states == ["COMPLETE"]

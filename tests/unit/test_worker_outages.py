@@ -132,7 +132,7 @@ def test_a_worker_waits_for_a_store_out_of_reach(
     assert len(slept) == 1
     assert demo.states == ["COMPLETE"]
     (said,) = [message for message in caplog.messages if "reached" in message]
-    assert re.fullmatch(r"the store \S+ can't be reached: the server closed .*; it is asked again in \d+\.\d s", said)
+    assert re.fullmatch(r"the store \S+ can't be reached: the server closed .*; trying again in \d+\.\d s", said)
 
 
 def test_an_outage_without_end_ends_the_worker(demo: Demo, outage: Outage) -> None:

@@ -56,7 +56,7 @@ class Door:
             return Answer("303 See Other", b"", (("Location", "/dashboard"),))
         is_reading = method in _READING or (method == "POST" and _READS_BY_POST.match(path))
         if not (is_reading or self.allow_changes):
-            said = "this dashboard only shows; start it with hpsearch dashboard --allow-changes to change something"
+            said = "this dashboard is read-only; start it with hpsearch dashboard --allow-changes to allow changes"
             return words("403 Forbidden", said, path)
         return None
 
@@ -101,5 +101,5 @@ def _refuse_other_sites(environ: WSGIEnvironment) -> Answer | None:
     ours = f"{environ['wsgi.url_scheme']}://{environ['HTTP_HOST']}"
     if site in ("same-origin", "none") and (origin is None or origin.lower() == ours.lower()):
         return None
-    said = f"this came from a page of another site ({origin or site}), and the dashboard is {ours}"
+    said = f"this request came from a page of another site ({origin or site}), and the dashboard is {ours}"
     return words("403 Forbidden", said, environ["PATH_INFO"])

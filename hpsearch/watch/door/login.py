@@ -106,7 +106,7 @@ class Login:
         """The form for a person, words for a program. `place` is where the person wants to go, if not here."""
         path = environ["PATH_INFO"]
         if "text/html" not in environ.get("HTTP_ACCEPT", "") or path.startswith("/api/"):
-            return words(status, complaint or "the token is asked for: load the page anew to log in", path)
+            return words(status, complaint or "a token is required: reload the page to log in", path)
         page = _PAGE.format(complaint=html.escape(complaint), to=html.escape(quote(_place(place or path))))
         return Answer(status, page.encode(), _PAGE_HEADERS)
 
@@ -114,11 +114,11 @@ class Login:
         """None where the request carries the token. Wrong ones wait with those of the form."""
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
         if scheme.lower() != "bearer":
-            return _unauthorized("the token is asked for: log in at /dashboard, or send Authorization: Bearer TOKEN")
+            return _unauthorized("a token is required: log in at /dashboard, or send Authorization: Bearer TOKEN")
         if wait_s := self._attempts.begin(environ["REMOTE_ADDR"]):
             return words("429 Too Many Requests", _too_many(wait_s))
         if not _same(token.strip(), self._token):
-            return _unauthorized("this is not the token")
+            return _unauthorized("wrong token")
         self._attempts.take_back(environ["REMOTE_ADDR"])
         return None
 
@@ -133,7 +133,7 @@ class Login:
         if wait_s:
             return self.ask(environ, _too_many(wait_s), "429 Too Many Requests", place)
         if not _same(form.get("token", "").strip(), self._token):
-            return self.ask(environ, "this is not the token", "403 Forbidden", place)
+            return self.ask(environ, "wrong token", "403 Forbidden", place)
         self._attempts.forget(address)
         secure = "; Secure" if environ["wsgi.url_scheme"] == "https" else ""
         cookie = f"{self._cookie}={self._session}; Path=/; HttpOnly; SameSite=Strict{secure}"

@@ -39,10 +39,10 @@ _DARK = 0.55
 def confusion_figure(variant: VariantScores) -> Figure:
     """Rows of each class by what they were taken for, as shares of the class.
 
-    Raises NothingToDraw where the answers are no classes.
+    Raises NothingToDraw where the answers are not classes.
     """
     if variant.confusion is None:
-        raise NothingToDraw("the answers are no classes")
+        raise NothingToDraw("the answers are not classes")
     labels, columns, counts = _shown(variant.confusion)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     size = max(2.6, 0.62 * len(labels)) if len(labels) <= _COUNTED_CLASSES else 0.38 * len(labels)
@@ -85,11 +85,11 @@ def _shown(confusion: Confusion) -> tuple[list[str], list[str], np.ndarray]:
 def classes_figure(evaluation: Evaluation) -> Figure:
     """The share of each class's rows that was found, by the tuned model and the base where that was asked.
 
-    Raises NothingToDraw where the answers are no classes.
+    Raises NothingToDraw where the answers are not classes.
     """
     tuned = evaluation.tuned
     if not tuned.classes:
-        raise NothingToDraw("the answers are no classes")
+        raise NothingToDraw("the answers are not classes")
     classes = tuned.classes[:MOST_CLASSES]
     names = [f"{shortened(each.label)} ({each.support})" for each in classes]
     figure, (axes,) = new_figure(1.5 + 0.5 * len(classes))

@@ -121,11 +121,11 @@ def trade_off_figure(view: StudyView) -> Figure:
     objectives = view.study.spec.objectives[:2]
     complete = [trial for trial in view.trials if len(trial.values) > 1]
     if len(objectives) < 2 or not complete:
-        raise NothingToDraw("a trade-off needs two objectives and a complete trial")
+        raise NothingToDraw("a Pareto front needs two objectives and a complete trial")
     figure, (axes,) = new_figure(4.6)
     front = sorted(view.front, key=lambda trial: trial.values)
     axes.scatter(*_pairs(complete), color=SKY, s=45, label=f"complete ({len(complete)})")
-    axes.plot(*_pairs(front), color=BLUE, marker="o", markersize=9, linewidth=1.2, label="no other beats it in both")
+    axes.plot(*_pairs(front), color=BLUE, marker="o", markersize=9, linewidth=1.2, label="Pareto front")
     for trial in front:
         place = (trial.values[0], trial.values[1])
         axes.annotate(f"trial {trial.number}", place, (8, 7), textcoords="offset points", fontweight="bold")
