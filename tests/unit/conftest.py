@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,21 +12,28 @@ from typing import Any
 import alembic.util
 import pytest
 import typer.main
+from sqlalchemy import event
 
 from hpsearch.data.images import CheckedImage
 from hpsearch.data.prepared import DataFolder, read_data
 from hpsearch.data.rows import ReadRows, Row
+from hpsearch.search.view import StudyView
 from hpsearch.spec.data import DataSpec
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
-from tests.unit.view_fixtures import view
-from tests.unit.worker_fixtures import emptied
-
-__all__ = ["view"]
+from tests.unit.opening_fixtures import Desk
+from tests.unit.outage_fixtures import Outage
+from tests.unit.view_fixtures import watched
+from tests.unit.worker_fixtures import Demo, MakeDemo, emptied, new_demo
 
 Read = Callable[..., ReadRows]
 MakeRow = Callable[..., Row]
 WriteJsonl = Callable[[str, Sequence[Any]], str]
+BLANK: dict[str, Any] = {
+    "png": b"\x89PNG\r\n\x1a\n",
+    "svg": '<svg viewBox="0 0 1 1"></svg>',
+}
+"""What stands in a picture's file, by its format, where nobody draws."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +72,46 @@ def open_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 @pytest.fixture
 def empty_store(open_store: Store) -> Store:
     return emptied(open_store)
+
+
+@pytest.fixture(scope="session")
+def view(open_store: Store, tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+    """Eight trials are wanted: five are done, one was given up, one runs and one waits."""
+    return watched(open_store, tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture
+def make_demo(tmp_path: Path, empty_store: Store) -> MakeDemo:
+    """Makes the study `demo`; takes what `study_spec` takes."""
+    return partial(new_demo, empty_store, tmp_path)
+
+
+@pytest.fixture
+def demo(make_demo: MakeDemo) -> Demo:
+    return make_demo()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, empty_store: Store) -> Desk:
+    return Desk(tmp_path, empty_store)
+
+
+@pytest.fixture
+def outage(empty_store: Store) -> Iterator[Outage]:
+    outage, engine = Outage(), empty_store.optuna.engine
+    event.listen(engine, "begin", outage.begin, insert=True)
+    yield outage
+    event.remove(engine, "begin", outage.begin)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and their files written, but nothing is drawn: that takes longer than everything else."""
+
+    def savefig(_: object, file: Any, *, format: str, **__: Any) -> None:  # noqa: A002
+        file.write(BLANK[format])
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
 
 
 @pytest.fixture

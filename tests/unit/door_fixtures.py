@@ -12,22 +12,19 @@ from pathlib import Path
 from threading import Thread
 
 import optuna
-import pytest
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.store import Store
-from hpsearch.store.engine import parse_url
 from hpsearch.store.reading import open_to_read
 from hpsearch.watch.dashboard import make_dashboard
 from hpsearch.watch.door.addresses import Hosts, find_address
 from hpsearch.watch.door.door import Door
-from hpsearch.watch.door.login import Attempts, Login
+from hpsearch.watch.door.login import Login
 from hpsearch.watch.door.server import Server
 from hpsearch.watch.prometheus import Metrics, StudyCollector
 from hpsearch.worker.relay import Relay
-from tests.unit.worker_fixtures import Clock
 
 TOKEN = "correct-horse-battery-staple"
 FILES = {
@@ -124,40 +121,5 @@ def serving(
             read_only.engine.dispose()
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Path]]:
-    folder = tmp_path_factory.mktemp("door")
-    with Store(parse_url(f"sqlite:///{folder / 'hpsearch.db'}", from_argv=False)) as store:
-        fill(store.optuna, folder / "artifacts")
-        yield store, folder
-
-
 def nobody(_port: int) -> None:
     """No token is asked for."""
-
-
-@pytest.fixture(scope="module")
-def shown(filled: tuple[Store, Path]) -> Iterator[Served]:
-    """On loopback, as it is by default: no token, and it only shows."""
-    with serving(*filled, nobody, hosts=["dash.lab", "tunnel:9000"]) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def clock() -> Clock:
-    """That of `locked`, by which wrong tokens wait."""
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-def locked(filled: tuple[Store, Path], clock: Clock) -> Iterator[Served]:
-    """With a token."""
-    with serving(*filled, lambda port: Login(TOKEN, port, Attempts(clock))) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def open_to_changes(filled: tuple[Store, Path]) -> Iterator[Served]:
-    """With --allow-changes, without a token."""
-    with serving(*filled, nobody, allow_changes=True) as served:
-        yield served

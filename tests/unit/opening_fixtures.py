@@ -100,8 +100,3 @@ class Desk:
         assert self.store.studies.all() == []
         assert all(trainer.ended for trainer in start.trainers)
         return mistake.key, mistake.line, mistake.message
-
-
-@pytest.fixture
-def desk(tmp_path: Path, empty_store: Store) -> Desk:
-    return Desk(tmp_path, empty_store)

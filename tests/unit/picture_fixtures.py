@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from matplotlib.figure import Figure
-
 from hpsearch.bridge.protocol import Event
 from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
 from hpsearch.folders import JobFolder
@@ -25,22 +22,6 @@ SAID = {
     "tuned": ["cat"] * 6 + ["dog"] * 3 + ["cat"],
     "tuned-static": REFERENCES,
 }
-
-BLANK: dict[str, Any] = {
-    "png": b"\x89PNG\r\n\x1a\n",
-    "svg": '<svg viewBox="0 0 1 1"></svg>',
-}
-"""What stands in a picture's file, by its format, where nobody draws."""
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, and their files written, but nothing is drawn: that takes longer than everything else."""
-
-    def savefig(_: Figure, file: Any, *, format: str, **__: Any) -> None:  # noqa: A002
-        file.write(BLANK[format])
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def history(num_steps: int, loss: float = 2.0) -> list[HistoryPoint]:

@@ -18,10 +18,8 @@ from hpsearch.results.card import model_card
 from hpsearch.spec import StudyFile, dump_study, load_study
 from hpsearch.study.adapter import with_adapter
 from tests.unit.answer_fixtures import trained
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 LAYER = "base_model.model.model.layers.0.self_attn"
 OTHER_SPACE = "search.space={training.learning_rate: [1e-4, 2e-4]}"

@@ -13,9 +13,7 @@ from hpsearch.cli import app as app_module
 from hpsearch.store.tables import leases, studies, workers
 from hpsearch.trial import Outcome
 from hpsearch.worker.endings import Step
-from tests.unit.worker_fixtures import HERE, Demo, demo, ends, make_demo, nobody, plays, steadily
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import HERE, Demo, ends, nobody, plays, steadily
 
 GOOD = steadily(1.0)
 BAD = ends(Outcome.FAILED, reason="KeyError: 'x'", traceback="Traceback …", clean=False)

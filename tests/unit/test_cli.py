@@ -17,9 +17,7 @@ from hpsearch.cli import app as app_module
 from hpsearch.errors import StudyFileErrors, TrainerDied
 from hpsearch.store import Store
 from hpsearch.trial import Outcome
-from tests.unit.worker_fixtures import Demo, demo, ends, make_demo, plays
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import Demo, ends, plays
 
 SURFACE: dict[str, set[str]] = {
     "doctor": {"--store"},

@@ -19,11 +19,9 @@ from hpsearch.results.final import RunFolder, find_run
 from hpsearch.spec.metrics import find_metric
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from tests.unit.answer_fixtures import Say, answering, done_once, trained
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import plays
-
-__all__ = ["desk"]
 
 NUM_ROWS = 200
 METRICS = "evaluation.metrics=[exact_match, balanced_accuracy]"

@@ -12,9 +12,7 @@ from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.endings import Step
 from hpsearch.worker.failures import Doctor, is_machines
-from tests.unit.worker_fixtures import MakeDemo, ScriptedTrainer, demo, make_demo, plays, steadily
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import MakeDemo, ScriptedTrainer, plays, steadily
 
 KILL = TrainerDied("ended with signal 9", "signal 9", is_kill=True)
 EXIT = TrainerDied("ended with exit code 127", "exit code 127")

@@ -18,13 +18,11 @@ from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate
 from hpsearch.results.final import RunFolder
 from hpsearch.spec.metrics import METRICS
 from tests.unit.answer_fixtures import SEEN, answering, draw_rows, failing, read_jsonl, trained
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
 
 TEXT_METRICS = ["exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu"]
 CLASS_METRICS = ["accuracy", "balanced_accuracy", "macro_f1"]
-
-__all__ = ["desk"]
 
 PROMPTS = ("evaluation.prompts.static=You know numbers.",)
 MORE_ROWS = [{"q": f"question {number}", "a": str(number % 2)} for number in range(40)]

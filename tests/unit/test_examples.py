@@ -21,11 +21,9 @@ from hpsearch.results.predict import PredictionOptions, ask
 from hpsearch.spec.data import DataSpec
 from hpsearch.study.prepare import prepare_study
 from tests.unit.answer_fixtures import answering, trained
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.test_cross_mistakes import CLASSIFY, TEXT, mistakes
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 MakeRow = Callable[..., Row]
 

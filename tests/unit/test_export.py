@@ -19,10 +19,8 @@ from hpsearch.results.export_folder import RECORD
 from hpsearch.results.final import RunFolder
 from tests.unit.answer_fixtures import CLASSES, SEEN, draw_rows, failing
 from tests.unit.export_fixtures import exported, files, merging, run_with_adapter
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 
 @pytest.fixture

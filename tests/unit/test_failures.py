@@ -19,15 +19,11 @@ from tests.unit.worker_fixtures import (
     Play,
     ScriptedTrainer,
     Starter,
-    demo,
     ends,
-    make_demo,
     nobody,
     plays,
     steadily,
 )
-
-__all__ = ["demo", "make_demo"]
 
 OTHER = "other:1:1.00"
 GOOD = steadily(3.0, 2.0, 1.0)

@@ -21,10 +21,8 @@ from hpsearch.results.final import RunFolder, train_final
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.spec.limits import SilenceSpec
 from hpsearch.trial import Outcome, TrialResult
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
-
-__all__ = ["desk"]
 
 NO_SEARCH = "search=null"
 

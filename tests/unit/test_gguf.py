@@ -13,10 +13,8 @@ from hpsearch.results.export_folder import RECORD
 from hpsearch.results.final import RunFolder
 from tests.unit.answer_fixtures import SEEN, draw_rows
 from tests.unit.export_fixtures import CHAT, exported, files, merging, run_with_adapter
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 CONVERTER = """\
 import json, pathlib, sys

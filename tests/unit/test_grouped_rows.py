@@ -20,11 +20,9 @@ from hpsearch.results.final import RunFolder
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from hpsearch.watch.evaluation import evaluation_table, evaluation_words
 from tests.unit.answer_fixtures import SEEN, answering, done_once, draw_rows, read_jsonl, trained, write_jsonl
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 STUDIES = 300
 """Simulated studies. At 95 %, fewer than 273 hits or more than 297 come about 4 times in 1,000 runs; at 5 %, more than

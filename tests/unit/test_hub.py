@@ -22,10 +22,8 @@ from hpsearch.store import Store
 from hpsearch.trial import Outcome
 from tests.unit.answer_fixtures import answering
 from tests.unit.export_fixtures import exported, merging, run_with_adapter
-from tests.unit.opening_fixtures import Desk, desk
-from tests.unit.worker_fixtures import MakeDemo, ends, make_demo, nobody, plays
-
-__all__ = ["desk", "make_demo"]
+from tests.unit.opening_fixtures import Desk
+from tests.unit.worker_fixtures import MakeDemo, ends, nobody, plays
 
 
 class FakeHub:

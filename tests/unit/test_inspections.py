@@ -12,10 +12,8 @@ from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig, JobFailure
 from hpsearch.study.open import OpenStudy
 from hpsearch.study.prepare import prepare_study
-from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
+from tests.unit.opening_fixtures import NUM_ROWS, Desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, plays
-
-__all__ = ["desk"]
 
 
 def test_the_trainer_inspects_every_base_and_every_row(desk: Desk) -> None:

@@ -23,10 +23,8 @@ from hpsearch.mirror.remote import RemoteUnreachable
 from hpsearch.spec.base import Spec
 from hpsearch.store import LaunchedJob, StoredLaunch
 from hpsearch.store.launches import Launches
-from tests.unit.opening_fixtures import Desk, desk, inspecting
-from tests.unit.worker_fixtures import Demo, Play, demo, make_demo, plays, steadily
-
-__all__ = ["demo", "desk", "make_demo"]
+from tests.unit.opening_fixtures import Desk, inspecting
+from tests.unit.worker_fixtures import Demo, Play, plays, steadily
 
 
 @dataclass

@@ -15,10 +15,8 @@ from hpsearch.trial import Outcome
 from hpsearch.watch import logs
 from hpsearch.watch.logs import Ending, Tail, follow_logs, name_of, read_logs, shown
 from hpsearch.worker.relay import Relay
-from tests.unit.outage_fixtures import Outage, outage
-from tests.unit.worker_fixtures import HERE, Demo, demo, ends, make_demo, plays
-
-__all__ = ["demo", "make_demo", "outage"]
+from tests.unit.outage_fixtures import Outage
+from tests.unit.worker_fixtures import HERE, Demo, ends, plays
 
 TRACEBACK = "Traceback (most recent call last):\n  File \"x.py\", line 1\nKeyError: 'x'"
 

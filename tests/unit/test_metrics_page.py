@@ -21,10 +21,8 @@ from hpsearch.watch.prometheus import CACHE_S, Reading, StudyCollector, _familie
 from hpsearch.watch.status import study_status
 from hpsearch.worker.relay import Relay
 from tests.unit.door_fixtures import TOKEN, Got, Served, nobody, serving
-from tests.unit.outage_fixtures import Outage, outage
-from tests.unit.worker_fixtures import Clock, Demo, demo, ends, make_demo, plays, steadily
-
-__all__ = ["demo", "make_demo", "outage"]
+from tests.unit.outage_fixtures import Outage
+from tests.unit.worker_fixtures import Clock, Demo, ends, plays, steadily
 
 Labels = tuple[tuple[str, str], ...]
 

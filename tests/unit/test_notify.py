@@ -26,12 +26,10 @@ from hpsearch.watch.notify import notice_of, notifying
 from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.patience import patiently
 from hpsearch.worker.worker import Worker
-from tests.unit.opening_fixtures import Desk, desk, inspecting
-from tests.unit.outage_fixtures import Outage, outage
+from tests.unit.opening_fixtures import Desk, inspecting
+from tests.unit.outage_fixtures import Outage
 from tests.unit.view_fixtures import finished
-from tests.unit.worker_fixtures import Demo, Play, demo, ends, make_demo, plays, steadily
-
-__all__ = ["demo", "desk", "make_demo", "outage"]
+from tests.unit.worker_fixtures import Demo, Play, ends, plays, steadily
 
 GOOD = ends(Outcome.COMPLETE, 0.5)
 BAD = ends(Outcome.FAILED, reason="KeyError: 'x'", clean=False)

@@ -16,10 +16,8 @@ from hpsearch.folders import JobFolder
 from hpsearch.results.best import choose
 from hpsearch.search.view import read_view
 from hpsearch.study.open import OpenStudy
-from tests.unit.opening_fixtures import NUM_ROWS, Desk, desk, inspecting
+from tests.unit.opening_fixtures import NUM_ROWS, Desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, plays
-
-__all__ = ["desk"]
 
 
 def num_rows(path: Path) -> int:

@@ -20,11 +20,9 @@ from hpsearch.spec.own_metrics import sha256_of
 from hpsearch.watch.evaluation import evaluation_table, evaluation_words
 from hpsearch.watch.plots.configurations import configurations_figure
 from tests.unit.answer_fixtures import answering, read_jsonl, train_anew
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, nobody, plays
-
-__all__ = ["desk"]
 
 FILE = """\
 from hpsearch import metric

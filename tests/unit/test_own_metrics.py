@@ -11,10 +11,8 @@ from hpsearch.spec import StudySpec, dump_study, load_study
 from hpsearch.spec.metrics import METRICS
 from hpsearch.spec.own_metrics import MOST_BYTES, own_metrics, sha256_of
 from hpsearch.store import specs
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import plays
-
-__all__ = ["desk"]
 
 FILE = '''\
 """Numbers."""

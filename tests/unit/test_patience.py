@@ -13,10 +13,7 @@ from hpsearch.cli.options import stoppable
 from hpsearch.errors import Interrupted, StoreUnreachable
 from hpsearch.watch.console import open_console
 from hpsearch.worker.patience import patiently
-from tests.unit.picture_fixtures import undrawn
-from tests.unit.worker_fixtures import Demo, MakeDemo, demo, make_demo, plays, steadily
-
-__all__ = ["demo", "make_demo", "undrawn"]
+from tests.unit.worker_fixtures import Demo, MakeDemo, plays, steadily
 
 
 class Watch(StopFlag):

@@ -15,10 +15,8 @@ from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.trial import Outcome
 from hpsearch.watch import pictures
 from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study
-from tests.unit.picture_fixtures import config, evaluation, history, result, training, undrawn
-from tests.unit.worker_fixtures import Demo, MakeDemo, demo, ends, make_demo, plays
-
-__all__ = ["demo", "make_demo", "undrawn"]
+from tests.unit.picture_fixtures import config, evaluation, history, result, training
+from tests.unit.worker_fixtures import Demo, MakeDemo, ends, plays
 
 
 def silent(_name: str, _done: int, _total: int) -> None:

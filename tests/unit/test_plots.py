@@ -34,9 +34,7 @@ from hpsearch.watch.plots import (
 from hpsearch.watch.plots.classes import MOST_CLASSES
 from tests.unit.picture_fixtures import config, evaluation, history, result, training, without_base
 from tests.unit.view_fixtures import with_spec
-from tests.unit.worker_fixtures import Demo, demo, make_demo, plays
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import Demo, plays
 
 
 def legend(axes: Axes) -> list[str]:

@@ -15,10 +15,8 @@ from hpsearch.jobs import EvaluationConfig, Variant
 from hpsearch.results.final import RunFolder
 from hpsearch.results.predict import Prediction, PredictionOptions, ask
 from tests.unit.answer_fixtures import CLASSES, SEEN, answering, draw_rows, echo, trained, write_jsonl
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 CHAT = ("data.columns={messages: m}",)
 RAW = ("data.columns={prompt: p, completion: c}",)

@@ -22,10 +22,8 @@ from tests.unit.answer_fixtures import (
     trained,
     write_jsonl,
 )
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 
 @pytest.fixture

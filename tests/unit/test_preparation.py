@@ -18,11 +18,9 @@ from hpsearch.jobs import InspectionConfig
 from hpsearch.spec import load_study
 from hpsearch.study.preparation import _prepared_from
 from hpsearch.trial import Outcome
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.test_final import FinalRun, training
 from tests.unit.worker_fixtures import ScriptedTrainer, nobody, plays
-
-__all__ = ["desk"]
 
 
 class Searched(FinalRun):

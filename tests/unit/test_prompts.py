@@ -19,11 +19,9 @@ from hpsearch.spec.template import parse
 from hpsearch.watch.report.story import data_facts
 from tests.unit.answer_fixtures import answering, echo, read_jsonl, trained
 from tests.unit.answer_fixtures import write_jsonl as written
-from tests.unit.opening_fixtures import Desk, desk
+from tests.unit.opening_fixtures import Desk
 from tests.unit.test_cross_mistakes import CLASSIFY, TEXT, mistakes
 from tests.unit.worker_fixtures import nobody, plays
-
-__all__ = ["desk"]
 
 Read = Callable[..., ReadRows]
 WriteJsonl = Callable[[str, list[Any]], str]

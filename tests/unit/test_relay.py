@@ -21,20 +21,7 @@ from hpsearch.store import Store
 from hpsearch.trial import Outcome
 from hpsearch.worker.endings import Step
 from hpsearch.worker.relay import Relay
-from tests.unit.worker_fixtures import (
-    Demo,
-    MakeDemo,
-    ScriptedTrainer,
-    demo,
-    ending,
-    make_demo,
-    nobody,
-    plays,
-    report,
-    steadily,
-)
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import Demo, MakeDemo, ScriptedTrainer, ending, nobody, plays, report, steadily
 
 
 class Silence:

@@ -17,21 +17,9 @@ from hpsearch.search.view import StudyView
 from hpsearch.watch.report import Asked, FinalRun, report_page
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
-from tests.unit.picture_fixtures import (
-    CELLS,
-    REFERENCES,
-    SAID,
-    config,
-    evaluation,
-    history,
-    result,
-    undrawn,
-    without_base,
-)
+from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result, without_base
 from tests.unit.view_fixtures import with_spec
-from tests.unit.worker_fixtures import MANIFEST, demo, make_demo
-
-__all__ = ["demo", "make_demo", "undrawn"]
+from tests.unit.worker_fixtures import MANIFEST
 
 UNKIND = "<script>alert(1)</script> & {{ 7 * 7 }}"
 

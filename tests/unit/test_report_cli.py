@@ -12,10 +12,8 @@ from hpsearch.cli import app as app_module
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import dump_study
 from hpsearch.store import Store
-from tests.unit.picture_fixtures import config, evaluation, result, training, undrawn
-from tests.unit.worker_fixtures import MANIFEST, Demo, demo, make_demo, plays, study_spec
-
-__all__ = ["demo", "make_demo", "undrawn"]
+from tests.unit.picture_fixtures import config, evaluation, result, training
+from tests.unit.worker_fixtures import MANIFEST, Demo, plays, study_spec
 
 Main = Callable[..., tuple[object, str, str]]
 

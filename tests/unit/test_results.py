@@ -17,20 +17,7 @@ from hpsearch.spec import load_study
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.trial import Outcome
-from tests.unit.worker_fixtures import (
-    MANIFEST,
-    Demo,
-    MakeDemo,
-    Play,
-    demo,
-    ends,
-    ledger,
-    make_demo,
-    plays,
-    study_spec,
-)
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import MANIFEST, Demo, MakeDemo, Play, ends, ledger, plays, study_spec
 
 SPACE: dict[str, Any] = {
     "training.learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},

@@ -25,20 +25,9 @@ from hpsearch.trial import Outcome
 from hpsearch.watch.console import open_console
 from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.relay import Relay
-from tests.unit.opening_fixtures import Desk, desk, inspecting
-from tests.unit.outage_fixtures import Outage, outage
-from tests.unit.picture_fixtures import undrawn
-from tests.unit.worker_fixtures import (
-    Demo,
-    Play,
-    demo,
-    ends,
-    make_demo,
-    plays,
-    steadily,
-)
-
-__all__ = ["demo", "desk", "make_demo", "outage", "undrawn"]
+from tests.unit.opening_fixtures import Desk, inspecting
+from tests.unit.outage_fixtures import Outage
+from tests.unit.worker_fixtures import Demo, Play, ends, plays, steadily
 
 
 @dataclass

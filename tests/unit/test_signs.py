@@ -17,22 +17,8 @@ from hpsearch.store import Activity, Lease
 from hpsearch.trial import Outcome
 from hpsearch.worker.endings import Step
 from hpsearch.worker.signs import Signs
-from tests.unit.outage_fixtures import Outage, outage
-from tests.unit.worker_fixtures import (
-    HERE,
-    Demo,
-    MakeDemo,
-    Play,
-    ScriptedTrainer,
-    demo,
-    ending,
-    make_demo,
-    nobody,
-    plays,
-    steadily,
-)
-
-__all__ = ["demo", "make_demo", "outage"]
+from tests.unit.outage_fixtures import Outage
+from tests.unit.worker_fixtures import HERE, Demo, MakeDemo, Play, ScriptedTrainer, ending, nobody, plays, steadily
 
 NEXT = "next:1:1.00"
 STEP = Progress(step=1, num_steps=9)

@@ -13,18 +13,7 @@ from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder
 from hpsearch.spec.limits import SilenceSpec
 from hpsearch.worker.endings import Step
-from tests.unit.worker_fixtures import (
-    Clock,
-    MakeDemo,
-    ScriptedTrainer,
-    Starter,
-    make_demo,
-    plays,
-    report,
-    steadily,
-)
-
-__all__ = ["make_demo"]
+from tests.unit.worker_fixtures import Clock, MakeDemo, ScriptedTrainer, Starter, plays, report, steadily
 
 LIMITS = SilenceSpec(starting_minutes=1, loading_minutes=6, training_minutes=3)
 STEP = Progress(step=1, num_steps=9)

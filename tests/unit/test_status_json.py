@@ -20,9 +20,7 @@ from hpsearch.watch.document import OUTCOMES, StatusDocument
 from hpsearch.watch.status import study_status
 from tests.conftest import REPOSITORY
 from tests.unit.view_fixtures import GPU_WORKER, finished
-from tests.unit.worker_fixtures import Demo, demo, ends, make_demo, plays, steadily
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import Demo, ends, plays, steadily
 
 Run = Callable[[str], tuple[object, str, str]]
 

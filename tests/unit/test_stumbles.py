@@ -19,17 +19,13 @@ from tests.unit.worker_fixtures import (
     Demo,
     MakeDemo,
     ScriptedTrainer,
-    demo,
     ending,
     ends,
-    make_demo,
     nobody,
     plays,
     report,
     steadily,
 )
-
-__all__ = ["demo", "make_demo"]
 
 NEXT = "next:1:1.00"
 GOOD = steadily(3.0, 2.0, 1.0)

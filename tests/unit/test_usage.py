@@ -21,9 +21,7 @@ from hpsearch.store.tables import workers
 from hpsearch.watch.closing import closing_words, format_usage
 from hpsearch.watch.tables import study_panel
 from hpsearch.worker.endings import EXIT_CODES, Step
-from tests.unit.worker_fixtures import Demo, MakeDemo, demo, make_demo, nobody, plays, steadily
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import Demo, MakeDemo, nobody, plays, steadily
 
 NOW = datetime(2026, 12, 24, 12, 0, tzinfo=UTC)
 USED = Usage(hours=2.0, device_hours=5.0)

@@ -34,9 +34,7 @@ from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import format_loss, format_time, format_value
 from tests.unit.picture_fixtures import without_base
 from tests.unit.view_fixtures import plain_console, seen, with_spec
-from tests.unit.worker_fixtures import MakeDemo, make_demo, study_spec
-
-__all__ = ["make_demo"]
+from tests.unit.worker_fixtures import MakeDemo, study_spec
 
 
 def cells(shown: str) -> list[list[str]]:

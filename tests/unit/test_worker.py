@@ -20,19 +20,15 @@ from tests.unit.worker_fixtures import (
     ScriptedTrainer,
     Starter,
     by,
-    demo,
     ending,
     ends,
     ledger,
-    make_demo,
     nobody,
     plays,
     report,
     steadily,
     trial_number,
 )
-
-__all__ = ["demo", "make_demo"]
 
 
 def falling(config: TrialConfig) -> list[float]:

@@ -21,16 +21,12 @@ from tests.unit.worker_fixtures import (
     MakeDemo,
     Play,
     ScriptedTrainer,
-    demo,
     ending,
-    make_demo,
     nobody,
     plays,
     report,
     steadily,
 )
-
-__all__ = ["demo", "make_demo"]
 
 NEXT = "next:1:1.00"
 STEP = Progress(step=1, num_steps=9)

@@ -22,9 +22,7 @@ from hpsearch.watch.tables import study_panel
 from hpsearch.worker import worker as worker_module
 from hpsearch.worker.endings import Step
 from hpsearch.worker.worker import Worker
-from tests.unit.worker_fixtures import Demo, Killed, MakeDemo, Play, ScriptedTrainer, ending, make_demo, plays, report
-
-__all__ = ["make_demo"]
+from tests.unit.worker_fixtures import Demo, Killed, MakeDemo, Play, ScriptedTrainer, ending, plays, report
 
 A, B = "a.lab:1:1.00", "b.lab:1:1.00"
 

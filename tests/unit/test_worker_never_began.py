@@ -11,19 +11,7 @@ from hpsearch.bridge.protocol import Began, Event, Progress
 from hpsearch.folders import JobFolder
 from hpsearch.store.workers import worker_id_of
 from hpsearch.trial import Outcome
-from tests.unit.worker_fixtures import (
-    Demo,
-    Killed,
-    MakeDemo,
-    ScriptedTrainer,
-    demo,
-    ends,
-    make_demo,
-    plays,
-    steadily,
-)
-
-__all__ = ["demo", "make_demo"]
+from tests.unit.worker_fixtures import Demo, Killed, MakeDemo, ScriptedTrainer, ends, plays, steadily
 
 
 @pytest.fixture

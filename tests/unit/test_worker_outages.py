@@ -18,23 +18,8 @@ from hpsearch.folders import JobFolder
 from hpsearch.trial import Outcome
 from hpsearch.worker.endings import Step
 from hpsearch.worker.worker import Worker
-from tests.unit.outage_fixtures import Outage, outage
-from tests.unit.worker_fixtures import (
-    HERE,
-    Demo,
-    MakeDemo,
-    ScriptedTrainer,
-    demo,
-    ending,
-    make_demo,
-    nobody,
-    plays,
-    report,
-    steadily,
-)
-
-__all__ = ["demo", "make_demo", "outage"]
-
+from tests.unit.outage_fixtures import Outage
+from tests.unit.worker_fixtures import HERE, Demo, MakeDemo, ScriptedTrainer, ending, nobody, plays, report, steadily
 
 Sleep = Callable[[Callable[[], Any]], list[float]]
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,10 +36,9 @@ def reporting(outcome: Outcome | None, *losses: float, **more: Any) -> Play:
     return play
 
 
-@pytest.fixture(scope="session")
-def view(open_store: Store, tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+def watched(store: Store, folder: Path) -> StudyView:
     """Eight trials are wanted: five are done, one was given up, one runs and one waits."""
-    demo = new_demo(emptied(open_store), tmp_path_factory.mktemp("demo"), trials=8)
+    demo = new_demo(emptied(store), folder, trials=8)
     rates = (1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 7e-4, 1e-5)
     demo.enqueue(*({"training.learning_rate": rate, "lora.r": 16} for rate in rates))
     worker = demo.worker(

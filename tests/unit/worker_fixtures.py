@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,14 +224,3 @@ def new_demo(store: Store, folder: Path, **changes: Any) -> Demo:
     rows, storage = folder / "rows", StorageFolder(folder / "storage")
     paths = (rows / "train", rows / "validation", storage, rows)
     return Demo(store, OpenStudy(spec, study_id, stored.uid, MANIFEST, *paths))
-
-
-@pytest.fixture
-def make_demo(tmp_path: Path, empty_store: Store) -> MakeDemo:
-    """Makes the study `demo`; takes what `study_spec` takes."""
-    return partial(new_demo, empty_store, tmp_path)
-
-
-@pytest.fixture
-def demo(make_demo: MakeDemo) -> Demo:
-    return make_demo()

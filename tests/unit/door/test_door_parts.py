@@ -15,10 +15,8 @@ from hpsearch.watch.door import server as server_module
 from hpsearch.watch.door.addresses import Address, Hosts, find_address
 from hpsearch.watch.door.login import VARIABLE, Attempts, check_token
 from hpsearch.watch.door.server import Server
-from tests.unit.door_fixtures import TOKEN, Served, filled, shown
+from tests.unit.door_fixtures import TOKEN, Served
 from tests.unit.worker_fixtures import Clock
-
-__all__ = ["filled", "shown"]
 
 EVERYWHERE = Address("0.0.0.0", "0.0.0.0", 8080, socket.AF_INET)
 LOOPBACK = replace(EVERYWHERE, given="127.0.0.1", ip="127.0.0.1")

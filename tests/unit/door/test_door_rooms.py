@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.watch.tensorboard import TensorBoard
-from tests.unit.door_fixtures import FILES, Served, clock, filled, locked, shown
-
-__all__ = ["clock", "filled", "locked", "shown"]
-
+from tests.unit.door_fixtures import FILES, Served
 
 # What answers carry
 

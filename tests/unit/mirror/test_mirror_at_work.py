@@ -14,10 +14,8 @@ from hpsearch.mirror import mirror as mirror_module
 from hpsearch.mirror.copies import Copy
 from hpsearch.mirror.mirror import Mirror, waited
 from hpsearch.mirror.remote import Remote
-from tests.unit.mirror_fixtures import NAME, bucket, here, kept, open_mirror, remote, there
+from tests.unit.mirror_fixtures import NAME, kept
 from tests.unit.test_start import ONE_STAGE, attempt
-
-__all__ = ["bucket", "here", "open_mirror", "remote", "there"]
 
 
 class TestMirror:

@@ -15,10 +15,8 @@ from hpsearch.folders import TrialFolder
 from hpsearch.mirror.copies import Copy
 from hpsearch.mirror.remote import Remote, RemoteUnreachable
 from hpsearch.train.start import find_start
-from tests.unit.mirror_fixtures import NAME, bucket, cut_after, fetched, here, kept, open_mirror, remote, there
+from tests.unit.mirror_fixtures import NAME, cut_after, fetched, kept
 from tests.unit.test_start import ONE_STAGE, THREE_STAGES, attempt
-
-__all__ = ["bucket", "here", "open_mirror", "remote", "there"]
 
 
 class TestCopies:

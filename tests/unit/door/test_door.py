@@ -10,10 +10,8 @@ from http.cookies import SimpleCookie
 import pytest
 
 from hpsearch.watch.door.door import MAX_BODY_BYTES
-from tests.unit.door_fixtures import TOKEN, Served, clock, filled, locked, open_to_changes, shown
+from tests.unit.door_fixtures import TOKEN, Served
 from tests.unit.worker_fixtures import Clock
-
-__all__ = ["clock", "filled", "locked", "open_to_changes", "shown"]
 
 NEW_NOTE = ("PUT", "/api/studies/1/note", '{"version": 1, "body": "a note"}')
 CHANGES = [
