@@ -1,17 +1,26 @@
-"""What all tests share: the rule on skips, one thread per process, and an empty folder for each test to work in."""
+"""What all tests share: the rule on skips, one thread per process, an empty folder to work in, rows and servers."""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.clusters.ray_cluster import ray_cluster
-from tests.clusters.slurm_cluster import slurm_cluster
+if TYPE_CHECKING:
+    from contract_servers import MariaDb, PostgreSql
 
-__all__ = ["ray_cluster", "slurm_cluster"]
+    from hpsearch.data.rows import ReadRows
+
+sys.path.insert(0, str(Path(__file__).parent / "contract"))  # processes of tests import contract_* by name
+
+Read = Callable[..., "ReadRows"]
+WriteJsonl = Callable[[str, Sequence[Any]], str]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch processes with all cores each slow each other down
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # as in a trainer: nothing is compiled, and no compiler loaded
@@ -53,3 +62,56 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`datasets` remembers files by path and time; no test may see what another one read."""
+    import datasets
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    return cache
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: Path) -> WriteJsonl:
+    """Writes rows into a file of this name and returns the name: a source, seen from a study file beside it."""
+
+    def write(name: str, rows: Sequence[Any]) -> str:
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return name
+
+    return write
+
+
+@pytest.fixture
+def read(tmp_path: Path, own_cache: Path) -> Read:  # noqa: ARG001
+    """Reads a source as a study file in `tmp_path` names it: `read("rows.jsonl", columns={…}, split={…})`."""
+
+    def read(source: str, **data: Any) -> ReadRows:
+        from hpsearch.data.prepared import DataFolder, read_data
+        from hpsearch.spec.data import DataSpec
+
+        spec = DataSpec(source=source, **data)
+        return read_data(spec, tmp_path, DataFolder(tmp_path / "storage"), lambda *_: None)[0]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSql]:
+    from contract_servers import PostgreSql
+
+    server = PostgreSql()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    from contract_servers import MariaDb
+
+    server = MariaDb()
+    yield server
+    server.close()

@@ -16,12 +16,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 PATIENCE_S = 120.0
 _OF_NODE = "HPSEARCH_TEST_RAY_NODE"
@@ -153,19 +152,3 @@ def _free_ports(number: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[RayTestCluster]:
-    """One for all tests of a session, with two nodes. This process becomes a client of it."""
-    cluster = RayTestCluster()
-    before = dict(os.environ)
-    try:
-        os.environ.update(cluster.environment)
-        cluster.add_node(log_monitor=True)
-        cluster.add_node()
-        yield cluster
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        cluster.close()

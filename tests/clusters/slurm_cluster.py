@@ -16,8 +16,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 PATIENCE_S = 60.0
 CPUS = 4
@@ -143,17 +141,6 @@ class SlurmCluster:
             assert not over, f"{over} ended\n{said}"
             assert time.monotonic() < deadline, f"it never came to that: {what}\n{said}"
             time.sleep(0.1)
-
-
-@pytest.fixture(scope="session")
-def slurm_cluster():  # type: ignore[no-untyped-def]
-    """One for all tests of a session: SLURM's daemons take a few seconds to find each other."""
-    if reason := refusal():
-        pytest.skip(reason)
-    with SlurmCluster() as cluster, pytest.MonkeyPatch.context() as patch:
-        for name, value in cluster.environment.items():
-            patch.setenv(name, value)
-        yield cluster
 
 
 def _free_ports(number: int) -> list[int]:

@@ -12,13 +12,11 @@ import pytest
 from optuna.storages import GrpcStorageProxy
 from optuna.trial import TrialState
 
-from tests.contract.conftest import PostgreSql, postgresql
+from tests.contract.contract_servers import PostgreSql
 
 from contract_parts import created, opened, spec_of, start, exit_codes  # isort: skip  (beside the conftest)
 from contract_children import claim_and_end  # isort: skip
 from contract_servers import answers, free_port, until  # isort: skip
-
-__all__ = ["postgresql"]
 
 pytestmark = pytest.mark.cluster
 

@@ -23,10 +23,8 @@ from hpsearch.search.view import StudyView, TrialView, read_view
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from tests.clusters.ray_cluster import RayTestCluster
-from tests.contract.conftest import PostgreSql, postgresql
+from tests.contract.contract_servers import PostgreSql
 from tests.integration.command import Start, commands, ended
-
-__all__ = ["postgresql"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

@@ -18,13 +18,11 @@ from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from hpsearch.store.tables import leases
 from hpsearch.study.open import open_study
-from tests.contract.conftest import MariaDb, mariadb
+from tests.contract.contract_servers import MariaDb
 from tests.integration.command import Ended, commands, ended
 from tests.integration.test_postgresql import FILE, NUM_TRIALS, until, view_of
 from tests.unit.opening_fixtures import inspecting
 from tests.unit.worker_fixtures import plays
-
-__all__ = ["mariadb"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

@@ -14,10 +14,8 @@ from hpsearch.folders import JobFolder
 from hpsearch.launch.launcher import JobState
 from tests.clusters.slurm_cluster import SlurmCluster
 from tests.clusters.slurm_lab import Lab
-from tests.contract.conftest import PostgreSql, postgresql
+from tests.contract.contract_servers import PostgreSql
 from tests.integration.command import commands
-
-__all__ = ["postgresql"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

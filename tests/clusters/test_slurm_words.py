@@ -13,10 +13,8 @@ from hpsearch.launch.launcher import JobState
 from hpsearch.store import LaunchedJob
 from tests.clusters.slurm_cluster import SlurmCluster
 from tests.clusters.slurm_lab import SECRET, Lab
-from tests.contract.conftest import PostgreSql, postgresql
+from tests.contract.contract_servers import PostgreSql
 from tests.integration.command import BIN, commands
-
-__all__ = ["postgresql"]
 
 pytestmark = pytest.mark.cluster
 

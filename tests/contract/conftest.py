@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # the processes that these tests start import contract_* by name
-
 from contract_parts import opened
-from contract_servers import MariaDb, PgBouncer, PostgreSql
+from contract_servers import PgBouncer, PostgreSql
 
 from hpsearch.store import Store
 
@@ -32,22 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSql]:
-    server = PostgreSql()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
 def pgbouncer(postgresql: PostgreSql) -> Iterator[PgBouncer]:
     server = PgBouncer(postgresql)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDb]:
-    server = MariaDb()
     yield server
     server.close()
 

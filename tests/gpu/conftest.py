@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
 from hpsearch.bridge.witness import device_bytes
 from hpsearch.trial import MIB
-from tests.integration.conftest import Driver, image_rows, start_driver, text_rows
-
-__all__ = ["image_rows", "start_driver", "text_rows"]
+from tests.integration.conftest import Driver, drivers, write_image_rows, write_text_rows
 
 
 def pytest_runtest_setup() -> None:
@@ -24,3 +25,19 @@ def witnessed_mib(driver: Driver) -> float:
     if seen is None:
         pytest.skip("NVML tells no process's device memory here (a container with process ids of its own?)")
     return seen / MIB
+
+
+@pytest.fixture
+def start_driver(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
+    with drivers(tmp_path / "trainer.txt") as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def text_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_text_rows(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="session")
+def image_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_image_rows(tmp_path_factory.mktemp("images"))

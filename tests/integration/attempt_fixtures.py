@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hpsearch.bridge.protocol import Began, Phase, Progress, Reported
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.trial import Outcome, Record, TrialConfig, TrialResult
+from hpsearch.trial import Record, TrialConfig, TrialResult
 from tests.integration.conftest import text_config
-from tests.integration.inside import Answering, Inside
+from tests.integration.inside import Answering
 
 Rows = tuple[Path, Path]
 STATE = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -38,28 +35,6 @@ def config_of(rows: Rows, *earlier: Path, **changes: Any) -> TrialConfig:
             **changes,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def whole(text_rows: Rows, inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> JobFolder:
-    """Of a trial that nobody interrupted."""
-    folder = JobFolder(tmp_path_factory.mktemp("whole"))
-    assert inside.run(folder.path, config_of(text_rows)).outcome is Outcome.COMPLETE
-    return folder
-
-
-@pytest.fixture(scope="module")
-def stopped_once(text_rows: Rows, inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of an attempt that was stopped at its second report, at step 4."""
-    folder = tmp_path_factory.mktemp("stopped") / "attempt-1"
-    assert inside.run(folder, config_of(text_rows), stops_after=2).outcome is Outcome.STOPPED
-    return folder
-
-
-@pytest.fixture
-def stopped(stopped_once: Path, tmp_path: Path) -> JobFolder:
-    """A copy, to be torn and continued."""
-    return JobFolder(Path(shutil.copytree(stopped_once, tmp_path / "attempt-1")))
 
 
 def assert_same_bits(folder: JobFolder, whole: JobFolder) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.train.bases import find_base
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
+from tests.integration.gradient_fixtures import Gradients, spied_gradients
+from tests.integration.inside import Inside
 
 ROWS = RowsConfig(row_format="question-answer", image_size=None, system_prompt=None, max_tokens=256)
 
@@ -60,18 +63,24 @@ class Driver:
                 return trial.read(TrialResult)
 
 
-@pytest.fixture
-def start_driver(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
-    """Makes trainer processes; all are gone when the test ends."""
-    drivers: list[Driver] = []
+@contextmanager
+def drivers(log: Path) -> Iterator[Callable[[], Driver]]:
+    """Makes trainer processes; all are gone at the end."""
+    made: list[Driver] = []
 
     def start() -> Driver:
-        drivers.append(Driver(tmp_path / "trainer.txt"))
-        return drivers[-1]
+        made.append(Driver(log))
+        return made[-1]
 
     yield start
-    for driver in drivers:
+    for driver in made:
         driver.process.end()
+
+
+@pytest.fixture
+def start_driver(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
+    with drivers(tmp_path / "trainer.txt") as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +89,18 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     driver = Driver(tmp_path_factory.mktemp("warm") / "trainer.txt")
     yield driver
     driver.process.end()
+
+
+@pytest.fixture(scope="module")
+def inside() -> Inside:
+    """A trainer in the test's own process, with the bases that it loaded."""
+    return Inside()
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
+    """Of each optimizer step, before they are clipped."""
+    return spied_gradients(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -91,16 +112,22 @@ def built() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def text_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_text_rows(tmp_path_factory.mktemp("text"))
+
+
+def write_text_rows(folder: Path) -> tuple[Path, Path]:
     """(24 train rows, 8 validation rows) for tiny:qwen2."""
-    folder = tmp_path_factory.mktemp("text")
     rows = [_row(i, f"Is {i} even or odd?", "even" if i % 2 == 0 else "odd", None) for i in range(32)]
     return _written(folder, rows)
 
 
 @pytest.fixture(scope="session")
 def image_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_image_rows(tmp_path_factory.mktemp("images"))
+
+
+def write_image_rows(folder: Path) -> tuple[Path, Path]:
     """(24 train rows, 8 validation rows) with images, for the tiny vision-language bases."""
-    folder = tmp_path_factory.mktemp("images")
     rows = []
     for i in range(32):
         file = folder / f"{i}.png"

@@ -1,4 +1,4 @@
-"""The gradients of each optimizer step, seen before they are clipped."""
+"""A look at the gradients of each optimizer step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from hpsearch.train.trainer import ReportingTrainer
 Gradients = dict[str, torch.Tensor]
 
 
-@pytest.fixture
-def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
+def spied_gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
     """Of each optimizer step, before they are clipped."""
     seen: list[Gradients] = []
     clip = ReportingTrainer._clip_grad_norm

@@ -37,11 +37,6 @@ STANDSTILL = 1e-12
 
 
 @pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
-@pytest.fixture(scope="module")
 def first(text_rows: Rows, inside: Inside, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialResult, Path]:
     """A whole fine-tuning of targets of its own, and its adapter."""
     folder = tmp_path_factory.mktemp("first")

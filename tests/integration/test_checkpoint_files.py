@@ -33,11 +33,6 @@ class Planted:
 
 
 @pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
-@pytest.fixture(scope="module")
 def config(text_rows: tuple[Path, Path]) -> TrialConfig:
     return text_config(text_rows, budget=BudgetSpec(max_steps=4, reports=2))
 

@@ -39,11 +39,6 @@ NUM_IMAGES = 32
 """Of the rows: 24 to train on, 8 to validate with, each with its own."""
 
 
-@pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
 @pytest.fixture
 def kept(tmp_path: Path) -> CacheConfig:
     return CacheConfig(folder=tmp_path / "features", limit_bytes=GIB)

@@ -28,11 +28,6 @@ from tests.integration.inside import Inside
 Rows = tuple[Path, Path]
 
 
-@pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
 def config_of(rows: Rows, **changes: Any) -> TrialConfig:
     usual = {
         "budget": BudgetSpec(max_steps=1, reports=1),

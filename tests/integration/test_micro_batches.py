@@ -22,18 +22,11 @@ from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.generation import Generation
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, text_config
-from tests.integration.gradient_fixtures import Gradients, gradients
+from tests.integration.gradient_fixtures import Gradients
 from tests.integration.inside import Answering, Inside
-
-__all__ = ["gradients"]
 
 Rows = tuple[Path, Path]
 ROWS_PER_STEP = 8
-
-
-@pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
 
 
 @pytest.fixture(scope="module")

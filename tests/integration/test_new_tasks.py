@@ -41,11 +41,6 @@ from tests.integration.workplaces import Workplace
 WORDS = {"animal": ["a cat", "a dog", "a cow"], "vehicle": ["a car", "a bus", "a train"]}
 
 
-@pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
 @pytest.fixture
 def place(inside: Inside, tmp_path: Path) -> Iterator[Workplace]:
     """72 short texts, each with its kind."""

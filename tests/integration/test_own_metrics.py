@@ -49,11 +49,6 @@ def length(reference, prediction):
 )
 
 
-@pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
 def file_of(text: str) -> MetricsFile:
     assert own_metrics(text).mistakes == []
     return MetricsFile(name="mine.py", text=text)

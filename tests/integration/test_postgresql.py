@@ -18,12 +18,10 @@ from hpsearch.store.engine import parse_url
 from hpsearch.store.tables import leases
 from hpsearch.study.open import open_study
 from hpsearch.trial import Outcome, TrialResult
-from tests.contract.conftest import PostgreSql, postgresql
+from tests.contract.contract_servers import PostgreSql
 from tests.integration.command import TIMEOUT_S, Command, Ended, commands, ended
 from tests.unit.opening_fixtures import inspecting
 from tests.unit.worker_fixtures import plays
-
-__all__ = ["postgresql"]
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from hpsearch.train.tasks.preference import Preference
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, RowsConfig, TrialConfig
 from tests.integration.conftest import changed
-from tests.integration.gradient_fixtures import Gradients, gradients
+from tests.integration.gradient_fixtures import Gradients
 from tests.integration.inside import Inside
 from tests.integration.preference_fixtures import (
     CHAT,
@@ -41,15 +41,8 @@ from tests.integration.preference_fixtures import (
     written,
 )
 
-__all__ = ["gradients"]
-
 OBJECTIVES = [METRICS[name] for name in ("ranking_accuracy", "reward_accuracy", "reward_margin")]
 FLOAT32 = torch.float32
-
-
-@pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,6 @@ Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
-@pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return written(tmp_path_factory.mktemp("pairs"), parity_pairs(), 10)
 

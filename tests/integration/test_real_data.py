@@ -15,9 +15,6 @@ from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import Splits, split_rows
 from hpsearch.spec.data import SplitByColumn, SplitByFraction
 from tests.conftest import SHARED_DATA
-from tests.unit.conftest import own_cache, read, write_jsonl
-
-__all__ = ["own_cache", "read", "write_jsonl"]
 
 pytestmark = [
     pytest.mark.needs_shared_data,

@@ -36,11 +36,6 @@ PICTURE = {"type": "image"}
 
 
 @pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of different sizes and contents."""
     folder = tmp_path_factory.mktemp("pictures")

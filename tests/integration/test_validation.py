@@ -32,11 +32,6 @@ WORDS = [3, 9, 1, 7, 5, 2, 8, 4]
 
 
 @pytest.fixture(scope="module")
-def inside() -> Inside:
-    return Inside()
-
-
-@pytest.fixture(scope="module")
 def base(inside: Inside) -> Base:
     return inside.bases.get(TASKS["text-sft"], ModelSpec(base="tiny:qwen2"))
 

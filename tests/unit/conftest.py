@@ -1,8 +1,7 @@
-"""What tests of several files share: one store, one view of a study, and for the data a cache and rows of one's own."""
+"""What tests of several files share: one store, studies on it, a view of one, and rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -15,10 +14,8 @@ import typer.main
 from sqlalchemy import event
 
 from hpsearch.data.images import CheckedImage
-from hpsearch.data.prepared import DataFolder, read_data
-from hpsearch.data.rows import ReadRows, Row
+from hpsearch.data.rows import Row
 from hpsearch.search.view import StudyView
-from hpsearch.spec.data import DataSpec
 from hpsearch.store import Store
 from hpsearch.store.engine import parse_url
 from tests.unit.opening_fixtures import Desk
@@ -26,9 +23,7 @@ from tests.unit.outage_fixtures import Outage
 from tests.unit.view_fixtures import watched
 from tests.unit.worker_fixtures import Demo, MakeDemo, emptied, new_demo
 
-Read = Callable[..., ReadRows]
 MakeRow = Callable[..., Row]
-WriteJsonl = Callable[[str, Sequence[Any]], str]
 BLANK: dict[str, Any] = {
     "png": b"\x89PNG\r\n\x1a\n",
     "svg": '<svg viewBox="0 0 1 1"></svg>',
@@ -112,38 +107,6 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         file.write(BLANK[format])
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`datasets` remembers files by path and time; no test may see what another one read."""
-    import datasets
-
-    cache = tmp_path / "cache"
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-    return cache
-
-
-@pytest.fixture
-def write_jsonl(tmp_path: Path) -> WriteJsonl:
-    """Writes rows into a file of this name and returns the name: a source, seen from a study file beside it."""
-
-    def write(name: str, rows: Sequence[Any]) -> str:
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return name
-
-    return write
-
-
-@pytest.fixture
-def read(tmp_path: Path, own_cache: Path) -> Read:  # noqa: ARG001
-    """Reads a source as a study file in `tmp_path` names it: `read("rows.jsonl", columns={…}, split={…})`."""
-
-    def read(source: str, **data: Any) -> ReadRows:
-        spec = DataSpec(source=source, **data)
-        return read_data(spec, tmp_path, DataFolder(tmp_path / "storage"), lambda *_: None)[0]
-
-    return read
 
 
 @pytest.fixture

@@ -17,21 +17,8 @@ from hpsearch.checkpoints import MARKER, flaw, last_checkpoint
 from hpsearch.folders import JobFolder
 from hpsearch.train import reporter
 from hpsearch.trial import Outcome, Record, TrialResult
-from tests.integration.attempt_fixtures import (
-    Rows,
-    assert_same_bits,
-    begun,
-    config_of,
-    names,
-    reported,
-    stopped,
-    stopped_once,
-    whole,
-)
+from tests.integration.attempt_fixtures import Rows, assert_same_bits, begun, config_of, names, reported
 from tests.integration.inside import Answering, Inside
-from tests.integration.stage_fixtures import inside
-
-__all__ = ["inside", "stopped", "stopped_once", "whole"]
 
 
 def test_a_report_is_on_the_disk_before_the_worker_is_asked(

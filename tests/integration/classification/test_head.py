@@ -20,23 +20,7 @@ from hpsearch.train.tasks.classification import Classification, class_weights, l
 from hpsearch.train.tiny.architectures import ARCHITECTURES
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig
-from tests.integration.class_fixtures import (
-    CLASSES,
-    FLOAT32,
-    HEAD,
-    ROWS,
-    Rows,
-    base,
-    collate,
-    config_of,
-    inside,
-    rows,
-    skill_of,
-    tuned,
-    validation_rows,
-)
-
-__all__ = ["base", "inside", "rows", "validation_rows"]
+from tests.integration.class_fixtures import CLASSES, FLOAT32, HEAD, ROWS, Rows, collate, config_of, skill_of, tuned
 
 
 class TestPooling:

@@ -20,9 +20,7 @@ from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import Driver
 from tests.integration.inside import Answering, Inside
-from tests.integration.stage_fixtures import Rows, config_of, counted, curriculum, inside, levels, met, rows
-
-__all__ = ["inside", "met", "rows"]
+from tests.integration.stage_fixtures import Rows, config_of, counted, curriculum, levels
 
 
 @pytest.fixture(scope="module")

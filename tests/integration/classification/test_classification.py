@@ -19,24 +19,9 @@ from hpsearch.train.steps import MicroBatch
 from hpsearch.train.trainer import ReportingTrainer
 from hpsearch.train.validation import Validation
 from hpsearch.trial import AnswersConfig, Outcome, TrialConfig, TrialResult
-from tests.integration.class_fixtures import (
-    CLASSES,
-    FLOAT32,
-    HEAD,
-    Rows,
-    base,
-    collate,
-    config_of,
-    inside,
-    losses,
-    rows,
-    skill_of,
-    tuned,
-)
+from tests.integration.class_fixtures import CLASSES, FLOAT32, HEAD, Rows, collate, config_of, losses, skill_of, tuned
 from tests.integration.conftest import changed
 from tests.integration.inside import Inside
-
-__all__ = ["base", "inside", "rows"]
 
 
 class TestLearning:

@@ -14,9 +14,7 @@ from hpsearch.train.tasks.curriculum import curriculum_stages
 from hpsearch.train.trainer import planned_steps
 from hpsearch.trial import TrialConfig
 from tests.integration.inside import Inside
-from tests.integration.stage_fixtures import Rows, config_of, counted, curriculum, inside, level_of, levels, met, rows
-
-__all__ = ["inside", "met", "rows"]
+from tests.integration.stage_fixtures import Rows, config_of, counted, curriculum, level_of, levels
 
 
 class TestOneTraining:

@@ -26,14 +26,8 @@ from tests.integration.attempt_fixtures import (
     kill,
     reported,
     steps,
-    stopped,
-    stopped_once,
-    whole,
 )
 from tests.integration.inside import Answering, Inside
-from tests.integration.stage_fixtures import inside
-
-__all__ = ["inside", "stopped", "stopped_once", "whole"]
 
 
 @pytest.mark.parametrize(("number", "is_killed"), [(1, False), (2, False), (3, False), (3, True)])
