@@ -4,6 +4,7 @@
 # make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, with faults
 # make skypilot  SkyPilot's own parser reads docker/skypilot.yaml
 # make check  ruff, mypy, import-linter
+# make docs   the documentation as a site, in site/; a broken link or anchor is an error
 # make bench  side-by-side benchmarks, the race among them; writes bench/RESULTS.md
 # make bench-gpu  what only a card can tell, in eight minutes; writes bench/RESULTS.md
 # make faults kills, signals, outages and the like, provoked for an hour; writes bench/faults/RESULTS.md
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test storms clusters skypilot check bench bench-gpu faults clean
+.PHONY: run test storms clusters skypilot check docs bench bench-gpu faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -25,7 +26,7 @@ test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm and not cluster" $(PYTEST_ARGS)
 
 storms: .venv/dev
-	$(BIN)/pytest -m storm tests/integration $(PYTEST_ARGS)
+	$(BIN)/pytest -m storm tests/integration tests/docs $(PYTEST_ARGS)
 
 clusters: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster $(PYTEST_ARGS)
@@ -39,6 +40,9 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: .venv/bench
 	$(BIN)/python -m bench --results bench/RESULTS.md
 
@@ -49,7 +53,7 @@ faults: .venv/dev
 	$(BIN)/python -m bench.faults --results bench/faults/RESULTS.md
 
 clean:
-	rm -rf .venv storage/data storage/features storage/trials storage/runs storage/logs storage/inspections storage/plots storage/artifacts storage/*.db*
+	rm -rf .venv site storage/data storage/features storage/trials storage/runs storage/logs storage/inspections storage/plots storage/artifacts storage/*.db*
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
