@@ -1,0 +1,107 @@
+"""Where a person's studies and final runs are: what they say of it, or else the environment, or else `./storage`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from hpsearch.folders import StorageFolder
+    from hpsearch.mirror.mirror import Mirror
+    from hpsearch.results.final import RunFolder
+    from hpsearch.store import Store, StoredStudy
+
+
+def storage_folder(said: str | None = None) -> StorageFolder:
+    """What is `said`, `$HPSEARCH_STORAGE`, or `./storage`; of a URL, this machine's side of it."""
+    from hpsearch.folders import StorageFolder, mirrored_storage
+
+    url = storage_url(said)
+    return StorageFolder(mirrored_storage(url) if url else Path(said or _usual_storage()).resolve())
+
+
+def _usual_storage() -> str:
+    return os.environ.get("HPSEARCH_STORAGE", "storage")
+
+
+def storage_url(said: str | None = None) -> str | None:
+    """What is `said`, or `$HPSEARCH_STORAGE`, where it is a URL. Raises InputError where that can't be one."""
+    from hpsearch.mirror.address import checked, is_url
+
+    said = said or _usual_storage()
+    return checked(said) if is_url(said) else None
+
+
+def open_mirror(storage: str | None = None) -> Mirror:
+    """Of the storage folder; one that does nothing where it is a plain folder.
+
+    Raises:
+        HpsearchError: the bucket can't be written by us, or not reached.
+    """
+    from hpsearch.mirror.mirror import Mirror
+
+    mirror = Mirror(storage_folder(storage), storage_url(storage))
+    mirror.check()
+    return mirror
+
+
+def find_final_run(name: str, storage: str | None = None) -> RunFolder:
+    """A run folder by its path, or by its study's name, also where another machine trained it. Raises InputError."""
+    from hpsearch.results.final import find_run
+
+    if not Path(name).is_dir() and storage_url(storage):
+        with open_mirror(storage) as mirror:
+            mirror.fetch_runs(name)
+    return find_run(name, storage_folder(storage))
+
+
+def open_store(url: str | None) -> Store:
+    """To work with: it is made where there is none."""
+    from hpsearch.store import Store
+
+    return Store(store_url(url))
+
+
+def change_store(url: str | None) -> Store:
+    """To change what is there. Raises NoStoreYet where nothing is: none is made."""
+    look_at_store(url).close()
+    return open_store(url)
+
+
+def look_at_store(url: str | None) -> Store:
+    """Only to read: nothing is made, changed or waited for."""
+    from hpsearch.store import Store
+
+    return Store(store_url(url), only_to_read=True)
+
+
+def store_url(url: str | None, storage: str | None = None, *, from_argv: bool = True) -> URL:
+    """What `--store` says, or `$HPSEARCH_STORE`, or the file in the storage folder."""
+    from hpsearch.errors import InputError
+    from hpsearch.store.engine import parse_url
+
+    if url is not None:
+        return parse_url(url, from_argv=from_argv)
+    said = os.environ.get("HPSEARCH_STORE")
+    if said is None and (shared := storage_url(storage)):
+        raise InputError(
+            f"HPSEARCH_STORAGE is {shared}, for machines that share no folder, and no store is said that all of them "
+            "reach: set HPSEARCH_STORE, or --store, to a PostgreSQL or MySQL URL (on one machine alone to sqlite:///FILE)"
+        )
+    return parse_url(said or f"sqlite:///{storage_folder(storage).database}", from_argv=False)
+
+
+def find_study(store: Store, name: str) -> StoredStudy:
+    """Raises InputError with the names that there are, or why the study can't be read."""
+    from hpsearch.errors import InputError, did_you_mean
+
+    with store.reaching():
+        found = store.studies.find(name)
+        known = [] if found else store.studies.all()
+    if found is None:
+        there = did_you_mean(name, [study.name for study in known]) if known else "it has no studies yet"
+        raise InputError(f"{store.name} has no study {name!r}; {there}")
+    return found

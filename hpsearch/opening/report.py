@@ -1,0 +1,58 @@
+"""A study's report with all that belongs to it: the search, its best parameters, its final run and the evaluation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from hpsearch.errors import InputError
+from hpsearch.evaluation import Evaluation
+from hpsearch.folders import StorageFolder
+from hpsearch.opening.places import open_mirror, storage_folder, storage_url
+from hpsearch.results.best import as_yaml, choose
+from hpsearch.results.final import RunFolder
+from hpsearch.search.importance import importances
+from hpsearch.search.view import StudyView
+from hpsearch.store import Store
+from hpsearch.trial import TrialResult
+from hpsearch.watch.report import Asked, FinalRun, report_page
+
+
+def page_of(store: Store, view: StudyView, run: FinalRun | None) -> str:
+    """One HTML document that needs no other file; the store is only read."""
+    best_yaml = as_yaml(choose(view, None)) if view.best else None
+    return report_page(Asked(view, importances(store, view.study), run, best_yaml, time.time()))
+
+
+def find_run_of(view: StudyView, wanted: Path | None, storage: str | None = None) -> FinalRun | None:
+    """What is known of the final run; None where nobody named one and the usual folder holds none that is complete.
+
+    Raises:
+        InputError: the folder is no complete run, or another study's.
+    """
+    if wanted is None and storage_url(storage):
+        with open_mirror(storage) as mirror:
+            mirror.fetch_runs(view.study.name)
+    folder = RunFolder((wanted or _usual_run(view, storage_folder(storage))).resolve())
+    if wanted is None and not folder.is_trained():
+        return None
+    run_file, _, config = folder.load()
+    if run_file.spec.study != view.study.name:
+        raise InputError(f"{folder.path} is a run of study {run_file.spec.study!r}, not of {view.study.name!r}")
+    scores = folder.scores / "scores.json"
+    return FinalRun(
+        path=folder.path,
+        config=config,
+        result=folder.read(TrialResult),
+        history=folder.read_history(),
+        evaluation=folder.read(Evaluation, scores) if scores.exists() else None,
+        scores=folder.scores,
+    )
+
+
+def _usual_run(view: StudyView, storage: StorageFolder) -> Path:
+    """`hpsearch train best.yaml` makes a run of the study's name, `hpsearch train STUDY` one of the trial's."""
+    named = storage.runs / view.study.name
+    if view.best is None or named.exists():
+        return named
+    return storage.runs / f"{view.study.name}-trial-{view.best.number}"

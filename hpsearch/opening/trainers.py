@@ -1,0 +1,46 @@
+"""Trainers outside of a study: on one device that this process holds meanwhile, or on none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpsearch.opening.places import storage_folder
+
+if TYPE_CHECKING:
+    from hpsearch.bridge.trainer_process import StartTrainer
+
+
+def trainer_starter(name: str, storage: str | None = None) -> StartTrainer:
+    """Starts trainers on one device, which this process holds from the first of them on; their own words go to a log
+    of that name.
+
+    Starting raises HpsearchError where no device is free: with who holds each.
+    """
+    from hpsearch.bridge.stopping import StopFlag
+    from hpsearch.bridge.trainer_process import TrainerProcess
+    from hpsearch.worker.device_lock import HeldDevice
+    from hpsearch.worker.devices import find_devices
+    from hpsearch.worker.take_device import take_device
+
+    log = storage_folder(storage).trainer_log(name)
+    held: list[HeldDevice] = []
+
+    def start() -> TrainerProcess:
+        if not held and (taken := take_device(find_devices, StopFlag(), lambda _: None, waits=False)):
+            held.append(taken)
+        return TrainerProcess(log, held[0].environment, held[0].file_descriptors)
+
+    return start
+
+
+def plain_starter(name: str, environment: dict[str, str] | None = None) -> StartTrainer:
+    """Starts trainers that hold no device."""
+    from hpsearch.bridge.trainer_process import TrainerProcess
+
+    log = storage_folder().trainer_log(name)
+    return lambda: TrainerProcess(log, environment)
+
+
+def inspector() -> StartTrainer:
+    """Starts the trainers that look at rows and bases, on the CPU: devices belong to workers."""
+    return plain_starter("inspection", {"CUDA_VISIBLE_DEVICES": ""})
