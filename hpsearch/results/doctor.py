@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from hpsearch import __version__
 from hpsearch.bridge.follow import do_job
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, TrainerDied
@@ -38,6 +41,7 @@ def examine(
     tell: Tell,
 ) -> list[Check]:
     return [
+        _version(),
         _host(),
         _disk(storage.path),
         _cache("quantized bases", quantized_bases()),
@@ -52,13 +56,25 @@ def examine(
     ]
 
 
+def _version() -> Check:
+    found = f"hpsearch {__version__}, Python {platform.python_version()} in {sys.prefix}"
+    return Check(name="version", verdict="works", found=found)
+
+
 def _host() -> Check:
     memory_gib = psutil.virtual_memory().total / GIB
-    found = f"{os.cpu_count()} cores, {memory_gib:.0f} GiB of memory"
+    found = f"{_cores()}, {memory_gib:.0f} GiB of memory, {platform.system()} {platform.machine()}"
     if memory_gib < _LITTLE_MEMORY_GIB:
         fix = "merging an adapter holds a 4B base in 16 bit, 8 GiB: add memory or swap"
         return Check(name="host", verdict="limited", found=found, fix=fix)
     return Check(name="host", verdict="works", found=found)
+
+
+def _cores() -> str:
+    """Those that this process may use, which a container or `taskset` makes fewer."""
+    num_cores, of_machine = len(os.sched_getaffinity(0)), os.cpu_count()
+    told = f"{num_cores} {'core' if num_cores == 1 else 'cores'}"
+    return told if num_cores == of_machine else f"{told} of {of_machine}"
 
 
 def _disk(folder: Path) -> Check:

@@ -34,11 +34,13 @@ def _libraries() -> Check:
 
 def _devices() -> list[Check]:
     if not torch.cuda.is_available():
+        num_threads = torch.get_num_threads()
+        threads = "1 thread" if num_threads == 1 else f"{num_threads} threads"
         return [
             Check(
                 name="GPU",
                 verdict="limited",
-                found=f"none that torch can use; the CPU has {torch.get_num_threads()} threads",
+                found=f"none that torch can use; training takes {threads} of the CPU",
                 fix="tiny bases train on the CPU; for real ones install an NVIDIA driver that torch's CUDA "
                 f"{torch.version.cuda} works with, and check it with nvidia-smi",
             )

@@ -10,7 +10,7 @@ import torch
 from triton.runtime import build
 
 from hpsearch.train import diagnosis
-from hpsearch.train.diagnosis import _fused_head, _kernels
+from hpsearch.train.diagnosis import _devices, _fused_head, _kernels
 from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.failures import is_machines
 
@@ -39,6 +39,13 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_cuda_it_says_that_nothing_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert _kernels().found == "not tried: without CUDA nothing is compiled"
+
+
+@pytest.mark.parametrize(("num", "told"), [(1, "1 thread of"), (8, "8 threads of")])
+def test_threads_are_counted_in_words(monkeypatch: pytest.MonkeyPatch, num: int, told: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num)
+    assert told in _devices()[0].found
 
 
 def test_the_head_that_is_tried_is_right_where_torch_computes_it() -> None:

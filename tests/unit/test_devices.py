@@ -204,6 +204,17 @@ def test_doctor_tells_what_there_is_and_what_is_refused(control_node: Path, monk
     assert (doctor._devices().verdict, doctor._devices().found.split("\n")[0]) == ("works", "the CPU")
 
 
+@pytest.mark.parametrize(
+    ("allowed", "of_machine", "told"), [(1, 1, "1 core,"), (1, 8, "1 core of 8,"), (8, 8, "8 cores,")]
+)
+def test_doctor_tells_the_cores_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, of_machine: int, told: str
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(allowed)))
+    monkeypatch.setattr("os.cpu_count", lambda: of_machine)
+    assert doctor._host().found.startswith(told)
+
+
 def test_doctor_tells_how_large_a_cache_is_while_trainers_drop_files_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
