@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["metric"]
 
 _Function = TypeVar("_Function", bound=Callable[..., float])

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from docker.utils.build import exclude_paths
 
+from hpsearch.convert.shipped import EXAMPLES
 from tests.conftest import REPOSITORY
 from tests.unit.command_fixtures import parse
 
@@ -123,6 +124,7 @@ def test_every_target_has_a_compiler_and_says_whether_it_is_well() -> None:
 
 def test_only_the_package_is_sent_to_a_build(tmp_path: Path) -> None:
     wanted = {"pyproject.toml", "README.md", "LICENSE", "hpsearch/cli/app.py", "hpsearch/py.typed"}
+    wanted |= {f"studies/{name}.yaml" for name in EXAMPLES}
     others = {
         ".git/config",
         ".venv/bin/python",

@@ -11,6 +11,7 @@ import pytest
 
 from hpsearch.cli import main
 from hpsearch.spec import load_study
+from tests.conftest import REPOSITORY
 from tests.unit.new_fixtures import AXOLOTL, write
 
 Run = Callable[..., int]
@@ -102,4 +103,28 @@ def test_a_file_that_is_not_there_exits_with_2(
 ) -> None:
     assert run("--from", name) == 2
     assert name in capsys.readouterr().err
+    assert list(workplace.iterdir()) == []
+
+
+def test_an_example_is_the_shipped_file(workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--example", "quickstart") == 0
+    assert "next: hpsearch run quickstart.yaml" in capsys.readouterr().out
+    assert (workplace / "quickstart.yaml").read_text() == (REPOSITORY / "studies" / "quickstart.yaml").read_text()
+    assert run("--example", "quickstart") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--example", "quickstrat"], "quickstart"),
+        ([], "--example quickstart"),
+        (["--example", "quickstart", "--from", "their.yaml"], "one of --from"),
+    ],
+)
+def test_what_is_asked_for_must_be_there(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert run(*arguments) == 2
+    assert words in capsys.readouterr().err
     assert list(workplace.iterdir()) == []
