@@ -2,6 +2,7 @@
 # make test   all tests but the storms and the clusters
 # make storms small storms of kills, signals and outages among real processes, and the longest trainings
 # make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, with faults
+# make test-all  all three of these and the site, as .ci/run does
 # make skypilot  SkyPilot's own parser reads docker/skypilot.yaml
 # make check  ruff, mypy, import-linter
 # make docs   the documentation as a site, in site/; a broken link or anchor is an error
@@ -14,7 +15,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test storms clusters skypilot check docs bench bench-gpu faults clean
+.PHONY: run test storms clusters test-all skypilot check docs bench bench-gpu faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -30,6 +31,8 @@ storms: .venv/dev
 
 clusters: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster $(PYTEST_ARGS)
+
+test-all: test storms clusters docs
 
 skypilot: .venv/skypilot/done
 	.venv/skypilot/bin/python docker/read_skypilot.py
