@@ -1,0 +1,92 @@
+"""What a public host and a contributor's git run is what `.ci/run` and `make check` run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import check_jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from hpsearch import __version__
+from hpsearch.convert.shipped import EXAMPLES
+from tests.conftest import REPOSITORY
+
+GITHUB = REPOSITORY / ".github"
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+CI_RUN = (REPOSITORY / ".ci" / "run").read_text()
+PYPROJECT = (REPOSITORY / "pyproject.toml").read_text()
+
+
+def rule(target: str) -> tuple[list[str], list[str]]:
+    """What a target of the Makefile needs, and its commands."""
+    found = re.search(rf"^{target}:(.*)\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE)
+    assert found, target
+    return found[1].split(), [line.strip() for line in found[2].splitlines()]
+
+
+def the_job() -> dict[str, Any]:
+    (job,) = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())["jobs"].values()
+    return dict(job)
+
+
+def test_the_workflow_runs_the_steps_of_ci_run() -> None:
+    job = the_job()
+    packages, make = [step["run"] for step in job["steps"] if "run" in step]
+    assert f"    {packages}\n" in CI_RUN
+    targets = re.findall(r"^make (\S+)", CI_RUN, re.MULTILINE)
+    assert targets == ["check", "test-all"]
+    assert job["strategy"]["matrix"]["target"] == ["check", *rule("test-all")[0]]
+    assert make == 'make ${{ matrix.target }} PYTEST_ARGS="--no-skips"'
+    assert 'make test-all PYTEST_ARGS="--no-skips"\n' in CI_RUN
+
+
+def test_the_workflow_runs_on_the_versions_that_the_project_names() -> None:
+    named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
+    assert the_job()["strategy"]["matrix"]["python"] == named
+    assert len(named) == 2
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    (repo,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"].replace(".venv/bin", "$(BIN)") for hook in repo["hooks"]] == rule("check")[1]
+    assert not any(hook["pass_filenames"] for hook in repo["hooks"])
+
+
+FILES = [
+    ("vendor.github-workflows", GITHUB / "workflows" / "ci.yml"),
+    ("vendor.github-issue-config", GITHUB / "ISSUE_TEMPLATE" / "config.yml"),
+    ("vendor.github-issue-forms", GITHUB / "ISSUE_TEMPLATE" / "bug.yml"),
+    ("vendor.github-issue-forms", GITHUB / "ISSUE_TEMPLATE" / "feature.yml"),
+]
+
+
+def test_every_file_of_the_host_is_checked() -> None:
+    assert {file for _, file in FILES} == set(GITHUB.rglob("*.yml"))
+
+
+@pytest.mark.parametrize(("schema", "file"), FILES, ids=lambda value: getattr(value, "name", ""))
+def test_files_of_the_host_are_as_it_reads_them(schema: str, file: Path) -> None:
+    ended = CliRunner().invoke(check_jsonschema.main, ["--builtin-schema", schema, str(file)])
+    assert ended.exit_code == 0, ended.output
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    newest = re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == __version__
+    files = [*(REPOSITORY / "docker").rglob("*.yaml"), *(REPOSITORY / "docs").rglob("*.md")]
+    tags = [tag for file in files for tag in re.findall(r"hpsearch:(\d\S*?)-", file.read_text())]
+    assert tags
+    assert set(tags) == {__version__}
+
+
+def test_examples_go_into_wheel_sdist_and_image() -> None:
+    for name in EXAMPLES:
+        file = f"studies/{name}.yaml"
+        assert f'"{file}" = "hpsearch/{file}"\n' in PYPROJECT
+        assert f'    "{file}",\n' in PYPROJECT
+    assert len(re.findall(r'= "hpsearch/studies/', PYPROJECT)) == len(EXAMPLES)
