@@ -52,6 +52,10 @@ def test_a_reader_gets_to_the_end(path: Path, workplace: Path) -> None:
     Page(path).run(workplace)
 
 
+def test_the_readme_is_short() -> None:
+    assert README.stat().st_size < 8_000
+
+
 def test_every_verb_is_on_a_page() -> None:
     found = set().union(*(Page(path).check_commands() for path in PAGES))
     assert found >= set(get_command(app).commands)  # type: ignore[attr-defined]
