@@ -23,6 +23,7 @@ from hpsearch.cli import (
     resume,
     retry,
     run,
+    schema,
     show,
     status,
     stop,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command("doctor")(doctor.doctor)
 app.command("new")(new.new)
+app.command("schema")(schema.schema)
 app.command("show")(show.show)
 app.command("run")(run.run)
 app.command("launch")(launch.launch)

@@ -77,6 +77,7 @@ def _convert(from_: Path, target: Path, force: bool) -> None:
 def _write(texts: dict[Path, str], target: Path, force: bool) -> None:
     from hpsearch.errors import InputError
     from hpsearch.files import write_text
+    from hpsearch.spec.schema import SCHEMA_FILE, as_text, study_schema
 
     for file in texts:
         if file.exists() and not force:
@@ -85,5 +86,6 @@ def _write(texts: dict[Path, str], target: Path, force: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():
             write_text(file, text)
+        write_text(target.with_name(SCHEMA_FILE), as_text(study_schema()))  # for editors; its name is hpsearch's own
     except OSError as error:
         raise InputError(f"{target}: can't be written: {error.strerror}") from None

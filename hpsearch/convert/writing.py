@@ -12,6 +12,7 @@ import yaml
 from hpsearch.convert.draft import SECTIONS, Draft
 from hpsearch.convert.space import propose
 from hpsearch.spec.base import Spec
+from hpsearch.spec.schema import schema_line
 from hpsearch.spec.study import StudySpec
 
 _ABOUT = {
@@ -24,7 +25,7 @@ _WIDTH = 110
 def study_text(draft: Draft, study: str) -> str:
     """A study file; the caller checks that it loads."""
     file = draft.file.path.name
-    lines = [f"# Made by `hpsearch new` from {file}, a file of {draft.tool}."]
+    lines = [schema_line(), f"# Made by `hpsearch new` from {file}, a file of {draft.tool}."]
     lines += _told("TO DO BEFORE THIS RUNS", draft.to_do)
     lines += _told(f"Not kept from {file}", list(map(str, draft.not_kept)))
     base = draft.get("model.base")

@@ -39,11 +39,15 @@ _OWN_ERRORS = ("TASK_EXECUTION_EXCEPTION", "TASK_CANCELLED")
 class RayOptions(Spec):
     """`gpus`, `cpus` and `memory` are each worker's. Ray places by them and holds no one to them."""
 
-    address: str = "auto"
-    gpus: Annotated[float | None, Field(ge=0)] = None
-    cpus: Annotated[int, Field(ge=1)] = 1
-    memory: str | None = None
-    setup: str | None = None
+    address: str = Field("auto", description="The cluster: auto, or its dashboard's address, as http://HEAD:8265.")
+    gpus: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="GPUs of a worker, or a part of one, as 0.5; by default one where the cluster has any."
+    )
+    cpus: Annotated[int, Field(ge=1)] = Field(1, description="Cores of a worker.")
+    memory: Annotated[str, Field(json_schema_extra={"pattern": r"^\d+[MGT]$"})] | None = Field(
+        None, description="Memory of a worker, as 64G."
+    )
+    setup: str | None = Field(None, description="Shell lines before a worker starts, as module load cuda.")
 
     @field_validator("memory")
     @classmethod

@@ -27,13 +27,13 @@ from hpsearch.store import LaunchedJob, StoredLaunch
 from hpsearch.store.workers import JOB_VARIABLE
 
 _MINUTES = {"d": 24 * 60, "h": 60, "m": 1}
-_TIME = re.compile(r"(?:\d+[dhm])+|(?:\d+-)?\d+:\d\d:\d\d")
+_TIME = r"(?:\d+[dhm])+|(?:\d+-)?\d+:\d\d:\d\d"
 _LEAD_S = 120
 """So long before the time limit a worker is told to save; a fifth of the limit where that is less."""
 
 
 def _as_time(value: object) -> str:
-    if isinstance(value, str) and _TIME.fullmatch(value) and _minutes(value):
+    if isinstance(value, str) and re.fullmatch(_TIME, value) and _minutes(value):
         return value
     raise ValueError(f"write 4h, 90m, 2d, '04:00:00' or 1-12:00:00, not {value!r}")  # 4:00:00 is a number to YAML
 
@@ -47,22 +47,25 @@ def _minutes(time: str) -> int:
     return (days * 24 + hours) * 60 + minutes + (seconds > 0)
 
 
+_Time = Annotated[str, BeforeValidator(_as_time), Field(json_schema_extra={"pattern": f"^({_TIME})$"})]
 _Word = Annotated[str, Field(pattern=r"^\S+$", max_length=500)]
 
 
 class SlurmOptions(Spec):
     """What sbatch is told; what isn't said is the partition's default, or the person's own SBATCH_ variable."""
 
-    time: Annotated[str, BeforeValidator(_as_time)] | None = None
-    partition: _Word | None = None
-    account: _Word | None = None
-    qos: _Word | None = None
-    constraint: _Word | None = None
-    gres: _Word | None = None
-    gpus: int | None = Field(None, ge=1)
-    cpus: int | None = Field(None, ge=1)
-    memory: Annotated[str, Field(pattern=r"^[1-9]\d*[KMGT]$", description="as 64G")] | None = None
-    setup: str | None = None
+    time: _Time | None = Field(None, description="Time limit of a job, as 4h, 90m or 1-12:00:00.")
+    partition: _Word | None = Field(None, description="Partition.")
+    account: _Word | None = Field(None, description="Account that is charged.")
+    qos: _Word | None = Field(None, description="Quality of service.")
+    constraint: _Word | None = Field(None, description="Features that a node must have.")
+    gres: _Word | None = Field(None, description="Generic resources of a worker, as gpu:a100:1.")
+    gpus: Annotated[int, Field(ge=1)] | None = Field(None, description="GPUs of a worker.")
+    cpus: Annotated[int, Field(ge=1)] | None = Field(None, description="Cores of a worker.")
+    memory: Annotated[str, Field(pattern=r"^[1-9]\d*[KMGT]$")] | None = Field(
+        None, description="Memory of a worker, as 64G."
+    )
+    setup: str | None = Field(None, description="Shell lines before a worker starts, as module load cuda.")
 
 
 class Slurm:

@@ -10,25 +10,28 @@ from hpsearch.spec.base import Spec
 
 
 class StageSpec(Spec):
-    name: str
-    values: list[str] = Field([], description="what the rows' stage column says; default: the stage's name")
-    epochs: Annotated[float, Field(gt=0, description="times the epochs of the budget")] = 1.0
+    name: str = Field(description="Name of the stage.")
+    values: list[str] = Field(
+        [], description="Values of the stage column that belong to this stage; by default the stage's name."
+    )
+    epochs: Annotated[float, Field(gt=0, description="The budget's epochs are multiplied by this for the stage.")] = 1.0
 
     def accepts(self, value: str) -> bool:
         return value in (self.values or [self.name])
 
 
 class CurriculumSpec(Spec):
-    """Bengio et al. 2009 (https://doi.org/10.1145/1553374.1553380)."""
+    """A curriculum (Bengio et al. 2009, https://doi.org/10.1145/1553374.1553380)."""
 
-    stages: list[StageSpec] = Field([], description="in the order in which they are learned")
+    stages: list[StageSpec] = Field([], description="The stages, in the order in which they are learned.")
     order: Literal["stages", "sequential", "random"] = Field(
         "stages",
-        description="stages: one training after the other, each from the adapter before it, each with a schedule of "
-        "its own; sequential: one training over the rows in that order; random: one over the shuffled rows",
+        description="stages: one training per stage, each from the adapter of the one before and with a learning rate "
+        "schedule of its own; sequential: one training over the rows in the stages' order; random: one training over "
+        "the shuffled rows.",
     )
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="each stage's peak learning rate is the one before times this"
+        1.0, description="The peak learning rate of a stage is that of the stage before times this."
     )
 
     def stage_of(self, value: str | None) -> str | None:

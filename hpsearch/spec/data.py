@@ -12,26 +12,39 @@ from hpsearch.spec.rows import RowFormat
 
 
 class ColumnsSpec(Spec):
-    """The data's own column names, by what they are to us; which ones go together is in `rows.FORMATS`."""
+    """The data's column names, by their role."""
 
     image: str | None = Field(
         None,
-        description="a path, an image stored in the data, or a list of them; where it holds nothing the row is text. "
-        "<image> in a user's words, or a part of a message, says where each stands; else they stand before the words",
+        description="Column with an image, or a list of images, as paths or stored in the data; a row without one is "
+        "text only. <image> in the question, or an image part of a message, says where each stands; by default they "
+        "stand before the text.",
     )
-    question: str | None = Field(None, description="what the person asks")
-    answer: str | None = Field(None, description="what the model shall answer")
-    messages: str | None = Field(None, description="chat messages: a list of role and content")
-    prompt: str | None = Field(None, description="raw text before the completion, no chat template")
-    completion: str | None = Field(None, description="raw text to learn, no chat template")
-    text: str | None = Field(None, description="plain text, all of it learned: continued pretraining")
-    chosen: str | None = Field(None, description="the better answer, or a whole conversation that it ends")
-    rejected: str | None = Field(None, description="the worse answer, or a whole conversation that it ends")
-    desirable: str | None = Field(None, description="whether the row's one answer is: true or false, 1 or 0")
-    group: str | None = Field(None, description="rows of one group stay in one split (photograph, document)")
-    label: str | None = Field(None, description="splits and subsets keep the shares of these values")
-    stage: str | None = Field(None, description="which stage of the curriculum a row belongs to")
-    id: str | None = Field(None, description="names a row in messages and manifests; default: its position")
+    question: str | None = Field(None, description="Column with the question.")
+    answer: str | None = Field(None, description="Column with the answer to learn.")
+    messages: str | None = Field(None, description="Column with chat messages: a list of role and content.")
+    prompt: str | None = Field(
+        None, description="Column with the raw text before the completion, without a chat template."
+    )
+    completion: str | None = Field(None, description="Column with the raw text to learn, without a chat template.")
+    text: str | None = Field(
+        None, description="Column with plain text, all of which is learned: continued pretraining."
+    )
+    chosen: str | None = Field(None, description="Column with the better answer, or a conversation that ends with it.")
+    rejected: str | None = Field(None, description="Column with the worse answer, or a conversation that ends with it.")
+    desirable: str | None = Field(
+        None, description="Column that says whether the row's one answer is desirable: true or false, 1 or 0."
+    )
+    group: str | None = Field(
+        None, description="Column whose equal values keep rows in one split, such as a photograph or a document."
+    )
+    label: str | None = Field(
+        None, description="Column whose shares of values all splits keep; the class of classification tasks."
+    )
+    stage: str | None = Field(None, description="Column that says which stage of the curriculum a row belongs to.")
+    id: str | None = Field(
+        None, description="Column that names a row in messages and manifests; by default its position."
+    )
 
     @property
     def row_format(self) -> RowFormat:
@@ -54,12 +67,12 @@ class ColumnsSpec(Spec):
 
 
 class SplitByFraction(Spec):
-    """hpsearch draws the splits; groups stay whole, labels keep their shares."""
+    """Splits that hpsearch draws, once: groups stay whole, labels keep their shares."""
 
-    train: Fraction = 0.8
-    validation: Fraction = 0.1
-    test: Fraction = 0.1
-    seed: int = 0
+    train: Fraction = Field(0.8, description="Share of the rows to train on; the three shares add up to 1.")
+    validation: Fraction = Field(0.1, description="Share of the rows that trials are compared on.")
+    test: Fraction = Field(0.1, description="Share of the rows that only the final evaluation looks at.")
+    seed: int = Field(0, description="Seed of the draw.")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitByFraction:
@@ -70,13 +83,17 @@ class SplitByFraction(Spec):
 
 
 class SplitByColumn(Spec):
-    """The data says which split a row belongs to; a missing split is carved out of train by its share."""
+    """Splits that a column of the data names; one that it doesn't name is drawn from the training rows."""
 
-    column: str
-    train: str = "train"
-    validation: str | Fraction = "validation"
-    test: str | Fraction = "test"
-    seed: int = 0
+    column: str = Field(description="Column that says which split a row belongs to.")
+    train: str = Field("train", description="Its value for training rows.")
+    validation: str | Fraction = Field(
+        "validation", description="Its value for validation rows, or the share of the training rows to take for them."
+    )
+    test: str | Fraction = Field(
+        "test", description="Its value for test rows, or the share of the training rows to take for them."
+    )
+    seed: int = Field(0, description="Seed of the draw, where a share is drawn.")
 
 
 def _split_kind(value: Any) -> str:
@@ -101,6 +118,9 @@ def _no_template(known: dict[str, Any]) -> str | None:
     return None if "prompt" in known and template.parse(known["prompt"]).columns else "question"
 
 
+_NotBlank = Annotated[str, Field(pattern=r"\S")]
+
+
 def _answer_names(value: Any) -> Any:
     """As a row's value is written: YAML reads 0 as a number and yes as a truth value."""
     if not isinstance(value, dict):
@@ -116,44 +136,50 @@ def _answer_names(value: Any) -> Any:
 
 class DataSpec(Spec):
     source: str = Field(
-        description="a JSON, JSONL, CSV or Parquet file, a saved `datasets` folder, a hub data set, or sklearn:NAME"
+        description="A JSON, JSONL, CSV or Parquet file, a folder saved by `datasets`, a hub data set, or sklearn:NAME."
     )
-    config: str | None = Field(None, description="configuration of a hub data set")
+    config: str | None = Field(None, description="Configuration (subset) of a hub data set.")
     prompt: Annotated[str, AfterValidator(_as_template)] = Field(
         "What is in this image?",
-        description="asked of rows without a question column; or a template over columns, which takes its place",
+        description="Question for rows without a question column, or a template with columns in braces in its place.",
     )
     columns: ColumnsSpec = Field(
         default_factory=lambda known: ColumnsSpec(question=_no_template(known), answer="answer"),
-        description="default: question and answer",
+        description="Names of the data's columns, by their role; by default question and answer.",
     )
-    images: str | None = Field(None, description="folder of relative image paths; default: the file's own")
+    images: str | None = Field(
+        None, description="Folder that relative image paths start from; by default that of the source."
+    )
     group_duplicates: bool = Field(
-        False, description="the same picture in other files, stored anew or in another size, stays in one split"
+        False, description="Keep copies of one picture, also stored anew or in another size, in one split."
     )
     image_size: ImageSize | None = Field(
-        None, description="448: shrink to at most 448 pixels a side; [896, 896]: resize to width and height"
+        None, description="Pixels: 448 shrinks images to at most 448 a side; [896, 896] resizes to width and height."
     )
     feature_cache_gib: Annotated[float, Field(ge=0)] = Field(
-        20.0, description="disk for what a frozen vision tower made of images, for all studies; 0 keeps nothing"
+        20.0,
+        description="Disk space in GiB for cached features of vision towers, for all studies; 0 caches nothing.",
     )
-    system_prompt: str | None = Field(None, description="put before every conversation")
-    max_tokens: Annotated[int, Field(ge=8, description="longer rows are left out, counted and named")] = 1024
-    answers: Annotated[dict[str, str], BeforeValidator(_answer_names)] = Field(
-        {}, description="the data's word for an answer → ours; rows with any other one are left out"
-    )
+    system_prompt: str | None = Field(None, description="System prompt before every conversation.")
+    max_tokens: Annotated[
+        int, Field(ge=8, description="Most tokens of a row; longer ones are left out and counted.")
+    ] = 1024
+    answers: Annotated[
+        dict[str, str], BeforeValidator(_answer_names, json_schema_input_type=dict[str, _NotBlank | int | float])
+    ] = Field({}, description="Value of the answer column → the answer to learn; rows with other values are left out.")
     examples: Annotated[int, Field(ge=0, le=64)] = Field(
-        0, description="so many training rows are shown before each question, answers and all (few-shot)"
+        0, description="Number of training rows shown with their answers before each question (few-shot)."
     )
-    labels: dict[str, str | None] = Field({}, description="other names for labels; none leaves their rows out")
+    labels: dict[str, str | None] = Field({}, description="Label → another name for it; null leaves its rows out.")
     balance: Annotated[int, Field(ge=1)] | Literal["smallest"] | None = Field(
-        None, description="at most so many training rows per label; smallest: as many as the rarest one has"
+        None, description="Most training rows per label; smallest: as many as the rarest label has."
     )
-    split: SplitSpec = SplitByFraction()
+    split: SplitSpec = Field(SplitByFraction(), description="How rows are divided into train, validation and test.")
     held_out: str | None = Field(
-        None, description="file of the test rows: written by the first study that names it, shared by the others"
+        None,
+        description="File with the ids of the test rows: the first study that names it writes it, others share it.",
     )
-    manifest: str | None = Field(None, description="SHA-256 that the split must have; `hpsearch best` writes it")
+    manifest: str | None = Field(None, description="SHA-256 that the split must have; `hpsearch best` writes it.")
 
     @property
     def template(self) -> template.Template:

@@ -19,13 +19,17 @@ PROMPT_NAMES: tuple[str, ...] = get_args(PromptName)
 class KeywordPrompt(Spec):
     """A system prompt for the questions that hold one of the keywords, in any case, as whole words."""
 
-    keywords: Annotated[list[str], Field(min_length=1)]
-    prompt: str
+    keywords: Annotated[list[str], Field(min_length=1, description="Words, one of which the question must hold.")]
+    prompt: str = Field(description="The system prompt for such questions.")
 
 
 class PromptsSpec(Spec):
-    static: str | None = Field(None, description="a system prompt for every question")
-    adaptive: list[KeywordPrompt] = Field([], description="system prompts by keyword; all that match are joined")
+    """System prompts that base and tuned model are tried with, besides none."""
+
+    static: str | None = Field(None, description="A system prompt for every question.")
+    adaptive: list[KeywordPrompt] = Field(
+        [], description="System prompts by the question's keywords; all that match are joined."
+    )
 
     def names(self) -> list[PromptName]:
         """What there is to try."""
@@ -34,12 +38,20 @@ class PromptsSpec(Spec):
 
 
 class EvaluationSpec(Spec):
-    prompts: PromptsSpec = Field(PromptsSpec(), description="tried with the base and the tuned model")
-    metrics: list[str] | None = Field(None, description="default: all that fit the task and need no download")
-    metrics_file: str | None = Field(None, description="a Python file with metrics of your own")
-    metrics_text: str | None = Field(None, description="what is in it; hpsearch writes this into files that it makes")
-    max_new_tokens: Annotated[int, Field(ge=1, description="answers are cut here")] = 32
-    bertscore_model: str | None = Field(None, description="hub name or folder of the model that BERTScore embeds with")
+    prompts: PromptsSpec = Field(PromptsSpec(), description="System prompts to try with the base and the tuned model.")
+    metrics: list[str] | None = Field(
+        None, description="Metrics to compute; by default all that fit the task and need no further model."
+    )
+    metrics_file: str | None = Field(
+        None, description="Python file with metrics of your own, relative to the study file."
+    )
+    metrics_text: str | None = Field(
+        None, description="The text of metrics_file; hpsearch writes it into study files that it makes."
+    )
+    max_new_tokens: Annotated[int, Field(ge=1, description="Most tokens of a generated answer.")] = 32
+    bertscore_model: str | None = Field(
+        None, description="Hub name or folder of the model that BERTScore embeds with; the metric bertscore needs it."
+    )
 
     @property
     def own_metrics(self) -> dict[str, Metric]:

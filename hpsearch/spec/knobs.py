@@ -43,8 +43,10 @@ def takes_whole_numbers(knob: str) -> bool:
     return KNOBS[knob].annotation is int
 
 
-def _takes_floats(knob: str) -> bool:
-    return float in (KNOBS[knob].annotation, *get_args(KNOBS[knob].annotation))
+def takes_floats(knob: str) -> bool:
+    """Also where it may be left empty."""
+    annotation = KNOBS[knob].annotation
+    return float in [getattr(arm, "__origin__", arm) for arm in (annotation, *get_args(annotation))]
 
 
 def _objections(knob: str, values: Sequence[object]) -> list[str]:
@@ -102,7 +104,7 @@ def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:
         return [f"there is no such field to search; {FORMER.get(knob) or did_you_mean(knob, list(KNOBS))}"]
     if not isinstance(parameter, RangeSpec):
         return _objections(knob, parameter)
-    if not (takes_whole_numbers(knob) or _takes_floats(knob)):
+    if not (takes_whole_numbers(knob) or takes_floats(knob)):
         return ["this field takes no numbers: give a list of choices"]
     ends = [parameter.low, parameter.high]
     if takes_whole_numbers(knob):

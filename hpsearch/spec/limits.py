@@ -5,21 +5,35 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from hpsearch.spec.base import Spec
 
+_DAY, _TIME = r"\d{4}-\d{2}-\d{2}", r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
+Moment = Annotated[
+    datetime, WithJsonSchema({"type": "string", "pattern": rf"^{_DAY}([Tt _]{_TIME}( ?[Zz]|[+-]\d{{2}}:?\d{{2}})?)?$"})
+]
+"""A date, with a time or without; JSON schema's own date-time wants seconds and a time zone."""
 Positive = Annotated[float, Field(gt=0)]
 
 
 class LimitsSpec(Spec):
-    """Looked at before each trial begins: one that runs is not cut off."""
+    """What a study may use besides trials. Looked at before each trial begins: one that runs is not cut off."""
 
-    hours: Positive | None = Field(None, description="while any worker was there, from the first one's start on")
-    until: datetime | None = Field(None, description="2026-12-24 08:00, by the worker's clock and time zone")
-    device_hours: Positive | None = Field(None, description="the hours of all workers together, one device each")
-    cost: Positive | None = Field(None, description="at the price below, in its currency")
-    price_per_device_hour: Positive | None = Field(None, description="what one device costs in an hour")
+    hours: Positive | None = Field(None, description="Hours during which at least one worker was there.")
+    until: Moment | None = Field(
+        None,
+        description="Time after which no trial begins, as 2026-12-24 08:00, by the worker's clock and zone.",
+    )
+    device_hours: Positive | None = Field(
+        None, description="Hours of all workers together, each of which has one device."
+    )
+    cost: Positive | None = Field(
+        None, description="Cost of the device hours at price_per_device_hour, in its currency."
+    )
+    price_per_device_hour: Positive | None = Field(
+        None, description="What one device costs in an hour, in any currency."
+    )
 
     @field_validator("until", mode="before")
     @classmethod
@@ -40,6 +54,8 @@ class SilenceSpec(Spec):
     """After how many minutes without a sign of life a trainer counts as hung: it is ended, its trial goes on from the
     last checkpoint in a new one."""
 
-    starting_minutes: Positive = Field(10.0, description="the libraries are imported")
-    loading_minutes: Positive = Field(60.0, description="the base is downloaded, loaded, compiled; rows are encoded")
-    training_minutes: Positive = Field(30.0, description="from one optimizer step to the next")
+    starting_minutes: Positive = Field(10.0, description="Minutes while the libraries are imported.")
+    loading_minutes: Positive = Field(
+        60.0, description="Minutes while the base is downloaded, loaded and compiled, and rows are encoded."
+    )
+    training_minutes: Positive = Field(30.0, description="Minutes from one optimizer step to the next.")

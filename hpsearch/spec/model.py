@@ -16,19 +16,30 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 class ModelSpec(Spec):
-    base: str = Field(description="a hub name, a local folder, or one of the tiny bases (tiny:gemma3 …)")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub base")
+    base: str = Field(
+        description=f"Base model: a hub name, a local folder, or a tiny model built here ({', '.join(TINY_BASES)})."
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of a base on the hub; its main branch by default."
+    )
     adapter: str | None = Field(
-        None, description="a LoRA adapter to go on from: a final run's name or folder, an adapter's folder, a hub name"
+        None,
+        description="LoRA adapter to continue from: a final run's name or folder, a PEFT folder, or a hub name.",
     )
-    adapter_revision: str | None = Field(None, description="branch, tag or commit of a hub adapter")
-    adapter_sha256: str | None = Field(None, description="that the adapter must have; `hpsearch best` writes it")
+    adapter_revision: str | None = Field(None, description="Branch, tag or commit of an adapter on the hub.")
+    adapter_sha256: str | None = Field(
+        None, description="SHA-256 that the adapter must have; `hpsearch best` writes it."
+    )
     quantization: Literal["nf4", "none"] = Field(
-        "nf4", description="nf4: 4-bit NormalFloat with double quantization (QLoRA); none: plain LoRA"
+        "nf4", description="nf4: 4-bit NormalFloat with double quantization (QLoRA); none: plain LoRA."
     )
-    dtype: Dtype = Field("auto", description="compute type; auto is bfloat16 where the hardware has it")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="attention kernel")
-    trust_remote_code: bool = Field(False, description="run Python code that comes with a hub base")
+    dtype: Dtype = Field(
+        "auto", description="Type that the model computes in; auto is bfloat16 where the hardware has it."
+    )
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="Attention implementation of transformers."
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with a base from the hub.")
 
     @property
     def without_adapter(self) -> ModelSpec:
@@ -45,23 +56,27 @@ class ModelSpec(Spec):
 class HeadSpec(Spec):
     """A classifier: two layers on the mean of the last hidden states, padding left out."""
 
-    hidden: Annotated[int, Field(ge=1, description="width of the layer in between")] = 256
-    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout before each layer")] = 0.1
+    hidden: Annotated[int, Field(ge=1, description="Units of the hidden layer.")] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout probability before each of the two layers.")] = 0.1
     balance_beta: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None,
-        description="class-balanced loss (Cui et al. 2019, https://arxiv.org/abs/1901.05555): rows of a class with "
-        "n training rows weigh (1 - beta) / (1 - beta^n); none: all rows weigh the same",
+        description="Class-balanced loss: a row of a class with n training rows weighs (1 - beta) / (1 - beta^n) "
+        "(Cui et al. 2019, https://arxiv.org/abs/1901.05555); without it all rows weigh the same.",
     )
 
 
 class LoraSpec(Spec):
-    """See Hu et al. 2021 (https://arxiv.org/abs/2106.09685)."""
+    """The LoRA adapter (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
 
-    r: Annotated[int, Field(ge=1, description="rank of the adapter's matrices")] = 16
-    alpha: Annotated[int, Field(ge=1, description="the update is scaled by alpha / r")] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout on the adapter's input")] = 0.05
+    r: Annotated[int, Field(ge=1, description="Rank of the adapter's matrices.")] = 16
+    alpha: Annotated[int, Field(ge=1, description="Scale of the adapter: its output is multiplied by alpha / r.")] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout probability on the adapter's input.")] = 0.05
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
-        "all-linear", description="all-linear, or a list of linear layers' names such as [q_proj, v_proj]"
+        "all-linear",
+        description="Layers with an adapter: all-linear, or names of linear layers such as [q_proj, v_proj].",
     )
-    rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead (https://arxiv.org/abs/2312.03732)")
-    vision: bool = Field(False, description="adapt the vision encoder too; false leaves it frozen")
+    rslora: bool = Field(
+        False,
+        description="Multiply by alpha / sqrt(r) instead of alpha / r (rsLoRA, https://arxiv.org/abs/2312.03732).",
+    )
+    vision: bool = Field(False, description="Adapt the vision encoder too; false leaves it frozen.")

@@ -29,18 +29,23 @@ LABELLED_LOSSES: tuple[str, ...] = get_args(LabelledLoss)
 
 
 class PreferenceSpec(Spec):
-    """The reference is the base model without the adapter, which stays as it is."""
+    """Preference tuning. The reference model is the base without the adapter."""
 
     loss: PairLoss | LabelledLoss = Field(
         "sigmoid",
-        description=f"of pairs: {', '.join(PAIR_LOSSES)}; of single answers: {', '.join(LABELLED_LOSSES)}; trl's names "
-        "(sigmoid is DPO). Papers and formulas are in `train/tasks/preference_losses`",
+        description=f"Loss, by its name in TRL (sigmoid is DPO). For pairs of answers: {', '.join(PAIR_LOSSES)}; for "
+        f"single answers that are desirable or not: {', '.join(LABELLED_LOSSES)}.",
     )
     beta: Annotated[float, Field(gt=0)] = Field(
-        0.1, description="how much it costs to leave the reference; of orpo: the weight of its odds"
+        0.1, description="Strength of the pull towards the reference model; for orpo the weight of the odds-ratio term."
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        0.0, description="robust: the share of pairs that are the wrong way round; exo_pair: above 0, such as 1e-3"
+        0.0,
+        description="robust: the share of pairs whose answers are swapped; exo_pair: above 0, such as 1e-3.",
     )
-    desirable_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="kto, apo_zero_unpaired: of such answers")
-    undesirable_weight: Annotated[float, Field(gt=0)] = Field(1.0, description="and of the others")
+    desirable_weight: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Weight of desirable answers in the loss; kto and apo_zero_unpaired only."
+    )
+    undesirable_weight: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Weight of undesirable answers in the loss; kto and apo_zero_unpaired only."
+    )

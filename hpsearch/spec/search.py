@@ -15,12 +15,14 @@ Scalar = bool | int | float | str | None
 
 
 class RangeSpec(Spec):
-    """A number between `low` and `high`, both included. Whole numbers where the searched field takes them."""
+    """A number between low and high, both included; a whole number where the searched field takes those."""
 
-    low: float
-    high: float
-    log: bool = False
-    step: Annotated[float, Field(gt=0)] | None = None
+    low: float = Field(description="Lowest value, included.")
+    high: float = Field(description="Highest value, included.")
+    log: bool = Field(False, description="Draw on a logarithmic scale.")
+    step: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Distance between two values; without it every number between is possible."
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> RangeSpec:
@@ -49,101 +51,120 @@ ParameterSpec = Annotated[
 ]
 
 
+StartupTrials = Annotated[int, Field(ge=0, description="Trials drawn at random before it begins to learn.")]
+PrunerStartup = Annotated[int, Field(ge=0, description="Trials that must have finished before any is pruned.")]
+Warmup = Annotated[int, Field(ge=0, description="Reports of a trial before it may be pruned.")]
+MinReports = Annotated[int, Field(ge=1, description="Reports of a trial before the first rung.")]
+ReductionFactor = Annotated[int, Field(ge=2, description="One in so many trials goes on at each rung.")]
+
+
 class Tpe(Spec):
     """Tree-structured Parzen estimator: learns from finished trials which regions are good."""
 
-    name: Literal["tpe"] = "tpe"
-    startup_trials: Annotated[int, Field(ge=0)] = 10
+    name: Literal["tpe"]
+    startup_trials: StartupTrials = 10
 
 
 class Gp(Spec):
     """Gaussian process: few dimensions, expensive trials."""
 
-    name: Literal["gp"] = "gp"
-    startup_trials: Annotated[int, Field(ge=0)] = 10
+    name: Literal["gp"]
+    startup_trials: StartupTrials = 10
 
 
 class CmaEs(Spec):
     """Covariance matrix adaptation: many trials, numbers only (choices are drawn at random)."""
 
-    name: Literal["cmaes"] = "cmaes"
-    startup_trials: Annotated[int, Field(ge=0)] = 1
+    name: Literal["cmaes"]
+    startup_trials: StartupTrials = 1
 
 
 class OtherSampler(Spec):
+    """random: independent draws; qmc: quasi-random, evenly spread draws; grid: every combination once."""
+
     name: Literal["random", "qmc", "grid"]
 
 
 class Median(Spec):
     """Stops a trial that is worse than the median of the others at the same report."""
 
-    name: Literal["median"] = "median"
-    startup_trials: Annotated[int, Field(ge=0)] = 5
-    warmup_reports: Annotated[int, Field(ge=0)] = 1
+    name: Literal["median"]
+    startup_trials: PrunerStartup = 5
+    warmup_reports: Warmup = 1
 
 
 class Percentile(Spec):
-    """Like the median, with another share to keep."""
+    """Stops a trial that is not among the best keep_percent of the others at the same report."""
 
-    name: Literal["percentile"] = "percentile"
-    keep_percent: Annotated[float, Field(gt=0, lt=100)] = 25.0
-    startup_trials: Annotated[int, Field(ge=0)] = 5
-    warmup_reports: Annotated[int, Field(ge=0)] = 1
+    name: Literal["percentile"]
+    keep_percent: Annotated[float, Field(gt=0, lt=100, description="Percent of the trials that go on.")] = 25.0
+    startup_trials: PrunerStartup = 5
+    warmup_reports: Warmup = 1
 
 
 class Hyperband(Spec):
     """Several successive-halving brackets (Li et al. 2018, https://arxiv.org/abs/1603.06560)."""
 
-    name: Literal["hyperband"] = "hyperband"
-    min_reports: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    name: Literal["hyperband"]
+    min_reports: MinReports = 1
+    reduction_factor: ReductionFactor = 3
 
 
 class SuccessiveHalving(Spec):
     """Keeps the best 1 / reduction_factor at each rung (https://arxiv.org/abs/1810.05934)."""
 
-    name: Literal["successive-halving"] = "successive-halving"
-    min_reports: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 2
+    name: Literal["successive-halving"]
+    min_reports: MinReports = 1
+    reduction_factor: ReductionFactor = 2
 
 
 class Patient(Spec):
     """Stops a trial whose last `patience` reports are all worse than its best before them, by more than `min_delta`."""
 
-    name: Literal["patient"] = "patient"
-    patience: Annotated[int, Field(ge=1)] = 2
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    name: Literal["patient"]
+    patience: Annotated[int, Field(ge=1, description="Reports that must all be worse than the best before them.")] = 2
+    min_delta: Annotated[float, Field(ge=0, description="By how much they must be worse.")] = 0.0
 
 
 class NoPruner(Spec):
-    name: Literal["none"] = "none"
+    """Every trial runs to its end."""
+
+    name: Literal["none"]
 
 
 def _name_alone(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-SamplerSpec = Annotated[
-    Annotated[Tpe | Gp | CmaEs | OtherSampler, Field(discriminator="name")], BeforeValidator(_name_alone)
+SamplerName = Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"]
+PrunerName = Literal["median", "percentile", "hyperband", "successive-halving", "patient", "none"]
+_Sampler = Annotated[Tpe | Gp | CmaEs | OtherSampler, Field(discriminator="name")]
+_Pruner = Annotated[
+    Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner, Field(discriminator="name")
 ]
-PrunerSpec = Annotated[
-    Annotated[Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner, Field(discriminator="name")],
-    BeforeValidator(_name_alone),
-]
+SamplerSpec = Annotated[_Sampler, BeforeValidator(_name_alone, json_schema_input_type=SamplerName | _Sampler)]
+PrunerSpec = Annotated[_Pruner, BeforeValidator(_name_alone, json_schema_input_type=PrunerName | _Pruner)]
+"""Either takes its name alone for itself with its defaults."""
 
 
 class SearchSpec(Spec):
-    trials: Annotated[int, Field(ge=1, description="trials in all, over all workers, restarts and crashes")] = 40
-    sampler: SamplerSpec = Field(Tpe(), description="tpe, random, gp, cmaes, qmc or grid")
-    pruner: PrunerSpec = Field(
-        Median(), description="median, hyperband, successive-halving, percentile, patient or none"
+    trials: Annotated[
+        int, Field(ge=1, description="Number of trials in all, over all workers, restarts and crashes.")
+    ] = 40
+    sampler: SamplerSpec = Field(
+        Tpe(name="tpe"), description="What proposes the values of a trial: a name, or a name with its settings."
     )
-    seed: Annotated[int, Field(ge=0, description="seeds the sampler")] = 0
+    pruner: PrunerSpec = Field(
+        Median(name="median"), description="What stops losing trials early: a name, or a name with its settings."
+    )
+    seed: Annotated[int, Field(ge=0, description="Seed of the sampler.")] = 0
     trials_per_process: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="start a new training process after so many trials; default: while its memory is clean",
+        description="Start a new training process after so many trials; by default when one leaves memory behind.",
     )
-    limits: LimitsSpec = Field(LimitsSpec(), description="what the study may use besides trials")
+    limits: LimitsSpec = Field(
+        LimitsSpec(), description="What the study may use besides trials: hours, cost, time of day."
+    )
     space: Annotated[dict[str, ParameterSpec], Field(min_length=1)] = Field(
-        description="dotted name of a training, lora or model field → a range or a list of choices"
+        description="Dotted name of a field, such as lora.r → a range {low, high, log, step}, or a list of choices."
     )

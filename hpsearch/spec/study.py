@@ -42,26 +42,41 @@ _TEXT = "evaluation.metrics_text"
 
 
 class StudySpec(Spec):
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the study's name")]
-    description: str | None = Field(None, description="what it is for; shown in the dashboard")
+    study: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="Name of the study in the store.")
+    ]
+    description: str | None = Field(None, description="What the study is for; shown in the dashboard and the report.")
     task: TaskName = Field(
-        description=f"what is learned: {'; '.join(f'{row.name}: {row.about}' for row in TASKS.values())}"
+        description=f"What is learned. {'; '.join(f'{row.name}: {row.about}' for row in TASKS.values())}."
     )
-    model: ModelSpec
-    data: DataSpec
-    lora: LoraSpec = LoraSpec()
-    head: HeadSpec = Field(HeadSpec(), description="the classifier, where a task has one")
-    curriculum: CurriculumSpec = Field(CurriculumSpec(), description="the order of the rows")
-    preference: PreferenceSpec = Field(PreferenceSpec(), description="how preferences are learned, where a task does")
-    training: TrainingSpec = TrainingSpec()
+    model: ModelSpec = Field(description="The base model that is fine-tuned.")
+    data: DataSpec = Field(description="Where the rows come from, what their columns mean, and how they are split.")
+    lora: LoraSpec = Field(LoraSpec(), description="The LoRA adapter that is trained.")
+    head: HeadSpec = Field(HeadSpec(), description="The classifier on the model; tasks *-classify only.")
+    curriculum: CurriculumSpec = Field(
+        CurriculumSpec(), description="The order in which rows are learned; tasks *-curriculum only."
+    )
+    preference: PreferenceSpec = Field(
+        PreferenceSpec(), description="The loss for preference tuning (DPO, KTO, ORPO …); tasks *-preference only."
+    )
+    training: TrainingSpec = Field(TrainingSpec(), description="Optimizer, batch and schedule.")
     objective: str | Annotated[list[str], Field(min_length=1)] = Field(
-        "loss", description="what the search aims at, on the validation rows: loss, a metric, or a list of them"
+        "loss",
+        description="What the search optimizes on the validation rows: loss, a metric, or a list of them; the first "
+        "one of a list chooses the best trial.",
     )
-    budget: BudgetSpec = Field(BudgetSpec(), description="what one trial may spend")
-    final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="what the final run may spend")
-    silence: SilenceSpec = Field(SilenceSpec(), description="how long a trainer may be silent")
-    evaluation: EvaluationSpec = Field(EvaluationSpec(), description="how the final model is judged")
-    search: SearchSpec | None = Field(None, description="what to search; absent in the file of a final run")
+    budget: BudgetSpec = Field(BudgetSpec(), description="What one trial may spend.")
+    final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="What the final run may spend.")
+    silence: SilenceSpec = Field(
+        SilenceSpec(), description="How long a trainer may be silent before it counts as hung."
+    )
+    evaluation: EvaluationSpec = Field(
+        EvaluationSpec(), description="How the final model is evaluated on the test rows."
+    )
+    search: SearchSpec | None = Field(
+        None,
+        description="What to search, and how; absent in the file of a final run, which has nothing left to search.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -26,21 +26,34 @@ Rows = Literal["auto"] | PositiveInt
 class TrainingSpec(Spec):
     """Optimizer settings, by the names that transformers gives them."""
 
-    learning_rate: Annotated[float, Field(gt=0, description="peak learning rate")] = 2e-4
-    batch_size: Annotated[int, Field(ge=1, description="rows per optimizer step")] = 16
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 2e-4
+    batch_size: Annotated[
+        int, Field(ge=1, description="Rows per optimizer step, all forward passes of the step together.")
+    ] = 16
     micro_batch: Rows = Field(
-        "auto", description="rows per forward; auto is as many as fit. It changes memory and time, not what is learned"
+        "auto",
+        description="Rows per forward pass; auto is as many as fit. It changes memory and time, not what is learned.",
     )
-    evaluation_batch_size: Rows = Field("auto", description="rows per validation batch; auto is as many as fit")
-    optimizer: Optimizer = Field("adamw_torch", description="paged ones need a process of their own per trial")
-    lr_scheduler: LrScheduler = Field("cosine", description="shape of the learning rate over the run")
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1, description="share of the steps that warm up")] = 0.03
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW weight decay")] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0, description="gradient clipping")] = 1.0
+    evaluation_batch_size: Rows = Field("auto", description="Rows per validation batch; auto is as many as fit.")
+    optimizer: Optimizer = Field(
+        "adamw_torch",
+        description="Optimizer, by its name in transformers; a paged one needs a new process for each trial.",
+    )
+    lr_scheduler: LrScheduler = Field(
+        "cosine", description="Schedule of the learning rate over the run, by its name in transformers."
+    )
+    warmup_ratio: Annotated[
+        float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises to its peak.")
+    ] = 0.03
+    weight_decay: Annotated[float, Field(ge=0, description="Weight decay of the optimizer.")] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     gradient_checkpointing: Literal["auto"] | bool = Field(
-        "auto", description="recompute activations: less memory, slower; auto is only where memory asks for it"
+        "auto",
+        description="Recompute activations: less memory, slower; auto does so only where memory is short.",
     )
-    seed: Annotated[int, Field(ge=0, description="adapter, dropout and data order")] = 42
+    seed: Annotated[
+        int, Field(ge=0, description="Seed of the adapter's first weights, of dropout and of the order of rows.")
+    ] = 42
 
 
 BATCH_SIZE = "training.batch_size"
@@ -66,11 +79,20 @@ def in_rows_per_step(training: Any) -> Any:
 class BudgetSpec(Spec):
     """What one run may spend; `budget` in a study file is a trial's, `final` the final run's."""
 
-    epochs: Annotated[float, Field(gt=0, description="passes over the rows below")] = 1.0
-    max_steps: PositiveInt | None = Field(None, description="optimizer steps; overrides epochs")
-    train_fraction: Fraction = Field(1.0, description="share of the train split")
-    validation_fraction: Fraction = Field(1.0, description="share of the validation split")
-    reports: Annotated[int, Field(ge=1, description="validations, evenly spaced, the last one at the end")] = 4
+    epochs: Annotated[
+        float, Field(gt=0, description="Passes over the training rows (the share that train_fraction leaves).")
+    ] = 1.0
+    max_steps: PositiveInt | None = Field(None, description="Optimizer steps; takes the place of epochs.")
+    train_fraction: Fraction = Field(1.0, description="Share of the train split that is used.")
+    validation_fraction: Fraction = Field(1.0, description="Share of the validation split that is used.")
+    reports: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Number of validations, evenly spaced, the last one at the end; the pruner looks at each.",
+        ),
+    ] = 4
     memory_gib: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="device memory a run may need on the machine it is meant for, as nvidia-smi counts it"
+        None,
+        description="GPU memory in GiB that a run may take, as nvidia-smi counts it; one that took more never wins.",
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from hpsearch.cli import main
 from hpsearch.spec import load_study
 from tests.conftest import REPOSITORY
+from hpsearch.spec.load import _Loader
+from hpsearch.spec.schema import SCHEMA_FILE
 from tests.unit.new_fixtures import AXOLOTL, write
 
 Run = Callable[..., int]
@@ -57,7 +62,16 @@ def test_without_a_name_it_lands_in_this_folder(workplace: Path, run: Run) -> No
     (workplace / "elsewhere").mkdir()
     write(workplace / "elsewhere", AXOLOTL)
     assert run("--from", "elsewhere/their.yaml") == 0
-    assert [file.name for file in workplace.glob("*.*")] == ["their_study.yaml"]
+    assert {file.name for file in workplace.glob("*.*")} == {"their_study.yaml", SCHEMA_FILE}
+
+
+def test_an_editor_finds_the_schema_beside_the_study(workplace: Path, run: Run) -> None:
+    write(workplace, AXOLOTL)
+    assert run("--from", "their.yaml", "-o", "studies/mine.yaml") == 0
+    study = workplace / "studies" / "mine.yaml"
+    named = study.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    schema = json.loads((study.parent / named).read_text())
+    jsonschema.validate(yaml.load(study.read_text(), _Loader), schema)
 
 
 @pytest.mark.parametrize("there", ["mine.yaml", "mine_data.py"])

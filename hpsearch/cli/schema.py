@@ -1,0 +1,38 @@
+"""`hpsearch schema`: study files and launch.yaml as JSON schemas, for editors."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Kind(StrEnum):
+    STUDY = "study"
+    LAUNCH = "launch"
+
+
+def schema(
+    kind: Annotated[Kind, typer.Argument(help="of study files, or of launch.yaml")] = Kind.STUDY,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", dir_okay=False, help="default: the screen", show_default=False)
+    ] = None,
+) -> None:
+    """A JSON schema with which an editor completes, explains and checks study files or launch.yaml."""
+    from hpsearch.errors import InputError
+    from hpsearch.files import write_text
+    from hpsearch.launch.schema import launch_schema
+    from hpsearch.spec.schema import as_text, schema_line, study_schema
+
+    text = as_text(study_schema() if kind is Kind.STUDY else launch_schema())
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, text)
+    except OSError as error:
+        raise InputError(f"{output}: can't be written: {error.strerror}") from None
+    print(f"{output}: begin a file beside it with\n  {schema_line(output.name)}")
