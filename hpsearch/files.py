@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
-from hpsearch.errors import UnreadableFile
+from hpsearch.errors import InputError, UnreadableFile
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 T = TypeVar("T")
@@ -29,6 +29,16 @@ def write_text(file: Path, text: str) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+
+
+def write_output(file: Path, text: str) -> Path:
+    """Writes what a person asked for, with the folders that it needs. Raises InputError where it can't be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    except OSError as error:
+        raise InputError(f"{file}: can't be written: {error.strerror}") from None
+    return file
 
 
 def write_lines(file: Path, records: Iterable[BaseModel]) -> None:

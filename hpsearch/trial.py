@@ -219,6 +219,11 @@ def best_report(reports: Sequence[Report], objective: Metric) -> Report:
     return best
 
 
+def report_steps(reports: Sequence[int], num_steps: int, last: int) -> dict[int, int]:
+    """Report → optimizer step, as they are evenly spaced; report `last` was made after the run's `num_steps`."""
+    return {report: math.ceil(num_steps * report / last) for report in reports}
+
+
 class HistoryPoint(Record):
     """One optimizer step: the training loss of its batch (nats per token) and its learning rate."""
 

@@ -23,8 +23,7 @@ def best(
     store: StoreOption = None,
 ) -> None:
     """The best parameters: a table, a complete file for the final training, or its shell command."""
-    from hpsearch.errors import InputError
-    from hpsearch.files import write_text
+    from hpsearch.files import write_output
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
@@ -46,11 +45,7 @@ def best(
     if output is None:
         print(text)
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, text if text.endswith("\n") else text + "\n")
-    except OSError as error:
-        raise InputError(f"{output}: can't be written: {error.strerror}") from None
+    write_output(output, text if text.endswith("\n") else text + "\n")
     follow = {"yaml": f"; next: hpsearch train {output}", "sh": f"; next: sh {output}"}.get(kind, "")
     open_console().print(f"{output}: trial {chosen.trial.number} of {study}{follow}", soft_wrap=True)
 

@@ -25,8 +25,7 @@ def report(
     store: StoreOption = None,
 ) -> None:
     """The whole story in one HTML file: data, space, trials, final training, evaluation, answers right and wrong."""
-    from hpsearch.errors import InputError
-    from hpsearch.files import write_text
+    from hpsearch.files import write_output
     from hpsearch.opening.report import find_run_of, page_of
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
@@ -42,11 +41,7 @@ def report(
             told = draw_study(opened, view, storage, tell)
             tell("writing the report", 0, 0)
             page = page_of(opened, view, final_run)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, page)
-    except OSError as error:
-        raise InputError(f"{file}: can't be written: {error.strerror}") from None
+    write_output(file, page)
     if told:
         console.print(told, soft_wrap=True)
     console.print(f"{file}: {_format_parts(final_run)}; open it in a browser", soft_wrap=True)

@@ -145,7 +145,7 @@ class RowImages:
         content = value.get("bytes") if isinstance(value, dict) else None
         if content:
             digest = hashlib.sha256(content).hexdigest()
-            path = self._store / digest[:2] / digest
+            path = place_of(digest, self._store)
             return str(path), partial(_stored, content, digest, path, before, self._groups_lookalikes)
         if isinstance(value, dict) and "path" not in value:
             return "", lambda: f"image is neither a path nor a picture, but has: {', '.join(value)}"
@@ -167,17 +167,26 @@ def address_problem(value: Any) -> str | None:
     return f"{told!r} is a URL; download the images first, and name the files"
 
 
+def place_of(sha256: str, store: Path) -> Path:
+    """Where an image lies that came as bytes."""
+    return store / sha256[:2] / sha256
+
+
+def keep_image(content: bytes, path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = draft_of(path)
+        draft.write_bytes(content)
+        draft.replace(path)
+
+
 def _stored(content: bytes, digest: str, path: Path, before: CheckedFiles, has_look: bool) -> Checked:
     if path.exists() and (known := before.find(path, path.stat(), has_look=has_look)):
         return CheckedImage(path, digest), known
     facts = _facts(content, digest, has_look)
     if isinstance(facts, str):
         return facts
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = draft_of(path)
-        draft.write_bytes(content)
-        draft.replace(path)
+    keep_image(content, path)
     before.add(path, path.stat(), facts)
     return CheckedImage(path, digest), facts
 

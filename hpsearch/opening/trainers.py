@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hpsearch.opening.places import storage_folder
 
 if TYPE_CHECKING:
     from hpsearch.bridge.trainer_process import StartTrainer
+    from hpsearch.worker.device_lock import HeldDevice
 
 
-def trainer_starter(name: str, storage: str | None = None) -> StartTrainer:
+def trainer_starter(name: str, storage: str | None = None, held: list[HeldDevice] | None = None) -> StartTrainer:
     """Starts trainers on one device, which this process holds from the first of them on; their own words go to a log
-    of that name.
+    of that name. The device goes into `held`.
 
     Starting raises HpsearchError where no device is free: with who holds each.
     """
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import TrainerProcess
-    from hpsearch.worker.device_lock import HeldDevice
     from hpsearch.worker.devices import find_devices
     from hpsearch.worker.take_device import take_device
 
     log = storage_folder(storage).trainer_log(name)
-    held: list[HeldDevice] = []
+    held = [] if held is None else held
 
     def start() -> TrainerProcess:
         if not held and (taken := take_device(find_devices, StopFlag(), lambda _: None, waits=False)):
@@ -31,6 +33,20 @@ def trainer_starter(name: str, storage: str | None = None) -> StartTrainer:
         return TrainerProcess(log, held[0].environment, held[0].file_descriptors)
 
     return start
+
+
+@contextmanager
+def kept_trainer(name: str, storage: str | None = None) -> Iterator[StartTrainer]:
+    """One trainer for every job until the end, when its device is free again. It starts with the first job."""
+    from hpsearch.bridge.trainer_process import one_trainer
+
+    held: list[HeldDevice] = []
+    try:
+        with one_trainer(trainer_starter(name, storage, held)) as lend:
+            yield lend
+    finally:
+        for device in held:
+            device.release()
 
 
 def plain_starter(name: str, environment: dict[str, str] | None = None) -> StartTrainer:

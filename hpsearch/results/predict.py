@@ -16,13 +16,13 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared, read_written, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, InputError
-from hpsearch.files import read_json, write_text
+from hpsearch.files import read_json, write_output, write_text
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import AnsweredRow, Tell, Variant
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.evaluate import check_prompts, job_of
 from hpsearch.results.final import RunFolder
-from hpsearch.results.questions import Values, asked_columns, check_columns, question_rows, read_lines
+from hpsearch.results.questions import Lines, Values, asked_columns, check_columns, question_rows, read_lines
 from hpsearch.results.scoring import read_answers
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.study import StudySpec
@@ -151,35 +151,60 @@ def predict_file(
     Rows that can't be asked come out with an `error`. An interrupted call goes on where it stopped.
 
     Raises:
-        InputError: not a run folder, a file that can't be read, written or overwritten, or no row that can be asked.
+        InputError: not a run folder, a file that can't be read, written or overwritten, or no row that can be answered.
         HpsearchError: the job failed.
     """
-    file, manifest, _ = folder.load()
-    spec, needs_image = file.spec, _needs_image(file.spec, manifest)
+    folder.load()
     lines = read_lines(source)
     if output.exists() and output.samefile(source):
         raise InputError(f"{output}: is the file to read from; give another name with --output")
-    check_columns(source, lines, asked_columns(spec.data, needs_image=needs_image))
-    store = DataFolder(storage.path).images
-    found = question_rows(lines, spec.data, source.parent, store, tell, spec.task_facts.images)
-    if needs_image:
-        found = {line: NO_IMAGE if isinstance(row, Row) and not row.images else row for line, row in found.items()}
-    rows = [row for row in found.values() if isinstance(row, Row)]
-    errors = _by_reason(found)
-    if not rows:
-        raise InputError(f"{source}: no row can be answered: {format_errors(errors)}")
-    rows = _with_examples(folder, rows, storage, tell)
+    found = _found(folder, lines, str(source), source.parent, storage, tell)
+    rows = _with_examples(folder, [row for row in found.values() if isinstance(row, Row)], storage, tell)
     place = _place(folder, rows, options)
     mine = _Written(place, output, [variant.name for variant in _variants(options)])
     if output.exists() and not force and not mine.is_unchanged():
         raise InputError(f"{output}: is there already; --force overwrites it, or give another name with --output")
     base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
-    added: dict[str, dict[str, str]] = {row.id: {"prediction": row.prediction} for row in tuned}
-    for row in base:
-        added[row.id]["base_prediction"] = row.prediction
-    _write(output, [_completed(lines[number], found[number], added.get(str(number), {})) for number in lines])
+    done = _completed(lines, found, base, tuned)
+    write_output(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in done))
     mine.note()
-    return FilePrediction(output, len(tuned), sum(row.is_cut for row in tuned), errors)
+    return FilePrediction(output, len(tuned), sum(row.is_cut for row in tuned), _by_reason(found))
+
+
+def predict_rows(
+    folder: RunFolder,
+    asked: Sequence[Values],
+    options: PredictionOptions,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+) -> list[Values]:
+    """Each row, which has the study's columns, with what the run says to it; or with an `error`.
+
+    Raises:
+        InputError: not a run folder, or no row that can be answered.
+        HpsearchError: the job failed.
+    """
+    lines = dict(enumerate(asked, start=1))
+    found = _found(folder, lines, "rows", Path.cwd(), storage, tell)
+    rows = _with_examples(folder, [row for row in found.values() if isinstance(row, Row)], storage, tell)
+    return _completed(lines, found, *_answered(folder, rows, options, storage, start_trainer, tell))
+
+
+def _found(
+    folder: RunFolder, lines: Lines, source: str, images: Path, storage: StorageFolder, tell: Tell
+) -> dict[int, Row | str]:
+    """For each line a row to answer, or what is wrong with it; relative paths of images count from `images`."""
+    file, manifest, _ = folder.load()
+    spec, needs_image = file.spec, _needs_image(file.spec, manifest)
+    check_columns(source, lines, asked_columns(spec.data, needs_image=needs_image))
+    store = DataFolder(storage.path).images
+    found = question_rows(lines, spec.data, images, store, tell, spec.task_facts.images)
+    if needs_image:
+        found = {line: NO_IMAGE if isinstance(row, Row) and not row.images else row for line, row in found.items()}
+    if not any(isinstance(row, Row) for row in found.values()):
+        raise InputError(f"{source}: no row can be answered: {format_errors(_by_reason(found))}")
+    return found
 
 
 def _with_examples(folder: RunFolder, rows: list[Row], storage: StorageFolder, tell: Tell) -> list[Row]:
@@ -214,19 +239,21 @@ def format_errors(errors: dict[str, list[int]], most: int = 5) -> str:
     return ", ".join(told)
 
 
-def _completed(values: Values | str, row: Row | str, added: dict[str, str]) -> Values:
+def _completed(
+    lines: Lines, found: dict[int, Row | str], base: list[AnsweredRow], tuned: list[AnsweredRow]
+) -> list[Values]:
+    """Every line with its answers, or with its error."""
+    added: dict[str, dict[str, str]] = {row.id: {"prediction": row.prediction} for row in tuned}
+    for row in base:
+        added[row.id]["base_prediction"] = row.prediction
+    return [_with_answer(lines[number], found[number], added.get(str(number), {})) for number in lines]
+
+
+def _with_answer(values: Values | str, row: Row | str, added: dict[str, str]) -> Values:
     if isinstance(values, str):
         return {"line": values, "error": row}
     kept = {name: value for name, value in values.items() if name not in _ADDED}
     return {**kept, "error": row} if isinstance(row, str) else {**kept, **added}
-
-
-def _write(output: Path, rows: list[Values]) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    except OSError as error:
-        raise InputError(f"{output}: can't be written: {error.strerror}") from None
 
 
 def _answered(

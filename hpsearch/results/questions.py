@@ -60,14 +60,14 @@ def asked_columns(data: DataSpec, *, needs_image: bool) -> dict[str, str]:
     return asked | dict.fromkeys(data.template.required, "data.prompt")
 
 
-def check_columns(file: Path, lines: Lines, wanted: dict[str, str]) -> None:
-    """Raises InputError for a column that no row of the file has."""
+def check_columns(source: str, lines: Lines, wanted: dict[str, str]) -> None:
+    """Raises InputError for a column that no row has."""
     rows = [values for values in lines.values() if isinstance(values, dict)]
     known = list(dict.fromkeys(name for values in rows for name in values))
     for name, key in wanted.items():
         if name not in known and all(find(name, values) is None for values in rows):
             raise InputError(
-                f"{file}: no row has a column {name!r}, which the study's {key} names; there are: {', '.join(known)}"
+                f"{source}: no row has a column {name!r}, which the study's {key} names; there are: {', '.join(known)}"
             )
 
 

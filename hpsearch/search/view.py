@@ -113,6 +113,14 @@ class StudyView:
         return mean * (self.slots.wanted - self.slots.finished) / len(self.live_workers)
 
 
+def curve(view: StudyView, trial: TrialView, objective: Metric) -> dict[int, float]:
+    """The objective at each report; those of a study with several lie in its facts (see `Search.report`)."""
+    if len(view.study.spec.objectives) == 1:
+        return trial.reports
+    reports = {name: values for name, values in trial.facts.items() if name.startswith("report ")}
+    return dict(sorted((int(name.removeprefix("report ")), values[objective.name]) for name, values in reports.items()))
+
+
 def live(workers: list[StoredWorker]) -> list[StoredWorker]:
     """Those that gave a sign of life within the last minute, and weren't killed on this machine meanwhile."""
     there = [w for w in workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.spec.metrics import LOSS, Metric
-from hpsearch.trial import HistoryPoint, Outcome, TrialConfig, TrialResult
+from hpsearch.trial import HistoryPoint, Outcome, TrialConfig, TrialResult, report_steps
 from hpsearch.watch.plots.style import (
     BLUE,
     GREEN,
@@ -42,7 +42,7 @@ def training_figure(config: TrialConfig, history: Sequence[HistoryPoint], result
     panels = 2 + len(metrics)
     heights = [3.0, *([1.8] * len(metrics)), 1.2]
     figure, axes = new_figure(0.9 + 1.05 * sum(heights), rows=panels, sharex=True, height_ratios=heights)
-    steps = report_steps(config, result)
+    steps = _report_steps(config, result)
     for panel in axes[:-1]:
         panel.margins(y=0.15)
     _draw_losses(axes[0], history, _reported(LOSS, result, steps))
@@ -62,14 +62,14 @@ def training_figure(config: TrialConfig, history: Sequence[HistoryPoint], result
     return figure
 
 
-def report_steps(config: TrialConfig, result: TrialResult) -> dict[int, float]:
-    """Report number → optimizer step. A pruned run ended with its last report; the others are as evenly spaced."""
+def _report_steps(config: TrialConfig, result: TrialResult) -> dict[int, int]:
+    """A pruned run ended with its last report."""
     is_cut = result.outcome is Outcome.PRUNED and result.reports
     last = result.reports[-1].step if is_cut else config.budget.reports
-    return {report.step: math.ceil(result.num_steps * report.step / last) for report in result.reports}
+    return report_steps([report.step for report in result.reports], result.num_steps, last)
 
 
-def _reported(objective: Metric, result: TrialResult, steps: dict[int, float]) -> Points:
+def _reported(objective: Metric, result: TrialResult, steps: dict[int, int]) -> Points:
     there = [report for report in result.reports if objective == LOSS or objective.name in report.metrics]
     points = [(steps[report.step], report.value(objective)) for report in there]
     return [(step, value) for step, value in points if math.isfinite(value)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import MaxNLocator
 
 from hpsearch.errors import NothingToDraw
-from hpsearch.search.view import StudyView, TrialView
+from hpsearch.search.view import StudyView, TrialView, curve
 from hpsearch.spec.metrics import Metric
 from hpsearch.watch.plots.style import (
     BLUE,
@@ -39,14 +39,6 @@ _LOOKS: dict[str, dict[str, Any]] = {
 """Of each outcome; `end` marks where a trial stopped before its time."""
 _FAR = 1.5
 """A curve may leave the picture when it lies this many heights of the finished ones above them."""
-
-
-def curve(view: StudyView, trial: TrialView, objective: Metric) -> dict[int, float]:
-    """The objective at each report; those of a study with several lie in its facts (see `Search.report`)."""
-    if len(view.study.spec.objectives) == 1:
-        return trial.reports
-    reports = {name: values for name, values in trial.facts.items() if name.startswith("report ")}
-    return dict(sorted((int(name.removeprefix("report ")), values[objective.name]) for name, values in reports.items()))
 
 
 @styled()

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.split import SplitName
-from hpsearch.search.view import StudyView, TrialView
+from hpsearch.search.view import StudyView, TrialView, curve
 from hpsearch.spec.data import DataSpec, SplitByColumn
 from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.metrics import Metric
@@ -16,7 +16,6 @@ from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.watch.examples import format_num_images
-from hpsearch.watch.plots.trials import curve
 from hpsearch.watch.tables import sparkline
 from hpsearch.watch.words import format_metric, format_time, format_value
 
