@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from hpsearch.api.run import Run, load_run
+    from hpsearch.api.study import BestTrial, Report, Study, open_study
 
 __version__ = "0.2.0"
-__all__ = ["metric"]
+__all__ = ["BestTrial", "Report", "Run", "Study", "load_run", "metric", "open_study"]
+
+_HOMES = dict.fromkeys(("Run", "load_run"), "hpsearch.api.run")
+_HOMES |= dict.fromkeys(("BestTrial", "Report", "Study", "open_study"), "hpsearch.api.study")
+"""They take a second to import: not before somebody asks (PEP 562)."""
+
+if not TYPE_CHECKING:  # else a name that isn't there would pass every type check
+
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+    def __dir__():
+        return sorted({*globals(), *_HOMES})
+
 
 _Function = TypeVar("_Function", bound=Callable[..., float])
 

@@ -20,8 +20,11 @@ A message is for the reader: what was asked, what was found, what to do.
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import takewhile
+from pathlib import Path
 
 _MOST_TOLD = 50
 """Mistakes of one file: a file of garbage has thousands, and the first ones say so."""
@@ -29,6 +32,15 @@ _MOST_TOLD = 50
 
 class HpsearchError(Exception):
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of its own traceback (IPython 9, core/interactiveshell.py, `showtraceback`):
+        the person's own lines, and the message."""
+        here = Path(__file__).parent
+        frames = traceback.extract_tb(self.__traceback__)
+        before = takewhile(lambda frame: here not in Path(frame.filename).parents, frames)
+        own = [frame for frame in before if "IPython" not in Path(frame.filename).parts]
+        return [*"".join(traceback.format_list(own)).splitlines(), f"{type(self).__name__}: {self}"]
 
 
 class TrainerDied(HpsearchError):

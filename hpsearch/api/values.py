@@ -1,0 +1,51 @@
+"""What a notebook gives, as a JSONL file would have it: images as paths, and None for what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from hpsearch.data.images import keep_image, place_of
+from hpsearch.data.prepared import DataFolder
+from hpsearch.errors import InputError
+from hpsearch.folders import StorageFolder
+
+
+def picture_files(pictures: Any, storage: StorageFolder) -> list[str]:
+    """Of none, one or several images."""
+    if pictures is None:
+        return []
+    return [_as_file(each, storage) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
+
+
+def _as_file(picture: Any, storage: StorageFolder) -> str:
+    """The path of an image; a PIL image is written beside those that came as bytes in the data."""
+    if isinstance(picture, str | os.PathLike):
+        return os.fspath(picture)
+    if not isinstance(picture, Image.Image):
+        raise InputError(f"image: expected a path or a PIL image, found {type(picture).__name__}")
+    upright, content = ImageOps.exif_transpose(picture), io.BytesIO()
+    try:
+        upright.save(content, "PNG")
+    except OSError:  # PNG has no such mode, CMYK for one
+        upright.convert("RGB").save(content, "PNG")
+    path = place_of(hashlib.sha256(content.getvalue()).hexdigest(), DataFolder(storage.path).images)
+    keep_image(content.getvalue(), path)
+    return str(path)
+
+
+def plain(value: Any, storage: StorageFolder) -> Any:
+    """A cell as a JSONL file would have it: paths for images, and None for NaN."""
+    if isinstance(value, list | tuple):
+        return [plain(each, storage) for each in value]
+    if isinstance(value, Mapping):
+        return {name: plain(each, storage) for name, each in value.items()}
+    if isinstance(value, os.PathLike | Image.Image):
+        return _as_file(value, storage)
+    return None if isinstance(value, float) and math.isnan(value) else value
