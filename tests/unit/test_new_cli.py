@@ -14,9 +14,9 @@ import yaml
 
 from hpsearch.cli import main
 from hpsearch.spec import load_study
-from tests.conftest import REPOSITORY
 from hpsearch.spec.load import _Loader
 from hpsearch.spec.schema import SCHEMA_FILE
+from tests.conftest import REPOSITORY
 from tests.unit.new_fixtures import AXOLOTL, write
 
 Run = Callable[..., int]
