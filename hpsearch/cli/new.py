@@ -1,57 +1,105 @@
-"""`hpsearch new`: a study file out of another tool's training file, or a copy of one that comes with hpsearch."""
+"""`hpsearch new`: a study file, from a few questions, from another tool's training file, or an example."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from hpsearch.propose.questions import Given
 
 
 def new(
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="a LLaMA-Factory or Axolotl YAML", show_default=False),
+        typer.Option("--from", metavar="FILE", help="convert a LLaMA-Factory or Axolotl YAML", show_default=False),
     ] = None,
     example: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="quickstart, breast_cancer_qa, breast_cancer_classify or preference",
+            help="copy one: quickstart, breast_cancer_qa, breast_cancer_classify or preference",
             show_default=False,
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="your rows: a file, a saved datasets folder, a hub name", show_default=False),
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="what is learned", show_default=False)] = None,
+    base: Annotated[str | None, typer.Option("--base", help="hub name or folder", show_default=False)] = None,
+    memory_gib: Annotated[
+        float | None, typer.Option("--memory-gib", help="memory of your card", show_default=False)
+    ] = None,
+    hours: Annotated[float | None, typer.Option("--hours", help="that the search may take", show_default=False)] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
             dir_okay=False,
-            help="default: in this folder, FILE's name with _study, or NAME.yaml",
+            help="default: in this folder, named after FILE, NAME or the data",
             show_default=False,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False,
 ) -> None:
-    """A study file: out of a LLaMA-Factory or Axolotl YAML, with a search space around its values, or an example."""
+    """A commented study file: asks a few questions about your rows, unless --from or --example says where from."""
     from hpsearch.errors import InputError
+    from hpsearch.propose.questions import Given
 
-    if from_ is not None and example is None:
+    given = Given(data, task, base, memory_gib, hours)
+    if from_ is None and example is None:
+        _ask(given, output, force)
+    elif (from_ is not None and example is not None) or given != Given():
+        raise InputError("new takes one of --from FILE, --example NAME, and answers to its questions (--data …)")
+    elif from_ is not None:
         _convert(from_, output or Path(f"{from_.stem}_study.yaml"), force)
-    elif example is not None and from_ is None:
+    elif example is not None:
         _copy(example, output or Path(f"{example}.yaml"), force)
-    else:
-        raise InputError("new needs one of --from FILE and --example NAME; as: hpsearch new --example quickstart")
+
+
+def _ask(given: Given, output: Path | None, force: bool) -> None:
+    from hpsearch.errors import InputError
+    from hpsearch.propose.questions import ask_for_study
+    from hpsearch.propose.study import checked_study_name, study_text
+    from hpsearch.spec.load import check_study_text
+    from hpsearch.watch.console import open_console
+
+    is_asked = sys.stdin.isatty()
+    if given.data is None and not is_asked:
+        raise InputError("there is no terminal to ask on: name the rows with --data (see hpsearch new --help)")
+
+    def ask(question: str, default: str | None) -> str:
+        if is_asked:
+            return str(typer.prompt(question, default=default))
+        if default is None:
+            raise InputError(f"there is no terminal to ask on, and no answer to: {question}")
+        return default
+
+    console = open_console(soft_wrap=True)
+    answers = ask_for_study(checked_study_name(output.stem) if output else None, given, Path.cwd(), ask, console.print)
+    target = output or Path(f"{answers.study}.yaml")
+    text = study_text(answers)
+    check_study_text(text, target)
+    _write({target: text}, target, force)
+    console.print(f"{target}: a study of task {answers.task}; read it, it is commented\nnext: hpsearch show {target}")
 
 
 def _copy(example: str, target: Path, force: bool) -> None:
     from hpsearch.convert.shipped import EXAMPLES, example_file
     from hpsearch.errors import InputError, cut, did_you_mean
+    from hpsearch.spec.schema import schema_line
     from hpsearch.watch.console import open_console
 
     if example not in EXAMPLES:
         raise InputError(f"--example: there is no {cut(repr(example))}; {did_you_mean(example, list(EXAMPLES))}")
-    _write({target: example_file(example).read_text()}, target, force)
+    text = re.sub(r"^# yaml-language-server.*", schema_line(), example_file(example).read_text())
+    _write({target: text}, target, force)
     open_console(soft_wrap=True).print(f"{target}: needs no GPU and no download\nnext: hpsearch run {target}")
 
 

@@ -8,7 +8,6 @@ not ask for are reported as not kept. `data` finds out how the rows can be read,
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,7 @@ from hpsearch.convert.draft import Draft
 from hpsearch.convert.file import ForeignFile, read_foreign
 from hpsearch.convert.reasons import COMMON
 from hpsearch.convert.writing import study_text
-from hpsearch.errors import InputError, StudyFileErrors
-from hpsearch.spec.load import load_study
+from hpsearch.spec.load import check_study_text
 
 __all__ = ["TOOLS", "NewStudy", "new_study"]
 
@@ -59,7 +57,7 @@ def new_study(path: Path, output: Path) -> NewStudy:
     script_text = put_data(draft, script, validation)
     draft.not_kept += file.left_over(COMMON)
     text = study_text(draft, _study_name(output))
-    _check(text, path)
+    check_study_text(text, path)
     return NewStudy(draft.tool, text, script_text, script.name, list(map(str, draft.not_kept)), draft.to_do)
 
 
@@ -89,15 +87,3 @@ def _put_budget(draft: Draft) -> None:
 def _study_name(output: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", output.stem).lstrip("._-")
     return name[:100] or "study"
-
-
-def _check(text: str, path: Path) -> None:
-    """A file is written only if it loads."""
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "study.yaml"
-        draft.write_text(text, encoding="utf-8")
-        try:
-            load_study(draft)
-        except StudyFileErrors as error:
-            words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in error.mistakes)
-            raise InputError(f"{path}: gives values that no study can have: {words}") from None

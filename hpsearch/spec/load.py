@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,18 @@ def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool 
         raw["training"] = in_rows_per_step(raw["training"])
     mistakes = [*repeated, *_read_metrics(raw, path.parent)]
     return StudyFile(path, _validate(raw, path, lines, mistakes), lines)
+
+
+def check_study_text(text: str, of: Path) -> None:
+    """What hpsearch makes `of` somebody's file or answers is written only if it loads. Raises InputError."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "study.yaml"
+        draft.write_text(text, encoding="utf-8")
+        try:
+            load_study(draft)
+        except StudyFileErrors as error:
+            words = "; ".join(f"{mistake.key}: {mistake.message}" for mistake in error.mistakes)
+            raise InputError(f"{of}: gives values that no study can have: {words}") from None
 
 
 def _read_metrics(raw: dict[str, Any], folder: Path) -> list[Mistake]:

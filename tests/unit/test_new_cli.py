@@ -123,7 +123,9 @@ def test_a_file_that_is_not_there_exits_with_2(
 def test_an_example_is_the_shipped_file(workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--example", "quickstart") == 0
     assert "next: hpsearch run quickstart.yaml" in capsys.readouterr().out
-    assert (workplace / "quickstart.yaml").read_text() == (REPOSITORY / "studies" / "quickstart.yaml").read_text()
+    copy, shipped = (folder / "quickstart.yaml" for folder in (workplace, REPOSITORY / "studies"))
+    assert load_study(copy).spec == load_study(shipped).spec
+    assert SCHEMA_FILE in copy.read_text().splitlines()[0]
     assert run("--example", "quickstart") == 2
     assert "is there already" in capsys.readouterr().err
 
@@ -132,7 +134,8 @@ def test_an_example_is_the_shipped_file(workplace: Path, run: Run, capsys: pytes
     ("arguments", "words"),
     [
         (["--example", "quickstrat"], "quickstart"),
-        ([], "--example quickstart"),
+        ([], "--data"),
+        (["--example", "quickstart", "--data", "x.csv"], "one of --from FILE, --example NAME"),
         (["--example", "quickstart", "--from", "their.yaml"], "one of --from"),
     ],
 )

@@ -1,0 +1,166 @@
+"""What a data set's columns hold, and which role each seems to have. Proposals only: a person confirms them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpsearch.data.source import open_source
+from hpsearch.errors import FieldError, InputError
+from hpsearch.spec.data import DataSpec
+from hpsearch.spec.tasks import Learns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LOOKED_AT = 1000
+"""Rows whose values are looked at."""
+_MOST_CLASSES = 20
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+_NAMES: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversation", "conversations"),
+    "chosen": ("chosen", "preferred", "accepted"),
+    "rejected": ("rejected", "dispreferred"),
+    "desirable": ("desirable", "is_desirable"),
+    "question": ("question", "query", "instruction", "user", "input"),
+    "answer": ("answer", "response", "output", "assistant", "target", "reply"),
+    "prompt": ("prompt",),
+    "completion": ("completion",),
+    "label": ("label", "class", "category", "diagnosis", "species"),
+    "group": (
+        "patient", "patient_id", "subject", "subject_id", "case_id", "group", "img_id", "image_id", "document",
+        "document_id", "doc_id", "author", "site",
+    ),
+    "id": ("id", "uid", "uuid", "row_id", "question_id", "qid"),
+}  # fmt: skip
+"""Role → what such a column is often called; the first that is there counts."""
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    kind: str
+    """image, messages, text, number, truth value or other."""
+    about: str
+    """For people: what it holds, with an example."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a source after a look at its first rows."""
+
+    source: str
+    num_rows: int
+    columns: dict[str, Column]
+    roles: dict[str, str]
+    """Role → the column that seems to have it."""
+    prompt: str | None
+    """A template over columns, if the question is in several of them."""
+    split: dict[str, Any] | None
+    """`data.split`, if a column says which split a row is in."""
+
+    @property
+    def has_images(self) -> bool:
+        return "image" in self.roles
+
+    @property
+    def learns(self) -> Learns:
+        """What such rows are usually learned for."""
+        if {"chosen", "rejected"} <= self.roles.keys() or "desirable" in self.roles:
+            return "preference"
+        says = {"answer", "messages", "completion", "text"} & self.roles.keys()
+        return "class" if "label" in self.roles and not says else "text"
+
+
+def look_at(source: str, folder: Path) -> Look:
+    """Opens `source`, a relative path counting from `folder`. Raises InputError where it can't be read."""
+    try:
+        rows = open_source(DataSpec(source=source), folder).rows
+    except FieldError as error:
+        raise InputError(f"{source}: {error}") from None
+    head = rows.select(range(min(LOOKED_AT, len(rows))))
+    columns = {name: _column(name, head) for name in head.column_names}
+    roles = _roles(columns, rows)
+    return Look(source, len(rows), columns, roles, _template(columns, roles), _split(columns, rows))
+
+
+def _column(name: str, head: Dataset) -> Column:
+    from datasets import ClassLabel, Image, Sequence, Value
+    from datasets.features import List
+
+    feature = head.features[name]
+    inner = feature.feature if isinstance(feature, Sequence | List) else feature
+    if isinstance(inner, Image):
+        return Column(name, "image", "an image" if inner is feature else "a list of images")
+    values = [value for value in head[name] if value not in (None, "", [])]
+    if not values:
+        return Column(name, "other", "nothing in the first rows")
+    first = values[0]
+    if isinstance(feature, ClassLabel):
+        return Column(name, "label", f"one of {len(feature.names)} classes: {_cut(', '.join(feature.names))}")
+    if isinstance(first, list) and isinstance(first[0], dict) and {"role", "content"} <= first[0].keys():
+        return Column(name, "messages", "a conversation")
+    texts = first if isinstance(first, list) and isinstance(first[0], str) else [first]
+    if all(isinstance(text, str) and text.lower().endswith(_IMAGE_ENDINGS) for text in texts):
+        return Column(name, "image", f"{'paths' if texts is first else 'the path'} of images, as {texts[0]}")
+    if isinstance(first, bool):
+        return Column(name, "truth value", f"true or false, as {str(first).lower()}")
+    different = len(set(map(str, values)))
+    if not isinstance(inner, Value) or texts is first:
+        return Column(name, "other", _cut(str(first)))
+    kind = "text" if isinstance(first, str) else "number"
+    is_label = kind == "text" and 2 <= different <= min(_MOST_CLASSES, len(values) // 10)
+    return Column(name, "label" if is_label else kind, f"{different} different values, as {_cut(repr(first))}")
+
+
+def _roles(columns: dict[str, Column], rows: Dataset) -> dict[str, str]:
+    lower = {name.lower().replace("-", "_").replace(" ", "_"): name for name in columns}
+    found = {role: lower[name] for role, names in _NAMES.items() for name in reversed(names) if name in lower}
+    image = next((column.name for column in columns.values() if column.kind == "image"), None)
+    found |= {"image": image} if image else {}
+    fits = {"messages": ("messages",), "label": ("label", "truth value", "number")}
+    found = {role: name for role, name in found.items() if columns[name].kind in fits.get(role, (columns[name].kind,))}
+    if "chosen" in found and "rejected" in found:
+        found.pop("answer", None)
+    if not {"prompt", "completion"} <= found.keys():
+        prompt = found.pop("prompt", None)
+        found.pop("completion", None)
+        found |= {"question": prompt} if prompt and "question" not in found else {}
+    if "id" in found and len(rows.unique(found["id"])) < len(rows):
+        del found["id"]
+    if "label" not in found and not {"answer", "messages", "completion", "chosen"} & found.keys():
+        taken = set(found.values())
+        label = next((c.name for c in columns.values() if c.kind == "label" and c.name not in taken), None)
+        found |= {"label": label} if label else {}
+    if set(columns) == {"text"}:
+        return {"text": "text"}
+    if "label" in found and "text" in columns and "question" not in found:
+        found["question"] = "text"
+    return found
+
+
+def _template(columns: dict[str, Column], roles: dict[str, str]) -> str | None:
+    if {"instruction", "input"} <= columns.keys() and roles.get("question") == "instruction":
+        return "{instruction}[\n\n{input}]"
+    context = next((name for name in ("context", "passage", "article") if name in columns), None)
+    if context and columns[context].kind == "text" and "question" in roles:
+        return f"{{{context}}}\n\n{{{roles['question']}}}"
+    return None
+
+
+def _split(columns: dict[str, Column], rows: Dataset) -> dict[str, Any] | None:
+    name = next((name for name in ("split", "subset", "fold") if name in columns), None)
+    if name is None:
+        return None
+    there = {str(value).lower(): value for value in rows.unique(name) if value is not None}
+    found = {split: there[word] for split, words in _SPLITS.items() for word in words if word in there}
+    if "train" not in found:
+        return None
+    return {"column": name, "validation": 0.1, "test": 0.1} | found
+
+
+def _cut(text: str, most: int = 50) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= most else plain[: most - 1] + "…"

@@ -1,0 +1,112 @@
+"""The questions: where the rows are, what is to be learned, the card, the base, the time. Each with a proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from hpsearch.errors import InputError, did_you_mean
+from hpsearch.propose.columns import Look, look_at
+from hpsearch.propose.study import Answers, fitting_columns, missing_roles, propose_base
+from hpsearch.spec.tasks import TASKS, find_task
+
+MEMORY_GIB, HOURS = 16.0, 8.0
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+
+class Ask(Protocol):
+    def __call__(self, question: str, default: str | None) -> str:
+        """What a person answers; `default` where they only press Enter."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line answers already; None is asked."""
+
+    data: str | None = None
+    task: str | None = None
+    base: str | None = None
+    memory_gib: float | None = None
+    hours: float | None = None
+
+
+def ask_for_study(study: str | None, given: Given, folder: Path, ask: Ask, say: Say) -> Answers:
+    """Asks what `given` doesn't answer. A wrong answer is told and asked again.
+
+    Raises:
+        InputError: a value of the command line is wrong.
+    """
+    look = _until_right(
+        given.data, lambda text: look_at(text, folder), ask, say, "Your rows (a file, folder or hub name)"
+    )
+    say(_format_look(look))
+    say("\n".join(f"  {row.name:<16} {row.about}" for row in TASKS.values() if row.has_images <= look.has_images))
+    task = _until_right(given.task, _task, ask, say, "Task, one of these", _proposed_task(look))
+    memory_gib = _until_right(given.memory_gib, _positive, ask, say, "Memory of the card in GiB", f"{MEMORY_GIB:g}")
+    base = _until_right(given.base, str, ask, say, "Base model (hub name or folder)", propose_base(task, memory_gib))
+    hours = _until_right(given.hours, _positive, ask, say, "Hours that the search may take", f"{HOURS:g}")
+    roles = dict(look.roles)
+    for role in missing_roles(task, roles, look.prompt):
+        roles[role] = _until_right(None, _column_of(look), ask, say, f"Column of the {role}")
+    columns = fitting_columns(task, roles, look.prompt)
+    return Answers(study or _study_name(look), look, task, base, memory_gib, hours, columns)
+
+
+def _until_right(
+    given: object, read: Callable[[str], T], ask: Ask, say: Say, question: str, default: str | None = None
+) -> T:
+    if given is not None:
+        return read(str(given))
+    while True:
+        try:
+            return read(ask(question, default))
+        except InputError as error:
+            say(str(error))
+
+
+def _format_look(look: Look) -> str:
+    role_of = {name: role for role, name in look.roles.items()}
+    names = [
+        f"  {c.name:<16} {c.about}" + (f"  → {role_of[c.name]}" if c.name in role_of else "")
+        for c in look.columns.values()
+    ]
+    return "\n".join([f"{look.num_rows:,} rows with these columns:", *names])
+
+
+def _proposed_task(look: Look) -> str:
+    sections = {"class": frozenset({"head"}), "preference": frozenset({"preference"})}.get(look.learns, frozenset())
+    found = find_task(look.learns, has_images=look.has_images, sections=sections)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def _task(text: str) -> str:
+    if text not in TASKS:
+        raise InputError(f"there is no task {text!r}; {did_you_mean(text, list(TASKS))}")
+    return text
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < float("inf"):
+        raise InputError(f"expected a number above 0, found {text!r}")
+    return number
+
+
+def _column_of(look: Look) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in look.columns:
+            raise InputError(f"there is no column {text!r}; {did_you_mean(text, list(look.columns))}")
+        return text
+
+    return read
+
+
+def _study_name(look: Look) -> str:
+    return Path(look.source.removeprefix("sklearn:")).stem or "study"

@@ -1,0 +1,154 @@
+"""`hpsearch new` without a file: it looks at the rows, asks a few questions, and writes a study file that loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from hpsearch.data.rows import read_rows
+from hpsearch.data.source import open_source
+from hpsearch.errors import InputError
+from hpsearch.propose.columns import look_at
+from hpsearch.propose.questions import Given, ask_for_study
+from hpsearch.propose.study import study_text
+from hpsearch.spec import load_study
+
+TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+ROWS: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
+    "an image and a question": (
+        {"img": "i/{n}.png", "question": "How many {n}?", "answer": "{n}", "patient_id": "p{n}", "note": "x"},
+        "vlm-sft",
+        {"image": "img", "question": "question", "answer": "answer", "group": "patient_id"},
+    ),
+    "pairs": (
+        {"prompt": "Q {n}", "chosen": "yes", "rejected": "no"},
+        "text-preference",
+        {"question": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    ),
+    "an instruction with its input": (
+        {"instruction": "Do {n}", "input": "x", "output": "{n}"},
+        "text-sft",
+        {"answer": "output"},
+    ),
+    "conversations": ({"messages": TURNS}, "text-sft", {"messages": "messages"}),
+    "a text and its class": (
+        {"text": "word {n}", "label": "c{class}"},
+        "text-classify",
+        {"question": "text", "label": "label"},
+    ),
+    "images and classes": (
+        {"path": "{n}.jpg", "species": "c{class}"},
+        "vlm-classify",
+        {"image": "path", "label": "species"},
+    ),
+    "plain text": ({"text": "Once {n}"}, "text-sft", {"text": "text"}),
+}  # fmt: skip
+
+
+def write(folder: Path, row: dict[str, Any], num: int = 60) -> None:
+    def filled(value: Any, n: int) -> Any:
+        return value.replace("{n}", str(n)).replace("{class}", str(n % 3)) if isinstance(value, str) else value
+
+    rows = [{name: filled(value, n) for name, value in row.items()} for n in range(num)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def never(question: str, default: str | None) -> str:
+    if default is None:
+        raise AssertionError(f"asked: {question}")
+    return default
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_columns_are_recognized(tmp_path: Path, kind: str) -> None:
+    row, task, columns = ROWS[kind]
+    write(tmp_path, row)
+    answers = ask_for_study("demo", Given(data="rows.jsonl"), tmp_path, never, lambda _: None)
+    (tmp_path / "demo.yaml").write_text(study_text(answers))
+    spec = load_study(tmp_path / "demo.yaml").spec
+    assert (spec.task, spec.data.columns.named()) == (task, columns)
+    assert (spec.budget.memory_gib, spec.search and spec.search.limits.hours) == (16, 8)
+
+
+def test_the_study_reads_its_rows(tmp_path: Path) -> None:
+    write(tmp_path, ROWS["an image and a question"][0])
+    (tmp_path / "i").mkdir()
+    for n in range(60):
+        Image.new("L", (8, 8), n).save(tmp_path / "i" / f"{n}.png")
+    answers = ask_for_study("demo", Given(data="rows.jsonl", base="tiny:gemma3"), tmp_path, never, lambda _: None)
+    (tmp_path / "demo.yaml").write_text(study_text(answers))
+    spec = load_study(tmp_path / "demo.yaml").spec
+    read = read_rows(open_source(spec.data, tmp_path), spec.data, tmp_path / "store", lambda *_: None)
+    assert len(read.rows) == 60
+    assert "# not used: note" in study_text(answers)
+
+
+def test_a_column_of_splits_and_a_template(tmp_path: Path) -> None:
+    write(tmp_path, {"question": "Q {n}", "context": "C {n}", "answer": "yes", "split": "train"})
+    lines = (tmp_path / "rows.jsonl").read_text().replace('"train"', '"dev"', 5)
+    (tmp_path / "rows.jsonl").write_text(lines)
+    look = look_at("rows.jsonl", tmp_path)
+    assert look.split == {"column": "split", "train": "train", "validation": "dev", "test": 0.1}
+    assert look.prompt == "{context}\n\n{question}"
+
+
+def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
+    write(tmp_path, {"frage": "Q {n}", "antwort": "A {n}"})
+    asked, said = [], []
+    replies = {"Column of the answer": ["antwurt", "antwort"], "Column of the question": ["frage"]}
+
+    def ask(question: str, default: str | None) -> str:
+        asked.append(question)
+        return replies[question].pop(0) if question in replies else str(default)
+
+    answers = ask_for_study("demo", Given(data="rows.jsonl"), tmp_path, ask, said.append)
+    assert answers.columns == {"question": "frage", "answer": "antwort"}
+    assert "there is no column 'antwurt'; did you mean 'antwort'?" in said
+    assert len(asked) == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"data": "gone.jsonl"}, "no file or folder"),
+        ({"task": "vlm-stf"}, "did you mean 'vlm-sft'"),
+        ({"memory_gib": -1}, "above 0"),
+        ({"hours": 0}, "above 0"),
+    ],
+)
+def test_a_wrong_value_of_the_command_line_is_refused(tmp_path: Path, given: dict[str, Any], words: str) -> None:
+    write(tmp_path, ROWS["pairs"][0])
+    with pytest.raises(InputError, match=words):
+        ask_for_study("demo", Given(**({"data": "rows.jsonl"} | given)), tmp_path, never, lambda _: None)
+
+
+def test_on_a_terminal_each_question_has_a_proposal(tmp_path: Path) -> None:
+    """As a person does it: the file's name, then Enter; the last answer is their own."""
+    write(tmp_path, ROWS["a text and its class"][0])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "hpsearch", "new"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=subprocess.PIPE, text=True) as process:
+        os.write(ours, b"rows.jsonl\n\n24\n\n12\n")
+        said, _ = process.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0
+    assert "next: hpsearch show rows.yaml" in said
+    made = yaml.safe_load((tmp_path / "rows.yaml").read_text())
+    assert (made["budget"]["memory_gib"], made["search"]["limits"]["hours"]) == (24, 12)
+
+
+def test_without_a_terminal_the_rows_must_be_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hpsearch", "new"]
+    done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "--data" in done.stderr
