@@ -3,8 +3,9 @@
 Each preparation is a process of its own, from the study file to rows on disk, as `hpsearch run` does it before its
 first trial: images checked, rows read, tokens counted by a trainer, splits drawn and written. Two rows share each
 image; half of the images are PNG, half JPEG. The peak is of resident memory (`ru_maxrss`), which does not depend on
-what else a machine does; the seconds do. "After a kill" is a preparation whose first try was killed when half of the
-images had been looked at; its other way is one from nothing. It runs only when it is named: it takes minutes.
+what else a machine does; the seconds do. "After two kills" is a preparation whose first try was killed when half of the
+images had been looked at, and its second one when half of the rows had been counted; its other way is one from nothing.
+"On one core" is one that may use no other. It runs only when it is named: it takes minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image
 
 from bench.comparison import Comparison, Finding, Say, Side
@@ -41,6 +43,7 @@ search:
   space: {training.learning_rate: {low: 1e-5, high: 1e-3}}
 """
 _GROUPED = "data.group_duplicates=true"
+_COUNTING = "counting tokens"
 
 
 def measure(say: Say) -> list[Finding]:
@@ -51,16 +54,24 @@ def measure(say: Say) -> list[Finding]:
         write_data(folder / "many", NUM_ROWS, NUM_IMAGES)
         few = _prepared("a tenth of them, from nothing", folder / "few", "first", say)
         whole = _prepared("from nothing", folder / "many", "first", say)
+        alone = _prepared("from nothing, on one core", folder / "many", "alone", say, cores=1)
         _prepared("once more", folder / "many", "first", say)
         _prepared("once more, with data.group_duplicates", folder / "many", "first", say, _GROUPED)
-        _kill_in_the_middle(folder / "many", "killed", say)
-        resumed = _prepared("after a kill", folder / "many", "killed", say)
+        _kill(folder / "many", "killed", "checking images", NUM_IMAGES // 2, say)
+        _kill(folder / "many", "killed", _COUNTING, NUM_ROWS // 2, say)
+        resumed = _prepared("after two kills", folder / "many", "killed", say)
     return [
         Comparison(
-            f"preparing {NUM_ROWS:,} rows with {NUM_IMAGES:,} images, half of which were looked at before a kill",
+            f"preparing {NUM_ROWS:,} rows with {NUM_IMAGES:,} images: half was looked at, and counted, before a kill",
             "s",
-            Side("after the kill", [resumed["seconds"]]),
+            Side("after two kills", [resumed["seconds"]]),
             Side("from nothing", [whole["seconds"]]),
+        ),
+        Comparison(
+            f"counting the tokens of {NUM_ROWS:,} rows",
+            "s",
+            Side(f"on {cpu_count()} cores", [whole["stages"][_COUNTING]]),
+            Side("on one", [alone["stages"][_COUNTING]]),
         ),
         Comparison(
             "peak memory of preparing: the process at the command line",
@@ -94,9 +105,20 @@ def write_data(folder: Path, num_rows: int, num_images: int) -> None:
             rows.write(json.dumps(row) + "\n")
 
 
-def _start(folder: Path, storage: str, *overrides: str) -> subprocess.Popen[str]:
+def _start(folder: Path, storage: str, *overrides: str, cores: int | None = None) -> subprocess.Popen[str]:
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.large_data", str(folder), storage, *overrides],
+        [
+            "taskset",
+            "--cpu-list",
+            ",".join(map(str, allowed)),
+            sys.executable,
+            "-m",
+            "bench.large_data",
+            str(folder),
+            storage,
+            *overrides,
+        ],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[1],
@@ -104,8 +126,10 @@ def _start(folder: Path, storage: str, *overrides: str) -> subprocess.Popen[str]
     )
 
 
-def _prepared(what: str, folder: Path, storage: str, say: Say, *overrides: str) -> dict[str, Any]:
-    process = _start(folder, storage, *overrides)
+def _prepared(
+    what: str, folder: Path, storage: str, say: Say, *overrides: str, cores: int | None = None
+) -> dict[str, Any]:
+    process = _start(folder, storage, *overrides, cores=cores)
     said = process.communicate()[0].splitlines()
     if process.returncode:
         raise RuntimeError(f"a preparation ended with exit code {process.returncode}")
@@ -120,17 +144,17 @@ def _prepared(what: str, folder: Path, storage: str, say: Say, *overrides: str) 
     return found
 
 
-def _kill_in_the_middle(folder: Path, storage: str, say: Say) -> None:
+def _kill(folder: Path, storage: str, stage: str, after: int, say: Say) -> None:
     process = _start(folder, storage)
     assert process.stdout is not None
     for line in process.stdout:
         name, _, done = line.strip().rpartition(" ")
-        if name == "checking images" and int(done) >= NUM_IMAGES // 2:
+        if name == stage and int(done) >= after:
             break
     process.kill()
     process.wait()
     process.stdout.close()
-    say(f"killed after {int(done):,} rows: the first {NUM_IMAGES:,} have an image each")
+    say(f"killed at {stage}, {int(done):,} of {NUM_ROWS:,} rows")
 
 
 def prepare(folder: Path, storage: Path, overrides: list[str]) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -52,6 +54,35 @@ def append_line(file: Path, record: BaseModel) -> None:
         lines.write(record.model_dump_json().encode() + b"\n")
         lines.flush()
         os.fsync(lines.fileno())
+
+
+class KeptLines:
+    """Lines that are kept at once, for whoever is killed and begins again. Several processes may write.
+
+    Each call of `add` is one write to the end of the file, in lines of their own: what a kill or a full disk leaves of
+    an earlier one is for the reader to skip. Without a file, or on a disk that takes nothing, nothing is kept.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._end: FileIO | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> KeptLines:
+        if self._file is None:
+            return self
+        with suppress(OSError):  # a disk that is only to be read
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._end = self._open.enter_context(self._file.open("ab", buffering=0))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, lines: str) -> None:
+        if self._end:
+            with suppress(OSError):  # a full disk
+                self._end.write(f"\n{lines}\n".encode())  # not onto half a line that a kill left
 
 
 def sync(path: Path) -> None:

@@ -30,6 +30,7 @@ class InspectionConfig(Record):
     num_examples: int = 0
     metrics_file: MetricsFile | None = Field(None, description="tried on a few of the rows")
     counts_shown: bool = Field(False, description="also what each row adds where it is shown before another one")
+    counted: Place | None = Field(None, description="where counts are kept, for whoever counts again; none: nowhere")
 
 
 class Variant(Record):

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
+
+from hpsearch.files import KeptLines
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,18 @@ class ImageFacts:
 
 
 class CheckedFiles:
-    """Facts by path: good while the file's size and time are the same, as for a study's other files.
-
-    Several processes may write at once: each line is one write to the end of the file. What a kill or a full disk
-    leaves of a line is skipped, and the image looked at once more.
-    """
+    """Facts by path: good while the file's size and time are the same, as for a study's other files."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file
         self._known = dict(_read(file))
-        self._lines: FileIO | None = None
-        self._open = ExitStack()
+        self._lines = KeptLines(file)
 
     def __enter__(self) -> CheckedFiles:
-        with suppress(OSError):  # a disk that is only to be read
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._lines = self._open.enter_context(self._file.open("ab", buffering=0))
+        self._lines.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self._lines.__exit__()
 
     def find(self, path: Path, status: os.stat_result, *, has_look: bool) -> ImageFacts | None:
         size, time, facts = self._known.get(str(path), (None, None, None))
@@ -53,10 +45,7 @@ class CheckedFiles:
 
     def add(self, path: Path, status: os.stat_result, facts: ImageFacts) -> None:
         look = None if facts.look is None else facts.look.hex()
-        line = json.dumps([str(path), status.st_size, status.st_mtime_ns, facts.sha256, facts.has_more, look])
-        if self._lines:
-            with suppress(OSError):  # a full disk
-                self._lines.write(f"\n{line}\n".encode())  # not onto half a line that a kill left
+        self._lines.add(json.dumps([str(path), status.st_size, status.st_mtime_ns, facts.sha256, facts.has_more, look]))
 
 
 _Known = tuple[int, int, ImageFacts]

@@ -35,6 +35,7 @@ class DataFolder:
     def __init__(self, storage: Path) -> None:
         self.path = storage / "data"
         self.images = self.path / "images"
+        self.counted = self.path / "tokens"
 
     def of(self, manifest_sha256: str) -> Path:
         return self.path / manifest_sha256[:16]

@@ -116,6 +116,7 @@ def _inspect(
         counts_shown=spec.data.examples > 0,
         num_examples=min(num_examples, len(rows)),
         metrics_file=metrics_file(spec),
+        counted=DataFolder(storage.path).counted,
     )
     folder.prepare(config)
     try:

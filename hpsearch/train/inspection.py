@@ -16,13 +16,14 @@ from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.train.adapters import attach, linear_names
 from hpsearch.train.bases import find_base, load_processor
 from hpsearch.train.channel import Channel
+from hpsearch.train.counting import Count, CountRow, count_rows, kept_counts
 from hpsearch.train.encoding import IGNORED, Encoder, Row, with_rejected
 from hpsearch.train.own_metrics import loaded
 from hpsearch.train.tasks import TASKS
+from hpsearch.train.tasks.task import Method
 from hpsearch.train.validation import reference
 from hpsearch.trial import AnswersConfig, MetricsFile
 
-_EVERY = 200
 _ROWS_TO_TRY = 20
 
 
@@ -40,18 +41,24 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
             linear[model.base] = _linear_layers(task.model_class, model, channel)
             encoder = Encoder(processor, config.rows, has_images=task.has_images)
             method = task.method(encoder, AnswersConfig(), None)
-            for position, row in enumerate(rows):
-                alone = method.num_tokens(row)
+            count = _counting(method, encoder, counts_shown=config.counts_shown)
+            kept = kept_counts(config, processor)
+            for position, (alone, added) in enumerate(count_rows(rows, count, kept, channel.tell)):
                 tokens[position] = max(tokens[position], alone)
-                if config.counts_shown:
-                    shown[position] = max(shown[position], encoder.num_tokens(_before_itself(row)) - alone)
-                if position % _EVERY == 0:
-                    channel.tell("counting tokens", position, len(rows))
+                shown[position] = max(shown[position], added)
             examples = examples or [_example(encoder, rows[i]) for i in range(config.num_examples)]
         _try_metrics(rows, config.metrics_file, channel)
     except FieldError as error:
         return InspectionResult(mistake=(error.key, error.message))
     return InspectionResult(num_tokens=tokens, num_shown=shown, linear_layers=linear, examples=examples)
+
+
+def _counting(method: Method, encoder: Encoder, *, counts_shown: bool) -> CountRow:
+    def count(row: Row) -> Count:
+        alone = method.num_tokens(row)
+        return alone, encoder.num_tokens(_before_itself(row)) - alone if counts_shown else 0
+
+    return count
 
 
 def _before_itself(row: Row) -> Row:
