@@ -20,12 +20,10 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
 )
 
-from hpsearch.spec.search import Hyperband, Median, NoPruner, Patient, Percentile, SuccessiveHalving
-
-PrunerSpec = Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner
+from hpsearch.spec.search import AnyPruner, Hyperband, Median, NoPruner, Patient, Percentile, SuccessiveHalving
 
 
-def make_pruner(spec: PrunerSpec, num_reports: int) -> BasePruner:
+def make_pruner(spec: AnyPruner, num_reports: int) -> BasePruner:
     match spec:
         case Median():
             return MedianPruner(spec.startup_trials, spec.warmup_reports + 1)
@@ -48,12 +46,12 @@ def make_pruner(spec: PrunerSpec, num_reports: int) -> BasePruner:
             return NopPruner()
 
 
-def sees_others(spec: PrunerSpec) -> bool:
+def sees_others(spec: AnyPruner) -> bool:
     """Whether the pruner holds a trial against other ones."""
     return not isinstance(spec, Patient | NoPruner)
 
 
-def sees_running(spec: PrunerSpec) -> bool:
+def sees_running(spec: AnyPruner) -> bool:
     """Whether it looks into unfinished ones, too: at the rungs that they have come to. The others ask for complete
     ones alone (5.0.0, pruners/_percentile.py)."""
     return isinstance(spec, Hyperband | SuccessiveHalving)

@@ -21,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search.space import Space, distributions
-from hpsearch.spec.search import CmaEs, Gp, OtherSampler, Tpe
+from hpsearch.spec.search import AnySampler, CmaEs, Gp, Grid, Qmc, Random, Tpe
 
 
 class QuietGridSampler(GridSampler):
@@ -90,7 +90,7 @@ class SlotQMCSampler(QMCSampler):
         return self._slot
 
 
-def make_sampler(spec: Tpe | Gp | CmaEs | OtherSampler, space: Space, seed: int, slot: int) -> BaseSampler:
+def make_sampler(spec: AnySampler, space: Space, seed: int, slot: int) -> BaseSampler:
     """A sampler for the trial in `slot`.
 
     Parallel workers with one seed would propose the same values, so the slot is part of it. A quasi-random sequence
@@ -106,17 +106,17 @@ def make_sampler(spec: Tpe | Gp | CmaEs | OtherSampler, space: Space, seed: int,
                 return GPSampler(n_startup_trials=startup, seed=seed_of_slot)
             case CmaEs(startup_trials=startup):
                 return PlainCmaEsSampler(n_startup_trials=startup, seed=seed_of_slot, warn_independent_sampling=False)
-            case OtherSampler(name="random"):
+            case Random():
                 return RandomSampler(seed=seed_of_slot)
-            case OtherSampler(name="qmc"):
+            case Qmc():
                 return SlotQMCSampler(space, seed, slot)
-            case _:
+            case Grid():
                 return QuietGridSampler(_grid(space), seed=seed)
 
 
-def sees_running(spec: Tpe | Gp | CmaEs | OtherSampler) -> bool:
+def sees_running(spec: AnySampler) -> bool:
     """Whether the sampler looks into unfinished trials: at their parameters (GP), or at their points (a grid)."""
-    return isinstance(spec, Gp) or spec.name == "grid"
+    return isinstance(spec, Gp | Grid)
 
 
 def _grid(space: Space) -> dict[str, list[bool | int | float | str | None]]:

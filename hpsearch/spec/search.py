@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -79,10 +79,22 @@ class CmaEs(Spec):
     startup_trials: StartupTrials = 1
 
 
-class OtherSampler(Spec):
-    """random: independent draws; qmc: quasi-random, evenly spread draws; grid: every combination once."""
+class Random(Spec):
+    """Independent draws."""
 
-    name: Literal["random", "qmc", "grid"]
+    name: Literal["random"]
+
+
+class Qmc(Spec):
+    """A quasi-random sequence, which covers the space more evenly than random draws."""
+
+    name: Literal["qmc"]
+
+
+class Grid(Spec):
+    """Every combination of choices and steps, once."""
+
+    name: Literal["grid"]
 
 
 class Median(Spec):
@@ -132,16 +144,26 @@ class NoPruner(Spec):
     name: Literal["none"]
 
 
+def _name_of(kind: type[Spec]) -> str:
+    (name,) = get_args(kind.model_fields["name"].annotation)
+    return str(name)
+
+
+AnySampler = Tpe | Gp | CmaEs | Random | Qmc | Grid
+AnyPruner = Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner
+"""A new one is its class here, and its case in `search/samplers.py` or `search/pruners.py`."""
+SAMPLERS: dict[str, type[AnySampler]] = {_name_of(kind): kind for kind in get_args(AnySampler)}
+PRUNERS: dict[str, type[AnyPruner]] = {_name_of(kind): kind for kind in get_args(AnyPruner)}
+
+
 def _name_alone(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-SamplerName = Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"]
-PrunerName = Literal["median", "percentile", "hyperband", "successive-halving", "patient", "none"]
-_Sampler = Annotated[Tpe | Gp | CmaEs | OtherSampler, Field(discriminator="name")]
-_Pruner = Annotated[
-    Median | Percentile | Hyperband | SuccessiveHalving | Patient | NoPruner, Field(discriminator="name")
-]
+SamplerName = Annotated[str, Field(json_schema_extra={"enum": list(SAMPLERS)})]
+PrunerName = Annotated[str, Field(json_schema_extra={"enum": list(PRUNERS)})]
+_Sampler = Annotated[AnySampler, Field(discriminator="name")]
+_Pruner = Annotated[AnyPruner, Field(discriminator="name")]
 SamplerSpec = Annotated[_Sampler, BeforeValidator(_name_alone, json_schema_input_type=SamplerName | _Sampler)]
 PrunerSpec = Annotated[_Pruner, BeforeValidator(_name_alone, json_schema_input_type=PrunerName | _Pruner)]
 """Either takes its name alone for itself with its defaults."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 
 from hpsearch.search import ActiveTrial, Search
@@ -45,6 +47,24 @@ def spec_of(*, name: str = "demo", budget: dict[str, Any] | None = None, **searc
         "search": {"space": MIXED, **search},
     }
     return StudySpec.model_validate(whole)
+
+
+class WatchedStorage(InMemoryStorage):
+    """Writes down which trials a sampler or a pruner asks for, by their states; None: all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_for: list[Container[TrialState] | None] = []
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        self.asked_for.append(states)
+        return super().get_all_trials(study_id, deepcopy, states)
+
+    @property
+    def is_asked_for_running(self) -> bool:
+        return any(states is None or TrialState.RUNNING in states for states in self.asked_for)
 
 
 def opened(url: str) -> Store:

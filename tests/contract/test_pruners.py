@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import optuna
 import pytest
-from contract_parts import RATE, claimed, created, ended, losses_of, result_of, spec_of
+from contract_parts import RATE, WatchedStorage, claimed, created, ended, losses_of, result_of, spec_of
 from optuna.trial import TrialState
 
 from hpsearch.search import Search
+from hpsearch.search.pruners import make_pruner, sees_others, sees_running
 from hpsearch.spec import StudySpec
+from hpsearch.spec.search import PRUNERS
 from hpsearch.store import Store
 from hpsearch.trial import Outcome
 
 REPORTS = 4
-PRUNERS = ["median", "percentile", "hyperband", "successive-halving", "patient", "none"]
 BAD = [10.0 + step for step in range(REPORTS)]
 BEST = [0.5 - step / 10 for step in range(REPORTS)]
 
@@ -58,6 +60,25 @@ class TestEveryPruner:
         assert (best.state, best.value) == (TrialState.COMPLETE, BEST[-1])
         assert bad.state is (TrialState.COMPLETE if step is None else TrialState.PRUNED)
         assert bad.value == (BAD[step - 1] if step else min(BAD)), "a pruned trial has its last report"
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_it_looks_at_those_trials_that_are_said_of_it(name: str) -> None:
+    """Which others Search reads for it, `sees_others` and `sees_running` in search/pruners.py say."""
+    storage = WatchedStorage()
+    study = optuna.create_study(storage=storage)
+    for number in range(7):
+        trial = study.ask()
+        for step in range(REPORTS):
+            trial.report(BAD[step] if number == 6 else BEST[step], step)
+        if number < 5:  # the last one but one goes on, and so does its own
+            study.tell(trial, BEST[-1])
+    own = study.trials[-1]
+    storage.asked_for.clear()
+    spec = PRUNERS[name]()
+    make_pruner(spec, REPORTS).prune(study, own)
+    assert bool(storage.asked_for) == sees_others(spec)
+    assert storage.is_asked_for_running == sees_running(spec)
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

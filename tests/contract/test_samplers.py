@@ -29,7 +29,10 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.search import Search
+from hpsearch.search.samplers import make_sampler, sees_running
+from hpsearch.search.space import distributions
 from hpsearch.spec import StudySpec
+from hpsearch.spec.search import SAMPLERS
 from hpsearch.spec.study import Values
 from hpsearch.store import Store
 from hpsearch.trial import GIB, Outcome, TrialResult
@@ -39,7 +42,8 @@ LEARNING: list[Any] = [
     {"name": "gp", "startup_trials": 9},
     {"name": "cmaes", "startup_trials": 2},
 ]
-SAMPLERS = [*LEARNING, {"name": "random"}, {"name": "qmc"}]
+WITH_FEW_TO_LEARN_FROM = {sampler["name"]: sampler for sampler in LEARNING}
+ANY_SPACE = [WITH_FEW_TO_LEARN_FROM.get(name, {"name": name}) for name in SAMPLERS if name != "grid"]
 GRID = {
     "lora.r": [4, 8],
     "lora.dropout": {"low": 0.05, "high": 0.1, "step": 0.05},
@@ -64,7 +68,7 @@ def assert_valid(spec: StudySpec, values: Values) -> None:
     assert values["lora.target_modules"] in (["q_proj"], ["q_proj", "v_proj"])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler["name"])
+@pytest.mark.parametrize("sampler", ANY_SPACE, ids=lambda sampler: sampler["name"])
 class TestEverySampler:
     def test_twelve_trials_of_a_mixed_space_are_valid_and_new(
         self,
@@ -158,6 +162,26 @@ class TestWorkersSideBySide:
         assert rates("backward", is_reversed=True) == found
         eighths = [math.floor(8 * math.log(rate / 1e-6) / math.log(1e3)) for rate in found.values()]
         assert sorted(eighths) == list(range(8))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_unfinished_trials_matter_to_whom_it_is_said(name: str) -> None:
+    """For others Search reads none (`sees_running` in search/samplers.py)."""
+    spec, space = SAMPLERS[name](), spec_of(space=GRID if name == "grid" else RATE).searched.space
+
+    def proposed(*, is_running: bool) -> dict[str, Any]:
+        """For slot 12, beside a running trial of this sampler, or a failed one, which says nothing."""
+        study = optuna.create_study(sampler=RandomSampler(seed=0))
+        for number in range(11):
+            study.tell(study.ask(distributions(space)), float(number))
+        study.sampler = make_sampler(spec, space, seed=0, slot=11) if is_running else study.sampler
+        other = study.ask(distributions(space))
+        if not is_running:
+            study.tell(other, state=TrialState.FAIL)
+        study.sampler = make_sampler(spec, space, seed=0, slot=12)
+        return study.ask(distributions(space)).params
+
+    assert (proposed(is_running=True) != proposed(is_running=False)) == sees_running(spec)
 
 
 class TestGrid:
