@@ -4,7 +4,8 @@
 * ```` ```console ````: each line that begins with `$ ` is run with bash and must end with 0; `> ` goes on with it, as
   after a backslash. What one line sets or exports, and the folder it goes to, holds for the next ones.
 * ```` ```python ```` without a title is run.
-* `<!-- not run: REASON -->` in the line before a fence: the block isn't run, and is checked all the same.
+* `<!-- not run: REASON -->` in the line before a fence: the block isn't run, and is checked all the same. A script
+  (```` ```bash ````) is never run and must say why.
 
 A page is run in a folder that is empty but for `studies/`, as in a checkout.
 """
@@ -90,7 +91,7 @@ class Page:
 
     def check_commands(self) -> set[str]:
         """The verbs of its hpsearch commands: in blocks, in indented lines, in the text."""
-        lines = [*re.findall(r"`[^`\n]+`|^    .*$", self.prose, re.MULTILINE)]
+        lines = re.findall(r"`[^`\n]+`", self.prose) + _indented(self.prose)
         for block in self.blocks:
             lines += block.commands if block.language == "console" else []
             lines += [block.text] if block.language in ("bash", "sh") else []
@@ -110,6 +111,7 @@ class Page:
         self.write(self.files, folder)
         for block in self.blocks:
             try:
+                assert block.why_not_run or block.language not in ("bash", "sh"), "a script must say why it isn't run"
                 _check(block, folder)
             except Exception as error:
                 raise PageError(f"{self.path}:{block.line}: {error}") from error
@@ -131,6 +133,18 @@ class Page:
                     python = f"{sys.executable} - <<'END_OF_PAGE'\n{block.text}\nEND_OF_PAGE"
                     for command in block.commands or [python]:
                         shell.run(command, f"{self.path}:{block.line}")
+
+
+def _indented(prose: str) -> list[str]:
+    """The lines of indented code, which is none in a list."""
+    lines: list[str] = []
+    in_list = False
+    for line in prose.splitlines():
+        if line and not line.startswith(" "):
+            in_list = re.match(r"(\d+\.|[*-]) ", line) is not None
+        elif line.startswith("    ") and not in_list:
+            lines.append(line)
+    return lines
 
 
 def _flags(verb: Any, rest: str) -> set[str]:

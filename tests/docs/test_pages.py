@@ -171,6 +171,7 @@ def test_a_wrong_command_is_told(wrong: str, tmp_path: Path) -> None:
         ("```yaml\na: [\n```\n", "expected the node content"),
         ("```jsonl\n{}\nno\n```\n", "Expecting value"),
         ("```python\nif:\n```\n", "invalid syntax"),
+        ("```bash\ntrue\n```\n", "why it isn't run"),
     ],
 )
 def test_a_wrong_block_is_told(wrong: str, reason: str, workplace: Path) -> None:

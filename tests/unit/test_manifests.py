@@ -21,6 +21,7 @@ from hpsearch.cli.app import app
 from hpsearch.watch.door.login import VARIABLE
 from hpsearch.worker.endings import EXIT_CODES, Step
 from tests.conftest import REPOSITORY
+from tests.docs.pages import Page
 from tests.unit.command_fixtures import commands_in, parse
 
 DOCKER = REPOSITORY / "docker"
@@ -182,7 +183,7 @@ PAGES = [REPOSITORY / "docs" / "how-to" / f"{name}.md" for name in ("containers"
 def test_every_command_of_a_page_is_one_that_hpsearch_has(page: Path) -> None:
     text = page.read_text()
     inline = re.compile(r"`[^`\n]+`")
-    commands = commands_in("\n".join(re.findall(r"^ {4,}\S.*$", inline.sub("", text), re.MULTILINE)))
+    commands = commands_in("\n".join(block.text for block in Page(page).blocks if block.language == "bash"))
     assert commands
     for command in commands:
         parse(command)
