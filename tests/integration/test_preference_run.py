@@ -20,7 +20,7 @@ from hpsearch.results.predict import PredictionOptions, ask
 from hpsearch.results.scoring import read_answers
 from hpsearch.spec import load_study
 from hpsearch.study.prepare import prepare_study
-from tests.integration.test_results_for_real import Trainers
+from tests.integration.one_trainer import Trainers
 from tests.unit.answer_fixtures import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.slow

@@ -12,9 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from hpsearch.bridge.protocol import Command, Event, Phase
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
 from hpsearch.errors import InputError
 from hpsearch.evaluation import Evaluation
 from hpsearch.folders import JobFolder, StorageFolder
@@ -32,6 +30,7 @@ from hpsearch.train.bases import compute_dtype, find_base
 from hpsearch.trial import TrialConfig
 from hpsearch.watch.evaluation import evaluation_words
 from tests.integration.conftest import ends_as_qwen2_5
+from tests.integration.one_trainer import Trainers
 from tests.unit.answer_fixtures import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -46,58 +45,6 @@ final: {max_steps: 12, reports: 1}
 evaluation: {max_new_tokens: 8, metrics: [exact_match, token_f1]}
 """
 Messages = list[dict[str, str]]
-
-
-class Trainers:
-    """One real trainer process for all jobs, as long as nobody kills it."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._process: TrainerProcess | None = None
-
-    def start(self) -> Trainer:
-        if self._process is None:
-            self._process = TrainerProcess(self._log)
-        return Kept(self._process)
-
-    def start_and_interrupt(self) -> Trainer:
-        """The person presses Ctrl-C while the tuned model answers, after the first batch."""
-        trainer = Interrupted(TrainerProcess(self._log))
-        self.end()
-        return trainer
-
-    def end(self) -> None:
-        if self._process is not None:
-            self._process.end()
-            self._process = None
-
-
-class Kept:
-    """A trainer that goes on to the next job."""
-
-    def __init__(self, process: TrainerProcess) -> None:
-        self._process = process
-        self.pid, self.device = process.pid, process.device
-
-    def send(self, command: Command) -> None:
-        self._process.send(command)
-
-    def next_event(self, timeout_s: float) -> Event | None:
-        return self._process.next_event(timeout_s)
-
-    def end(self) -> None:
-        pass
-
-
-class Interrupted(Kept):
-    def next_event(self, timeout_s: float) -> Event | None:
-        event = super().next_event(timeout_s)
-        if isinstance(event, Phase) and event.name == "answers: tuned" and event.done:
-            raise KeyboardInterrupt
-        return event
-
-    def end(self) -> None:
-        self._process.end()
 
 
 @pytest.fixture(scope="module")

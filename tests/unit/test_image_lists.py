@@ -18,7 +18,7 @@ from hpsearch.errors import FieldError
 from hpsearch.jobs import AnsweredRow
 from hpsearch.results.merge import _with_images_first
 from hpsearch.spec.data import DataSpec
-from tests.unit.test_row_images import png
+from tests.unit.image_fixtures import png
 
 Read = Callable[..., ReadRows]
 MakeRow = Callable[..., Row]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,8 +14,6 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.watch.report import Asked, FinalRun, report_page
-from hpsearch.watch.report.drawings import Drawings, small_image
-from hpsearch.watch.report.final import Example, right_ones, wrong_ones
 from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result, without_base
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import MANIFEST
@@ -210,21 +207,6 @@ def test_the_page_needs_nothing_else(whole: Page, search: Page) -> None:
         assert inside <= set(page.ids)
 
 
-def test_drawings_take_on_the_pages_colours() -> None:
-    from hpsearch.watch.plots import importance_figure
-    from hpsearch.watch.plots.style import GRID, INK, PAGE
-
-    figure = importance_figure("demo", [Importance("loss", 2, {"lora.r": 1.0})])
-    drawings = Drawings()
-    first, second = drawings.inline(figure, 'what "mattered"'), drawings.inline(figure, "again")
-    assert first.startswith("<svg viewBox=")
-    assert 'aria-label="what &#34;mattered&#34;"' in first
-    assert not [colour for colour in (INK, GRID, PAGE) if colour in first]
-    assert "var(--ink)" in first
-    assert not set(re.findall(r'\bid="([^"]*)"', first)) & set(re.findall(r'\bid="([^"]*)"', second))
-    assert "<!--" not in first
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_other_peoples_words_stay_words(view: StudyView, tmp_path: Path) -> None:
     trials = [replace(t, facts=t.facts | {"reason": UNKIND, "traceback": UNKIND}) for t in view.trials]
@@ -253,51 +235,8 @@ def test_every_image_of_an_answer_is_shown(view: StudyView, tmp_path: Path) -> N
     assert "img" in page.tags
 
 
-@pytest.mark.parametrize(
-    ("size", "name", "kind", "shown"),
-    [((4, 2), "small.png", "png", (176, 88)), ((900, 300), "large.jpg", "jpeg", (176, 59))],
-)
-def test_images_are_shown_small(
-    tmp_path: Path, size: tuple[int, int], name: str, kind: str, shown: tuple[int, int]
-) -> None:
-    import base64
-    import io
-
-    Image.new("RGB", size, "red").save(tmp_path / name)
-    url = small_image(tmp_path / name)
-    assert url is not None
-    head, _, content = url.partition(",")
-    assert head == f"data:image/{kind};base64"
-    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
-        assert image.size == shown
-
-
-def test_what_is_no_image_is_none(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no image")
-    assert small_image(tmp_path / "text.png") is None
-    assert small_image(tmp_path / "missing.png") is None
-
-
-def examples(*scores: tuple[str, float]) -> list[Example]:
-    return [Example(str(n), "?", [], reference, "", None, score) for n, (reference, score) in enumerate(scores)]
-
-
-def test_the_shown_answers_are_of_as_many_kinds_as_there_are() -> None:
-    answers = examples(*[("cat", 1.0)] * 8, ("dog", 1.0), *[("cat", 0.0)] * 8, ("dog", 0.0), ("dog", 0.5))
-    assert [answer.reference for answer in right_ones(answers)] == ["cat", "dog", "cat", "cat", "cat", "cat"]
-    assert [answer.id for answer in wrong_ones(answers)][:2] == ["9", "17"]
-    assert "18" not in {answer.id for answer in wrong_ones(answers)}
-
-
 def test_an_answer_may_hold_what_looks_like_the_end_of_a_line(tmp_path: Path) -> None:
     run = final_run(tmp_path)
     row = json.loads(rows_of("tuned").splitlines()[0]) | {"prediction": "one\u2028two"}
     (tmp_path / "tuned.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
     assert [answer.tuned for answer in run.answers] == ["one\u2028two"]
-
-
-def test_where_no_answer_is_right_the_nearest_are_shown() -> None:
-    answers = examples(("a", 0.25), ("b", 0.0), ("c", 0.75))
-    assert [answer.id for answer in right_ones(answers)] == ["2", "0"]
-    assert [answer.id for answer in wrong_ones(answers)] == ["1", "0", "2"]
-    assert (right_ones([]), wrong_ones([])) == ([], [])

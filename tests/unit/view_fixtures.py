@@ -83,6 +83,10 @@ def seen(*shown: RenderableType, width: int = 120) -> str:
     return console.export_text()
 
 
+def cells(shown: str) -> list[list[str]]:
+    return [line.split() for line in shown.splitlines() if line.strip()]
+
+
 def lines_of(console: Console, show: Callable[[], None]) -> list[str]:
     """The lines that are new on a console after something was shown."""
     assert isinstance(console.file, io.StringIO)

@@ -1,0 +1,98 @@
+"""Evaluations in tables for the terminal, and in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
+from hpsearch.metrics import ClassScore
+from hpsearch.spec.metrics import METRICS
+from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
+from tests.unit.picture_fixtures import without_base
+from tests.unit.view_fixtures import cells, seen
+
+
+def cell(name: str, value: float, **more: Any) -> VariantScores:
+    score = Score(value=value, low=value - 0.04, high=value + 0.04)
+    return VariantScores(name=name, scores={"exact_match": score, "bleu": score}, **more)
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    """Base and tuned model under two prompts, on three rows of two classes."""
+    classes = [ClassScore("[/cat]", 2, 1.0, 0.5, 0.6667), ClassScore("dog", 1, 0.0, 0.0, 0.0)]
+    gap = {"metric": "exact_match", "low": 0.1, "high": 0.7, "p_value": 0.0123, "num_tests": 3}
+    return Evaluation(
+        num_rows=3,
+        rows_sha256="f00",
+        longer_than_limit=0,
+        metrics=["exact_match", "bleu"],
+        variants=[
+            cell("most frequent answer", 0.5),
+            cell("base", 0.104, loss=2.34567),
+            cell("base-adaptive", 0.2, loss=2.5, num_cut=7),
+            cell("tuned", 0.9, loss=1.0, classes=classes),
+            cell("tuned-adaptive", 0.8, loss=1.25),
+        ],
+        gaps=[
+            Gap(name="tuned", than="base", difference=0.4, shown=True, **gap),
+            Gap(name="tuned", than="most frequent answer", difference=-0.3, shown=True, **gap),
+            Gap(name="tuned", than="nobody", difference=0.2, shown=False, **gap),
+        ],
+        units=Units(name="images", num=12, effective=12),
+    )
+
+
+def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
+    shown = cells(seen(evaluation_table(evaluation, "vlm-sft"), width=80))
+    title = "3 test rows; below each value its 95 % interval, resampled over 12 images"
+    assert " ".join(shown[0] + shown[1]) == title
+    shown = shown[1:]
+    assert shown[1:4] == [["most"], ["frequent", "base", "tuned"], ["answer", "base", "adaptive", "tuned", "adaptive"]]
+    assert shown[4:6] == [
+        ["exact", "match", "50.0%", "10.4%", "20.0%", "90.0%", "80.0%"],
+        ["46.0–54.0", "6.4–14.4", "16.0–24.0", "86.0–94.0", "76.0–84.0"],
+    ]
+    assert shown[-2:] == [["loss", "(nats", "2.3457", "2.5000", "1.0000", "1.2500"], ["per", "token)"]]
+    assert cells(seen(evaluation_table(evaluation, "vlm-classify"), width=80))[-1] == ["per", "row)"]
+
+
+def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
+    bare = evaluation.model_copy(
+        update={"variants": [cell("base", 0.1)], "metrics": [METRICS["bertscore"], METRICS["bleu"]]}
+    )
+    shown = seen(evaluation_table(bare, "vlm-sft"))
+    assert "bleu" in shown
+    assert "bertscore" not in shown
+    assert "loss" not in shown
+
+
+def test_classes_are_shown_of_the_tuned_model_without_a_prompt(evaluation: Evaluation) -> None:
+    table = class_table(evaluation)
+    assert table is not None
+    shown = cells(seen(table))
+    assert shown[0] == ["classes,", "tuned", "model"]
+    assert shown[2:] == [["[/cat]", "2", "100.0%", "50.0%", "66.7%"], ["dog", "1", "0.0%", "0.0%", "0.0%"]]
+    bare = evaluation.model_copy(update={"variants": [cell("base", 0.1), cell("tuned", 0.9)]})
+    assert class_table(bare) is None
+
+
+def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation: Evaluation) -> None:
+    lines = evaluation_words(evaluation, Path("scores")).splitlines()
+    assert lines == [
+        "On 3 test rows that no trial has seen, in exact match:",
+        "  tuned against base: better, +40.0 points (+10.0 to +70.0), p = 0.012",
+        "  tuned against most frequent answer: worse, -30.0 points (+10.0 to +70.0), p = 0.012",
+        "  tuned against nobody: no difference shown, +20.0 points (+10.0 to +70.0), p = 0.012",
+        "Intervals are resampled over 12 imageswith all their rows, as rows of a group are not independent.",
+        "p values are Holm-corrected over 3 comparisons; intervals are not corrected.",
+        "Answers cut at the limit: base-adaptive 7",
+        "Every row with its answer and metrics, and all scores: scores",
+    ]
+    alone = evaluation_words(without_base(evaluation), Path("scores"))
+    assert "The base model was not evaluated, so the gain over it is not known." in alone
+    longer = evaluation.model_copy(update={"longer_than_limit": 4})
+    assert "4 references are longer than the generation limit: --max-new" in evaluation_words(longer, Path("scores"))
