@@ -10,9 +10,7 @@ from pathlib import Path
 
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.examples import Examples
-from hpsearch.data.formats import conversation_column
 from hpsearch.data.images import NO_IMAGE
-from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared, read_written, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.errors import FieldError, InputError
@@ -22,10 +20,18 @@ from hpsearch.jobs import AnsweredRow, Tell, Variant
 from hpsearch.results.answers import answer_rows
 from hpsearch.results.evaluate import check_prompts, job_of
 from hpsearch.results.final import RunFolder
-from hpsearch.results.questions import Lines, Values, asked_columns, check_columns, question_rows, read_lines
+from hpsearch.results.questions import (
+    Lines,
+    Values,
+    asked_columns,
+    asked_rows,
+    check_columns,
+    question_rows,
+    read_lines,
+    wants_image,
+)
 from hpsearch.results.scoring import read_answers
 from hpsearch.spec.evaluation import PromptName
-from hpsearch.spec.study import StudySpec
 from hpsearch.trial import Record
 
 _ADDED = ("prediction", "base_prediction", "error")
@@ -78,7 +84,7 @@ def ask(
     """
     file, manifest, _ = folder.load()
     spec = file.spec
-    lines = dict(enumerate(_asked(spec, manifest, images, questions), start=1))
+    lines = dict(enumerate(asked_rows(spec, manifest, images, questions), start=1))
     store = DataFolder(storage.path).images
     found = question_rows(lines, spec.data, Path.cwd(), store, tell, spec.task_facts.images)
     rows = []
@@ -91,48 +97,6 @@ def ask(
     base, tuned = _answered(folder, rows, options, storage, start_trainer, tell)
     texts: list[str | None] = [row.prediction for row in base] if base else [None] * len(rows)
     return [Prediction(row.question, row.prediction, text, row.is_cut) for row, text in zip(tuned, texts, strict=True)]
-
-
-def _asked(spec: StudySpec, manifest: Manifest, images: Sequence[Path], questions: Sequence[str]) -> list[Values]:
-    """The rows that a person asks for, with the study's columns."""
-    columns, task = spec.data.columns, spec.task_facts
-    if _needs_image(spec, manifest) and not images:
-        raise InputError("--image is missing: every training row of this run has one")
-    if images and not task.has_images:
-        raise InputError(f"--image: task {spec.task} takes no images")
-    if len(images) > 1 and task.images == "one":
-        raise InputError(f"--image: task {spec.task} takes one image")
-    for image in images:
-        if image.parts and image.parts[0] in ("http:", "https:"):  # a path has lost the second slash
-            raise InputError(f"--image: {image} is a URL; download the image first, and name the file")
-    seen: Values = {columns.image: list(map(str, images))} if columns.image else {}
-    whole = conversation_column(spec.data)
-    name = whole or columns.text or _question_column(spec)
-    if name is None:
-        if questions:
-            raise InputError(f"--question: this run always asks {spec.data.prompt!r}, as in its training")
-        return [seen]
-    if not questions:
-        raise InputError("--question is missing")
-    if whole:
-        return [{**seen, name: [{"role": "user", "content": question}]} for question in questions]
-    return [{**seen, name: question} for question in questions]
-
-
-def _question_column(spec: StudySpec) -> str | None:
-    """The one that a question is put into; of a prompt over columns the one that it can't do without."""
-    template = spec.data.template
-    if not template.columns:
-        return spec.data.columns.prompt or spec.data.columns.question
-    if len(template.required) != 1:
-        names = ", ".join(template.columns)
-        raise InputError(f"this run is asked over several columns ({names}): write them to a JSONL file for --input")
-    return template.required[0]
-
-
-def _needs_image(spec: StudySpec, manifest: Manifest) -> bool:
-    """Whether the run never learned from a row without one."""
-    return spec.task_facts.has_images and not manifest.num_images.get("train", {}).get(0)
 
 
 def predict_file(
@@ -196,7 +160,7 @@ def _found(
 ) -> dict[int, Row | str]:
     """For each line a row to answer, or what is wrong with it; relative paths of images count from `images`."""
     file, manifest, _ = folder.load()
-    spec, needs_image = file.spec, _needs_image(file.spec, manifest)
+    spec, needs_image = file.spec, wants_image(file.spec, manifest)
     check_columns(source, lines, asked_columns(spec.data, needs_image=needs_image))
     store = DataFolder(storage.path).images
     found = question_rows(lines, spec.data, images, store, tell, spec.task_facts.images)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpsearch.data.formats import Message, as_text, chat_messages, conversation_column, turns_asked
 from hpsearch.data.image_lists import ImageLists, image_names, images_mistake
 from hpsearch.data.images import CheckedImage, address_problem
+from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import Row
 from hpsearch.errors import InputError
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import DataSpec
+from hpsearch.spec.study import StudySpec
 from hpsearch.spec.tasks import Images
 from hpsearch.spec.template import find
 
@@ -45,6 +47,48 @@ def _values(line: str) -> Values | str:
     except (ValueError, RecursionError):
         return line
     return values if isinstance(values, dict) else line
+
+
+def asked_rows(spec: StudySpec, manifest: Manifest, images: Sequence[Path], questions: Sequence[str]) -> list[Values]:
+    """The rows that a person asks for, with the study's columns."""
+    columns, task = spec.data.columns, spec.task_facts
+    if wants_image(spec, manifest) and not images:
+        raise InputError("--image is missing: every training row of this run has one")
+    if images and not task.has_images:
+        raise InputError(f"--image: task {spec.task} takes no images")
+    if len(images) > 1 and task.images == "one":
+        raise InputError(f"--image: task {spec.task} takes one image")
+    for image in images:
+        if image.parts and image.parts[0] in ("http:", "https:"):  # a path has lost the second slash
+            raise InputError(f"--image: {image} is a URL; download the image first, and name the file")
+    seen: Values = {columns.image: list(map(str, images))} if columns.image else {}
+    whole = conversation_column(spec.data)
+    name = whole or columns.text or _question_column(spec)
+    if name is None:
+        if questions:
+            raise InputError(f"--question: this run always asks {spec.data.prompt!r}, as in its training")
+        return [seen]
+    if not questions:
+        raise InputError("--question is missing")
+    if whole:
+        return [{**seen, name: [{"role": "user", "content": question}]} for question in questions]
+    return [{**seen, name: question} for question in questions]
+
+
+def _question_column(spec: StudySpec) -> str | None:
+    """The one that a question is put into; of a prompt over columns the one that it can't do without."""
+    template = spec.data.template
+    if not template.columns:
+        return spec.data.columns.prompt or spec.data.columns.question
+    if len(template.required) != 1:
+        names = ", ".join(template.columns)
+        raise InputError(f"this run is asked over several columns ({names}): write them to a JSONL file for --input")
+    return template.required[0]
+
+
+def wants_image(spec: StudySpec, manifest: Manifest) -> bool:
+    """Whether the run never learned from a row without one."""
+    return spec.task_facts.has_images and not manifest.num_images.get("train", {}).get(0)
 
 
 def asked_columns(data: DataSpec, *, needs_image: bool) -> dict[str, str]:
