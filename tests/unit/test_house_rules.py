@@ -1,0 +1,54 @@
+"""Rules of this repository that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+MOST_LINES = 300
+
+
+def files(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (REPOSITORY / folder).rglob("*.py"))
+
+
+def test_no_file_is_long() -> None:
+    lengths = {file: len(file.read_text().splitlines()) for file in files("hpsearch", "tests", "bench")}
+    assert len(lengths) > 400
+    assert {str(file): lines for file, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_fixtures_are_found_by_pytest_and_not_imported() -> None:
+    """Each importing file would have a fixture of its own: a server started for a session starts once per file."""
+    trees = {file: ast.parse(file.read_text()) for file in files("tests")}
+    fixtures = {(module(file), name) for file, tree in trees.items() for name in fixtures_of(tree)}
+    assert ("tests.conftest", "workplace") in fixtures
+    imported = [
+        f"{file}: {alias.name}"
+        for file, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if (node.module, alias.name) in fixtures
+    ]
+    assert imported == []
+    assert [str(file) for file, tree in trees.items() if "__all__" in assigned(tree)] == []
+
+
+def module(file: Path) -> str:
+    return ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
+
+
+def fixtures_of(tree: ast.Module) -> list[str]:
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        if any("pytest.fixture" in ast.unparse(decorator) for decorator in node.decorator_list)
+    ]
+
+
+def assigned(tree: ast.Module) -> set[str]:
+    return {ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
