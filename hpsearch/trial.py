@@ -232,6 +232,19 @@ class HistoryPoint(Record):
     learning_rate: float
 
 
+class Pace(Record):
+    """Seconds that the parts of a run took: of a list's parts, the first ones, in their order."""
+
+    start_s: float = Field(0.0, description="from the start of its process until it took jobs")
+    base_s: list[float] = Field([], description="until the base was there: loaded, or warm")
+    fit_s: list[float] = Field([], description="finding out how many rows fit")
+    step_s: list[float] = Field([], description="optimizer steps")
+    save_s: list[float] = Field([], description="checkpoints")
+    validation_s: list[float] = []
+    whole_s: float = Field(0.0, description="all of the run, its ledger closed")
+    tokens_per_row: float = Field(0.0, description="the mean over all rows of all steps")
+
+
 class TrialResult(Record):
     outcome: Outcome
     reports: list[Report] = []
@@ -245,6 +258,7 @@ class TrialResult(Record):
     traceback: str | None = None
     bytes_needed: int | None = None
     ledger: MemoryLedger | None = None
+    pace: Pace | None = None
 
     def report_that_counts(self, objective: Metric) -> Report | None:
         """The best one of a complete run. One that ended before has got as far as its last."""

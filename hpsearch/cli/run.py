@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.launch.crew import Crew
     from hpsearch.search.view import StudyView
+    from hpsearch.spec import StudyFile
     from hpsearch.store import Store, StoredStudy
+    from hpsearch.study.prepare import PreparedStudy
     from hpsearch.worker.relay import Relay
 
 _LONGEST_LOOK_S = 0.5
@@ -53,6 +55,7 @@ def run(
     set_: SetOption = None,
     wait_for_store: WaitOption = 60.0,
     notify: NotifyOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="start also where it takes more than an hour")] = False,
 ) -> None:
     """Search: create the study or resume it, and work until all of its trials are done."""
     from hpsearch.spec import load_study
@@ -64,6 +67,7 @@ def run(
     from hpsearch.study.open import open_study
     from hpsearch.watch.console import open_console
     from hpsearch.watch.notify import notifying
+    from hpsearch.watch.words import format_time
     from hpsearch.worker.patience import patiently
     from hpsearch.worker.relay import Relay
 
@@ -78,8 +82,13 @@ def run(
     with stop.preparing(), telling(console) as tell:
         open_mirror().close()  # what is wrong with it is told before anything begins
         opened = patiently(lambda: open_store(store), limit_s, stop, say)
+    is_new = patiently(lambda: _is_new(opened, file), limit_s, stop, say)
+    prepared = _prepare(console, file, stop, workers, workers_per_device, asks=not yes) if is_new else None
+    with stop.preparing(), telling(console) as tell:
         study = patiently(
-            lambda: open_study(file, opened, storage, inspector(), stoppable(tell, stop), joins=False),
+            lambda: open_study(
+                file, opened, storage, inspector(), stoppable(tell, stop), joins=False, prepared=prepared
+            ),
             limit_s,
             stop,
             say,
@@ -92,6 +101,8 @@ def run(
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
             number = workers or _num_workers(console, workers_per_device)
+            if (left := view.seconds_left(number)) is not None:
+                console.print(f"  {_left(view)}, about {format_time(left)} by those so far")
             with notifying(notify, opened, view, lambda: _read(opened, stored), say):
                 crew = _start_crew(console, opened, stored.name, arguments, number)
                 with closing(Relay(opened, stop, limit_s)) as relay:
@@ -106,6 +117,45 @@ def _read(store: Store, stored: StoredStudy) -> StudyView:
     from hpsearch.search.view import read_view
 
     return read_view(store, find_study(store, stored.name))
+
+
+def _left(view: StudyView) -> str:
+    return f"left: {view.slots.wanted - view.slots.finished} of {view.slots.wanted} trials"
+
+
+def _is_new(store: Store, file: StudyFile) -> bool:
+    with store.reaching():
+        return file.spec.search is not None and store.studies.find(file.spec.study) is None
+
+
+def _prepare(
+    console: Console, file: StudyFile, stop: StopFlag, workers: int | None, per_device: int, *, asks: bool
+) -> PreparedStudy:
+    """A study that is in no store yet: whoever doesn't want it to begin can still change its file."""
+    from hpsearch.bridge.trainer_process import one_trainer
+    from hpsearch.cli.estimating import LONG_S, agrees, measured_estimate
+    from hpsearch.errors import HpsearchError, Interrupted
+    from hpsearch.study.adapter import with_adapter
+    from hpsearch.study.open import prepare_new
+    from hpsearch.watch.estimate import estimate_table
+
+    storage, found = storage_folder(), None
+    with stop.preparing(), telling(console) as telling_on, one_trainer(inspector()) as start:
+        tell = stoppable(telling_on, stop)
+        file = with_adapter(file, storage)
+        prepared = prepare_new(file, storage, start, tell)
+        try:
+            found = measured_estimate(file, prepared, start, tell, workers, per_device)
+        except Interrupted:
+            raise
+        except HpsearchError as error:
+            console.print(f"how long it will take could not be measured: {error}; it begins all the same")
+    if found is not None:
+        console.print(estimate_table(file.spec, found, storage.path))
+        if asks and found.search_s > LONG_S and not agrees(console, stop):
+            console.print("nothing was trained, and the study is in no store: change its file, or start it later")
+            raise typer.Exit(130)
+    return prepared
 
 
 def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:

@@ -13,21 +13,40 @@ def show(
     study_file: StudyFileArgument,
     examples: Annotated[int, typer.Option(min=0, help="how many examples to show")] = 3,
     set_: SetOption = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="load the base and time a few steps: how long will the study take?")
+    ] = False,
 ) -> None:
-    """The splits, and a few examples as the model will see them: what is masked, what is learned."""
+    """The splits, how long it will take, and a few examples as the model will see them: what is masked, what is
+    learned."""
+    from hpsearch.bridge.trainer_process import one_trainer
+    from hpsearch.cli.estimating import kept_estimate, measured_estimate
     from hpsearch.spec import load_study
 
     file = load_study(study_file, set_)  # a mistake in it is told before the libraries are loaded
 
     from hpsearch.study.adapter import with_adapter
+    from hpsearch.study.open import keep_prepared
     from hpsearch.study.prepare import prepare_study
     from hpsearch.watch.console import open_console
+    from hpsearch.watch.estimate import estimate_line, steps_line
     from hpsearch.watch.examples import example_panel, splits_table
 
     console = open_console()
-    with telling(console) as tell:
-        storage = storage_folder()
-        prepared = prepare_study(with_adapter(file, storage), storage, inspector(), tell, examples)
+    storage = storage_folder()
+    with telling(console) as tell, one_trainer(inspector()) as start:
+        file = with_adapter(file, storage)
+        prepared = prepare_study(file, storage, start, tell, examples)
+        found = None
+        if file.spec.search is not None:
+            if measure:
+                keep_prepared(file, prepared, storage)
+                found = measured_estimate(file, prepared, start, tell, None)
+            else:
+                found = kept_estimate(file, prepared)
     console.print(splits_table(file.spec, prepared.manifest))
+    if file.spec.search is not None:
+        console.print(estimate_line(found) if found else steps_line(file.spec, prepared), soft_wrap=True)
+        console.print()
     for example in prepared.examples:
         console.print(example_panel(example))

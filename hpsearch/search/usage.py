@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 
 from hpsearch.spec.limits import LimitsSpec
 from hpsearch.store import StoredWorker
@@ -43,6 +44,11 @@ def reached(limits: LimitsSpec, usage: Usage, now: datetime) -> str | None:
         if limit is not None and used is not None and used >= limit:
             return f"{used:.2f} of {limit:g} are used (search.limits.{name})"
     return None
+
+
+def seconds_for(trials: int, each_s: float, workers: int) -> float:
+    """How long so many trials take that last `each_s` each: in rounds, as many as there are trials for a worker."""
+    return each_s * ceil(trials / workers)
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.errors import HpsearchError
 from hpsearch.search.former import in_todays_terms
 from hpsearch.search.history import kept_reports
-from hpsearch.search.usage import Usage, reached
+from hpsearch.search.usage import Usage, reached, seconds_for
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.study import StudySpec
 from hpsearch.store import Store, StoredStudy, StoredWorker
@@ -104,13 +104,14 @@ class StudyView:
         limits = self.study.spec.searched.limits
         return None if self.is_finished else reached(limits, self.usage, datetime.now(UTC))
 
-    def seconds_left(self) -> float | None:
-        """An estimate from the trials so far; None before the first one has ended."""
+    def seconds_left(self, workers: int | None = None) -> float | None:
+        """An estimate from the trials so far; None before the first one has ended. `workers`: by default, the live
+        ones."""
+        workers = len(self.live_workers) if workers is None else workers
         times = [trial.seconds for trial in self.trials if trial.is_finished and trial.seconds]
-        if not times or not self.live_workers:
+        if not times or not workers:
             return None
-        mean = sum(times) / len(times)
-        return mean * (self.slots.wanted - self.slots.finished) / len(self.live_workers)
+        return seconds_for(self.slots.wanted - self.slots.finished, sum(times) / len(times), workers)
 
 
 def curve(view: StudyView, trial: TrialView, objective: Metric) -> dict[int, float]:

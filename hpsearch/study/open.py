@@ -23,7 +23,7 @@ from hpsearch.store import Store, StoredStudy
 from hpsearch.study.adapter import IN_THE_RUN_S_WORDS, with_adapter
 from hpsearch.study.configs import training_config
 from hpsearch.study.preparation import keep_preparation
-from hpsearch.study.prepare import prepare_study
+from hpsearch.study.prepare import PreparedStudy, prepare_study
 from hpsearch.trial import TrialConfig
 
 
@@ -59,9 +59,17 @@ class OpenStudy:
 
 
 def open_study(
-    file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell, *, joins: bool
+    file: StudyFile,
+    store: Store,
+    storage: StorageFolder,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    *,
+    joins: bool,
+    prepared: PreparedStudy | None = None,
 ) -> OpenStudy:
-    """Creates the study or resumes it. A worker that only `joins` leaves the stored budget as it is.
+    """Creates the study, as `prepared` where that was done before, or resumes it. A worker that only `joins` leaves the
+    stored budget as it is.
 
     Raises:
         StudyFileErrors: the file doesn't fit its data or base.
@@ -74,7 +82,7 @@ def open_study(
     with store.reaching():
         stored = store.studies.find(spec.study)
     if stored is None:
-        _create(file, store, storage, start_trainer, tell)
+        _create(file, store, prepared or prepare_new(file, storage, start_trainer, tell))
         with store.reaching():
             stored = store.studies.find(spec.study)
         assert stored is not None
@@ -114,11 +122,25 @@ def final_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
     return [("train", spec.final.train_fraction), ("validation", spec.final.validation_fraction)]
 
 
-def _create(file: StudyFile, store: Store, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> None:
+def prepare_new(file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> PreparedStudy:
+    """Prepares a study that is in no store yet; its rows are on the disk then, for trials and for the final run.
+
+    Raises:
+        StudyFileErrors: the file doesn't fit its data or base.
+    """
     prepared = prepare_study(file, storage, start_trainer, tell)
+    keep_prepared(file, prepared, storage)
+    return prepared
+
+
+def keep_prepared(file: StudyFile, prepared: PreparedStudy, storage: StorageFolder) -> None:
+    """Writes its rows, for trials and for the final run, and what preparing has found."""
     data, wanted = DataFolder(storage.path), [*wanted_rows(file.spec), *final_rows(file.spec)]
     write_prepared(prepared.manifest, prepared.splits, prepared.files, data, wanted)
     keep_preparation(file, prepared.manifest, prepared.linear_layers, data)
+
+
+def _create(file: StudyFile, store: Store, prepared: PreparedStudy) -> None:
     keep_held_out(prepared.manifest, file.spec.data, file.path.parent)
     with store.reaching():
         search = Search(store, file.spec)

@@ -31,6 +31,7 @@ from hpsearch.train.peak import keep_within
 from hpsearch.train.reporter import Reporter, report_steps
 from hpsearch.train.start import Plan, Start, find_start
 from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollator, chosen
+from hpsearch.train.stopwatch import Stopwatch
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Method, Stage
 from hpsearch.train.trainer import ReportingTrainer, make_trainer, planned_steps
@@ -44,13 +45,15 @@ class _Stopped(Exception):
 
 def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> TrialResult:
     """Trains as the config says. Whatever happens ends as a result; the ledger is closed on every path."""
+    watch = Stopwatch()
     try:
         _begin_phase(channel, f"preparing {config.model.base}")
         base = bases.get(TASKS[config.task], config.model)
         book.open(base)
+        watch.end_lap("base_s")
         keep_within(config.budget.memory_gib)
         with loaded(config.metrics_file if any(metric.is_own for metric in config.objectives) else None) as own:
-            result = _train(config, folder, base, own, book, channel)
+            result = _train(config, folder, base, own, book, channel, watch)
     except _Stopped as stopped:
         result = TrialResult(outcome=Outcome.STOPPED)
         clear_traceback(stopped)
@@ -58,10 +61,10 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         result = failure(error)
         clear_traceback(error)
     result = result.model_copy(update={"reports": folder.read_journal()})
-    if not book.is_open:
-        return result
-    channel.tell("giving memory back", 0, 0)
-    return result.model_copy(update={"ledger": _closed(book)})
+    if book.is_open:
+        channel.tell("giving memory back", 0, 0)
+        result = result.model_copy(update={"ledger": _closed(book)})
+    return result.model_copy(update={"pace": watch.pace()})
 
 
 def _closed(book: LedgerBook) -> MemoryLedger | None:
@@ -104,6 +107,7 @@ def _train(
     own: dict[str, OwnMetric],
     book: LedgerBook,
     channel: Channel,
+    watch: Stopwatch,
 ) -> TrialResult:
     _begin_phase(channel, "attaching the adapter")
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
@@ -131,7 +135,8 @@ def _train(
         if config.is_final
         else None
     )
-    reporter = Reporter(channel, folder, config.objectives[0], num_reports, sum(steps), book.note_host, save_best)
+    first = config.objectives[0]
+    reporter = Reporter(channel, folder, first, num_reports, sum(steps), book.note_host, save_best, watch=watch)
     _begin_phase(channel, "looking for a checkpoint")
     start = find_start(folder, config.earlier, plan)
     _begin_phase(channel, "training")
@@ -204,6 +209,7 @@ def _train_stage(
     if run.micro_batch.fit is None:
         reporter.fitting()
         run.micro_batch.begin(known_fit(config) or _found_fit(run, trainer))
+        reporter.watch.end_lap("fit_s")
     trainer.recompute(run.micro_batch.recomputes)
     begin_again(run.model)
     if before:

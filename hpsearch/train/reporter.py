@@ -18,6 +18,7 @@ from hpsearch.files import append_line, write_lines
 from hpsearch.folders import JobFolder
 from hpsearch.spec.metrics import LOSS, Metric
 from hpsearch.train.channel import Channel
+from hpsearch.train.stopwatch import Stopwatch
 from hpsearch.trial import HistoryPoint, Outcome, Report, best_report
 
 SECONDS_BETWEEN_CHECKPOINTS = 600.0
@@ -57,6 +58,7 @@ class Reporter(TrainerCallback):
         note_host: Callable[[], None],
         save_best: Callable[[], None] | None,
         clock: Callable[[], float] = time.monotonic,
+        watch: Stopwatch | None = None,
     ) -> None:
         self._channel = channel
         self._folder = folder
@@ -66,6 +68,8 @@ class Reporter(TrainerCallback):
         self._steps = report_steps(num_steps, num_reports)
         self._note_host = note_host
         self._save_best = save_best
+        self.watch = watch or Stopwatch()
+        """Between two laps lies what is no part of a step: here, a stage's beginning and the worker's answers."""
         self._clock = clock
         self._saved_at = clock()
         self._steps_before = 0
@@ -97,6 +101,7 @@ class Reporter(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args, control
         self._send_progress(state)
+        self.watch.begin_lap()
 
     def on_log(
         self,
@@ -109,6 +114,7 @@ class Reporter(TrainerCallback):
         del args
         loss = (logs or {}).get("loss")
         if logs and loss is not None:
+            self.watch.end_lap("step_s")
             self._loss = float(loss)
             at = self._whole(state.global_step)
             point = HistoryPoint(step=at, loss=self._loss, learning_rate=float(logs["learning_rate"]))
@@ -122,6 +128,7 @@ class Reporter(TrainerCallback):
 
     def fitting(self) -> None:
         self._channel.tell("trying how many rows fit", 0, 0)
+        self.watch.begin_lap()
 
     def alive(self, state: TrainerState) -> None:
         """A sign of life between micro-batches: a step of many may last minutes."""
@@ -141,6 +148,7 @@ class Reporter(TrainerCallback):
     def saving(self) -> None:
         """A checkpoint is about to be written."""
         self._channel.tell("saving a checkpoint", 0, 0)
+        self.watch.begin_lap()
         self._saved_at = self._clock()
 
     def validating(self, done: int, total: int, doing: str = "validating") -> bool:
@@ -173,6 +181,7 @@ class Reporter(TrainerCallback):
             self._ask(report, at, control)
         else:
             self._end(Outcome.DIVERGED, control)
+        self.watch.begin_lap()
 
     def ask_again(self, report: Report, control: TrainerControl) -> None:
         """A report that was made at the checkpoint's very step, before a kill: it is as good as a new one."""

@@ -26,6 +26,7 @@ from hpsearch.train.inspection import inspect
 from hpsearch.train.ledger import LedgerBook
 from hpsearch.train.loop import run_trial
 from hpsearch.train.memory import device_name
+from hpsearch.train.stopwatch import seconds_to_start
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 
 _REUSABLE = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.STOPPED)
@@ -42,6 +43,7 @@ def serve(channel: Channel) -> None:
     own_log = os.dup(sys.stdout.fileno())
     bases = Bases(channel.tell)
     book = LedgerBook()
+    seconds_to_start()
     channel.send(Ready(device=device_name()))
     while True:
         folder = JobFolder(channel.next_job().folder)

@@ -53,7 +53,9 @@ class ReportingTrainer(SFTTrainer):
         """Saves first: a validation may last longer than all that was trained since the last one."""
         self._save_checkpoint(self.model, None)
         with torch.random.fork_rng():  # training goes on from the state that is in the checkpoint
+            self.reporter.watch.begin_lap()
             values = self.validation.of(self.model, self.reporter.validating)
+            self.reporter.watch.end_lap("validation_s")
         if values is None:
             self.control.should_training_stop = True
             return {}
@@ -81,6 +83,7 @@ class ReportingTrainer(SFTTrainer):
         finally:
             shutil.rmtree(self._draft, ignore_errors=True)
             self._draft = None
+            self.reporter.watch.end_lap("save_s")
         self._whole = [*self._whole, target][-NUM_KEPT:]
         for other in target.parent.glob("checkpoint-*"):
             if other not in self._whole:
@@ -118,6 +121,7 @@ class ReportingTrainer(SFTTrainer):
         """
         del num_items_in_batch
         rows = inputs.encoded()
+        self.reporter.watch.saw(list(map(len, rows)))
         num_items = self.validation.method.num_items(rows)
         random_state = RandomState.now()
         while True:

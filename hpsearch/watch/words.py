@@ -6,6 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from hpsearch.spec.metrics import Metric
+from hpsearch.trial import GIB, MIB
+
+_MILLION = 1_000_000
 
 
 def format_time(seconds: float) -> str:
@@ -16,6 +19,16 @@ def format_time(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds_left:02d} s" if minutes else f"{seconds_left} s"
+
+
+def format_bytes(number: float) -> str:
+    """In GiB from a tenth of one on, below in MiB."""
+    return f"{number / GIB:.1f} GiB" if number >= 0.1 * GIB else f"{number / MIB:.1f} MiB"
+
+
+def format_count(number: int) -> str:
+    """12,345, or 1.2 million."""
+    return f"{number / _MILLION:,.1f} million" if number >= _MILLION else f"{number:,}"
 
 
 def format_loss(loss: float | None) -> str:

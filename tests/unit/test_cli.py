@@ -22,7 +22,7 @@ from tests.unit.worker_fixtures import Demo, ends, plays
 SURFACE: dict[str, set[str]] = {
     "doctor": {"--store"},
     "new": {"--from", "-o", "--output", "--force"},
-    "show": {"STUDY_FILE", "--examples", "--set"},
+    "show": {"STUDY_FILE", "--examples", "--set", "--measure"},
     "run": {
         "STUDY_FILE",
         "--workers",
@@ -32,6 +32,7 @@ SURFACE: dict[str, set[str]] = {
         "--set",
         "--wait-for-store",
         "--notify",
+        "--yes",
     },
     "launch": {
         *("STUDY_FILE", "--on", "--workers", "--profile", "--dry-run", "--time", "--partition", "--account", "--qos"),

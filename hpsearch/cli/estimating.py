@@ -1,0 +1,117 @@
+"""How long a study will take, before it begins: measured on a free device, shown, and asked about where it is long."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+from hpsearch.cli.options import storage_folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpsearch.bridge.stopping import StopFlag
+    from hpsearch.bridge.trainer_process import StartTrainer
+    from hpsearch.jobs import Tell
+    from hpsearch.spec import StudyFile
+    from hpsearch.study.estimate import Estimate
+    from hpsearch.study.measure import Measurement
+    from hpsearch.study.prepare import PreparedStudy
+    from hpsearch.worker.device_lock import HeldDevice
+
+LONG_S = 3600.0
+"""A search that takes longer is asked about."""
+_PATIENCE_S = 60.0
+"""Nobody may be there to answer."""
+_LOOK_EVERY_S = 0.5
+
+
+def measured_estimate(
+    file: StudyFile, prepared: PreparedStudy, on_cpu: StartTrainer, tell: Tell, workers: int | None, per_device: int = 1
+) -> Estimate:
+    """On a device that is free at this moment; what was measured before on such a one is not measured again. `on_cpu`
+    lends the trainer that prepared the study, which does for places on the CPU.
+
+    Raises:
+        HpsearchError: no device is free, or the measured steps failed.
+    """
+    from hpsearch.bridge.stopping import StopFlag
+    from hpsearch.study.measure import file_s_own_trial, find_measurement, measure
+    from hpsearch.worker.devices import find_devices
+    from hpsearch.worker.take_device import take_device
+
+    storage = storage_folder()
+    config = file_s_own_trial(file, prepared, storage)
+    held = take_device(lambda: find_devices().in_parts(per_device), StopFlag(), lambda _: None, waits=False)
+    assert held is not None
+    try:
+        start = on_cpu if held.device.is_cpu else _starter(held)
+        kind = _kind(held.device.name, held.device.parts)
+        found = find_measurement(config, prepared, storage, kind)
+        found = found or measure(config, prepared, storage, kind, start, tell, file.spec.silence)
+    finally:
+        held.release()
+    return _estimate(file, prepared, found, workers)
+
+
+def kept_estimate(file: StudyFile, prepared: PreparedStudy) -> Estimate | None:
+    """From what was measured before, on whatever device."""
+    from hpsearch.study.measure import file_s_own_trial, find_measurement
+
+    storage = storage_folder()
+    found = find_measurement(file_s_own_trial(file, prepared, storage), prepared, storage)
+    return None if found is None else _estimate(file, prepared, found, None)
+
+
+def _estimate(file: StudyFile, prepared: PreparedStudy, found: Measurement, workers: int | None) -> Estimate:
+    """Workers that share a card, or the CPU, are taken to be no faster together than one."""
+    from hpsearch.study.estimate import estimate
+    from hpsearch.worker.devices import find_devices
+    from hpsearch.worker.take_device import free_devices
+
+    there = max(1, len(free_devices(find_devices())))
+    return estimate(file.spec, prepared, found, min(workers or there, there))
+
+
+def _starter(held: HeldDevice) -> StartTrainer:
+    from hpsearch.bridge.trainer_process import TrainerProcess
+
+    log = storage_folder().trainer_log("measuring")
+    return lambda: TrainerProcess(log, held.environment, held.file_descriptors)
+
+
+def _kind(name: str, parts: int) -> str:
+    return f"{name}, one of {parts} parts" if parts > 1 else name
+
+
+def agrees(console: Console, stop: StopFlag, stream: int | None = None) -> bool:
+    """Asks a person at the terminal whether to begin. Nobody is there to ask without one, and whoever does not answer
+    within a minute has gone: then it begins.
+
+    Raises:
+        Interrupted: a stop was asked for meanwhile.
+    """
+    from hpsearch.errors import Interrupted
+
+    descriptor = sys.stdin.fileno() if stream is None else stream
+    if not (console.is_terminal and _is_foreground(descriptor)):
+        return True
+    console.print("This takes more than an hour. Start? [Y/n] (it starts by itself in a minute) ", end="")
+    for _ in range(round(_PATIENCE_S / _LOOK_EVERY_S)):
+        if select.select([descriptor], [], [], _LOOK_EVERY_S)[0]:
+            said = os.read(descriptor, 1000).decode(errors="replace").strip().lower()
+            return said in ("", "y", "yes")
+        if stop.requested:
+            raise Interrupted("stopped before anything was trained")
+    console.print("\nnobody answers: it starts")
+    return True
+
+
+def _is_foreground(descriptor: int) -> bool:
+    """Whoever reads a terminal from the background is stopped by it."""
+    try:
+        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:
+        return False

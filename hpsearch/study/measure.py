@@ -1,0 +1,269 @@
+"""Measuring a study before its search: a few real steps of its own rows, in a trainer on the device that will work.
+
+The measured run is a trial with the file's own values, on a sample of its rows, in a folder that is gone afterwards.
+Each row is met several times: the first pass tells what a row costs when it is new (its image has to be looked at),
+the later ones what a step costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from hpsearch.bridge.follow import Listener, follow
+from hpsearch.bridge.protocol import Event, Phase, Progress, Reported
+from hpsearch.bridge.stopping import StopFlag
+from hpsearch.bridge.trainer_process import StartTrainer
+from hpsearch.data.prepared import DataFolder, read_written, write_rows
+from hpsearch.data.rows import Row
+from hpsearch.data.split import subset
+from hpsearch.errors import HpsearchError, UnreadableFile
+from hpsearch.files import read_file, write_text
+from hpsearch.folders import JobFolder, StorageFolder
+from hpsearch.jobs import Tell
+from hpsearch.spec import StudyFile
+from hpsearch.spec.limits import SilenceSpec
+from hpsearch.study.configs import training_config
+from hpsearch.study.prepare import PreparedStudy
+from hpsearch.trial import GIB, CacheConfig, Outcome, Record, TrialConfig, TrialResult
+
+_PASSES = 4
+_FEW_ROWS = 8
+_ENOUGH_S = 20.0
+"""After so long two passes are enough."""
+_VALIDATION_ROWS = 32
+_WELL = (Outcome.COMPLETE, Outcome.PRUNED)
+
+
+class Measurement(Record):
+    """What the parts of a trial with the file's own values take. Seconds, and bytes."""
+
+    device: str
+    what: str
+    """Digest of all in a trial's config that these numbers depend on."""
+    took_s: float
+    num_steps: int
+    """So many are in `step_s`."""
+    start_s: float
+    """Before a worker's first trial: its trainer starts, and loads the base."""
+    fit_s: float
+    """Finding out how many rows fit: once for each combination of values that decides on it."""
+    step_s: float
+    new_row_s: float
+    """What a row takes in addition when it is met for the first time on this machine."""
+    save_s: float
+    validation_row_s: float
+    rest_s: float
+    """Of a trial, whatever its length."""
+    tokens_per_row: float
+    memory_bytes: int
+    """Of the card, or of the host where there is none."""
+    checkpoint_bytes: int
+    trial_bytes: int
+    image_bytes: int
+    """What is kept of one image."""
+
+
+class NotMeasured(HpsearchError):
+    """The measured steps came to no end; the reason is in the words. A search may begin all the same."""
+
+
+_KEPT: TypeAdapter[list[Measurement]] = TypeAdapter(list[Measurement])
+
+
+def file_s_own_trial(file: StudyFile, prepared: PreparedStudy, storage: StorageFolder) -> TrialConfig:
+    """The first one's config."""
+    spec, data, folder = file.spec, DataFolder(storage.path), file.path.parent.resolve()
+    budget = spec.budget
+    return training_config(
+        spec,
+        f"{spec.study} trial 0",
+        budget,
+        prepared.manifest,
+        folder,
+        storage,
+        data.rows(prepared.manifest, "train", budget.train_fraction),
+        data.rows(prepared.manifest, "validation", budget.validation_fraction),
+        is_final=False,
+    )
+
+
+def find_measurement(
+    config: TrialConfig, prepared: PreparedStudy, storage: StorageFolder, device: str | None = None
+) -> Measurement | None:
+    """An earlier one of such trials on such a device; `device` None: on any, the latest."""
+    kept = _read(_file(prepared, storage))
+    found = [each for each in kept if each.what == _what(config) and device in (None, each.device)]
+    return found[-1] if found else None
+
+
+def measure(
+    config: TrialConfig,
+    prepared: PreparedStudy,
+    storage: StorageFolder,
+    device: str,
+    start_trainer: StartTrainer,
+    tell: Tell,
+    silence: SilenceSpec,
+) -> Measurement:
+    """Measures, and keeps what it found beside the prepared rows.
+
+    Raises:
+        NotMeasured: out of memory, say.
+    """
+    began = time.monotonic()
+    folder = storage.new_inspection("measured")
+    try:
+        short = _short(config, prepared, folder)
+        folder.prepare(short)
+        _run(folder, start_trainer, tell, silence)
+        result = folder.read(TrialResult)
+        found = _found(config, short, result, folder, device, time.monotonic() - began)
+    except NotMeasured:
+        raise
+    except HpsearchError as error:
+        raise NotMeasured(str(error)) from error
+    finally:
+        shutil.rmtree(folder.path, ignore_errors=True)
+    file = _file(prepared, storage)
+    others = [each for each in _read(file) if (each.what, each.device) != (found.what, found.device)]
+    write_text(file, _KEPT.dump_json([*others, found]).decode())
+    return found
+
+
+def _file(prepared: PreparedStudy, storage: StorageFolder) -> Path:
+    return DataFolder(storage.path).of(prepared.manifest.sha256) / "measurements.json"
+
+
+def _read(file: Path) -> list[Measurement]:
+    try:
+        return read_file(file, _KEPT.validate_json) if file.exists() else []
+    except UnreadableFile:
+        return []  # of another version, say: it is measured anew
+
+
+def _what(config: TrialConfig) -> str:
+    places = {"name", "train_rows", "validation_rows", "images", "fits", "earlier"}
+    facts = config.model_dump_json(exclude=places | {"budget"})
+    return hashlib.sha256(f"{facts} {config.budget.memory_gib}".encode()).hexdigest()[:16]
+
+
+def _short(config: TrialConfig, prepared: PreparedStudy, folder: JobFolder) -> TrialConfig:
+    """The config of the measured run; its rows are written."""
+    size, budget = config.training.batch_size, config.budget
+    wanted = size * max(2, ceil(_FEW_ROWS / size))
+    rows = {
+        "train": _sample(subset(prepared.splits["train"], budget.train_fraction), wanted),
+        "validation": _sample(subset(prepared.splits["validation"], budget.validation_fraction), _VALIDATION_ROWS),
+    }
+    places = {name: folder.path / name for name in rows}
+    for name, place in places.items():
+        write_rows(rows[name], place)
+    steps = _PASSES * ceil(len(rows["train"]) / size)
+    images = config.images and CacheConfig(folder=folder.path / "images", limit_bytes=config.images.limit_bytes)
+    few = {"max_steps": steps, "epochs": float(_PASSES), "reports": _PASSES}
+    return config.model_copy(
+        update={
+            "budget": budget.model_copy(update=few),
+            "train_rows": places["train"],
+            "validation_rows": places["validation"],
+            "curriculum": config.curriculum.model_copy(update={"order": "random"}),
+            "images": images,
+        }
+    )
+
+
+def _sample(rows: Sequence[Row], count: int) -> list[Row]:
+    """Evenly over their lengths, so that a few rows stand for all."""
+    ordered = sorted(rows, key=lambda row: (len(row.images), sum(len(turn["content"]) for turn in row.messages)))
+    count = min(count, len(ordered))
+    found = [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
+    random.Random(0).shuffle(found)
+    return found
+
+
+class _Timing(Listener):
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._began = time.monotonic()
+        self._now: tuple[str, int, int] = ("measuring: starting the trainer", 0, 0)
+
+    def hears(self, event: Event) -> None:
+        if isinstance(event, Phase):
+            self._now = (f"measuring: {event.name}", event.done, event.total)
+        if isinstance(event, Progress):
+            self._now = ("measuring: training", event.step, event.num_steps)
+
+    def goes_on(self, report: Reported) -> bool:
+        return report.step < 2 or time.monotonic() - self._began < _ENOUGH_S
+
+    def tick(self) -> None:
+        self._tell(*self._now)
+
+
+def _run(folder: JobFolder, start_trainer: StartTrainer, tell: Tell, silence: SilenceSpec) -> None:
+    tell("measuring: starting the trainer", 0, 0)
+    trainer = start_trainer()
+    try:
+        follow(trainer, folder, StopFlag(), _Timing(tell), silence)
+    finally:
+        trainer.end()
+
+
+def _found(
+    config: TrialConfig,
+    short: TrialConfig,
+    result: TrialResult,
+    folder: JobFolder,
+    device: str,
+    took_s: float,
+) -> Measurement:
+    """Raises NotMeasured."""
+    if result.outcome is Outcome.OUT_OF_MEMORY:
+        needed = f"{result.bytes_needed / GIB:.1f} GiB of memory" if result.bytes_needed else "memory than there is"
+        raise NotMeasured(f"with the file's own values a trial needs more than {needed}")
+    pace, ledger = result.pace, result.ledger
+    if result.outcome not in _WELL or pace is None or ledger is None or not pace.validation_s:
+        raise NotMeasured(f"{result.outcome}: {result.reason}")
+    of_a_pass = (short.budget.max_steps or 0) // _PASSES
+    new, later = pace.step_s[1:of_a_pass] or pace.step_s[:1], pace.step_s[of_a_pass:] or pace.step_s[-1:]
+    parts = (pace.base_s, pace.fit_s, pace.step_s, pace.save_s, pace.validation_s)
+    validations = pace.validation_s[1:] or pace.validation_s
+    checkpoints = sorted(folder.checkpoints.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    images = [file.stat().st_size for file in (folder.path / "images").rglob("*") if file.is_file()]
+    kept = (folder.config, folder.log, folder.journal, folder.history, folder.result)
+    beside = ledger.peak_device_bytes - ledger.peak_allocated_bytes
+    predicted = (result.fit.predicted_bytes or 0) + beside if result.fit and ledger.used_device_bytes else 0
+    return Measurement(
+        device=device,
+        what=_what(config),
+        took_s=took_s,
+        num_steps=len(later),
+        start_s=pace.start_s + sum(pace.base_s),
+        fit_s=sum(pace.fit_s),
+        step_s=_mean(later),
+        new_row_s=max(0.0, _mean(new) - _mean(later)) / config.training.batch_size,
+        save_s=_mean(pace.save_s),
+        validation_row_s=_mean(validations) / len(read_written(short.validation_rows)),
+        rest_s=max(0.0, pace.whole_s - sum(map(sum, parts))),
+        tokens_per_row=pace.tokens_per_row,
+        memory_bytes=max(ledger.used_device_bytes, predicted) or ledger.peak_host_bytes,
+        checkpoint_bytes=_size(checkpoints[-1]) if checkpoints else 0,
+        trial_bytes=sum(file.stat().st_size for file in kept if file.exists()),
+        image_bytes=round(_mean(images)),
+    )
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / max(1, len(numbers))
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
