@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bench import (
     cli_start,
+    estimate,
     large_data,
     memory_growth,
     quantized_base,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Say], list[Finding]]] = {
     "store_size": store_size.measure,
     "store_load": store_load.measure,
     "cli_start": cli_start.measure,
+    "estimate": estimate.measure,
     "race": race.measure,
     "large_data": large_data.measure,
 }

@@ -32,7 +32,7 @@ SURFACE: dict[str, set[str]] = {
         "--set",
         "--wait-for-store",
         "--notify",
-        "--yes",
+        *("--yes", "-y"),
     },
     "launch": {
         *("STUDY_FILE", "--on", "--workers", "--profile", "--dry-run", "--time", "--partition", "--account", "--qos"),
