@@ -75,7 +75,7 @@ def test_it_looks_at_those_trials_that_are_said_of_it(name: str) -> None:
             study.tell(trial, BEST[-1])
     own = study.trials[-1]
     storage.asked_for.clear()
-    spec = PRUNERS[name]()
+    spec = PRUNERS[name].model_validate({"name": name})
     make_pruner(spec, REPORTS).prune(study, own)
     assert bool(storage.asked_for) == sees_others(spec)
     assert storage.is_asked_for_running == sees_running(spec)

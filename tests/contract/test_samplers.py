@@ -167,7 +167,10 @@ class TestWorkersSideBySide:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_unfinished_trials_matter_to_whom_it_is_said(name: str) -> None:
     """For others Search reads none (`sees_running` in search/samplers.py)."""
-    spec, space = SAMPLERS[name](), spec_of(space=GRID if name == "grid" else RATE).searched.space
+    spec, space = (
+        SAMPLERS[name].model_validate({"name": name}),
+        spec_of(space=GRID if name == "grid" else RATE).searched.space,
+    )
 
     def proposed(*, is_running: bool) -> dict[str, Any]:
         """For slot 12, beside a running trial of this sampler, or a failed one, which says nothing."""
