@@ -5,6 +5,7 @@
 # make test-all  all three of these and the site, as .ci/run does
 # make skypilot  SkyPilot's own parser reads docker/skypilot.yaml
 # make check  ruff, mypy, import-linter
+# make reference  docs/reference/ and the schemas in studies/schema/, written from the code
 # make docs   the documentation as a site, in site/; a broken link or anchor is an error
 # make bench  side-by-side benchmarks, the race among them; writes bench/RESULTS.md
 # make bench-gpu  what only a card can tell, in eight minutes; writes bench/RESULTS.md
@@ -15,7 +16,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HPSEARCH := $(BIN)/hpsearch
 
-.PHONY: run test storms clusters test-all skypilot check docs bench bench-gpu faults clean
+.PHONY: run test storms clusters test-all skypilot check docs reference bench bench-gpu faults clean
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
@@ -42,6 +43,9 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+reference: .venv/dev
+	$(BIN)/python -m docs.reference.generate
 
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -61,22 +61,21 @@ The folder is pydantic's context; without one, the path stands as it is.
 
 
 class Outcome(StrEnum):
-    """How a trial ended.
-
-    RUNNING ─► COMPLETE        reached its full budget
-            ├► PRUNED          the pruner stopped it
-            ├► DIVERGED        its loss became NaN or infinite; told to the search as PRUNED
-            ├► OUT_OF_MEMORY   it needed more than the device has; told as PRUNED, with a violated constraint
-            ├► FAILED          it crashed; told as FAIL
-            └► STOPPED         a person or a scheduler stopped its worker; it continues from its checkpoint
-    """
+    """How a trial's run ended."""
 
     COMPLETE = "complete"
+    """It used its whole budget."""
     PRUNED = "pruned"
+    """The pruner stopped it: it was worse than other trials at the same report."""
     DIVERGED = "diverged"
+    """Its loss became NaN or infinite. Optuna is told PRUNED."""
     OUT_OF_MEMORY = "out of memory"
+    """One row at a time needs more memory than the device has. Optuna is told PRUNED, with a violated constraint, so
+    that the sampler avoids such trials."""
     FAILED = "failed"
+    """It ended with an error, which `hpsearch logs` shows. Optuna is told FAIL; `hpsearch retry` runs it again."""
     STOPPED = "stopped"
+    """Its worker was stopped by a person or a scheduler. It continues from its checkpoint, so no study shows it."""
 
 
 class RowsConfig(Record):

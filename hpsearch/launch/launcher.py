@@ -39,10 +39,13 @@ class Order:
 
 class JobState(StrEnum):
     PENDING = "pending"
+    """It waits for its engine to start it."""
     RUNNING = "running"
+    """It runs a worker."""
     REQUEUED = "requeued"
     """Pending again, after it had run: its trial waits in the store for any worker."""
     GONE = "gone"
+    """It has ended, and is not started again."""
     UNKNOWN = "unknown"
     """Its engine can't tell from here."""
 

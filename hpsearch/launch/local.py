@@ -26,7 +26,7 @@ _left: list[subprocess.Popen[bytes]] = []
 
 
 class LocalOptions(Spec):
-    """This machine needs to be told nothing: each worker takes a free device by itself."""
+    """Workers on this machine: each takes a free device by itself."""
 
 
 class Local:

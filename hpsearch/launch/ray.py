@@ -37,9 +37,9 @@ _OWN_ERRORS = ("TASK_EXECUTION_EXCEPTION", "TASK_CANCELLED")
 
 
 class RayOptions(Spec):
-    """`gpus`, `cpus` and `memory` are each worker's. Ray places by them and holds no one to them."""
+    """Workers on a Ray cluster. Ray places them by gpus, cpus and memory, and does not limit them to these."""
 
-    address: str = Field("auto", description="The cluster: auto, or its dashboard's address, as http://HEAD:8265.")
+    address: str = Field("auto", description="The cluster: `auto`, or its dashboard's address, as `http://HEAD:8265`.")
     gpus: Annotated[float, Field(ge=0)] | None = Field(
         None, description="GPUs of a worker, or a part of one, as 0.5; by default one where the cluster has any."
     )

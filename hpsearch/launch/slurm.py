@@ -52,7 +52,7 @@ _Word = Annotated[str, Field(pattern=r"^\S+$", max_length=500)]
 
 
 class SlurmOptions(Spec):
-    """What sbatch is told; what isn't said is the partition's default, or the person's own SBATCH_ variable."""
+    """Workers as jobs of a SLURM cluster. What is not given is the partition's default, or an SBATCH_ variable."""
 
     time: _Time | None = Field(None, description="Time limit of a job, as 4h, 90m or 1-12:00:00.")
     partition: _Word | None = Field(None, description="Partition.")

@@ -51,8 +51,8 @@ class LimitsSpec(Spec):
 
 
 class SilenceSpec(Spec):
-    """After how many minutes without a sign of life a trainer counts as hung: it is ended, its trial goes on from the
-    last checkpoint in a new one."""
+    """After how many minutes without a sign of life a trainer counts as hung. It is ended, and its trial continues from
+    its last checkpoint in a new one."""
 
     starting_minutes: Positive = Field(10.0, description="Minutes while the libraries are imported.")
     loading_minutes: Positive = Field(

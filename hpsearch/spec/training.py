@@ -77,7 +77,7 @@ def in_rows_per_step(training: Any) -> Any:
 
 
 class BudgetSpec(Spec):
-    """What one run may spend; `budget` in a study file is a trial's, `final` the final run's."""
+    """What one run may spend: `budget` is a trial's, `final` the final run's."""
 
     epochs: Annotated[
         float, Field(gt=0, description="Passes over the training rows (the share that train_fraction leaves).")

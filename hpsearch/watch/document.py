@@ -15,6 +15,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 OUTCOMES = ("complete", "pruned", "diverged", "out of memory", "failed", "running", "waiting")
 
+STATES = {
+    "finished": "All of its trials have ended.",
+    "paused": "No trial starts until `hpsearch resume`: somebody paused it, or it paused itself, with a reason.",
+    "limit": "It has come to one of `search.limits`; no trial starts.",
+    "working": "At least one worker is there.",
+    "idle": "Trials are left, and no worker is there: `hpsearch run` goes on.",
+}
+"""Of a study: the first that applies."""
+
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

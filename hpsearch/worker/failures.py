@@ -1,22 +1,4 @@
-"""Failures have causes, and causes have consequences. This is the one table.
-
-| what happened                                             | cause       | consequence                               |
-|-----------------------------------------------------------|-------------|-------------------------------------------|
-| an exception in the training                              | the trial   | FAIL, once                                |
-| a trainer or worker that trained was killed, or hung      | a kill      | again, from the checkpoint; FAIL after    |
-|                                                           |             | three in a row that got no further        |
-| a trainer that trained ended by itself, with an exit code | a kill      | as above                                  |
-| … twice in a row the same way, on different trials        | the machine | the device is set aside with its reason,  |
-|                                                           |             | the trial given back without a strike     |
-| three trials that got no further here, and none that      | the machine | as above                                  |
-| ended in between, whatever killed them                    |             |                                           |
-| a trainer ended before it trained                         | a kill      | again, without a strike                   |
-| … five times in a row                                     | the machine | as above                                  |
-| no space, no compiler, a device that CUDA can't use       | the machine | as above                                  |
-| a CUDA error, twice in a row, on different trials         | the machine | as above                                  |
-| a mistake of the worker itself                            | a stumble   | given back; the second time FAIL, with    |
-|                                                           |             | its traceback                             |
-| … twice in a row the same way, on different trials        | the machine | as above                                  |
+"""Failures have causes, and causes have consequences. `FAILURES` is the one table.
 
 When every device of every worker is set aside, or the first three trials of a study all fail the same way, the study
 pauses. Out of memory and a diverging loss are results, not failures.
@@ -54,6 +36,35 @@ class Consequence(Enum):
     TELL = "the result is told"
     AGAIN = "the trial is given back, with a strike where it trained and got no further"
     SET_ASIDE = "the trial is given back as it was, and the device set aside"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row of the table, for people; `Doctor` acts by it."""
+
+    what: str
+    cause: str
+    consequence: str
+
+
+_AGAIN = "runs again, from its last checkpoint"
+_ASIDE = "the device is set aside with its reason; the trial is given back without a strike"
+_BARREN = f"FAIL after {MAX_STRIKES} attempts in a row that got no further"
+FAILURES = (
+    Failure("an exception in the training", "the trial", "FAIL, once, with its traceback"),
+    Failure("a worker, or a trainer that had trained, was killed or hung", "a kill", f"{_AGAIN}; {_BARREN}"),
+    Failure("a trainer that had trained ended with an exit code", "a kill", f"{_AGAIN}; {_BARREN}"),
+    Failure("the same exit code twice in a row, on different trials", "the machine", _ASIDE),
+    Failure(f"{_MAX_BARREN} trials on one device that got no further, and none that ended", "the machine", _ASIDE),
+    Failure("a trainer ended before it trained", "a kill", f"{_AGAIN}, without a strike"),
+    Failure(f"{_MAX_STARTS} such starts in a row", "the machine", _ASIDE),
+    Failure("no space, no compiler, a device that CUDA can't use", "the machine", _ASIDE),
+    Failure("the same CUDA error twice in a row, on different trials", "the machine", _ASIDE),
+    Failure("a mistake of hpsearch itself", "the worker", f"given back; after {MAX_STUMBLES} FAIL, with its traceback"),
+    Failure("the same mistake twice in a row, on different trials", "the machine", _ASIDE),
+    Failure(f"every device is set aside, or the first {ALIKE} trials fail alike", "the study", "the study pauses"),
+    Failure("somebody ended a running trial with Optuna or the dashboard", "a person", "its slot is closed"),
+)
 
 
 @dataclass(frozen=True)
