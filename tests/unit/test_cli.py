@@ -21,7 +21,19 @@ from tests.unit.worker_fixtures import Demo, ends, plays
 
 SURFACE: dict[str, set[str]] = {
     "doctor": {"--store"},
-    "new": {"--from", "-o", "--output", "--force"},
+    "new": {
+        "--from",
+        "--example",
+        "--data",
+        "--task",
+        "--base",
+        "--memory-gib",
+        "--hours",
+        "-o",
+        "--output",
+        "--force",
+    },
+    "schema": {"KIND", "-o", "--output"},
     "show": {"STUDY_FILE", "--examples", "--set", "--measure"},
     "run": {
         "STUDY_FILE",

@@ -32,10 +32,8 @@ from hpsearch.trial import GIB, MIB, Fit, MemoryLedger, MemorySnapshot, Outcome,
 from hpsearch.watch import estimate as words
 from hpsearch.watch.console import open_console
 from hpsearch.watch.estimate import estimate_line, estimate_table
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import Play, plays
-
-__all__ = ["desk"]
 
 MEASURED = Measurement(
     device="the CPU",
