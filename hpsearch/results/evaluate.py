@@ -6,6 +6,9 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.manifest import Manifest
@@ -46,7 +49,7 @@ class EvaluationOptions(Record):
     prompts: list[PromptName] | None = None
     metrics: list[str] | None = None
     max_new_tokens: int | None = None
-    limit: int | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
     with_base: bool = True
 
 
@@ -73,9 +76,12 @@ def evaluate_run(
     if wants_model:
         job = job.model_copy(update={"bertscore_model": spec.evaluation.bertscore_model})
     job = job.model_copy(update={"metrics_file": metrics_file(spec)})
-    result = answer_rows(folder.evaluation, job, start_trainer, tell)
+    is_whole = options.limit is None or options.limit >= len(manifest.splits["test"])
+    place = folder.evaluation if is_whole else folder.evaluation_of_some
+    result = answer_rows(place, job, start_trainer, tell)
     tell("scoring the answers", 0, 0)
-    return _scored(folder, config, spec, options, job, result, train)
+    read = {variant.name: read_answers(place.answers(variant.name)) for variant in job.variants}
+    return _scored(folder, config, spec, options, job, result, _grouped(read, _groups(job.test_rows)), train)
 
 
 def job_of(
@@ -169,12 +175,9 @@ def _scored(
     options: EvaluationOptions,
     job: EvaluationConfig,
     result: EvaluationResult,
+    answers: dict[str, list[AnsweredRow]],
     train: Path,
 ) -> Evaluation:
-    groups = _groups(job.test_rows)
-    answers = {
-        variant.name: _grouped_answers(folder.evaluation.answers(variant.name), groups) for variant in job.variants
-    }
     some = next(iter(answers.values()))
     task, named = TASKS[config.task], options.metrics or spec.evaluation.metrics
     metrics = [spec.metric(name) for name in named or []]
@@ -211,8 +214,8 @@ def _groups(rows: Path) -> dict[str, int]:
     return dict(zip(table["id"], table["group"], strict=True))
 
 
-def _grouped_answers(file: Path, groups: dict[str, int]) -> list[AnsweredRow]:
-    return [row.model_copy(update={"group": groups[row.id]}) for row in read_answers(file)]
+def _grouped(answers: dict[str, list[AnsweredRow]], groups: dict[str, int]) -> dict[str, list[AnsweredRow]]:
+    return {name: [row.model_copy(update={"group": groups[row.id]}) for row in rows] for name, rows in answers.items()}
 
 
 def unit_name(columns: ColumnsSpec) -> str:

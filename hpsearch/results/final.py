@@ -39,6 +39,7 @@ class RunFolder(JobFolder):
         self.study = path / "study.yaml"
         self.manifest = path / "manifest.json.gz"
         self.evaluation = JobFolder(path / "evaluation")
+        self.evaluation_of_some = JobFolder(path / "evaluation-of-some")
         self.scores = path / "scores"
         self.plots = path / "plots"
         self.predictions = path / "predictions"

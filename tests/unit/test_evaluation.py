@@ -8,6 +8,8 @@ from typing import Any
 
 import datasets
 import pytest
+from pydantic import ValidationError
+from typer import BadParameter
 
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.errors import HpsearchError, InputError, StudyFileErrors, TrainerDied
@@ -18,6 +20,7 @@ from hpsearch.results.evaluate import MOST_FREQUENT, EvaluationOptions, evaluate
 from hpsearch.results.final import RunFolder
 from hpsearch.spec.metrics import METRICS
 from tests.unit.answer_fixtures import SEEN, answering, draw_rows, failing, read_jsonl, trained
+from tests.unit.command_fixtures import parse
 from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
 
@@ -145,7 +148,23 @@ def test_what_another_version_left_is_no_hindrance(desk: Desk, folder: RunFolder
 @pytest.mark.parametrize(("limit", "num_rows"), [(1, 1), (3, 3), (4, 4), (100, 4)])
 def test_a_limit_is_a_number_of_rows(desk: Desk, folder: RunFolder, limit: int, num_rows: int) -> None:
     found = evaluated(desk, folder, plays(answering()), limit=limit)
-    assert found.num_rows == num_rows == len(datasets.load_from_disk(str(job_of(folder).test_rows)))
+    asked = job_of(folder) if limit >= 4 else folder.evaluation_of_some.job()
+    assert isinstance(asked, EvaluationConfig)
+    assert found.num_rows == num_rows == len(datasets.load_from_disk(str(asked.test_rows)))
+
+
+def test_a_limit_throws_no_answers_away(desk: Desk, folder: RunFolder) -> None:
+    whole = evaluated(desk, folder, plays(answering()))
+    some = evaluated(desk, folder, plays(answering()), limit=2)
+    assert evaluated(desk, folder, nobody) == whole
+    assert evaluated(desk, folder, nobody, limit=2) == some
+
+
+def test_a_limit_of_no_rows_is_a_mistake() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        EvaluationOptions(limit=0)
+    with pytest.raises(BadParameter):
+        parse(["evaluate", "demo", "--limit", "0"])
 
 
 def test_the_checksum_tells_which_rows_were_asked(desk: Desk, folder: RunFolder) -> None:
