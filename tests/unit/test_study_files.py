@@ -139,6 +139,15 @@ def test_a_written_study_leaves_out_nothing_but_defaults() -> None:
     assert {name for name in may_be_none if fields[name].default is not None} == set()
 
 
+@pytest.mark.parametrize("key", ["data.examples", "training.learning_rate", "data.balance", "search.trials"])
+def test_yes_is_no_number(tmp_path: Path, key: str) -> None:
+    with pytest.raises(StudyFileErrors) as raised:
+        load_study(written(tmp_path, GOOD), [f"{key}=true"])
+    (mistake,) = raised.value.mistakes
+    assert mistake.key == key
+    assert mistake.message.endswith("found 'true'")
+
+
 def test_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "study: demo\ntask: [text-sft\n")[""][0] == 2
 
