@@ -173,7 +173,7 @@ def _data(spec: StudySpec, manifest: Manifest) -> str:
 def _training(spec: StudySpec, config: TrialConfig, result: TrialResult) -> str:
     values = [[knob, without_folders(_told(spec.value(knob)))] for knob in KNOBS if _matters(spec, knob)]
     losses = [report.loss for report in result.reports]
-    best = f", best validation loss {min(losses):.4f} nats per {spec.task_facts.loss_unit}" if losses else ""
+    best = f", best validation loss {min(losses):.4f} {spec.task_facts.loss_unit}" if losses else ""
     return (
         f"## Training\n\n{result.num_steps} optimizer steps in {result.train_seconds:.0f} s{best}; "
         f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters were trained "

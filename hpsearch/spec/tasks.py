@@ -51,8 +51,8 @@ class TaskFacts:
     """Whether system prompts can be tried with it."""
     has_dropout: bool = True
     """Whether it is trained with `lora.dropout`."""
-    loss_unit: str = "token"
-    """A mean loss is in nats per so much."""
+    loss_unit: str = "nats per token"
+    """Of a mean loss. Not all losses of preferences are in nats: hinge, IPO and KTO are not."""
 
     @property
     def has_images(self) -> bool:
@@ -95,7 +95,7 @@ _ROWS = [
         "image-classification",
         frozenset({"head"}),
         has_prompts=False,
-        loss_unit="row",
+        loss_unit="nats per row",
     ),
     TaskFacts(
         "text-classify",
@@ -107,7 +107,7 @@ _ROWS = [
         "text-classification",
         frozenset({"head"}),
         has_prompts=False,
-        loss_unit="row",
+        loss_unit="nats per row",
     ),
     TaskFacts(
         "text-curriculum",
@@ -139,7 +139,7 @@ _ROWS = [
         "text-generation",
         frozenset({"preference"}),
         has_dropout=False,
-        loss_unit="row",
+        loss_unit="per row",
     ),
     TaskFacts(
         "vlm-preference",
@@ -151,7 +151,7 @@ _ROWS = [
         "image-text-to-text",
         frozenset({"preference"}),
         has_dropout=False,
-        loss_unit="row",
+        loss_unit="per row",
     ),
 ]
 TASKS: dict[str, TaskFacts] = {row.name: row for row in _ROWS}

@@ -30,9 +30,8 @@ def evaluation_table(evaluation: Evaluation, task: str) -> Table:
             table.add_row(metric.title, *(format_score(metric, score) for score in found))
     losses = [variant.loss for variant in evaluation.variants]
     if any(loss is not None for loss in losses):
-        table.add_row(
-            f"loss (nats\nper {TASKS[task].loss_unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses)
-        )
+        unit = TASKS[task].loss_unit.replace(" per", "\nper")
+        table.add_row(f"loss ({unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses))
     return table
 
 

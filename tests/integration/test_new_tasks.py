@@ -127,7 +127,7 @@ def one_task_more(monkeypatch: pytest.MonkeyPatch) -> None:
         ("texts",),
         "text2text-generation",
         has_prompts=False,
-        loss_unit="smoothed token",
+        loss_unit="nats per smoothed token",
     )
     monkeypatch.setitem(TASKS, NAME, row)
     monkeypatch.setitem(hpsearch.train.tasks.TASKS, NAME, Task(NAME, Smoothed))

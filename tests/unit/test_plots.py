@@ -32,6 +32,7 @@ from hpsearch.watch.plots import (
     training_figure,
 )
 from hpsearch.watch.plots.classes import MOST_CLASSES
+from hpsearch.watch.plots.style import axis_title
 from tests.unit.picture_fixtures import config, evaluation, history, result, training, without_base
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import Demo, plays
@@ -43,6 +44,11 @@ def legend(axes: Axes) -> list[str]:
 
 def words_of(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
+
+
+def test_a_loss_of_preferences_is_not_always_in_nats() -> None:
+    titles = [axis_title(LOSS, task) for task in ("text-sft", "vlm-classify", "text-preference", "vlm-preference")]
+    assert [title.partition("(")[2] for title in titles] == ["nats per token)", "nats per row)", *["per row)"] * 2]
 
 
 def test_a_runs_losses_are_drawn_at_their_optimizer_steps() -> None:

@@ -80,7 +80,7 @@ def new_figure(
 
 def axis_title(objective: Metric, task: str) -> str:
     """With its unit."""
-    return f"{objective.title} (nats per {TASKS[task].loss_unit})" if objective == LOSS else objective.title
+    return f"{objective.title} ({TASKS[task].loss_unit})" if objective == LOSS else objective.title
 
 
 def number_axis(axis: Axis, metric: Metric) -> None:
