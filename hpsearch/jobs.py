@@ -124,6 +124,7 @@ class AnsweredRow(Record):
     question: str
     images: list[str] = Field([])
     reference: str | None
+    rejected: str | None = Field(None, description="the other answer, of a pair of which the reference is the better")
     prediction: str
     loss: float | None
     num_tokens: int

@@ -121,6 +121,7 @@ def _answer_batch(
             question=str(row["messages"][-2]["content"]),
             images=[str(image.path) for image in images_of(row)],
             reference=reference(row) if has_references else None,
+            rejected=row.get("rejected") if has_references else None,
             prediction=answer.text,
             loss=loss.total / max(1, loss.num_tokens) if loss else None,
             num_tokens=loss.num_tokens if loss else 0,

@@ -142,3 +142,9 @@ def test_texts_are_compared_where_that_is_asked(
     del evaluation
     found = evaluate_run(run, EvaluationOptions(metrics=["token_f1"]), storage, trainers.start, tell)
     assert [variant.name for variant in found.variants] == ["most frequent answer", "base", "tuned"]
+
+
+def test_a_scored_row_has_the_other_answer(run: RunFolder, evaluation: Evaluation) -> None:
+    del evaluation
+    rows = read_answers(run.scores / "tuned.jsonl")
+    assert {row.rejected for row in rows} == {"no"}

@@ -187,6 +187,14 @@ def test_a_base_that_was_not_asked_is_said(view: StudyView, tmp_path: Path) -> N
     assert "answer cat tuned cat row row 0" in words
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_of_a_pair_both_answers_are_shown(view: StudyView, tmp_path: Path) -> None:
+    run = final_run(tmp_path)
+    rows = [json.loads(line) | {"rejected": "a <b>horse</b>"} for line in rows_of("tuned").splitlines()]
+    (tmp_path / "tuned.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "answer cat rejected a <b>horse</b> tuned cat base cow" in page_of(view, run).words
+
+
 def test_answers_that_were_right_and_wrong_are_shown_with_their_images(whole: Page) -> None:
     answers = whole.words.partition("Answers Right")[2]
     right, _, wrong = answers.partition("Wrong")

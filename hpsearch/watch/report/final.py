@@ -54,6 +54,7 @@ class FinalRun:
                 tuned=row["prediction"],
                 base=said.get(row["id"]),
                 score=_score(row, metric),
+                rejected=row.get("rejected"),
             )
             for row in _rows(self.scores / f"{tuned}.jsonl")
         ]
@@ -86,6 +87,8 @@ class Example:
     tuned: str
     base: str | None
     score: float
+    rejected: str | None = None
+    """The answer that is not to be learned."""
 
 
 def right_ones(answers: list[Example]) -> list[Example]:
