@@ -25,6 +25,7 @@ import yaml
 from typer.main import get_command
 
 from hpsearch.cli.app import app
+from hpsearch.launch.sites import choose_site
 from hpsearch.spec.load import load_study
 from hpsearch.spec.study import StudySpec
 from tests.conftest import REPOSITORY
@@ -163,10 +164,16 @@ def _check(block: Block, folder: Path) -> None:
             json.loads(line)
     elif block.language == "yaml":
         raw = yaml.safe_load(block.text)
-        if isinstance(raw, dict) and raw and set(raw) <= set(StudySpec.model_fields):
+        if not isinstance(raw, dict) or not raw:
+            return
+        if set(raw) <= set(StudySpec.model_fields):
             study = folder / (block.title or f"line_{block.line}.yaml")
             study.write_text(block.text if "study" in raw else yaml.safe_dump(_completed(raw)))
             load_study(study)
+        elif all(isinstance(site, dict) and site.keys() & {"on", True} for site in raw.values()):
+            for site in raw:
+                (folder / "launch.yaml").write_text(block.text)
+                choose_site(site, {}, folder / "launch.yaml")
 
 
 def _completed(part: dict[str, Any]) -> dict[str, Any]:

@@ -168,6 +168,7 @@ def test_a_wrong_command_is_told(wrong: str, tmp_path: Path) -> None:
     [
         ('```yaml title="x.yaml"\nstudy: x\ntask: text-sft\n```\n', "model"),
         ("```yaml\nlora: {rank: 16}\n```\n", "rank"),
+        ("```yaml\nlab: {on: slurm, worker: 8}\n```\n", "no such option"),
         ("```yaml\na: [\n```\n", "expected the node content"),
         ("```jsonl\n{}\nno\n```\n", "Expecting value"),
         ("```python\nif:\n```\n", "invalid syntax"),
