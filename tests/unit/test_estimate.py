@@ -131,7 +131,7 @@ def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) 
     assert "measured in 3 s on the CPU: 2 steps with the file's own values" in said
     assert "what the pruner stops makes it less" in said
     assert "careful" not in said
-    unpruned = file.spec.searched.model_copy(update={"pruner": NoPruner()})
+    unpruned = file.spec.searched.model_copy(update={"pruner": NoPruner(name="none")})
     spec = file.spec.model_copy(update={"search": unpruned})
     assert "pruner" not in text_of(estimate_table(spec, found, desk.folder))
     assert "4 trials at most 3 min 05 s" in estimate_line(found)
