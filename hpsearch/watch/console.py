@@ -7,11 +7,19 @@ from tables.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
 
 
 def open_console(**options: Any) -> Console:
-    """A console for standard output unless `options`, which are rich's own, say otherwise."""
+    """A console for standard output unless `options`, which are rich's own, say otherwise.
+
+    Only a terminal is taken for one. To rich a pipe is one as well where $FORCE_COLOR is set (15.0, console.py,
+    `is_terminal`), as Jupyter and some CI services do: their cells and logs would be full of moving bars.
+    """
+    if "force_terminal" not in options:
+        file = options.get("file") or (sys.stderr if options.get("stderr") else sys.stdout)
+        options["force_terminal"] = file.isatty()
     return Console(markup=False, emoji=False, highlight=False, **options)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hpsearch.cli import run as run_verb
 from hpsearch.cli.options import telling
@@ -251,3 +252,11 @@ def test_row_ids_may_hold_brackets(make_demo: MakeDemo) -> None:
     assert stored is not None
     run_verb._introduce(console, demo.store, stored)
     assert "[/img]" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_notebooks_cell_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing moves in it, though Jupyter asks for colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert Console(file=io.StringIO()).is_terminal  # else our own look at the file is no longer needed
+    assert not open_console(file=io.StringIO()).is_terminal
+    assert not open_console(stderr=True).is_terminal
