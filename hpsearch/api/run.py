@@ -22,7 +22,7 @@ from hpsearch.api.values import picture_files, plain
 from hpsearch.api.words import in_python
 from hpsearch.errors import InputError
 from hpsearch.evaluation import Evaluation
-from hpsearch.opening.places import find_final_run, storage_folder
+from hpsearch.opening.places import find_final_run, fixed_storage, storage_folder
 from hpsearch.opening.trainers import kept_trainer
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import StudySpec
@@ -52,10 +52,9 @@ def load_run(run: str | os.PathLike[str], *, storage: str | os.PathLike[str] | N
         InputError: there is none, or its training is not complete.
     """
     with in_python():
-        said = None if storage is None else os.fspath(storage)
-        folder = find_final_run(os.fspath(run), said)
-        spec = folder.load()[0].spec
-        return Run(folder, spec, said)
+        place = fixed_storage(storage)
+        folder = find_final_run(os.fspath(run), place)
+        return Run(folder, folder.load()[0].spec, place)
 
 
 class Run:
@@ -67,7 +66,7 @@ class Run:
         spec: what its study file says.
     """
 
-    def __init__(self, folder: RunFolder, spec: StudySpec, storage: str | None) -> None:
+    def __init__(self, folder: RunFolder, spec: StudySpec, storage: str) -> None:
         self.folder: Path = folder.path
         self.adapter: Path = folder.adapter
         self.spec = spec
@@ -231,8 +230,9 @@ class Run:
         if result.reports:
             best = best_report(result.reports, objective)
             facts[f"best {objective.title}"] = f"{format_metric(objective, best.value(objective))} (report {best.step})"
-        for metric in found.metrics if found else []:
-            scores = {variant.name: variant.scores.get(metric.name) for variant in found.variants} if found else {}
+        if found and found.metrics:
+            metric = found.metrics[0]
+            scores = {variant.name: variant.scores.get(metric.name) for variant in found.variants}
             told = [f"{name} {format_metric(metric, score.value)}" for name, score in scores.items() if score]
             facts[f"{metric.title}, test"] = ", ".join(told)
         return facts_table(f"{self.spec.study}: final run", facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hpsearch.api.html import facts_table, framed
 from hpsearch.api.words import in_python
 from hpsearch.errors import HpsearchError
 from hpsearch.files import write_output
-from hpsearch.opening.places import find_study, storage_folder, store_url
+from hpsearch.opening.places import find_study, fixed_storage, storage_folder, store_url
 from hpsearch.results.best import Best, as_yaml, choose
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.spec import StudySpec, load_study
@@ -43,9 +43,8 @@ def open_study(study: PathLike, *, store: str | None = None, storage: PathLike |
         StoreUnreachable: the database did not answer.
     """
     with in_python():
-        said = None if storage is None else os.fspath(storage)
-        url = store_url(store, said, from_argv=False)
-        opened = Study(_name(study), url, said)
+        place = fixed_storage(storage)
+        opened = Study(_name(study), store_url(store, place, from_argv=False), place)
         with opened._view():
             return opened
 
@@ -56,9 +55,13 @@ def _name(study: PathLike) -> str:
 
 
 class Study:
-    """One study. Each attribute looks into the store anew; what it returned before stays as it was."""
+    """One study. Each attribute looks into the store anew; what it returned before stays as it was.
 
-    def __init__(self, name: str, store: URL, storage: str | None) -> None:
+    Attributes:
+        name: the study's name.
+    """
+
+    def __init__(self, name: str, store: URL, storage: str) -> None:
         self.name = name
         self._url = store
         self._storage = storage
@@ -168,7 +171,7 @@ class BestTrial:
     value: float
     values: dict[str, float]
     params: dict[str, Any]
-    yaml: str
+    yaml: str = field(repr=False)
 
     @classmethod
     def _of(cls, view: StudyView, best: Best) -> BestTrial:
@@ -186,7 +189,12 @@ class BestTrial:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A page that needs no other file. As the last line of a cell it is shown, in a frame of its own."""
+    """A page that needs no other file. As the last line of a cell it is shown, in a frame of its own.
+
+    Attributes:
+        title: what it is.
+        html: the page.
+    """
 
     title: str
     html: str

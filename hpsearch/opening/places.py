@@ -27,6 +27,12 @@ def _usual_storage() -> str:
     return os.environ.get("HPSEARCH_STORAGE", "storage")
 
 
+def fixed_storage(said: str | os.PathLike[str] | None) -> str:
+    """The same for whoever goes on for long: neither a change of folder nor of the environment moves it."""
+    place = None if said is None else os.fspath(said)
+    return storage_url(place) or str(storage_folder(place).path)
+
+
 def storage_url(said: str | None = None) -> str | None:
     """What is `said`, or `$HPSEARCH_STORAGE`, where it is a URL. Raises InputError where that can't be one."""
     from hpsearch.mirror.address import checked, is_url

@@ -167,6 +167,16 @@ def test_a_study_file_names_its_study(opened: hpsearch.Study, demo: Demo, workpl
     assert study.trials.equals(opened.trials)
 
 
+def test_a_notebook_may_go_to_another_folder(demo: Demo, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.run(plays(measuring(1.0, 0.5)))
+    storage = demo.study.storage.path
+    monkeypatch.chdir(storage.parent)
+    study = hpsearch.open_study("demo", store=url_of(demo), storage=storage.name)
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
+    assert list(study.curves.exact_match) == [0.5, 0.5, 0.5]
+
+
 def test_a_cell_shows_how_the_study_is(opened: hpsearch.Study, demo: Demo) -> None:
     shown = opened._repr_html_()
     for words in ("demo", "3 of 3", "validation loss 0.5000 (trial 0)", "tiny:qwen2"):
