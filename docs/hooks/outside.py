@@ -2,10 +2,13 @@
 
 Links in a page name files as they lie in the repository, so that they hold without the site too. `on_page_markdown`
 rewrites those that cross the border of docs/ to where the file is in the site.
+
+A notebook is a page too, with its words and its code; links to it lead there.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -37,7 +40,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in sorted(REPOSITORY.glob(pattern)):
             uri = path.relative_to(REPOSITORY).as_posix()
             files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for path in sorted(DOCS.rglob("*.ipynb")):
+        uri = path.relative_to(DOCS).with_suffix(".md").as_posix()
+        files.append(File.generated(config, uri, content=_as_page(path)))
     return files
+
+
+def _as_page(notebook: Path) -> str:
+    parts = []
+    for cell in json.loads(notebook.read_text())["cells"]:
+        text, language = "".join(cell["source"]), "python"
+        if text.startswith("%%bash\n"):
+            text, language = text.removeprefix("%%bash\n").removeprefix("set -e\n"), "bash"
+        parts.append(f"```{language}\n{text}\n```" if cell["cell_type"] == "code" else text)
+    return "\n\n".join([*parts, f"[The notebook itself]({notebook.name})"])
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
@@ -49,6 +65,7 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         if not target.is_file() or not target.is_relative_to(REPOSITORY):
             return link[1]
         there = target.relative_to(DOCS if target.is_relative_to(DOCS) else REPOSITORY)
+        there = there.with_suffix(".md") if there.suffix == ".ipynb" else there
         return Path(os.path.relpath(there, Path(uri).parent)).as_posix()
 
     return LINK.sub(in_site, markdown)

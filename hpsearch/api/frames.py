@@ -23,7 +23,7 @@ TRIALS = {
     "value": "of the first objective: the best report of a complete trial, else the last report",
     "seconds": "from its beginning to its end, in seconds; NaN before it has ended",
     "attempts": "how many workers began or continued it; NA before it has ended",
-    "fits_memory": "whether it keeps to budget.memory_gib; true where the study has none",
+    "fits_memory": "false where it ran out of memory, or needs more than budget.memory_gib",
     "peak_device_gib": "the most memory that it took of the device, in GiB; NaN or 0 on a CPU",
     "peak_host_gib": "the most memory that it took of the host, in GiB",
     "ledger_closes": "whether it gave back all of its memory",

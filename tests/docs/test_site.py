@@ -31,6 +31,10 @@ def test_the_site_is_built(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
     assert tmp_path / "site" / "studies" / "index.html" in pages
+    notebook = (tmp_path / "site" / "notebook.html").read_text()
+    assert 'href="reference/python.html"' in notebook
+    assert 'href="notebook.ipynb"' in notebook
+    assert 'href="../notebook.html"' in (tmp_path / "site" / "reference" / "python.html").read_text()
     assert len(pages) > 10
     for page in pages:
         assert not REMOTE.search(page.read_text()), f"{page} fetches something from elsewhere"
