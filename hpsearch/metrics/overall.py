@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hpsearch.errors import did_you_mean
@@ -17,8 +19,7 @@ _MEANS: dict[str, Callable[[str, str], float]] = {
     **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
     "accuracy": exact_match_raw,
 }
-COMPUTED = [*_MEANS, "bleu", "balanced_accuracy", "macro_f1"]
-"""From texts, here. Any other metric comes as a number per row, whose mean it is."""
+"""Of one number per row."""
 
 
 def scores(references: list[str], predictions: list[str], names: Sequence[str]) -> dict[str, float]:
@@ -68,17 +69,14 @@ def _summed(references: list[str], predictions: list[str], name: str) -> Summed:
     _check_name(name)
     if name in _MEANS:
         return mean_of(_row_values(references, predictions, name))
-    return _bleu(references, predictions) if name == "bleu" else _classes(references, predictions, name)
+    return _OVERALL[name].summed(references, predictions)
 
 
 def _score(references: list[str], predictions: list[str], name: str) -> float:
     _check_name(name)
     if name in _MEANS:
         return sum(_row_values(references, predictions, name)) / len(references)
-    if name == "bleu":
-        return corpus_bleu(references, predictions)
-    classes = class_scores(references, predictions)
-    return sum(each.accuracy if name == "balanced_accuracy" else each.f1 for each in classes) / len(classes)
+    return _OVERALL[name].score(references, predictions)
 
 
 def _row_values(references: list[str], predictions: list[str], name: str) -> list[float]:
@@ -117,7 +115,17 @@ def _bleu_of(counts: list[int]) -> float:
     return min(score.score / 100, 1.0)
 
 
-def _classes(references: list[str], predictions: list[str], name: str) -> Summed:
+def _balanced_accuracy(references: list[str], predictions: list[str]) -> float:
+    classes = class_scores(references, predictions)
+    return sum(each.accuracy for each in classes) / len(classes)
+
+
+def _macro_f1(references: list[str], predictions: list[str]) -> float:
+    classes = class_scores(references, predictions)
+    return sum(each.f1 for each in classes) / len(classes)
+
+
+def _classes(name: str, references: list[str], predictions: list[str]) -> Summed:
     """balanced_accuracy or macro_f1 over the classes that a choice of rows holds, from three numbers per class.
 
     Sparse: a row says something of two classes at most, and there may be as many classes as rows.
@@ -143,3 +151,20 @@ def _classes(references: list[str], predictions: list[str], name: str) -> Summed
         return means
 
     return Summed(csr_array((np.ones(len(at)), (at, np.concatenate(columns))), shape=shape), of)
+
+
+@dataclass(frozen=True)
+class _Overall:
+    """A metric over all rows together: (references, predictions) → its value, and the sums that it is resampled by."""
+
+    score: Callable[[list[str], list[str]], float]
+    summed: Callable[[list[str], list[str]], Summed]
+
+
+_OVERALL = {
+    "bleu": _Overall(corpus_bleu, _bleu),
+    "balanced_accuracy": _Overall(_balanced_accuracy, partial(_classes, "balanced_accuracy")),
+    "macro_f1": _Overall(_macro_f1, partial(_classes, "macro_f1")),
+}
+COMPUTED = [*_MEANS, *_OVERALL]
+"""From texts, here. Any other metric comes as a number per row, whose mean it is."""

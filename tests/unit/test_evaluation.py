@@ -24,8 +24,8 @@ from tests.unit.command_fixtures import parse
 from tests.unit.opening_fixtures import Desk
 from tests.unit.worker_fixtures import nobody, plays
 
-TEXT_METRICS = ["exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu"]
-CLASS_METRICS = ["accuracy", "balanced_accuracy", "macro_f1"]
+TEXT_METRICS = [name for name, row in METRICS.items() if row.over == "texts" and not row.needs_model]
+CLASS_METRICS = [name for name, row in METRICS.items() if row.over == "classes"]
 
 PROMPTS = ("evaluation.prompts.static=You know numbers.",)
 MORE_ROWS = [{"q": f"question {number}", "a": str(number % 2)} for number in range(40)]
