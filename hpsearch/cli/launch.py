@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from hpsearch.store import LaunchedJob, Store, StoredStudy
 
 
+ENGINE_PANEL = "Options of the engine"
+
+
 def _engine_option(help_: str) -> Any:
-    return typer.Option(help=help_, show_default=False, rich_help_panel="Options of the engine")
+    return typer.Option(help=help_, show_default=False, rich_help_panel=ENGINE_PANEL)
 
 
 def launch(
@@ -61,7 +64,7 @@ def launch(
     gpus: Annotated[float | None, _engine_option("slurm, ray: GPUs of a worker")] = None,
     cpus: Annotated[int | None, _engine_option("slurm, ray: cores of a worker")] = None,
     memory: Annotated[str | None, _engine_option("slurm, ray: memory of a worker, as 64G")] = None,
-    setup: Annotated[str | None, _engine_option("shell lines before a worker starts, as 'module load cuda'")] = None,
+    setup: Annotated[str | None, _engine_option("slurm, ray: shell lines first, as 'module load cuda'")] = None,
     address: Annotated[str | None, _engine_option("ray: the cluster, as auto or http://HEAD:8265")] = None,
     workers_per_device: PerDeviceOption = 1,
     store: StoreOption = None,

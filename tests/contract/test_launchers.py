@@ -15,7 +15,7 @@ WAITS = "can't be reached"
 """What a worker says of a store that doesn't answer."""
 
 
-ENGINES_HERE = (
+ENGINES_HERE = (  # what is a cluster has a fixture that starts one, NAME_cluster
     pytest.param("local"),
     pytest.param("ray", marks=pytest.mark.cluster),
     pytest.param("slurm", marks=pytest.mark.cluster),
@@ -24,7 +24,7 @@ ENGINES_HERE = (
 
 @pytest.fixture(params=ENGINES_HERE)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    if request.param != "local":
+    if request.node.get_closest_marker("cluster"):
         request.getfixturevalue(f"{request.param}_cluster")
     site = Site(request.param, tmp_path)
     yield site
@@ -32,7 +32,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 
 def test_every_engine_is_tested() -> None:
-    assert {str(engine.values[0]) for engine in ENGINES_HERE} == set(ENGINES)
+    assert {str(engine.values[0]) for engine in ENGINES_HERE} == set(ENGINES), "each needs its line in ENGINES_HERE"
 
 
 def test_a_plan_shows_the_command_and_no_secret_and_starts_nothing(site: Site) -> None:
