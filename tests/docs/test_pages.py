@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from markdown.extensions.toc import slugify
 from typer.main import get_command
 
 from hpsearch.cli.app import app
@@ -42,8 +43,14 @@ def test_every_block_is_what_it_says(path: Path, workplace: Path) -> None:
 
 @each_page
 def test_every_link_leads_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", Page(path).prose):
-        assert re.match("https?://", target) or (path.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", Page(path).prose):
+        page = path.parent / target if target else path
+        assert re.match("https?://", target) or page.exists(), target
+        assert not heading or page.suffix != ".md" or heading in anchors(page), f"{target}#{heading}"
+
+
+def anchors(path: Path) -> set[str]:
+    return {slugify(title, "-") for title in re.findall(r"^#+ (.*)$", Page(path).prose, re.MULTILINE)}
 
 
 @pytest.mark.timeout(1800)
