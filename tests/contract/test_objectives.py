@@ -23,6 +23,8 @@ from hpsearch.spec.study import Values
 from hpsearch.store import Store
 from hpsearch.trial import GIB, Outcome, Report, TrialResult
 
+pytestmark = pytest.mark.no_pooler
+
 TWO: list[str] = ["balanced_accuracy", "loss"]
 Scores = tuple[float, float]
 """(loss, balanced accuracy) of one report."""

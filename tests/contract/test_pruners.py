@@ -17,6 +17,8 @@ from hpsearch.spec.search import PRUNERS
 from hpsearch.store import Store
 from hpsearch.trial import Outcome
 
+pytestmark = pytest.mark.no_pooler
+
 REPORTS = 4
 BAD = [10.0 + step for step in range(REPORTS)]
 BEST = [0.5 - step / 10 for step in range(REPORTS)]

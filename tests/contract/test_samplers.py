@@ -37,6 +37,8 @@ from hpsearch.spec.study import Values
 from hpsearch.store import Store
 from hpsearch.trial import GIB, Outcome, TrialResult
 
+pytestmark = pytest.mark.no_pooler
+
 LEARNING: list[Any] = [
     {"name": "tpe", "startup_trials": 5},
     {"name": "gp", "startup_trials": 9},

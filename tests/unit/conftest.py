@@ -34,7 +34,7 @@ BLANK: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals are drawn with few resamples, but for the tests of the intervals themselves."""
-    if request.path.name in ("test_comparison_statistics.py", "test_metrics.py", "test_class_metrics.py"):
+    if request.node.get_closest_marker("all_resamples"):
         return
     for name, number in {"RESAMPLES": 100, "SWAPS": 399}.items():
         monkeypatch.setattr(f"hpsearch.metrics.comparison.{name}", number)

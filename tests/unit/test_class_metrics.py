@@ -10,6 +10,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from hpsearch.metrics import class_scores, confusion, scores
 
+pytestmark = pytest.mark.all_resamples
+
 CLASS_METRICS = ["accuracy", "balanced_accuracy", "macro_f1"]
 # three classes; the platelet is never found, one answer is no class at all
 REFERENCES = ["red"] * 6 + ["white"] * 3 + ["platelet"]

@@ -161,7 +161,8 @@ def test_every_flag_of_every_verb_is_explained() -> None:
         for verb, command in verbs.items()
         for parameter in command.params
     }
-    assert len(explained) == sum(len(names - {"-o", "-f", "-y"}) for names in SURFACE.values())  # --output, --follow, --yes
+    short = {"-o", "-f", "-y"}
+    assert len(explained) == sum(len(names - short) for names in SURFACE.values())
     assert [flag for flag, words in explained.items() if not words] == []
 
 

@@ -23,6 +23,8 @@ from hpsearch.metrics import (
 from hpsearch.metrics.comparison import Summed
 from hpsearch.metrics.overall import _summed
 
+pytestmark = pytest.mark.all_resamples
+
 STUDIES = 60
 """Simulated data sets per test. At a true coverage of 95 %, fewer than 52 hits come about 3 times in 1,000 runs."""
 
