@@ -26,7 +26,7 @@ def make_run_commands() -> list[list[str]]:
     return [line.split()[1:] for line in recipe.group(1).strip().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.storm
 def test_make_run_finds_trains_and_tests_a_better_model(workplace: Path) -> None:
     (workplace / "studies").symlink_to(REPOSITORY / "studies")
     search, best, train, evaluate = make_run_commands()
