@@ -14,12 +14,11 @@ from sacrebleu.metrics.bleu import BLEU
 
 from hpsearch.metrics import most_frequent_answers, normalised, row_scores, scores
 
+pytestmark = pytest.mark.all_resamples
+
 F_MEASURES = ["exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL"]
 USUAL = [*F_MEASURES, "bleu"]
 """1 for equal answers, 0 where no word is shared. What any metric must be is in test_facts.py."""
-pytestmark = pytest.mark.all_resamples
-
-ROW_METRICS = ["exact_match", "exact_match_raw", "token_f1", "rouge1", "rougeL", "bleu"]
 WORDS = [
     "the",
     "a",
