@@ -166,6 +166,29 @@ def test_copies_of_a_picture_stay_in_one_split_when_asked(read: Read, write_copi
     assert apart.notes == ()
 
 
+def test_rows_of_several_images_that_share_a_picture_stay_together(
+    read: Read, write_copies: str, write_jsonl: WriteJsonl
+) -> None:
+    """Whichever of their images it is: the first row and the third share none, and hang together by the second."""
+    del write_copies
+    chain = [["0.png", "1.png"], ["2.png", "1-small.jpg"], ["2-small.jpg"]]
+    others = [[f"{number}.png", f"{number}-small.jpg"] for number in range(3, 12)]
+    rows = [{"i": names, "q": f"{names}?", "a": "yes"} for names in [*chain, *others, []]]
+
+    def num_apart(**options: bool) -> int:
+        """Seeds at which the rows of the chain are not in one split."""
+        found = read(write_jsonl("lists.jsonl", rows), columns=COLUMNS, **options)
+        assert [len(row.images) for row in found.rows] == [2, 2, 1, *[2] * 9, 0]
+        wholes = [split_rows(found, SplitByFraction(train=0.5, validation=0.25, test=0.25, seed=s)) for s in range(5)]
+        places = [
+            {name for name, part in splits.items() for row in part if row.id in ("0", "1", "2")} for splits in wholes
+        ]
+        return sum(len(names) > 1 for names in places)
+
+    assert num_apart() > 0
+    assert num_apart(group_duplicates=True) == 0
+
+
 def test_the_manifest_says_how_many_look_alike(read: Read, write_copies: str) -> None:
     found = read(write_copies, columns=COLUMNS, group_duplicates=True)
     splits = split_rows(found, SplitByFraction())
