@@ -31,13 +31,14 @@ def test_it_is_kept_without_outputs() -> None:
 
 
 @pytest.mark.storm
+@pytest.mark.timeout(1800)
 def test_it_runs_to_its_end(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{BIN}{os.pathsep}{os.environ['PATH']}")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     mistake = nbformat.v4.new_code_cell(LAST, metadata={"tags": ["raises-exception"]})
     notebook.cells.append(mistake)
     where = {"metadata": {"path": str(workplace)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
+    NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=where).execute()
     by_last_line = {cell.source.splitlines()[-1]: cell for cell in notebook.cells}
     assert "3 of 3" in shown(by_last_line["study"], "text/html")
     assert shown(by_last_line["study.report()"], "text/html").startswith("<iframe")
