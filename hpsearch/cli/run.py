@@ -55,7 +55,7 @@ def run(
     set_: SetOption = None,
     wait_for_store: WaitOption = 60.0,
     notify: NotifyOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="start also where it takes more than an hour")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="start also where it takes more than an hour")] = False,
 ) -> None:
     """Search: create the study or resume it, and work until all of its trials are done."""
     from hpsearch.spec import load_study

@@ -75,7 +75,7 @@ def _below(spec: StudySpec, found: Estimate, storage: Path) -> list[str]:
 
 
 def _needs(found: Estimate) -> str:
-    return f"memory {format_bytes(found.measured.memory_bytes)} each, disk {format_bytes(found.disk_bytes)}"
+    return f"{format_bytes(found.measured.memory_bytes)} of memory a trial, {format_bytes(found.disk_bytes)} of disk"
 
 
 def _source(found: Estimate) -> str:

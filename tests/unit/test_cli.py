@@ -44,7 +44,7 @@ SURFACE: dict[str, set[str]] = {
         "--set",
         "--wait-for-store",
         "--notify",
-        *("--yes", "-y"),
+        "--yes",
     },
     "launch": {
         *("STUDY_FILE", "--on", "--workers", "--profile", "--dry-run", "--time", "--partition", "--account", "--qos"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import pty
 import shutil
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +28,6 @@ from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig
 from hpsearch.search.usage import seconds_for
 from hpsearch.spec.curriculum import CurriculumSpec, StageSpec
-from hpsearch.spec.search import NoPruner
 from hpsearch.study.estimate import Estimate, estimate
 from hpsearch.study.measure import Measurement, NotMeasured, file_s_own_trial, find_measurement, measure
 from hpsearch.study.open import prepare_new
@@ -127,13 +131,11 @@ def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) 
     file, found = desk.file(), estimated(desk)
     said = text_of(estimate_table(file.spec, found, desk.folder))
     assert "at most 3 min 05 s" in said
-    assert "memory 2.0 GiB each, disk 5.0 MiB" in said
+    assert "2.0 GiB of memory a trial, 5.0 MiB of disk" in said
     assert "measured in 3 s on the CPU: 2 steps with the file's own values" in said
     assert "what the pruner stops makes it less" in said
     assert "careful" not in said
-    unpruned = file.spec.searched.model_copy(update={"pruner": NoPruner(name="none")})
-    spec = file.spec.model_copy(update={"search": unpruned})
-    assert "pruner" not in text_of(estimate_table(spec, found, desk.folder))
+    assert "pruner" not in text_of(estimate_table(desk.file("search.pruner=none").spec, found, desk.folder))
     assert "4 trials at most 3 min 05 s" in estimate_line(found)
 
 
@@ -270,6 +272,34 @@ def test_ctrl_c_at_the_question_is_a_no(answering: Any, monkeypatch: pytest.Monk
     stop.ask()
     with pytest.raises(Interrupted, match="before anything was trained"):
         answering(None, stop)
+
+
+def test_a_real_terminal_is_asked_and_heard() -> None:
+    ours, theirs = pty.openpty()
+    asks = (
+        "import sys; from hpsearch.bridge.stopping import StopFlag; from hpsearch.cli.estimating import agrees; "
+        "from hpsearch.watch.console import open_console; sys.exit(30 + agrees(open_console(), StopFlag()))"
+    )
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", asks],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
+        start_new_session=True,
+        preexec_fn=take_terminal,
+    )
+    os.close(theirs)
+    said = b""
+    while b"in a minute)" not in said:
+        said += os.read(ours, 1000)
+    os.write(ours, b"n\n")
+    assert process.wait(timeout=60) == 30
+    os.close(ours)
 
 
 @pytest.fixture
