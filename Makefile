@@ -60,7 +60,7 @@ faults: .venv/dev
 	$(BIN)/python -m bench.faults --results bench/faults/RESULTS.md
 
 clean:
-	rm -rf .venv site storage/data storage/features storage/trials storage/runs storage/logs storage/inspections storage/plots storage/artifacts storage/*.db*
+	rm -rf .venv site storage/data storage/features storage/trials storage/runs storage/logs storage/inspections storage/plots storage/tensorboard storage/artifacts storage/*.db*
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

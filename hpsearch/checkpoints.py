@@ -115,9 +115,7 @@ def last_checkpoint(folder: JobFolder) -> Path | None:
     """The newest whole checkpoint, of the last stage that has one."""
     stages = sorted(folder.checkpoints.glob("stage-*"), key=number_of)
     found = [
-        checkpoint
-        for path in (folder.checkpoints, *stages)
-        for checkpoint in reversed(StageFolder(path, path).checkpoints())
+        checkpoint for path in (folder.checkpoints, *stages) for checkpoint in reversed(StageFolder(path).checkpoints())
     ]
     return next((checkpoint for checkpoint in reversed(found) if flaw(checkpoint) is None), None)
 

@@ -109,9 +109,8 @@ class JobFolder:
     def stage(self, position: int, num_stages: int) -> StageFolder:
         """Where a stage keeps what must survive a kill; the only one has no folder of its own."""
         if num_stages == 1:
-            return StageFolder(self.checkpoints, self.tensorboard)
-        name = f"stage-{position + 1}"
-        return StageFolder(self.checkpoints / name, self.tensorboard / name)
+            return StageFolder(self.checkpoints)
+        return StageFolder(self.checkpoints / f"stage-{position + 1}")
 
 
 class TrialFolder:
@@ -159,9 +158,8 @@ class TrialFolder:
 class StageFolder:
     """Checkpoints of one stage of a training run, and how it ended."""
 
-    def __init__(self, path: Path, tensorboard: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.tensorboard = tensorboard
         self.adapter = path / "adapter"
         self.done = path / "reports.json"
 
@@ -191,6 +189,10 @@ class StorageFolder:
     def trial(self, study: str, number: int) -> TrialFolder:
         """`study` is its own id, so that no other study of that name, in whatever store, shares the folder."""
         return TrialFolder(self.path / "trials" / study / f"{number:04d}")
+
+    def tensorboard(self, study: str) -> Path:
+        """Event files of the trials of a study, which is named as in `trial`; a final run keeps its own."""
+        return self.path / "tensorboard" / study
 
     def plots(self, study: str) -> Path:
         """Of the study as a whole; a run keeps its own."""

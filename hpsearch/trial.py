@@ -31,6 +31,7 @@ from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.rows import RowFormat
 from hpsearch.spec.tasks import TaskName
+from hpsearch.spec.tracking import TrackerName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec, in_rows_per_step
 
 GIB = 2**30
@@ -121,6 +122,16 @@ class Fit(Record):
     room_bytes: int | None = Field(None, description="what there was to take")
 
 
+class TrackingConfig(Record):
+    """Where a run is followed, as which run, and beside which others."""
+
+    trackers: list[TrackerName]
+    id: str = Field(description="the same for all attempts, and no other run's")
+    name: str
+    group: str
+    tensorboard: Place = Field(description="folder of the run's event files")
+
+
 class TrialConfig(Record):
     """Fully resolved: the training plane asks nobody else."""
 
@@ -141,7 +152,8 @@ class TrialConfig(Record):
     curriculum: CurriculumSpec = CurriculumSpec()
     fits: list[Fit] = Field([], description="what earlier trials found to fit, on whatever device")
     earlier: list[Place] = Field([], description="folders of this trial's earlier attempts, the latest first")
-    is_final: bool = Field(False, description="the final run keeps its best adapter and writes TensorBoard logs")
+    is_final: bool = Field(False, description="the final run keeps its best adapter")
+    tracking: TrackingConfig | None = None
 
     @property
     def process_key(self) -> str:

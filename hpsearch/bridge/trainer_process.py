@@ -22,10 +22,17 @@ from hpsearch.errors import TrainerDied
 
 _DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCHDYNAMO_DISABLE": "1",
+    "WANDB_CONSOLE": "off",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_FINISH_TIMEOUT": "20",
+    "WANDB_INIT_TIMEOUT": "20",
 }
 """What the libraries read of their environment, where the person has not said it otherwise.
 
@@ -33,6 +40,7 @@ OpenMP's threads spin while they wait for each other: beside any other busy proc
 model's training step on two threads 2.6 s instead of 0.2 s. bitsandbytes wraps functions in `torch.compile` as it is
 imported, which loads the whole compiler, some 3 s of each trainer's start, for a few operations of the CPU that run as
 well without it (`bitsandbytes/backends/default/ops.py`, https://github.com/bitsandbytes-foundation/bitsandbytes).
+Trackers give up within seconds: `train.tracking` asks them again. MLflow's own seven retries take four minutes.
 """
 _KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """What people, schedulers and the kernel's memory killer send; no process dies of them by itself."""

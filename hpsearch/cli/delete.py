@@ -44,7 +44,7 @@ def delete(
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
             opened.studies.forget_deleted()
-    for path in (folder, storage.plots(study), storage.logs(study)):
+    for path in (folder, storage.tensorboard(found.uid), storage.plots(study), storage.logs(study)):
         shutil.rmtree(path, ignore_errors=True)
     console.print(f"{study} is deleted; final runs stay in {storage.runs}", soft_wrap=True)
     if storage.features.exists():

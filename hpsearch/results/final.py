@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 from hpsearch.bridge.follow import Watcher, run_to_end
 from hpsearch.bridge.stopping import StopFlag
@@ -21,10 +22,10 @@ from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.spec.study import changes
 from hpsearch.study.adapter import with_adapter
 from hpsearch.study.configs import training_config
-from hpsearch.study.open import final_rows
+from hpsearch.study.open import check_trackers, final_rows
 from hpsearch.study.preparation import find_preparation, keep_preparation
 from hpsearch.study.prepare import check_target_modules, prepare_study
-from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 
 
 class RunFolder(JobFolder):
@@ -116,6 +117,7 @@ def train_final(
             do with it.
         TrainingFailed: with the reason and the log.
     """
+    check_trackers(file)
     file = with_adapter(file, storage)
     if not folder.is_free:
         raise InputError(f"{folder.path} holds something that is not a run: choose another folder with --out")
@@ -135,12 +137,15 @@ def train_final(
             _prepare(file, folder, storage, lend, tell, searched)
         else:
             _rows_again(file, folder, storage, tell)
+            _track_again(file, folder)
         folder.result.unlink(missing_ok=True)
         return run_to_end(folder, lend, stop, watch, file.spec.silence)
 
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:
-    return load_study(folder.study, is_kept=True).spec == _final_spec(file)
+    """Where it is followed makes it no other one."""
+    there = load_study(folder.study, is_kept=True).spec
+    return there.model_copy(update={"tracking": file.spec.tracking}) == _final_spec(file)
 
 
 def _other_run(folder: RunFolder, file: StudyFile) -> str:
@@ -195,6 +200,7 @@ def _prepare(
             storage,
             data.rows(manifest, *train),
             data.rows(manifest, *validation),
+            _tracking(file, folder, uuid4().hex),
             is_final=True,
         )
     )
@@ -208,6 +214,27 @@ def _rows_again(file: StudyFile, folder: RunFolder, storage: StorageFolder, tell
         ensure_prepared(manifest, spec.data, file.path.parent, data, final_rows(spec), tell, images)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
+
+
+def _tracking(file: StudyFile, folder: RunFolder, run_id: str) -> TrackingConfig:
+    """TensorBoard's files are always written: they stay here, and `hpsearch dashboard` shows them."""
+    study = file.spec.study
+    name = "final" if folder.path.name == study else f"final-{folder.path.name}"
+    return TrackingConfig(
+        trackers=list(dict.fromkeys(["tensorboard", *file.spec.tracking])),
+        id=run_id,
+        name=f"{study}/{name}",
+        group=study,
+        tensorboard=folder.tensorboard,
+    )
+
+
+def _track_again(file: StudyFile, folder: RunFolder) -> None:
+    """The trackers that the file names now, and the run that it was in them."""
+    config = folder.job()
+    if isinstance(config, TrialConfig):
+        run_id = config.tracking.id if config.tracking else uuid4().hex
+        folder.prepare(config.model_copy(update={"tracking": _tracking(file, folder, run_id)}))
 
 
 def _prepared_rows(file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> Manifest:

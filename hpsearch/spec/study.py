@@ -19,6 +19,7 @@ from hpsearch.spec.own_metrics import sha256_of
 from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.tasks import TASKS, TaskFacts, TaskName
+from hpsearch.spec.tracking import TrackerName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
 Values = dict[str, Any]
@@ -29,6 +30,7 @@ MAY_CHANGE = (
     "search.trials",
     "search.limits",
     "silence",
+    "tracking",
     "final",
     "model.adapter",
     "model.adapter_revision",
@@ -69,6 +71,11 @@ class StudySpec(Spec):
     final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="What the final run may spend.")
     silence: SilenceSpec = Field(
         SilenceSpec(), description="How long a trainer may be silent before it counts as hung."
+    )
+    tracking: list[TrackerName] = Field(
+        [],
+        description="Trackers that trials and the final run are shown in, besides the dashboard: tensorboard, mlflow, "
+        "wandb; may change at any time.",
     )
     evaluation: EvaluationSpec = Field(
         EvaluationSpec(), description="How the final model is evaluated on the test rows."

@@ -8,7 +8,7 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.folders import StorageFolder
 from hpsearch.spec import StudySpec
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.trial import GIB, AnswersConfig, CacheConfig, MetricsFile, RowsConfig, TrialConfig
+from hpsearch.trial import GIB, AnswersConfig, CacheConfig, MetricsFile, RowsConfig, TrackingConfig, TrialConfig
 
 
 def training_config(
@@ -20,6 +20,7 @@ def training_config(
     storage: StorageFolder,
     train_rows: Path,
     validation_rows: Path,
+    tracking: TrackingConfig | None,
     *,
     is_final: bool,
 ) -> TrialConfig:
@@ -40,6 +41,7 @@ def training_config(
         train_rows=train_rows,
         validation_rows=validation_rows,
         is_final=is_final,
+        tracking=tracking,
     )
 
 

@@ -91,6 +91,7 @@ def file_s_own_trial(file: StudyFile, prepared: PreparedStudy, storage: StorageF
         storage,
         data.rows(prepared.manifest, "train", budget.train_fraction),
         data.rows(prepared.manifest, "validation", budget.validation_fraction),
+        tracking=None,
         is_final=False,
     )
 

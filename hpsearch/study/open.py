@@ -19,12 +19,13 @@ from hpsearch.search import Search
 from hpsearch.search.former import refuse_former
 from hpsearch.spec import StudyFile, StudySpec
 from hpsearch.spec.study import MAY_CHANGE, changes
+from hpsearch.spec.tracking import missing_trackers
 from hpsearch.store import Store, StoredStudy
 from hpsearch.study.adapter import IN_THE_RUN_S_WORDS, with_adapter
 from hpsearch.study.configs import training_config
 from hpsearch.study.preparation import keep_preparation
 from hpsearch.study.prepare import PreparedStudy, prepare_study
-from hpsearch.trial import TrialConfig
+from hpsearch.trial import TrackingConfig, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,22 @@ class OpenStudy:
             self.storage,
             self.train_rows,
             self.validation_rows,
+            self._tracking(number),
             is_final=False,
         )
         return config.model_copy(update={"earlier": list(earlier)})
+
+    def _tracking(self, number: int) -> TrackingConfig | None:
+        trackers, name = self.spec.tracking, f"trial-{number:04d}"
+        if not trackers:
+            return None
+        return TrackingConfig(
+            trackers=trackers,
+            id=f"{self.uid}-{number:04d}",
+            name=f"{self.spec.study}/{name}",
+            group=self.spec.study,
+            tensorboard=self.storage.tensorboard(self.uid) / name,
+        )
 
 
 def open_study(
@@ -77,6 +91,7 @@ def open_study(
     """
     if file.spec.search is None:
         raise file.mistake("search", "is missing: this file can be trained (hpsearch train), not searched")
+    check_trackers(file)
     file = with_adapter(file, storage)
     spec = file.spec
     with store.reaching():
@@ -105,6 +120,13 @@ def open_study(
     return OpenStudy(
         spec, stored.study_id, stored.uid, manifest, train_rows, validation_rows, storage, file.path.parent.resolve()
     )
+
+
+def check_trackers(file: StudyFile) -> None:
+    """Raises StudyFileErrors where a tracker's library is not installed."""
+    if missing := missing_trackers(file.spec.tracking):
+        commands = " and ".join(f"pip install 'hpsearch[{name}]'" for name in missing)
+        raise file.mistake("tracking", f"{' and '.join(missing)} can't be imported here: {commands}")
 
 
 def num_trials(spec: StudySpec) -> int:

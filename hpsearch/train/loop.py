@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from hpsearch.train.steps import ROWS_WITHOUT_GRADIENTS, MicroBatch, StepCollato
 from hpsearch.train.stopwatch import Stopwatch
 from hpsearch.train.tasks import TASKS
 from hpsearch.train.tasks.task import Method, Stage
+from hpsearch.train.tracking import Tracking
 from hpsearch.train.trainer import ReportingTrainer, make_trainer, planned_steps
 from hpsearch.train.validation import Validation
 from hpsearch.trial import Fit, MemoryLedger, Outcome, Report, TrialConfig, TrialResult
@@ -46,14 +46,16 @@ class _Stopped(Exception):
 def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> TrialResult:
     """Trains as the config says. Whatever happens ends as a result; the ledger is closed on every path."""
     watch = Stopwatch()
+    tracking = Tracking(config, folder)
     try:
         _begin_phase(channel, f"preparing {config.model.base}")
         base = bases.get(TASKS[config.task], config.model)
         book.open(base)
         watch.end_lap("base_s")
+        tracking.start()
         keep_within(config.budget.memory_gib)
         with loaded(config.metrics_file if any(metric.is_own for metric in config.objectives) else None) as own:
-            result = _train(config, folder, base, own, book, channel, watch)
+            result = _train(config, folder, base, own, book, channel, watch, tracking)
     except _Stopped as stopped:
         result = TrialResult(outcome=Outcome.STOPPED)
         clear_traceback(stopped)
@@ -61,17 +63,21 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         result = failure(error)
         clear_traceback(error)
     result = result.model_copy(update={"reports": folder.read_journal()})
+    channel.tell("giving memory back", 0, 0)
+    left = tracking.end(result)
     if book.is_open:
-        channel.tell("giving memory back", 0, 0)
-        result = result.model_copy(update={"ledger": _closed(book)})
+        result = result.model_copy(update={"ledger": _closed(book, left)})
     return result.model_copy(update={"pace": watch.pace()})
 
 
-def _closed(book: LedgerBook) -> MemoryLedger | None:
-    """None where the device no longer answers: after a CUDA error such as an illegal address each further call raises
+def _closed(book: LedgerBook, left: list[str]) -> MemoryLedger | None:
+    """With what is `left` besides what the book finds.
+
+    None where the device no longer answers: after a CUDA error such as an illegal address each further call raises
     the same, and the error that the trial ended with would be lost."""
     try:
-        return book.close()
+        ledger = book.close()
+        return ledger.model_copy(update={"not_given_back": [*ledger.not_given_back, *left]})
     except RuntimeError as error:
         print(f"the memory ledger can't be closed: {error}", flush=True)
         clear_traceback(error)
@@ -98,6 +104,7 @@ class _Run:
     train_rows: Dataset
     collator: StepCollator
     micro_batch: MicroBatch
+    tracking: Tracking
 
 
 def _train(
@@ -108,6 +115,7 @@ def _train(
     book: LedgerBook,
     channel: Channel,
     watch: Stopwatch,
+    tracking: Tracking,
 ) -> TrialResult:
     _begin_phase(channel, "attaching the adapter")
     # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
@@ -144,7 +152,9 @@ def _train(
     started = time.monotonic()
     micro_batch = MicroBatch(config.training.batch_size)
     with StepCollator(method.encode) as collator:
-        run = _Run(config, folder, plan, model, encoder, validation, reporter, train_rows, collator, micro_batch)
+        run = _Run(
+            config, folder, plan, model, encoder, validation, reporter, train_rows, collator, micro_batch, tracking
+        )
         _train_stages(run, stages, start)
     trainable, total = parameter_counts(model)
     return TrialResult(
@@ -165,6 +175,7 @@ def _train_stages(run: _Run, stages: list[Stage], start: Start) -> None:
     for position in range(start.stage, len(stages)):
         place = run.plan.stage(run.folder, position)
         reporter.begin_stage(sum(steps[:position]))
+        run.tracking.begin_stage(sum(steps[:position]))
         before = run.plan.stage(run.folder, position - 1) if position else None
         checkpoint = start.checkpoint if position == start.stage else None
         open_report = start.open_report if checkpoint else None
@@ -190,8 +201,6 @@ def _train_stage(
 ) -> None:
     """Trains from the checkpoint, or else from where the stage `before` it ended."""
     config, reporter = run.config, run.reporter
-    if config.is_final:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.tensorboard)
     processor = run.encoder.processor
     trainer = make_trainer(
         run.model,
@@ -204,6 +213,7 @@ def _train_stage(
         reporter,
         run.collator,
         run.micro_batch,
+        run.tracking,
     )
     to_float32(run.model)  # making a trainer rounds the weights that it finds, so learned ones are loaded after it
     if run.micro_batch.fit is None:

@@ -23,6 +23,7 @@ from hpsearch.train.memory import RandomState
 from hpsearch.train.reporter import Reporter
 from hpsearch.train.steps import MicroBatch, StepCollator, StepRows, micro_batches
 from hpsearch.train.tasks.task import Stage
+from hpsearch.train.tracking import Tracking
 from hpsearch.train.validation import Validation
 from hpsearch.trial import TrialConfig
 
@@ -199,6 +200,7 @@ def make_trainer(
     reporter: Reporter,
     collator: StepCollator,
     micro_batch: MicroBatch,
+    tracking: Tracking,
 ) -> ReportingTrainer:
     trainer = ReportingTrainer(
         model=model,
@@ -206,7 +208,7 @@ def make_trainer(
         train_dataset=stage.rows,
         processing_class=processor,
         data_collator=collator,  # type: ignore[arg-type]  # see `training_step`
-        callbacks=[reporter],
+        callbacks=[reporter, tracking],
     )
     trainer.validation = validation
     trainer.reporter = reporter
@@ -271,7 +273,7 @@ def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: P
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=["tensorboard"] if config.is_final else [],
+        report_to=[],  # see `tracking`
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )

@@ -1,0 +1,181 @@
+"""The trackers: how a run is opened in each, gone on with by a later attempt, and closed as it ended.
+
+transformers' callbacks (5.24, integrations/integration_utils.py) send parameters and log lines. They are given a run
+that is open already: theirs would be named after a folder, grouped with nothing, and another one for each attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from types import SimpleNamespace
+from typing import Any, Protocol, cast
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hpsearch.folders import JobFolder
+from hpsearch.trial import Outcome, TrackingConfig
+
+_GOOD_ENDS = (Outcome.COMPLETE, Outcome.PRUNED)
+_RUN = "hpsearch.run"
+"""The tag by which an MLflow run is found again: MLflow chooses the ids of its runs itself."""
+
+
+class Tracker(Protocol):
+    """For one run, called from one thread. What is called may raise anything, and is called again then."""
+
+    def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None: ...
+
+    def log(self, step: int, logs: dict[str, float]) -> None:
+        """`step` counts the whole run's optimizer steps."""
+
+    def end(self, outcome: Outcome, reason: str | None, values: dict[str, float]) -> None: ...
+
+    def close(self) -> None:
+        """Leaves nothing in this process, also of a run that never began."""
+
+
+class TensorBoardTracker:
+    def __init__(self) -> None:
+        self._callback: TrainerCallback | None = None
+        self._writer: Any = None
+
+    def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations.integration_utils import TensorBoardCallback
+
+        del folder
+        self._writer = self._writer or SummaryWriter(log_dir=str(run.tensorboard))
+        self._callback = TensorBoardCallback(self._writer)
+        _begin(self._callback, run, parameters)
+
+    def log(self, step: int, logs: dict[str, float]) -> None:
+        _log(self._callback, step, logs)
+
+    def end(self, outcome: Outcome, reason: str | None, values: dict[str, float]) -> None:
+        self._writer.add_text("outcome", f"{outcome}: {reason}" if reason else outcome)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class MlflowTracker:
+    def __init__(self) -> None:
+        self._callback: TrainerCallback | None = None
+
+    def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None:
+        import mlflow
+        from transformers.integrations.integration_utils import MLflowCallback
+
+        del folder
+        if mlflow.active_run() is None:
+            experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", run.group))
+            where = [experiment.experiment_id]
+            found = mlflow.MlflowClient().search_runs(where, f"tags.`{_RUN}` = '{run.id}'", max_results=1)
+            known = found[0].info.run_id if found else None
+            mlflow.start_run(run_id=known, run_name=run.name, tags={_RUN: run.id, "study": run.group})
+        callback = MLflowCallback()
+        callback._ml_flow = cast(Any, _Synchronous(mlflow))
+        self._callback = callback
+        _begin(self._callback, run, parameters)
+
+    def log(self, step: int, logs: dict[str, float]) -> None:
+        _log(self._callback, step, logs)
+
+    def end(self, outcome: Outcome, reason: str | None, values: dict[str, float]) -> None:
+        import mlflow
+
+        mlflow.log_metrics(values)
+        mlflow.set_tags({"outcome": str(outcome)} | ({"reason": reason[:_LONGEST_TAG]} if reason else {}))
+        status = "FINISHED" if outcome in _GOOD_ENDS else "KILLED" if outcome is Outcome.STOPPED else "FAILED"
+        mlflow.end_run(status)
+
+    def close(self) -> None:
+        """A run that could not be ended is this thread's, and is forgotten with it."""
+
+
+_LONGEST_TAG = 500
+
+
+class _Synchronous:
+    """mlflow, each call of which has been answered when it returns.
+
+    The callback asks for calls that return at once, from threads of mlflow's own that outlive the run; of one that
+    failed nobody hears (mlflow 3.17, utils/async_logging/async_logging_queue.py).
+    """
+
+    def __init__(self, mlflow: Any) -> None:
+        self._mlflow = mlflow
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mlflow, name)
+
+    def log_params(self, params: dict[str, Any], synchronous: bool = True) -> None:
+        del synchronous
+        self._mlflow.log_params(params, synchronous=True)
+
+    def log_metrics(self, metrics: dict[str, float], step: int, synchronous: bool = True) -> None:
+        del synchronous
+        self._mlflow.log_metrics(metrics, step=step, synchronous=True)
+
+
+class WandbTracker:
+    def __init__(self) -> None:
+        self._callback: TrainerCallback | None = None
+        self._is_loaded = False
+
+    def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None:
+        import wandb
+        from transformers.integrations.integration_utils import WandbCallback
+
+        self._is_loaded = True
+        if wandb.run is None:
+            wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "hpsearch"),
+                id=run.id,
+                name=run.name,
+                group=run.group,
+                resume="allow",
+                dir=os.environ.get("WANDB_DIR", str(folder.path)),
+            )
+        self._callback = WandbCallback()
+        _begin(self._callback, run, parameters)
+
+    def log(self, step: int, logs: dict[str, float]) -> None:
+        _log(self._callback, step, logs)
+
+    def end(self, outcome: Outcome, reason: str | None, values: dict[str, float]) -> None:
+        import wandb
+
+        assert wandb.run is not None
+        wandb.run.summary.update(values | {"outcome": str(outcome)} | ({"reason": reason} if reason else {}))
+        if outcome is Outcome.STOPPED:
+            wandb.run.mark_preempting()  # W&B then shows it as preempted
+        wandb.finish(exit_code=0 if outcome in _GOOD_ENDS else 1)
+
+    def close(self) -> None:
+        """With the process that wandb starts for itself, and the threads that speak to it."""
+        if self._is_loaded:
+            import wandb
+
+            wandb.teardown()
+
+
+def _begin(callback: TrainerCallback, run: TrackingConfig, parameters: dict[str, Any]) -> None:
+    """What callbacks read of a trainer's arguments are the parameters: transformers' own hundred say little of a trial,
+    and name this machine's folders."""
+    arguments = SimpleNamespace(
+        run_name=run.name,
+        output_dir="",
+        to_dict=lambda: parameters,
+        to_json_string=lambda: json.dumps(parameters, indent=2),
+    )
+    callback.on_train_begin(cast(TrainingArguments, arguments), TrainerState(), TrainerControl())
+
+
+def _log(callback: TrainerCallback | None, step: int, logs: dict[str, float]) -> None:
+    assert callback is not None, "begun before anything is logged"
+    callback.on_log(cast(Any, None), TrainerState(global_step=step), TrainerControl(), logs=logs)

@@ -1,0 +1,158 @@
+"""Following a run in TensorBoard, MLflow or Weights & Biases, through transformers' own callbacks.
+
+Training never waits for a tracker: each has a thread that is given what the run says and sends it on. A tracker that
+doesn't answer is told of once in the job's log and asked again every few seconds. The thread is there for one run
+alone, so that a warm process holds nothing of it afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hpsearch.folders import JobFolder
+from hpsearch.spec.study import flat
+from hpsearch.spec.tracking import TrackerName
+from hpsearch.train.trackers import MlflowTracker, TensorBoardTracker, Tracker, WandbTracker
+from hpsearch.trial import Outcome, TrialConfig, TrialResult
+
+RETRY_S = 10.0
+_LAST_WORDS_S = 60.0
+"""How long a run that has ended waits for what its trackers were not told yet."""
+_STOPPED_S = 5.0
+"""And one that was stopped: its machine may be taken away."""
+_NOT_A_STUDY_S = ("MLFLOW_RUN_ID", "MLFLOW_NESTED_RUN", "WANDB_RUN_ID", "WANDB_LOG_MODEL", "WANDB_WATCH")
+"""Variables of the trackers that a trainer drops: they name one run, or ask for the model."""
+TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
+    "tensorboard": TensorBoardTracker,
+    "mlflow": MlflowTracker,
+    "wandb": WandbTracker,
+}
+
+
+class Tracking(TrainerCallback):
+    """One run's trackers, through all of its stages: start ─► for each stage: begin_stage, on_log … ─► end.
+
+    It keeps no trainer and no model, and never raises.
+    """
+
+    def __init__(self, config: TrialConfig, folder: JobFolder) -> None:
+        self._config = config
+        self._folder = folder
+        self._steps_before = 0
+        self._lines: list[_Line] = []
+
+    def start(self) -> None:
+        """Once the memory ledger is open: what trackers take is the run's."""
+        run = self._config.tracking
+        if run is None or self._lines:
+            return
+        for name in _NOT_A_STUDY_S:
+            os.environ.pop(name, None)
+        self._lines = [_Line(name, TRACKERS[name]()) for name in dict.fromkeys(run.trackers)]
+        parameters = parameters_of(self._config)
+        for line in self._lines:
+            line.begin(lambda tracker: tracker.begin(run, parameters, self._folder))
+
+    def begin_stage(self, steps_before: int) -> None:
+        self._steps_before = steps_before
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        del args, control
+        step, told = self._steps_before + state.global_step, dict(logs or {})
+        for line in self._lines:
+            line.tell(lambda tracker: tracker.log(step, told))
+
+    def end(self, result: TrialResult) -> list[str]:
+        """Tells how the run ended; what did not end with it, for the memory ledger."""
+        self.start()  # a run that ended before its base was loaded is told of as well
+        values = values_of(self._config, result)
+        for line in self._lines:
+            line.end(lambda tracker: tracker.end(result.outcome, result.reason, values))
+        patience_s = _STOPPED_S if result.outcome is Outcome.STOPPED else _LAST_WORDS_S
+        left = [f"the thread of {line.name}" for line in self._lines if not line.is_over(patience_s)]
+        self._lines = []
+        return left
+
+
+class _Line:
+    """One tracker, and the thread that speaks to it."""
+
+    def __init__(self, name: TrackerName, tracker: Tracker) -> None:
+        self.name = name
+        self._tracker = tracker
+        self._told: SimpleQueue[Callable[[Tracker], None] | None] = SimpleQueue()
+        self._is_ending = Event()
+        self._has_complained = False
+        self._is_given_up = False
+        self._thread = Thread(target=self._work, name=f"tracker-{name}", daemon=True)
+
+    def begin(self, call: Callable[[Tracker], None]) -> None:
+        self.tell(call)
+        self._thread.start()
+
+    def tell(self, call: Callable[[Tracker], None]) -> None:
+        self._told.put(call)
+
+    def end(self, call: Callable[[Tracker], None]) -> None:
+        self.tell(call)
+        self._told.put(None)
+        self._is_ending.set()
+
+    def is_over(self, patience_s: float) -> bool:
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while (call := self._told.get()) is not None:
+            while not self._is_given_up and not self._is_done(lambda: call(self._tracker)):
+                self._is_given_up = self._is_ending.wait(RETRY_S)
+        self._is_done(self._tracker.close)
+
+    def _is_done(self, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except Exception as error:
+            if not self._has_complained:
+                self._has_complained = True
+                print(f"{self.name} can't be told of this run, which goes on without: {_in_words(error)}", flush=True)
+            return False
+        return True
+
+
+def parameters_of(config: TrialConfig) -> dict[str, Any]:
+    """Dotted name → value of each, as in a study file."""
+    sections = config.model_dump(mode="json", include={"task", "model", "lora", "training", "budget", "curriculum"})
+    return {name: value for name, value in flat(sections).items() if value not in (None, [])}
+
+
+def values_of(config: TrialConfig, result: TrialResult) -> dict[str, float]:
+    """What the search is told of the run, by the names of its objectives; nothing where it never reported."""
+    report = result.report_that_counts(config.objectives[0])
+    return {f"value_{each.name}": report.value(each) for each in config.objectives} if report else {}
+
+
+def _in_words(error: Exception) -> str:
+    """One line without secrets: errors of connections show their address, and that may hold a password."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and re.search("KEY|TOKEN|PASSWORD|SECRET", name.upper()):
+            text = text.replace(value, "…")
+    return re.sub(r"//[^/\s@]*@", "//…@", text)[:_LONGEST]
+
+
+_SHORTEST_SECRET = 6
+_LONGEST = 500
