@@ -20,7 +20,7 @@ from tests.docs.shell import PageError
 README = REPOSITORY / "README.md"
 RECIPES = REPOSITORY / "studies" / "README.md"
 PAGES = [README, RECIPES, REPOSITORY / "storage" / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-PAGES += [page for page in [REPOSITORY / "CONTRIBUTING.md"] if page.exists()]
+PAGES += [REPOSITORY / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")]
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -90,3 +90,17 @@ def test_examples_go_into_wheel_sdist_and_image() -> None:
         assert f'"{file}" = "hpsearch/{file}"\n' in PYPROJECT
         assert f'    "{file}",\n' in PYPROJECT
     assert len(re.findall(r'= "hpsearch/studies/', PYPROJECT)) == len(EXAMPLES)
+
+
+def test_the_contributors_page_names_files_and_tables_that_there_are() -> None:
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    files = set(re.findall(r"(?:hpsearch|tests|docs)/[\w/-]+\.(?:py|md)", page)) - {"hpsearch/launch/NAME.py"}
+    files -= {"hpsearch/train/tasks/NAME.py"}
+    assert len(files) > 15
+    assert [file for file in sorted(files) if not (REPOSITORY / file).exists()] == []
+    tables = re.findall(r"`((?:hpsearch|tests)/[\w/]+\.py)`, `(\w+)`", page)
+    assert len(tables) >= 4
+    for file, table in tables:
+        assert re.search(rf"^{table}\b.* = ", (REPOSITORY / file).read_text(), re.MULTILINE), f"{file}: {table}"
+    for target in re.findall(r"(?:`|\$ )make ([\w-]+)", page):
+        assert rule(target)
