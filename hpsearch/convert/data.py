@@ -43,11 +43,10 @@ def put_data(draft: Draft, script: Path, validation: float) -> str | None:
     draft.set("data.columns", _written_columns(target, parts))
     _put_split(draft, None, validation)
     names = ", ".join(part.name for part in parts)
-    only = "; of a conversation about an image it keeps the first question" if target == "image" else ""
     draft.to_do.insert(
         0,
         f"run `python {script}` once: hpsearch can't read the rows of {names} as they are, so it rewrites them "
-        f"into {rewritten}{only}",
+        f"into {rewritten}",
     )
     return text
 
@@ -82,7 +81,7 @@ def _written_columns(target: str, parts: list[Part]) -> dict[str, str]:
         answers = ("chosen", "rejected") if parts[0].chosen else ("answer", "desirable")
         return {role: role for role in (*(("image",) if target == "image" else ()), "question", *answers)}
     roles = {
-        "image": ("image", "question", "answer"),
+        "image": ("image", "messages"),
         "prompt-completion": ("prompt", "completion"),
         "messages": ("messages",),
         "text": ("text",),

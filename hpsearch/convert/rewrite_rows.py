@@ -31,9 +31,9 @@ def rewritten(row: Row, part: dict[str, Any], number: int) -> Row | str:
     if TO == "prompt-completion":
         return from_template(row, part)
     messages = from_turns(row, part) if part["form"] == "turns" else from_columns(row, part)
-    if isinstance(messages, str) or TO == "messages":
-        return messages if isinstance(messages, str) else {"messages": messages}
-    return with_image(messages, row, part, number)
+    if isinstance(messages, str):
+        return messages
+    return {**images_of(row, part, number), "messages": messages}
 
 
 def from_columns(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
@@ -79,13 +79,8 @@ def judged(row: Row, part: dict[str, Any], number: int) -> Row | str:
         answers = {role: answer_of(row.get(part[role]), part) for role in ("chosen", "rejected")}
     if not asked or not all(answers.values()):
         return "no question or no answer"
-    verdict = {} if part["chosen"] else {"desirable": bool(row.get(part["desirable"]))}
-    if TO != "image":
-        return {"question": asked, **answers, **verdict}
-    seen = with_image([*asked, {"role": "assistant", "content": "?"}], row, part, number)
-    if isinstance(seen, str):
-        return seen
-    return {"image": seen["image"], "question": seen["question"], **answers, **verdict}
+    verdict = {} if part["chosen"] else {"desirable": row.get(part["desirable"])}
+    return {**images_of(row, part, number), "question": asked, **answers, **verdict}
 
 
 def asked_in(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
@@ -104,9 +99,15 @@ def answer_of(value: Any, part: dict[str, Any]) -> str:
 
 
 def text_of(content: Any) -> str:
+    """Of pieces their texts, and a placeholder where an image stands."""
     pieces = content if isinstance(content, list) else [{"text": content}]
-    texts = [piece.get("text") or piece.get("value") for piece in pieces if piece.get("type", "text") == "text"]
-    return "".join(str(text) for text in texts if text).strip()
+    return "".join(text_of_piece(piece) for piece in pieces).strip()
+
+
+def text_of_piece(piece: dict[str, Any]) -> str:
+    if str(piece.get("type")).startswith("image"):
+        return "<image>" if TO == "image" else ""
+    return str(piece.get("text") or piece.get("value") or "") if piece.get("type", "text") == "text" else ""
 
 
 def from_template(row: Row, part: dict[str, Any]) -> Row | str:
@@ -121,15 +122,13 @@ def from_template(row: Row, part: dict[str, Any]) -> Row | str:
     return {"prompt": prompt, "completion": str(answer)}
 
 
-def with_image(messages: list[dict[str, str]], row: Row, part: dict[str, Any], number: int) -> Row | str:
-    """The first question and its answer: hpsearch asks one question about one image."""
+def images_of(row: Row, part: dict[str, Any], number: int) -> Row:
+    """In their order; where the texts have no placeholders for them, hpsearch has them before the first question."""
+    if TO != "image":
+        return {}
     images = row.get(part["images"]) or images_in(row, part)
     images = images if isinstance(images, list) else [images]
-    if len(images) != 1:
-        return f"{len(images)} images"
-    said = {role: next((m["content"] for m in messages if m["role"] == role), "") for role in ("user", "assistant")}
-    question = said["user"].replace("<image>", "").strip()
-    return {"image": image_path(images[0], part, number), "question": question, "answer": said["assistant"]}
+    return {"image": [image_path(image, part, f"{number}-{place}") for place, image in enumerate(images, 1)]}
 
 
 def images_in(row: Row, part: dict[str, Any]) -> list[Any]:
@@ -140,13 +139,13 @@ def images_in(row: Row, part: dict[str, Any]) -> list[Any]:
     return [piece.get("path") or piece.get("value") or piece.get("image") or piece.get("url") for piece in found]
 
 
-def image_path(image: Any, part: dict[str, Any], number: int) -> str:
+def image_path(image: Any, part: dict[str, Any], name: str) -> str:
     if isinstance(image, str):
         return str(Path(part["image_folder"] or ".", image))
     folder = OUT.with_suffix("")
     folder.mkdir(exist_ok=True)
-    image.convert("RGB").save(folder / f"{number}.png")
-    return str(Path(folder.name, f"{number}.png"))
+    image.convert("RGB").save(folder / f"{name}.png")
+    return str(Path(folder.name, f"{name}.png"))
 
 
 def rows_of(part: dict[str, Any]) -> Iterator[Row]:

@@ -127,11 +127,12 @@ def test_conversations_of_llamafactory(workplace: Path) -> None:
     assert seen.spec.task == "vlm-preference"
     (found,) = rewritten(seen, workplace)
     assert found == {
-        "image": str(workplace / "data" / "a.png"),
-        "question": "Hi?",
+        "image": [str(workplace / "data" / "a.png")],
+        "question": [ASKED],
         "chosen": "Hello",
         "rejected": "No",
     }
+    assert read(seen, workplace) == [("Hi?", "Hello")]
 
 
 def test_desirable_answers_of_llamafactory(workplace: Path) -> None:
@@ -142,6 +143,11 @@ def test_desirable_answers_of_llamafactory(workplace: Path) -> None:
     assert (made.spec.preference.loss, made.spec.preference.desirable_weight) == ("kto", 0.5)
     assert [row["desirable"] for row in rewritten(made, workplace)] == [True, False]
     assert read(made, workplace) == [("Hi?", "Hello"), ("Hi?", "No")]
+    words = [row | {"label": str(row["label"]).lower()} for row in rows]
+    made = llamafactory(workplace, entry, words, stage="kto")
+    rewritten(made, workplace)
+    found, _ = read_data(made.spec.data, workplace, DataFolder(workplace / "storage"), lambda *_: None)
+    assert [row.desirable for row in found.rows] == [True, False]
     columns = {"prompt": "ask", "response": "say", "kto_tag": "label"}
     flat = [{"ask": "Hi?", "say": "Hello", "label": True}]
     made = llamafactory(workplace, {"columns": columns}, flat, stage="kto")

@@ -145,7 +145,39 @@ def test_images_make_a_vision_study(workplace: Path) -> None:
     assert (made.spec.task, made.spec.lora.vision, made.spec.data.image_size) == ("vlm-sft", True, 512)
     assert "its rows have no image" in made.told
     image = str(workplace / "data" / "a.png")
-    assert rewritten(made, workplace) == [{"image": image, "question": "Who?", "answer": "Ann"}]
+    assert rewritten(made, workplace) == [{"image": [image] * number, "messages": said} for number in (1, 2)]
+    read, _ = read_data(made.spec.data, workplace, DataFolder(workplace / "storage"), lambda *_: None)
+    assert [len(row.images) for row in read.rows] == [1]
+    assert read.left_out == {"more images than placeholders": ["1"]}
+
+
+def test_all_images_and_all_turns_of_a_conversation_are_kept(workplace: Path) -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (8, 8), colour).save(workplace / name)
+    both = [
+        {"type": "image", "path": "a.png"},
+        {"type": "text", "text": "Is it like "},
+        {"type": "image", "path": "b.png"},
+    ]
+    talk = [
+        {"role": "user", "content": [*both, {"type": "text", "text": "?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "No"}]},
+        {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Colours"}]},
+    ]
+    file = write_json(workplace / "talks.json", [{"messages": talk}, {"messages": talk[2:]}])
+    entry = {"path": str(file), "type": "chat_template", "field_messages": "messages"}
+    made = make(workplace, AXOLOTL, processor_type="AutoProcessor", datasets=[entry])
+    texts = ["<image>Is it like <image>?", "No", "Why?", "Colours"]
+    first, second = rewritten(made, workplace)
+    assert [turn["content"] for turn in first["messages"]] == texts
+    assert [Path(image).name for image in first["image"]] == ["a.png", "b.png"]
+    assert (second["image"], len(second["messages"])) == ([], 2)
+    read, _ = read_data(made.spec.data, workplace, DataFolder(workplace / "storage"), lambda *_: None)
+    assert [(len(row.images), [turn["content"] for turn in row.messages]) for row in read.rows] == [
+        (2, texts),
+        (0, texts[2:]),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["alpaca", "alpaca:chat"])
@@ -273,8 +305,7 @@ def test_a_processor_makes_a_vision_study(workplace: Path) -> None:
     targets = r"model.language_model.layers.[\d]+.(mlp|self_attn).(up|q)_proj"
     made = make(workplace, AXOLOTL, processor_type="AutoProcessor", lora_target_linear=..., lora_target_modules=targets)
     assert (made.spec.task, made.spec.lora.vision) == ("vlm-sft", False)
-    assert made.spec.data.columns.named() == {"image": "image", "question": "question", "answer": "answer"}
-    assert "keeps the first question" in made.to_do
+    assert made.spec.data.columns.named() == {"image": "image", "messages": "messages"}
 
 
 def test_data_files_that_are_not_there_are_told(workplace: Path) -> None:
