@@ -17,6 +17,7 @@ from hpsearch.cli.options import (
     StoreOption,
     StudyFileArgument,
     WaitOption,
+    fetch_adapter,
     find_study,
     inspector,
     open_store,
@@ -152,6 +153,7 @@ def _open(console: Console, file: StudyFile, store: Store) -> StoredStudy:
     stop = StopFlag()
     stop.install(watch_parent=False)
     with stop.preparing(), telling(console) as tell:
+        fetch_adapter(file)
         study = open_study(file, store, storage_folder(), inspector(), stoppable(tell, stop), joins=False)
     return find_study(store, study.spec.study)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpsearch.opening.places import change_store as change_store
+from hpsearch.opening.places import fetch_adapter as fetch_adapter
 from hpsearch.opening.places import find_final_run as find_final_run
 from hpsearch.opening.places import find_study as find_study
 from hpsearch.opening.places import look_at_store as look_at_store

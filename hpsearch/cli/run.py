@@ -14,6 +14,7 @@ from hpsearch.cli.options import (
     StoreOption,
     StudyFileArgument,
     WaitOption,
+    fetch_adapter,
     find_study,
     inspector,
     open_mirror,
@@ -81,6 +82,7 @@ def run(
 
     with stop.preparing(), telling(console) as tell:
         open_mirror().close()  # what is wrong with it is told before anything begins
+        fetch_adapter(file)
         opened = patiently(lambda: open_store(store), limit_s, stop, say)
     is_new = patiently(lambda: _is_new(opened, file), limit_s, stop, say)
     prepared = _prepare(console, file, stop, workers, workers_per_device, asks=not yes) if is_new else None

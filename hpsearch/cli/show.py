@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import SetOption, StudyFileArgument, inspector, storage_folder, telling
+from hpsearch.cli.options import SetOption, StudyFileArgument, fetch_adapter, inspector, storage_folder, telling
 
 
 def show(
@@ -35,6 +35,7 @@ def show(
     console = open_console()
     storage = storage_folder()
     with telling(console) as tell, one_trainer(inspector()) as start:
+        fetch_adapter(file)
         file = with_adapter(file, storage)
         prepared = prepare_study(file, storage, start, tell, examples)
         found = None

@@ -10,6 +10,7 @@ import typer
 from hpsearch.cli.options import (
     SetOption,
     StoreOption,
+    fetch_adapter,
     find_study,
     look_at_store,
     open_mirror,
@@ -59,6 +60,7 @@ def train(
         mirror.delete(folder.path)
     else:
         mirror.fetch_runs(folder.path.name)
+    fetch_adapter(file)
     was_trained = folder.is_trained() and not restart
     with mirror, TrainingDisplay(console, file.spec.objectives) as display:
         mirror.follow(folder)

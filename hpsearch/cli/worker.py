@@ -17,6 +17,7 @@ from hpsearch.cli.options import (
     StoreOption,
     StudyFileArgument,
     WaitOption,
+    fetch_adapter,
     find_study,
     inspector,
     open_mirror,
@@ -77,6 +78,7 @@ def worker(
     trainer_log = storage.trainer_log(worker_id.replace(":", "-"), file.spec.study)
     with stop.preparing(), telling(open_console()) as tell:
         mirror = open_mirror()
+        fetch_adapter(file)
         opened = patiently(lambda: open_store(store), limit_s, stop, log.warning)
         study = patiently(
             lambda: open_study(file, opened, storage, inspector(), stoppable(tell, stop), joins=True),

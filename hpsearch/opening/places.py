@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hpsearch.folders import StorageFolder
     from hpsearch.mirror.mirror import Mirror
     from hpsearch.results.final import RunFolder
+    from hpsearch.spec import StudyFile
     from hpsearch.store import Store, StoredStudy
 
 
@@ -62,6 +63,24 @@ def find_final_run(name: str, storage: str | None = None) -> RunFolder:
         with open_mirror(storage) as mirror:
             mirror.fetch_runs(name)
     return find_run(name, storage_folder(storage))
+
+
+def fetch_adapter(file: StudyFile, storage: str | None = None) -> None:
+    """The final run that the file's `model.adapter` names, where only another machine has it.
+
+    Raises:
+        HpsearchError: the bucket can't be reached.
+    """
+    from hpsearch.folders import JobFolder
+
+    if file.spec.model.adapter is None or not storage_url(storage):
+        return
+    place, runs = Path(file.spec.model.adapter), storage_folder(storage).runs
+    name = place.relative_to(runs).parts[0] if place.is_relative_to(runs) else str(place)
+    if Path(name).name != name or (file.path.parent / name).is_dir() or JobFolder(runs / name).result.exists():
+        return
+    with open_mirror(storage) as mirror:
+        mirror.fetch_runs(name)
 
 
 def open_store(url: str | None) -> Store:

@@ -14,8 +14,17 @@ from hpsearch.mirror import mirror as mirror_module
 from hpsearch.mirror.copies import Copy
 from hpsearch.mirror.mirror import Mirror, waited
 from hpsearch.mirror.remote import Remote
+from hpsearch.opening.places import fetch_adapter, storage_folder
+from hpsearch.spec import load_study
 from tests.unit.mirror_fixtures import NAME, kept
 from tests.unit.test_start import ONE_STAGE, attempt
+
+STUDY = """\
+study: demo
+task: text-sft
+model: {{base: "tiny:qwen2", adapter: "{adapter}"}}
+data: {{source: rows.jsonl, columns: {{question: q, answer: a}}}}
+"""
 
 
 class TestMirror:
@@ -102,6 +111,24 @@ class TestMirror:
         assert waited(mirror.told(there), 20)
         assert not list(bucket.rglob("checkpoint-*/*"))
         assert len(list(bucket.rglob("journal.jsonl"))) == 2
+
+    @pytest.mark.parametrize("called", ["{name}", "{runs}/{name}/adapter"])
+    def test_a_run_that_a_study_continues_from_is_fetched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_mirror: Callable[[str], Mirror], called: str
+    ) -> None:
+        """By the name in the study file, or by the place that a study in the store has for it."""
+        monkeypatch.setenv("HPSEARCH_STORAGE", f"file://{tmp_path}/bucket/prefix")
+        monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "there"))
+        first, run = open_mirror("here"), JobFolder(tmp_path / "here" / "runs" / "before")
+        run.adapter.mkdir(parents=True)
+        (run.adapter / "adapter_config.json").write_text("{}")
+        run.result.write_text("{}")
+        first.follow(run)
+        assert waited(first.settle(), 20)
+        runs = storage_folder().runs
+        (tmp_path / "study.yaml").write_text(STUDY.format(adapter=called.format(name="before", runs=runs)))
+        fetch_adapter(load_study(tmp_path / "study.yaml"))
+        assert (runs / "before" / "adapter" / "adapter_config.json").read_text() == "{}"
 
     def test_a_final_run_comes_from_where_it_got_further(
         self, open_mirror: Callable[[str], Mirror], tmp_path: Path
