@@ -23,6 +23,7 @@ def commands() -> str:
         "What `hpsearch VERB --help` shows of each. Their exit codes are on the page of "
         "[outcomes](outcomes.md#exit-codes).",
         table(["command", "what it does"], index),
+        _table("option", [each for each in get_command(app).params if each.name != "help"]),
         *(part for name, verb in verbs.items() for part in _of(f"hpsearch {name}", verb)),
     )
 

@@ -76,8 +76,8 @@ def metrics() -> str:
         parts.append(table(["name", "what it measures", "range", "better"], rows))
     return page(
         "Metrics",
-        "Any may be the `objective` of a search, except those that need a model. `evaluation.metrics` names those "
-        "computed on the test rows. Metrics of your own stand in a Python file, `evaluation.metrics_file`.",
+        "Each may be the `objective` of a search, except those that need another model. `evaluation.metrics` names "
+        "those computed on the test rows. Metrics of your own stand in a Python file, `evaluation.metrics_file`.",
         *parts,
     )
 

@@ -40,7 +40,6 @@ app = typer.Typer(
     name="hpsearch",
     help="Hyperparameter search for QLoRA fine-tuning that can be left running.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_study, look_at_store
+from hpsearch.cli.options import StoreOption, StudyArgument, find_study, look_at_store
 
 
 def best(
-    study: Annotated[str, typer.Argument(help="name of a study", show_default=False)],
+    study: StudyArgument,
     format_: Annotated[
         Literal["table", "yaml", "json", "sh"] | None,
         typer.Option("--format", help="how to print them; -o's ending decides otherwise"),

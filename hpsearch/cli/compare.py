@@ -6,13 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
+from hpsearch.cli.completion import run_names
 from hpsearch.cli.options import find_final_run, telling
 
 
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN_OR_STUDY...", help="run folders, or names of studies", show_default=False),
+        typer.Argument(
+            metavar="RUN_OR_STUDY...",
+            help="run folders, or names of studies",
+            show_default=False,
+            autocompletion=run_names,
+        ),
     ],
     prompt: Annotated[
         Literal["none", "static", "adaptive"], typer.Option(help="the prompt under which the tuned models are compared")

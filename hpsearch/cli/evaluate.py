@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import find_final_run, names_of, open_mirror, short, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import (
+    RunArgument,
+    find_final_run,
+    names_of,
+    open_mirror,
+    short,
+    storage_folder,
+    telling,
+    trainer_starter,
+)
 
 
 def evaluate(
-    run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
+    run_folder: RunArgument,
     prompts: Annotated[
         str | None,
         typer.Option(help="none,static,adaptive; default: all that the study has", show_default=False),

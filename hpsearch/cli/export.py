@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_final_run, look_at_store, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import (
+    RunArgument,
+    StoreOption,
+    find_final_run,
+    look_at_store,
+    storage_folder,
+    telling,
+    trainer_starter,
+)
 
 if TYPE_CHECKING:
     from hpsearch.results.final import RunFolder
@@ -17,7 +25,7 @@ To = Literal["merged", "gguf", "ollama", "hub"]
 
 
 def export(
-    run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
+    run_folder: RunArgument,
     to: Annotated[
         To,
         typer.Option(help="merged weights; GGUF files; GGUF with a Modelfile; or the hub", show_default=False),

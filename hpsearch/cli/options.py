@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpsearch.cli.completion import run_names, study_names
 from hpsearch.opening.places import change_store as change_store
 from hpsearch.opening.places import fetch_adapter as fetch_adapter
 from hpsearch.opening.places import find_final_run as find_final_run
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
     from hpsearch.store import StoredStudy
 
 StudyFileArgument = Annotated[Path, typer.Argument(help="a study file", show_default=False)]
-StudyArgument = Annotated[str, typer.Argument(help="a study's name", show_default=False)]
+StudyArgument = Annotated[str, typer.Argument(help="a study's name", show_default=False, autocompletion=study_names)]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(help="folder of a final run, or its study's name", show_default=False, autocompletion=run_names),
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import find_final_run, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import RunArgument, find_final_run, storage_folder, telling, trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.results.predict import FilePrediction, Prediction
 
 
 def predict(
-    run_folder: Annotated[Path, typer.Argument(help="folder of a final run, or its study's name", show_default=False)],
+    run_folder: RunArgument,
     image: Annotated[
         list[Path] | None,
         typer.Option(help="the image that the questions are about; may be given several times", show_default=False),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, find_study, open_store, storage_folder, telling
+from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store, storage_folder, telling
 
 if TYPE_CHECKING:
     from hpsearch.watch.report import FinalRun
 
 
 def report(
-    study: Annotated[str, typer.Argument(help="name of a study", show_default=False)],
+    study: StudyArgument,
     run: Annotated[
         Path | None, typer.Option(help="folder of its final run; default: storage/runs/STUDY", show_default=False)
     ] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpsearch.cli.completion import study_names
 from hpsearch.cli.options import StoreOption, find_study, look_at_store, store_url
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ _LOOK_EVERY_S = 1.0
 
 
 def status(
-    study: Annotated[str | None, typer.Argument(help="one study in full; default: all", show_default=False)] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="one study in full; default: all", show_default=False, autocompletion=study_names),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="keep updating until Ctrl-C")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON document for programs; with --watch one a line, each second")

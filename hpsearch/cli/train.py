@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpsearch.cli.completion import study_names
 from hpsearch.cli.options import (
     SetOption,
     StoreOption,
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 def train(
     what: Annotated[
         str,
-        typer.Argument(metavar="FILE|STUDY", help="best.yaml, a study file, or a study's name", show_default=False),
+        typer.Argument(
+            metavar="FILE|STUDY",
+            help="best.yaml, a study file, or a study's name",
+            show_default=False,
+            autocompletion=study_names,
+        ),
     ],
     trial: Annotated[
         int | None,
