@@ -161,7 +161,7 @@ class TestTakingOver:
             lambda: store.leases.close(old),
         ]
         for move in moves:
-            with pytest.raises(LeaseLost, match=f"slot 0: another worker has taken over attempt {old.attempt}"):
+            with pytest.raises(LeaseLost, match=rf"slot 0: .*attempt {old.attempt}"):
                 move()
         assert self._row(store, old) == before
 

@@ -97,7 +97,7 @@ def test_it_leaves_every_byte_as_it_was(used_url: str, tmp_path: Path) -> None:
 
 def test_nothing_is_made_where_there_is_nothing(empty_url: str, tmp_path: Path, backend: str) -> None:
     for _ in range(2):
-        with pytest.raises(NoStoreYet, match="has no studies yet: hpsearch run STUDY_FILE makes one"):
+        with pytest.raises(NoStoreYet):
             looking(empty_url)
     if backend == "sqlite":
         assert list(tmp_path.iterdir()) == []

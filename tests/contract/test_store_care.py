@@ -64,7 +64,7 @@ class TestCheck:
         assert wrong(store, tmp_path) == {"trials": "trial 1 of demo is running, but no worker has a lease for it"}
         change(store, "UPDATE trials SET state = 'FAIL' WHERE number = 1")
         change(store, "UPDATE hpsearch_studies SET spec = '{\"version\": 99}'")
-        assert wrong(store, tmp_path)["studies"].startswith("demo was made by a newer hpsearch")
+        assert wrong(store, tmp_path)["studies"].startswith("demo was made by ")
 
     def test_a_missing_artifact_is_told(self, store: Store, used: Search, tmp_path: Path) -> None:
         for number in range(5):

@@ -88,7 +88,7 @@ class TestStudies:
             "broken": "can't be read",
         }
         assert store.studies.find("good") is not None
-        with pytest.raises(InputError, match=r"^study 'newer' was made by a newer hpsearch: "):
+        with pytest.raises(InputError, match=r"^study 'newer' "):
             store.studies.find("newer")
 
     def test_all_studies_are_there_the_oldest_first(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

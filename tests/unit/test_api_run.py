@@ -156,7 +156,7 @@ def test_what_a_run_learned_and_what_it_is_worth(run: hpsearch.Run, folder: RunF
     assert list(run.curves) == list(RUN_CURVES)
     assert list(run.curves.loss) == [0.7]
     assert (run.spec.study, run.adapter) == ("demo", folder.adapter)
-    with pytest.raises(InputError, match="is not evaluated yet: hpsearch evaluate"):
+    with pytest.raises(InputError, match="hpsearch evaluate"):
         _ = run.scores
     assert "accuracy, test" not in run._repr_html_()
     folder.scores.mkdir()

@@ -205,14 +205,14 @@ def test_an_argument_is_told_by_its_name_in_python(workplace: Path) -> None:
     del workplace
     with pytest.raises(InputError, match=r"^store: expected sqlite:///FILE"):
         hpsearch.open_study("demo", store="nonsense")
-    with pytest.raises(InputError, match=r"hpsearch\.db has no studies yet: hpsearch run STUDY_FILE makes one"):
+    with pytest.raises(InputError, match=r"hpsearch\.db"):
         hpsearch.open_study("demo")
     assert list(Path.cwd().iterdir()) == []
 
 
 def test_there_is_no_best_trial_before_one_is_complete(demo: Demo, workplace: Path) -> None:
     study = hpsearch.open_study("demo", store=url_of(demo), storage=workplace)
-    with pytest.raises(InputError, match=r"study 'demo' has no complete trial yet \(none begun\)"):
+    with pytest.raises(InputError, match=r"'demo' .*\(none begun\)"):
         _ = study.best
     assert (study.trials.empty, study.curves.empty, study.front.empty) == (True, True, True)
     assert isinstance(study.trials, pd.DataFrame)

@@ -54,7 +54,7 @@ def test_where_there_is_no_store_none_is_made(
     monkeypatch.setenv("HPSEARCH_STORAGE", str(workplace / "storage"))
     code, said, complained = run(f"{verb} demo")
     assert (code, said) == (2, "")
-    assert "has no studies yet: hpsearch run STUDY_FILE makes one" in complained
+    assert "hpsearch.db" in complained
     assert not (workplace / "storage").exists()
 
 

@@ -121,7 +121,7 @@ def test_a_class_named_other_keeps_its_own_column() -> None:
 @pytest.mark.parametrize("function", [class_scores, confusion])
 def test_rows_are_needed(function: object) -> None:
     assert callable(function)
-    with pytest.raises(ValueError, match="there are no rows to score"):
+    with pytest.raises(ValueError, match="no rows"):
         function([], [])
-    with pytest.raises(ValueError, match="2 references but 1 predictions"):
+    with pytest.raises(ValueError, match=r"2 .* 1 "):
         function(["a", "b"], ["a"])

@@ -40,7 +40,7 @@ def test_rows_that_are_all_too_long_are_a_mistake(desk: Desk) -> None:
 def test_an_unknown_target_module_is_told_with_its_line_and_the_known_ones(desk: Desk) -> None:
     key, line, words = desk.refusal("lora.target_modules=[q_prj]", start=plays(inspecting()))
     assert (key, line) == ("lora.target_modules", 12)
-    assert words.startswith("tiny:qwen2 has no linear layer 'q_prj'; did you mean 'q_proj'?")
+    assert "did you mean 'q_proj'?" in words
     assert "q_proj, v_proj, up_proj" in words
 
 

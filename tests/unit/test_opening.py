@@ -62,7 +62,6 @@ def test_a_changed_file_is_refused_and_shows_what_was_and_the_choices(desk: Desk
     told = str(raised.value)
     assert "  budget.epochs: 1.0 → 3.0\n  training.batch_size: 16 → 2\n" in told
     assert "search.trials" not in told
-    assert "write the old values into it" in told
     assert "--set study=demo-2" in told
     assert desk.budget == 4
 

@@ -130,7 +130,7 @@ def test_with_the_search_s_manifest_at_hand_rows_are_read_but_not_inspected(sear
 
 
 def test_target_modules_are_checked_without_a_trainer(searched: Searched) -> None:
-    with pytest.raises(StudyFileErrors, match="tiny:qwen2 has no linear layer 'q_prj'; did you mean 'q_proj'"):
+    with pytest.raises(StudyFileErrors, match=r"'q_prj'.*'q_proj'"):
         searched.train(nobody, "lora.target_modules=[q_prj]")
 
 
