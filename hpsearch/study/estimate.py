@@ -42,7 +42,7 @@ class Training:
 class Estimate:
     """Of a trial with the file's own values, of the whole search, and of the final training.
 
-    `search_s` is an upper bound: no trial is stopped early.
+    `search_s` is an upper bound: no trial is stopped early, and each has the batch size that takes longest.
     """
 
     measured: Measurement
@@ -60,7 +60,9 @@ def estimate(spec: StudySpec, prepared: PreparedStudy, measured: Measurement, de
     trials = num_trials(spec)
     trial, final = (_training(spec, budget, prepared, measured) for budget in (spec.budget, spec.final))
     matters = [knob for knob in spec.searched.space if knob.startswith("model.") or knob in _MATTERS]
-    each_s = trial.seconds * _longest(spec) + (measured.fit_s if matters else 0.0)
+    sizes = [spec.with_values({BATCH_SIZE: size}) for size in _batch_sizes(spec)]
+    longest_s = max(_training(each, spec.budget, prepared, measured).seconds for each in (spec, *sizes))
+    each_s = longest_s + (measured.fit_s if matters else 0.0)
     rows = [*prepared.splits["train"], *prepared.splits["validation"]]
     restarts = 1 if _starts_anew(spec) is None else ceil(trials / devices / (_starts_anew(spec) or 1))
     starting_s = measured.start_s * restarts + measured.fit_s + measured.new_row_s * len(rows)
@@ -85,7 +87,11 @@ def _training(spec: StudySpec, budget: BudgetSpec, prepared: PreparedStudy, meas
     num_validated = len(subset(prepared.splits["validation"], budget.validation_fraction))
     steps, met = num_steps(spec, budget, rows)
     report_s = measured.save_s + measured.validation_row_s * num_validated
-    seconds = steps * measured.step_s + min(budget.reports, steps) * report_s + measured.rest_s
+    seconds = (
+        steps * measured.seconds_of_step(spec.training.batch_size)
+        + min(budget.reports, steps) * report_s
+        + measured.rest_s
+    )
     return Training(steps, met, round(met * measured.tokens_per_row), seconds)
 
 
@@ -108,14 +114,12 @@ def _parts(spec: StudySpec, rows: Sequence[Row]) -> list[tuple[float, int]]:
     return [(stage.epochs, names.count(stage.name)) for stage in stages]
 
 
-def _longest(spec: StudySpec) -> float:
-    """How many times as long as with the file's own batch size a trial may take: where its steps are given, they grow
-    with it. Over epochs, larger batches are fewer."""
-    searched = spec.searched.space.get(BATCH_SIZE)
-    if spec.budget.max_steps is None or searched is None:
-        return 1.0
-    largest = searched.high if isinstance(searched, RangeSpec) else max(float(str(size)) for size in searched)
-    return max(1.0, largest / spec.training.batch_size)
+def _batch_sizes(spec: StudySpec) -> list[int]:
+    """The smallest and the largest that are searched: over epochs the smallest makes the most steps, and where the
+    steps are given, the largest makes the longest."""
+    searched = spec.searched.space.get(BATCH_SIZE, [])
+    found = [searched.low, searched.high] if isinstance(searched, RangeSpec) else [int(str(each)) for each in searched]
+    return [int(size) for size in ([min(found), max(found)] if found else [])]
 
 
 def _starts_anew(spec: StudySpec) -> int | None:

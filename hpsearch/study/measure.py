@@ -2,7 +2,8 @@
 
 The measured run is a trial with the file's own values, on a sample of its rows, in a folder that is gone afterwards.
 Each row is met several times: the first pass tells what a row costs when it is new (its image has to be looked at),
-the later ones what a step costs.
+the later ones what a step costs. A pass ends with a step of half as many rows: what it costs beyond half is what any
+step costs, however few its rows.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ class Measurement(Record):
     """Before a worker's first trial: its trainer starts, and loads the base."""
     fit_s: float
     """Finding out how many rows fit: once for each combination of values that decides on it."""
+    batch_size: int
     step_s: float
+    """Of so many rows."""
+    step_fixed_s: float
+    """Of these, what does not grow with the rows of a step."""
     new_row_s: float
     """What a row takes in addition when it is met for the first time on this machine."""
     save_s: float
@@ -69,6 +74,9 @@ class Measurement(Record):
     trial_bytes: int
     image_bytes: int
     """What is kept of one image."""
+
+    def seconds_of_step(self, rows: int) -> float:
+        return self.step_fixed_s + (self.step_s - self.step_fixed_s) * rows / self.batch_size
 
 
 class NotMeasured(HpsearchError):
@@ -159,7 +167,7 @@ def _what(config: TrialConfig) -> str:
 def _short(config: TrialConfig, prepared: PreparedStudy, folder: JobFolder) -> TrialConfig:
     """The config of the measured run; its rows are written."""
     size, budget = config.training.batch_size, config.budget
-    wanted = size * max(2, ceil(_FEW_ROWS / size))
+    wanted = size * max(2, ceil(_FEW_ROWS / size)) + (0 if config.curriculum.stages else size // 2)
     rows = {
         "train": _sample(subset(prepared.splits["train"], budget.train_fraction), wanted),
         "validation": _sample(subset(prepared.splits["validation"], budget.validation_fraction), _VALIDATION_ROWS),
@@ -233,8 +241,9 @@ def _found(
     pace, ledger = result.pace, result.ledger
     if result.outcome not in _WELL or pace is None or ledger is None or not pace.validation_s:
         raise NotMeasured(f"{result.outcome}: {result.reason}")
-    of_a_pass = (short.budget.max_steps or 0) // _PASSES
-    new, later = pace.step_s[1:of_a_pass] or pace.step_s[:1], pace.step_s[of_a_pass:] or pace.step_s[-1:]
+    size, num_sampled = config.training.batch_size, len(read_written(short.train_rows))
+    of_a_pass = ceil(num_sampled / size)
+    new, later, small = _steps(pace.step_s, of_a_pass, has_small=bool(num_sampled % size) and of_a_pass > 1)
     parts = (pace.base_s, pace.fit_s, pace.step_s, pace.save_s, pace.validation_s)
     validations = pace.validation_s[1:] or pace.validation_s
     checkpoints = sorted(folder.checkpoints.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
@@ -246,11 +255,13 @@ def _found(
         device=device,
         what=_what(config),
         took_s=took_s,
-        num_steps=len(later),
+        num_steps=len(later) + len(small),
         start_s=pace.start_s + sum(pace.base_s),
         fit_s=sum(pace.fit_s),
+        batch_size=size,
         step_s=_mean(later),
-        new_row_s=max(0.0, _mean(new) - _mean(later)) / config.training.batch_size,
+        step_fixed_s=_fixed(_mean(later), size, _mean(small), num_sampled % size) if small else 0.0,
+        new_row_s=max(0.0, _mean(new) - _mean(later)) / size,
         save_s=_mean(pace.save_s),
         validation_row_s=_mean(validations) / len(read_written(short.validation_rows)),
         rest_s=max(0.0, pace.whole_s - sum(map(sum, parts))),
@@ -260,6 +271,21 @@ def _found(
         trial_bytes=sum(file.stat().st_size for file in kept if file.exists()),
         image_bytes=round(_mean(images)),
     )
+
+
+def _steps(times: list[float], of_a_pass: int, *, has_small: bool) -> tuple[list[float], list[float], list[float]]:
+    """Of whole steps the first pass's but for its first one, and the later ones'; of small ones, the later passes'."""
+    passes = [times[start : start + of_a_pass] for start in range(0, len(times), of_a_pass)]
+    whole = [steps[: of_a_pass - has_small] for steps in passes]
+    new = whole[0][1:] or whole[0]
+    small = [steps[-1] for steps in passes[1:] if has_small and len(steps) == of_a_pass]
+    return new, [step for steps in whole[1:] for step in steps] or new, small
+
+
+def _fixed(whole_s: float, whole_rows: int, small_s: float, small_rows: int) -> float:
+    """Where the line through both meets a step without rows."""
+    per_row_s = (whole_s - small_s) / (whole_rows - small_rows)
+    return min(whole_s, max(0.0, whole_s - per_row_s * whole_rows))
 
 
 def _mean(numbers: Sequence[float]) -> float:

@@ -46,7 +46,9 @@ MEASURED = Measurement(
     num_steps=2,
     start_s=100.0,
     fit_s=10.0,
+    batch_size=16,
     step_s=2.0,
+    step_fixed_s=2.0,
     new_row_s=0.5,
     save_s=1.0,
     validation_row_s=0.25,
@@ -102,12 +104,25 @@ def test_a_paged_optimizer_takes_a_trainer_for_each_trial(desk: Desk) -> None:
     assert estimated(desk, "search.trials_per_process=2").search_s - estimated(desk).search_s == 100
 
 
-def test_steps_that_are_given_grow_with_the_largest_batch(desk: Desk) -> None:
-    given = ("training.batch_size=4", "budget.max_steps=10", "budget.reports=1", "search.trials=1")
+@pytest.mark.parametrize(
+    ("budget", "fixed_s", "longest_s"),
+    [
+        ("budget.max_steps=10", 0.0, 10 * 2.0 * 2),  # of 8 rows
+        ("budget.epochs=10", 2.0, 10 * 8 * 2.0),  # of 2 rows
+        ("budget.epochs=10", 1.0, 10 * 8 * 1.5),
+        ("budget.epochs=10", 0.0, 10 * 4 * 2.0),
+    ],
+)
+def test_a_search_of_batch_sizes_takes_as_long_as_the_slowest(
+    desk: Desk, budget: str, fixed_s: float, longest_s: float
+) -> None:
+    """A step of 4 rows takes 2 s, of which some do not grow with its rows."""
+    given = ("training.batch_size=4", budget, "budget.reports=1", "search.trials=1")
     space = "search.space={training.batch_size: [2, 4, 8]}"
-    trial = estimated(desk, *given).trial
-    assert (trial.steps, trial.rows, trial.seconds) == (10, 40, 10 * 2.0 + 1.5 + 3.0)
-    assert estimated(desk, *given, space).search_s == pytest.approx(100 + 10 + 9 + 2 * 24.5 + 10)
+    trial = estimated(desk, *given, batch_size=4, step_fixed_s=fixed_s).trial
+    assert trial.seconds == trial.steps * 2.0 + 1.5 + 3.0
+    searched = estimated(desk, *given, space, batch_size=4, step_fixed_s=fixed_s)
+    assert searched.search_s == pytest.approx(100 + 10 + 9 + longest_s + 4.5 + 10)
 
 
 def test_the_stages_of_a_curriculum_have_steps_of_their_own(desk: Desk) -> None:
@@ -159,18 +174,21 @@ def measuring(outcome: Outcome = Outcome.COMPLETE, *, pace: Pace | None = None, 
             yield Reported(step=step, num_reports=4, loss=1.0)
             if isinstance(trainer.told[-1], Prune):
                 break
-        short = Pace(start_s=5, base_s=[2], step_s=[9, 4, 1, 1], save_s=[1], validation_s=[8, 4], whole_s=30)
+        short = Pace(
+            start_s=5, base_s=[2], step_s=[9, 4, 4, 2, 2, 1.5, 2, 2, 1.5], save_s=[1], validation_s=[8, 4], whole_s=30
+        )
         yield from ending(folder, outcome, pace=pace or short, ledger=LEDGER, **result)
 
     return play
 
 
 def test_what_was_measured_is_kept_for_such_trials_on_such_a_device(desk: Desk) -> None:
-    file, study = desk.file("training.batch_size=8"), prepared(desk)
+    file, study = desk.file("training.batch_size=6"), prepared(desk)
     config = file_s_own_trial(file, study, desk.storage)
     start = plays(measuring())
     found = measure(config, study, desk.storage, "card", start, desk.tell, file.spec.silence)
-    assert (found.start_s, found.step_s, found.new_row_s, found.save_s) == (7, pytest.approx((1 + 1) / 2), 3 / 8, 1)
+    assert (found.start_s, found.step_s, found.new_row_s, found.save_s) == (7, 2, (4 - 2) / 6, 1)
+    assert [found.seconds_of_step(rows) for rows in (0, 3, 6, 12)] == pytest.approx([1, 1.5, 2, 3])
     assert (found.validation_row_s, found.memory_bytes) == (4 / 2, GIB)
     assert list((desk.storage.path / "inspections").iterdir()) == []
     assert start.trainers[0].ended
