@@ -185,6 +185,7 @@ class StorageFolder:
         self.artifacts = path / "artifacts"
         self.runs = path / "runs"
         self.features = path / "features"
+        self.boards = path / "tensorboard"
 
     def trial(self, study: str, number: int) -> TrialFolder:
         """`study` is its own id, so that no other study of that name, in whatever store, shares the folder."""
@@ -192,7 +193,7 @@ class StorageFolder:
 
     def tensorboard(self, study: str) -> Path:
         """Event files of the trials of a study, which is named as in `trial`; a final run keeps its own."""
-        return self.path / "tensorboard" / study
+        return self.boards / study
 
     def plots(self, study: str) -> Path:
         """Of the study as a whole; a run keeps its own."""

@@ -62,7 +62,7 @@ def dashboard(
         looking = stack.enter_context(Store(opened.url, only_to_read=True))
         relay = stack.enter_context(closing(Relay(looking, StopFlag())))
         metrics = Metrics(StudyCollector(looking, relay))
-        inside = make_dashboard(optuna, storage.artifacts, storage.runs, metrics)
+        inside = make_dashboard(optuna, storage, metrics)
         server.set_app(Door(inside, hosts, Login(secret, port) if secret else None, allow_changes))
         _say_where(console, address, allow_changes)
         server.serve_forever()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
+from hpsearch.folders import StorageFolder
 from hpsearch.watch.door.answers import METRICS, TENSORBOARD
 from hpsearch.watch.tensorboard import TensorBoard
 
@@ -16,13 +16,13 @@ _FONTS = "/font-roboto/"
 """TensorBoard's page asks for them here, wherever it lies itself: https://github.com/tensorflow/tensorboard/issues/1885"""
 
 
-def make_dashboard(storage: RDBStorage, artifacts: Path, runs: Path, metrics: WSGIApplication) -> WSGIApplication:
+def make_dashboard(storage: RDBStorage, files: StorageFolder, metrics: WSGIApplication) -> WSGIApplication:
     """All three, without the door. What the dashboard changes goes to `storage`, which may refuse it."""
     from optuna_dashboard import wsgi
 
-    artifacts.mkdir(parents=True, exist_ok=True)
-    optuna: WSGIApplication = wsgi(storage, artifact_store=FileSystemArtifactStore(artifacts))
-    board = TensorBoard(runs)
+    files.artifacts.mkdir(parents=True, exist_ok=True)
+    optuna: WSGIApplication = wsgi(storage, artifact_store=FileSystemArtifactStore(files.artifacts))
+    board = TensorBoard(files.runs, files.boards)
 
     def dashboard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

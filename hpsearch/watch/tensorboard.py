@@ -1,4 +1,4 @@
-"""TensorBoard for the final runs, inside this process: a separate port would be open to everyone on the machine."""
+"""TensorBoard for final runs and tracked trials, inside this process: its own port would be open to everyone here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hpsearch.watch.door.answers import TENSORBOARD, words
 class TensorBoard:
     """A WSGI application below /tensorboard. TensorBoard is loaded, and reads the runs, from the first visit on."""
 
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, trials: Path) -> None:
         self._runs = runs
+        self._trials = trials
         self._lock = Lock()
         self._application: WSGIApplication | None = None
 
@@ -23,14 +24,14 @@ class TensorBoard:
         try:
             with self._lock:
                 if self._application is None:
-                    self._application = _load(self._runs)
+                    self._application = _load(self._runs, self._trials)
         except Exception as error:  # its dependencies disagree with others': no reason to go without the dashboard
             said = f"TensorBoard does not start: {type(error).__name__}: {error}"
             return words("503 Service Unavailable", said)(environ, start_response)
         return self._application(environ, start_response)
 
 
-def _load(runs: Path) -> WSGIApplication:
+def _load(runs: Path, trials: Path) -> WSGIApplication:
     """What `tensorboard.program` does before it opens a port.
 
     Only TensorBoard's own plugins: those of other packages may write. `load_fast` would start a data server of another
@@ -45,6 +46,8 @@ def _load(runs: Path) -> WSGIApplication:
     board = program.TensorBoard(default.get_static_plugins(), assets.get_default_assets_zip_provider())
     board.configure(logdir=str(runs), path_prefix=TENSORBOARD, load_fast="false")
     ingester = LocalDataIngester(board.flags)
+    # It takes one folder, or several in a text that no colon or comma of a path may stand in.
+    ingester._path_to_run[str(trials)] = "trials"
     ingester.start()
     application: WSGIApplication = TensorBoardWSGIApp(
         board.flags,

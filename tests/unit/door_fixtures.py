@@ -16,6 +16,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from hpsearch.bridge.stopping import StopFlag
+from hpsearch.folders import StorageFolder
 from hpsearch.store import Store
 from hpsearch.store.reading import open_to_read
 from hpsearch.watch.dashboard import make_dashboard
@@ -108,7 +109,7 @@ def serving(
     with Server(address) as server, metrics_of(store) as metrics:
         port = server.server_port
         optuna = store.optuna if allow_changes else read_only
-        inside = make_dashboard(optuna, folder / "artifacts", folder / "runs", metrics)
+        inside = make_dashboard(optuna, StorageFolder(folder), metrics)
         server.set_app(Door(inside, Hosts(replace(address, port=port), hosts), login(port), allow_changes))
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

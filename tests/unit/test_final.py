@@ -20,7 +20,7 @@ from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.spec.limits import SilenceSpec
-from hpsearch.trial import Outcome, TrialResult
+from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
 
@@ -268,3 +268,19 @@ def test_a_run_that_was_killed_before_it_began_just_begins(run: FinalRun) -> Non
     run.folder.path.mkdir(parents=True)
     run.folder.manifest.write_bytes(b"half of i")
     assert run.train(plays(inspecting(), training)).outcome is Outcome.COMPLETE
+
+
+def test_a_final_run_is_followed_too_and_a_continued_one_is_the_same_run(run: FinalRun) -> None:
+    run.train(plays(inspecting(), stopped), "tracking=[mlflow]")
+    began = tracked(run)
+    assert (began.name, began.group, began.trackers) == ("demo/final", "demo", ["tensorboard", "mlflow"])
+    assert began.tensorboard == run.folder.tensorboard
+    run.train(plays(training), "tracking=[]", resume=True)
+    assert tracked(run) == began.model_copy(update={"trackers": ["tensorboard"]}), "where it is followed may change"
+
+
+def tracked(run: FinalRun) -> TrackingConfig:
+    config = run.folder.job()
+    assert isinstance(config, TrialConfig)
+    assert config.tracking is not None
+    return config.tracking

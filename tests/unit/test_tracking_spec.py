@@ -11,10 +11,8 @@ import pytest
 from hpsearch.errors import StudyFileErrors
 from hpsearch.spec import tracking
 from hpsearch.store import specs
-from tests.unit.opening_fixtures import Desk, desk, inspecting
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import plays
-
-__all__ = ["desk"]
 
 
 def test_nothing_is_followed_unless_the_file_says_so(desk: Desk) -> None:

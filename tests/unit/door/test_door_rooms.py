@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from hpsearch.store import Store
 from hpsearch.watch.tensorboard import TensorBoard
-from tests.unit.door_fixtures import FILES, Served
+from tests.unit.door_fixtures import FILES, Served, nobody, serving
 
 # What answers carry
 
@@ -96,9 +99,24 @@ def test_tensorboard_asks_with_post_and_gets_its_curves_where_nothing_may_change
     assert shown.ask("POST", "/tensorboard/data/runs", "").status == 403
 
 
+def test_tensorboard_shows_final_runs_and_tracked_trials(filled: tuple[Store, Path], tmp_path: Path) -> None:
+    from tensorboard.summary import Writer
+
+    for place in ("runs/demo/tensorboard", "tensorboard/demo-1a/trial-0007"):
+        writer = Writer(str(tmp_path / place))
+        writer.add_scalar("train/loss", 0.5, 1)
+        writer.close()
+    with serving(filled[0], tmp_path, nobody) as served:
+        deadline = time.monotonic() + 60
+        while len(found := json.loads(served.ask("GET", "/tensorboard/data/runs").text)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert found == ["demo/tensorboard", "trials/demo-1a/trial-0007"]
+
+
 def test_a_tensorboard_that_does_not_load_takes_nothing_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpsearch.watch.tensorboard._load", lambda _: 1 / 0)
+    monkeypatch.setattr("hpsearch.watch.tensorboard._load", lambda *_: 1 / 0)
     said: list[str] = []
-    body = TensorBoard(tmp_path)({"REQUEST_METHOD": "GET"}, lambda status, *_: said.append(status))  # type: ignore[arg-type,return-value,func-returns-value]
+    body = TensorBoard(tmp_path, tmp_path)({"REQUEST_METHOD": "GET"}, lambda status, *_: said.append(status))  # type: ignore[arg-type,return-value,func-returns-value]
     assert said == ["503 Service Unavailable"]
     assert b"".join(body) == b"TensorBoard does not start: ZeroDivisionError: division by zero\n"
