@@ -30,6 +30,8 @@ OUTSIDE = (
     "docker/Dockerfile",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "CODE_OF_CONDUCT.md",
+    "SECURITY.md",
     "LICENSE",
 )
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
