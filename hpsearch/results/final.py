@@ -145,7 +145,7 @@ def train_final(
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:
     """Where it is followed makes it no other one."""
     there = load_study(folder.study, is_kept=True).spec
-    return there.model_copy(update={"tracking": file.spec.tracking}) == _final_spec(file)
+    return not changes(there.model_copy(update={"tracking": file.spec.tracking}), _final_spec(file))
 
 
 def _other_run(folder: RunFolder, file: StudyFile) -> str:

@@ -72,6 +72,16 @@ def sha256_of(text: str) -> str:
 
 
 @lru_cache(maxsize=32)
+def code_of(text: str) -> str:
+    """What the file does: without comments, blank lines and the layout. Of what is no Python the text."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.dump(ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return text
+
+
+@lru_cache(maxsize=32)
 def own_metrics(text: str) -> OwnMetrics:
     """What the text of a metrics file says. Nothing of it is run."""
     try:

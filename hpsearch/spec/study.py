@@ -15,7 +15,7 @@ from hpsearch.spec.knobs import KNOBS, takes_whole_numbers
 from hpsearch.spec.limits import SilenceSpec
 from hpsearch.spec.metrics import METRICS, Metric, find_metric
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
-from hpsearch.spec.own_metrics import sha256_of
+from hpsearch.spec.own_metrics import code_of, sha256_of
 from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.tasks import TASKS, TaskFacts, TaskName
@@ -171,10 +171,10 @@ def changes(was: StudySpec, now: StudySpec) -> dict[str, str]:
 
 
 def _fields(spec: StudySpec) -> dict[str, Any]:
-    """Dotted key → value; a text of many lines as its checksum."""
+    """Dotted key → value; of a metrics file the checksum of its code: a comment makes no other study."""
     fields = flat(spec.model_dump())
     text = spec.evaluation.metrics_text
-    return fields | {_TEXT: None if text is None else f"SHA-256 {sha256_of(text)[:12]}…"}
+    return fields | {_TEXT: None if text is None else f"SHA-256 {sha256_of(code_of(text))[:12]}…"}
 
 
 def _num_points(knob: str, parameter: RangeSpec | list[Any]) -> int | None:

@@ -92,6 +92,15 @@ def test_it_is_scored_beside_the_others_and_less_is_better_where_it_says_so(desk
     assert found.variant(MOST_FREQUENT).scores["exact_match"] is not None
 
 
+def test_a_comment_makes_no_other_run_of_it(desk: Desk) -> None:
+    first = run_of(desk, "own")
+    trained_at = first.result.stat().st_mtime_ns
+    run_of(desk, "own", f"# mine\n{FILE}")
+    assert first.result.stat().st_mtime_ns == trained_at
+    with pytest.raises(InputError, match="holds another run"):
+        run_of(desk, "own", FILE.replace("low=0", "low=1"))
+
+
 def test_it_is_drawn_on_an_axis_of_its_own(desk: Desk, folder: RunFolder) -> None:
     figure = configurations_figure(evaluated(desk, folder, counting(far), metrics=["exact_match", "distance"]))
     share, own = figure.axes[:2]

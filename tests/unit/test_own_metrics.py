@@ -9,7 +9,7 @@ from hpsearch.errors import InputError, StudyFileErrors
 from hpsearch.search.view import read_view
 from hpsearch.spec import StudySpec, dump_study, load_study
 from hpsearch.spec.metrics import METRICS
-from hpsearch.spec.own_metrics import MOST_BYTES, own_metrics, sha256_of
+from hpsearch.spec.own_metrics import MOST_BYTES, code_of, own_metrics, sha256_of
 from hpsearch.store import specs
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import plays
@@ -147,11 +147,14 @@ def test_a_changed_file_is_refused_and_a_moved_one_is_not(desk: Desk) -> None:
     named = with_metrics(desk)
     desk.open(named, start=plays(inspecting()))
     desk.open(with_metrics(desk, name="moved.py"))
-    with_metrics(desk, FILE + "\n")
+    with_metrics(desk, FILE.replace("import hpsearch as hp", "import hpsearch as hp  # a comment\n\n"))
+    desk.open(named)
+    other = FILE.replace("-0.5", "-1.5")
+    with_metrics(desk, other)
     with pytest.raises(InputError) as raised:
         desk.open(named)
     (line,) = [line for line in str(raised.value).splitlines() if line.startswith("  ")]
-    was, now = (f"SHA-256 {sha256_of(text)[:12]}…" for text in (FILE, FILE + "\n"))
+    was, now = (f"SHA-256 {sha256_of(code_of(text))[:12]}…" for text in (FILE, other))
     assert line == f"  the text of evaluation.metrics_file: {was} → {now}"
 
 
