@@ -25,7 +25,7 @@ _ELSEWHERE = {
 def study_file() -> str:
     schema = study_schema()
     definitions = schema["$defs"]
-    top = "Every key of a study file. A key that isn't here is a mistake, which is told with its line."
+    top = "Every key of a study file. A key that isn't here is an error, reported with its line."
     return page(
         "The study file",
         f"{top} An [editor](../how-to/editor-and-shell.md) can show the same while you type.",
@@ -80,7 +80,8 @@ def _fields(form: Schema, path: str) -> str:
 
 
 def _about(field: Schema) -> str:
-    return prose(field.get("description", ""))
+    about = prose(field.get("description", ""))
+    return about.partition(". ")[0] + "." if about.startswith("What is learned") else about  # the tasks have a page
 
 
 def _default(name: str, field: Schema, required: list[str]) -> str:

@@ -60,7 +60,9 @@ FAILURES = (
     Failure(f"{_MAX_STARTS} such starts in a row", "the machine", _ASIDE),
     Failure("no space, no compiler, a device that CUDA can't use", "the machine", _ASIDE),
     Failure("the same CUDA error twice in a row, on different trials", "the machine", _ASIDE),
-    Failure("a mistake of hpsearch itself", "the worker", f"given back; after {MAX_STUMBLES} FAIL, with its traceback"),
+    Failure(
+        "a mistake of hpsearch itself", "the worker", f"given back; FAIL after {MAX_STUMBLES} such, with its traceback"
+    ),
     Failure("the same mistake twice in a row, on different trials", "the machine", _ASIDE),
     Failure(f"every device is set aside, or the first {ALIKE} trials fail alike", "the study", "the study pauses"),
     Failure("somebody ended a running trial with Optuna or the dashboard", "a person", "its slot is closed"),
