@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -17,53 +16,16 @@ from hpsearch.cli.launch import ENGINE_PANEL
 from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
 from hpsearch.launch import sites
 from hpsearch.launch.engines import ENGINES
-from hpsearch.launch.launcher import JobState, JobView, Order
+from hpsearch.launch.launcher import JobState
 from hpsearch.launch.roll import Roll, call_roll, dismiss
 from hpsearch.launch.sites import choose_site
 from hpsearch.mirror.mirror import Mirror
 from hpsearch.mirror.remote import RemoteUnreachable
-from hpsearch.spec.base import Spec
-from hpsearch.store import LaunchedJob, StoredLaunch
+from hpsearch.store import LaunchedJob
 from hpsearch.store.launches import Launches
+from tests.unit.launch_fixtures import Far
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import Demo, Play, plays, steadily
-
-
-@dataclass
-class Far:
-    """An engine elsewhere that does what a test says: the outermost border."""
-
-    class FarOptions(Spec):
-        partition: str = "cpu"
-        cpus: int = 1
-
-    Options: ClassVar[type[Spec]] = FarOptions
-    reaches_other_machines: ClassVar[bool] = True
-    started: ClassVar[list[Order]] = []
-    ended: ClassVar[list[tuple[list[str], bool]]] = []
-    refusal: ClassVar[str] = ""
-    state: ClassVar[JobState] = JobState.PENDING
-    options: Spec = field(default_factory=FarOptions)
-
-    def check(self, order: Order) -> None:
-        del order
-        if self.refusal:
-            raise HpsearchError(self.refusal)
-
-    def plan(self, order: Order) -> str:
-        return f"{order.num_workers} times {' '.join(order.arguments)} on {self.options}"
-
-    def start(self, order: Order) -> list[LaunchedJob]:
-        self.started.append(order)
-        return [LaunchedJob(job_id=f"7_{index}") for index in range(order.num_workers)]
-
-    def jobs(self, launch: StoredLaunch) -> list[JobView]:
-        self.check(None)  # type: ignore[arg-type]
-        return [JobView(job.job_id, self.state, "Resources", "node3") for job in launch.jobs]
-
-    def stop(self, launch: StoredLaunch, *, now: bool) -> None:
-        self.check(None)  # type: ignore[arg-type]
-        self.ended.append(([job.job_id for job in launch.jobs], now))
 
 
 @pytest.fixture

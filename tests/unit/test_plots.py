@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import matplotlib as mpl
 import optuna
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.evaluation import Score, Units, VariantScores
@@ -21,13 +18,11 @@ from hpsearch.search.view import StudyView
 from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.trial import HistoryPoint, Outcome, Report
 from hpsearch.watch.plots import (
-    as_svg,
     classes_figure,
     configurations_figure,
     confusion_figure,
     importance_figure,
     learning_curves_figure,
-    save_figure,
     trade_off_figure,
     training_figure,
 )
@@ -272,30 +267,3 @@ def test_a_base_that_was_not_asked_has_no_bars() -> None:
     for figure, names in ((configurations, ["most frequent answer", "tuned model"]), (classes, ["tuned model"])):
         assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert [round(bar.get_width(), 2) for bar in classes.axes[0].patches] == [1.0, 0.75]
-
-
-NAMES = ["$x$ and $y_", "红细胞", "a_b^c", "</svg><script>", "--"]
-
-
-def strange() -> Figure:
-    cell = VariantScores(name="tuned", scores={}, classes=class_scores(NAMES, NAMES), confusion=confusion(NAMES, NAMES))
-    return confusion_figure(cell)
-
-
-def test_a_picture_is_written_twice_and_the_same_each_time(tmp_path: Path) -> None:
-    first = save_figure(strange(), tmp_path / "first", "classes")
-    second = save_figure(strange(), tmp_path / "second", "classes")
-    assert [file.name for file in first] == ["classes.png", "classes.svg"]
-    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-    assert first[0].read_bytes().startswith(b"\x89PNG")
-    assert sorted(file.name for file in (tmp_path / "first").iterdir()) == ["classes.png", "classes.svg"]
-
-
-def test_drawing_leaves_no_setting_and_no_figure_behind() -> None:
-    import matplotlib.pyplot as plt
-
-    before = dict(mpl.rcParams)
-    as_svg(strange())
-    as_svg(configurations_figure(evaluation()))
-    assert plt.get_fignums() == []
-    assert dict(mpl.rcParams) == before
