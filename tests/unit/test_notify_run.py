@@ -55,6 +55,10 @@ class Ended:
 Run = Callable[..., str]
 
 
+def unmeasured(*_: object) -> None:
+    raise HpsearchError("nobody trains here")
+
+
 @pytest.fixture
 def run(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Iterator[Run]:
     """`hpsearch run study.yaml --notify COMMAND`, its worker in this process with trainers that follow a script; gives
@@ -63,6 +67,7 @@ def run(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(run_verb, "inspector", lambda: plays(inspecting()))
     monkeypatch.setattr("hpsearch.watch.pictures.draw_study", lambda *_: None)
+    monkeypatch.setattr("hpsearch.cli.estimating.measured_estimate", unmeasured)
 
     def run(command: str | None, *scripts: Play, exit_code: int = 0, **options: Any) -> str:
         def start(_: int) -> Any:
