@@ -70,7 +70,8 @@ def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
             f"an interval from fewer than {FEWEST} can't be trusted."
         )
     elif units.name != "rows":
-        lines.append(f"Intervals are {format_units(units)}with all their rows, as rows of a group are not independent.")
+        drawn = format_units(units)
+        lines.append(f"Intervals are {drawn} with all their rows, as rows of a group are not independent.")
     num_tests = max((gap.num_tests for gap in gaps), default=1)
     if num_tests > 1:
         alone = "; intervals are not corrected" if units.are_enough else ""

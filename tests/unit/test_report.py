@@ -164,7 +164,7 @@ def test_the_final_run_and_its_evaluation_are_told(whole: Page) -> None:
     for words in (
         "final validation loss 0.5000 report 2 of 4, whose adapter was kept",
         "accuracy on the test rows 90.0% 95 % interval 80.0% to 100.0%, resampled over 10 images; 10 rows that no",
-        "Intervals are resampled over 10 imageswith all their rows, as rows of a group are not independent.",
+        "Intervals are resampled over 10 images with all their rows, as rows of a group are not independent.",
         "In accuracy, tuned against base: better, +80.0 points (+50.0 to +100.0), p = 0.01.",
         "accuracy 60.0% 50.0 to 70.0 10.0% 0.0 to 20.0 30.0% 20.0 to 40.0 90.0% 80.0 to 100.0 100.0% 90.0 to 100.0",
         "Below each value its 95 % bootstrap interval, resampled over 10 images.",
