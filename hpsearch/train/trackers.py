@@ -71,6 +71,8 @@ class MlflowTracker:
         from transformers.integrations.integration_utils import MLflowCallback
 
         del folder
+        # Or it prints a run's address, password and all (3.17, tracking/_tracking_service/client.py, `_log_url`).
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         if mlflow.active_run() is None:
             experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", run.group))
             where = [experiment.experiment_id]
