@@ -1,7 +1,7 @@
 # make run    the quickstart: search → best → final training → evaluation on the untouched test split
 # make test   all tests but the storms and the clusters
 # make storms small storms of kills, signals and outages among real processes, and the longest trainings
-# make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, with faults
+# make clusters servers of its own: SLURM, Ray, MariaDB, pgbouncer, S3, MLflow, with faults
 # make test-all  all three of these and the site, as .ci/run does
 # make skypilot  SkyPilot's own parser reads docker/skypilot.yaml
 # make check  ruff, mypy, import-linter
@@ -30,7 +30,7 @@ test: .venv/dev
 storms: .venv/dev
 	$(BIN)/pytest -m storm tests/integration tests/docs $(PYTEST_ARGS)
 
-clusters: .venv/dev
+clusters: .venv/dev .venv/mlflow/done
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m cluster $(PYTEST_ARGS)
 
 test-all: test storms clusters docs
@@ -87,4 +87,10 @@ clean:
 	@echo "installing SkyPilot into an environment of its own, .venv/skypilot …"
 	@$(PYTHON) -m venv .venv/skypilot
 	@.venv/skypilot/bin/pip install --quiet --disable-pip-version-check 'skypilot>=0.14.1,<0.15'
+	@touch $@
+
+.venv/mlflow/done: .venv/bin/python
+	@echo "installing an MLflow server into an environment of its own, .venv/mlflow …"
+	@$(PYTHON) -m venv .venv/mlflow
+	@.venv/mlflow/bin/pip install --quiet --disable-pip-version-check 'mlflow>=3.17'
 	@touch $@
