@@ -25,7 +25,7 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.prepared import DataFolder, read_written, write_rows
 from hpsearch.data.rows import Row
 from hpsearch.data.split import subset
-from hpsearch.errors import HpsearchError, UnreadableFile
+from hpsearch.errors import HpsearchError, Interrupted, UnreadableFile
 from hpsearch.files import read_file, write_text
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
@@ -135,7 +135,7 @@ def measure(
         _run(folder, start_trainer, tell, silence)
         result = folder.read(TrialResult)
         found = _found(config, short, result, folder, device, time.monotonic() - began)
-    except NotMeasured:
+    except (NotMeasured, Interrupted):
         raise
     except HpsearchError as error:
         raise NotMeasured(str(error)) from error

@@ -16,10 +16,14 @@ from typing import Any
 import pytest
 import typer
 
+from hpsearch.bridge.fake import ScriptedTrainer
+from hpsearch.bridge.protocol import Event
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.cli import estimating
 from hpsearch.cli import run as run_verb
 from hpsearch.errors import Interrupted
+from hpsearch.folders import JobFolder
+from hpsearch.jobs import InspectionConfig
 from hpsearch.study.prepare import PreparedStudy
 from hpsearch.trial import GIB, Outcome
 from hpsearch.watch.console import open_console
@@ -108,12 +112,14 @@ def runs(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert workplace == desk.folder
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    def run(play: Play, *overrides: str, agrees: bool = True, asks: bool = True) -> tuple[PreparedStudy, str, int]:
+    def run(
+        play: Play, *overrides: str, agrees: bool = True, asks: bool = True, stop: StopFlag | None = None
+    ) -> tuple[PreparedStudy, str, int]:
         asked: list[bool] = []
         monkeypatch.setattr(run_verb, "inspector", lambda: plays(play))
         monkeypatch.setattr(estimating, "agrees", lambda *_: bool(asked.append(agrees)) or agrees)
         console = open_console(file=io.StringIO(), width=150)
-        study = run_verb._prepare(console, desk.file(*overrides), StopFlag(), None, 1, asks=asks)
+        study = run_verb._prepare(console, desk.file(*overrides), stop or StopFlag(), None, 1, asks=asks)
         assert isinstance(console.file, io.StringIO)
         return study, console.file.getvalue(), len(asked)
 
@@ -134,6 +140,20 @@ def test_a_new_study_s_estimate_is_shown_and_a_long_one_is_asked_about(runs: Any
     assert ended.value.exit_code == 130
     assert desk.store.studies.all() == []
     assert desk.open(start=plays(inspecting())).manifest == study.manifest
+
+
+def test_ctrl_c_while_it_is_measured_ends_the_run(runs: Any, desk: Desk) -> None:
+    stop = StopFlag()
+
+    def interrupted(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
+        if isinstance(folder.job(), InspectionConfig):
+            yield from inspecting()(trainer, folder)
+        stop.ask()
+        yield None
+
+    with pytest.raises(Interrupted):
+        runs(interrupted, stop=stop)
+    assert list((desk.storage.path / "inspections").iterdir()) == []
 
 
 def test_a_study_that_can_t_be_measured_begins_all_the_same(runs: Any) -> None:
