@@ -137,7 +137,7 @@ def measure(
         found = _found(config, short, result, folder, device, time.monotonic() - began)
     except (NotMeasured, Interrupted):
         raise
-    except HpsearchError as error:
+    except Exception as error:  # whatever it is, no study ends for it
         raise NotMeasured(str(error)) from error
     finally:
         shutil.rmtree(folder.path, ignore_errors=True)

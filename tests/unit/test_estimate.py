@@ -227,6 +227,17 @@ def test_a_run_that_can_t_be_measured_is_told(desk: Desk, outcome: Outcome, said
     assert find_measurement(config, study, desk.storage) is None
 
 
+def test_a_full_disk_ends_no_study(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    file, study = desk.file(), prepared(desk)
+    monkeypatch.setattr("hpsearch.study.measure.write_rows", full)
+    config = file_s_own_trial(file, study, desk.storage)
+    with pytest.raises(NotMeasured, match="no space left"):
+        measure(config, study, desk.storage, "card", plays(), desk.tell, file.spec.silence)
+
+
 def test_a_slow_run_is_measured_on_two_passes_only(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpsearch.study.measure._ENOUGH_S", -1.0)
     file, study = desk.file(), prepared(desk)
