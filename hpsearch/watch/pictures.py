@@ -137,7 +137,8 @@ def study_pictures(store: Store, view: StudyView) -> dict[str, Draw]:
     if others:
         pictures["trade-off"] = lambda: _plots().trade_off_figure(view)
     return pictures | {
-        "importance": lambda: _plots().importance_figure(view.study.name, importances(store, view.study))
+        "importance": lambda: _plots().importance_figure(view.study.name, importances(store, view.study)),
+        "time-and-memory": lambda: _plots().costs_figure(view),
     }
 
 

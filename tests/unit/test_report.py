@@ -110,7 +110,7 @@ def test_the_story_of_the_search_is_told(search: Page) -> None:
         "There is none yet: hpsearch train best.yaml makes it",
     ):
         assert words in search.words
-    assert search.tags.count("svg") == 2
+    assert search.tags.count("svg") == 3
 
 
 def test_every_trial_stands_there_with_its_memory_and_its_ledger(search: Page) -> None:
@@ -172,7 +172,7 @@ def test_the_final_run_and_its_evaluation_are_told(whole: Page) -> None:
         "dog 4 75.0% 100.0% 85.7%",
     ):
         assert words in whole.words
-    assert whole.tags.count("svg") == 5
+    assert whole.tags.count("svg") == 6
 
 
 @pytest.mark.usefixtures("undrawn")

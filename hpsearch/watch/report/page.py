@@ -24,6 +24,7 @@ from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
     confusion_figure,
+    costs_figure,
     importance_figure,
     learning_curves_figure,
     trade_off_figure,
@@ -170,6 +171,7 @@ def _pictures(asked: Asked) -> dict[str, Picture]:
         lambda: importance_figure(view.study.name, asked.importances),
         "the share of each parameter in what the trials came to",
     )
+    pictures["costs"] = drawn(lambda: costs_figure(view), "time and peak memory of each trial")
     if len(view.study.spec.objectives) > 1:
         pictures["trade-off"] = drawn(lambda: trade_off_figure(view), "the trials by their first two objectives")
     if run is None:
