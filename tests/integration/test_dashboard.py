@@ -207,7 +207,7 @@ def test_where_others_can_reach_it_the_token_is_asked_for_and_not_told(open_dash
     token = secrets.token_urlsafe(32)
     opened = open_dashboard("--host", "0.0.0.0", HPSEARCH_DASHBOARD_TOKEN=token)
     assert '<form method="post" action="/login">' in answer(Request(opened.url, headers={"Accept": "text/html"}))
-    assert "the token is asked for" in answer(f"{opened.root}/api/studies")
+    assert "a token is required" in answer(f"{opened.root}/api/studies")
     form = Request(f"{opened.root}/login", data=f"token={token}".encode())
     let_in = build_opener(HTTPCookieProcessor()).open(form, timeout=SECONDS_TO_START)
     assert "Optuna Dashboard" in str(let_in.read(), "utf-8")
