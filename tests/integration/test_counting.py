@@ -24,7 +24,10 @@ from hpsearch.train.tiny.tokenizers import qwen_tokenizer
 from tests.integration.conftest import ROWS
 from tests.integration.inside import Answering
 
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create",  # on a machine with one core
+    "ignore:This process .* is multi-threaded:DeprecationWarning",  # since Python 3.12: forks compute on one thread
+)
 NUM_ROWS = 230
 UseProcesses = Callable[[int], None]
 
