@@ -32,7 +32,7 @@ _DEFAULTS = {
     "WANDB_CONSOLE": "off",
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_FINISH_TIMEOUT": "20",
-    "WANDB_INIT_TIMEOUT": "20",
+    "WANDB_INIT_TIMEOUT": "10",
 }
 """What the libraries read of their environment, where the person has not said it otherwise.
 

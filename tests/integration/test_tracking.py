@@ -16,6 +16,7 @@ import pytest
 from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hpsearch.bridge import trainer_process
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train import tracking
@@ -199,6 +200,27 @@ def test_a_run_that_ended_before_its_first_step_is_there(
         "it needed 9.0 GiB",
     )
     assert "value_loss" not in run.data.metrics
+
+
+@pytest.mark.parametrize("name", ["mlflow", pytest.param("wandb", marks=pytest.mark.storm)])
+def test_a_server_that_nobody_reaches_is_told_of_and_leaves_no_thread(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """W&B needs twenty seconds to notice."""
+    for variable, value in trainer_process._DEFAULTS.items():
+        if variable.startswith(("MLFLOW_", "WANDB_")):
+            monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:geheim1@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "geheim22" * 5)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    config = text_config((tmp_path, tmp_path), tracking=followed(tmp_path, 3, [name]))
+    assert Tracking(config, JobFolder(tmp_path)).end(TrialResult(outcome=Outcome.COMPLETE)) == []
+    captured = capsys.readouterr()
+    assert captured.out.count(f"{name} can't be told of this run") == 1
+    assert "geheim" not in captured.out + captured.err
+    assert not [each.name for each in threading.enumerate() if each.name.startswith(("tracker", "wandb", "Mlflow"))]
 
 
 class Moody:
