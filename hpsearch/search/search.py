@@ -26,7 +26,7 @@ from hpsearch.search.samplers import make_sampler
 from hpsearch.search.slots import SlotTrials
 from hpsearch.search.space import from_optuna, suggest_all
 from hpsearch.spec.study import StudySpec, Values
-from hpsearch.store import Lease, Store
+from hpsearch.store import Lease, Store, attempts
 from hpsearch.store.changes import Changes, write
 from hpsearch.store.fence import change, fenced, hold, hold_slot
 from hpsearch.store.memory import StudyMemory
@@ -196,6 +196,7 @@ class Search:
             if not hold(connection, lease).is_finished():
                 write(connection, trial_id, Changes(facts=told, end=(TrialState.FAIL, None)))
             change(connection, lease, finished=True)
+            attempts.end(connection, lease, result.outcome)
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
         """Ends the trial and its slot in one transaction: history, facts, values, state, result, lease.
@@ -212,6 +213,7 @@ class Search:
                 if not hold(connection, trial.lease).is_finished():
                     write(connection, draft.own._trial_id, draft.changes)
                 change(connection, trial.lease, result=text, finished=True)
+                attempts.end(connection, trial.lease, result.outcome)
         except LeaseLost:  # or it is told again, as the store's answer was lost
             if not self._store.leases.is_closed_with(trial.lease, text):
                 raise

@@ -205,10 +205,15 @@ def _root(error: BaseException) -> BaseException:
 
 def database_now(connection: Connection) -> float:
     """Seconds since 1970 by the database's clock: leases are compared by one clock only."""
+    return float(connection.execute(select(now_by(connection))).scalar_one())
+
+
+def now_by(connection: Connection) -> Any:
+    """That moment as an expression, for a statement that need not know it."""
     expressions: dict[str, Callable[[], Any]] = {
         "sqlite": lambda: literal_column("(julianday('now') - 2440587.5) * 86400.0"),
         "postgresql": lambda: func.extract("epoch", func.clock_timestamp()),
         # Not UNIX_TIMESTAMP(NOW(6)): local time tells two hours of one autumn night alike.
         "mysql": lambda: literal_column("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6"),
     }
-    return float(connection.execute(select(expressions[connection.dialect.name]())).scalar_one())
+    return expressions[connection.dialect.name]()

@@ -20,7 +20,8 @@ from sqlalchemy import Connection, Engine, case, event, func, insert, or_, selec
 from sqlalchemy.exc import IntegrityError
 
 from hpsearch.errors import HpsearchError
-from hpsearch.store import pulse
+from hpsearch.store import attempts, pulse
+from hpsearch.store.attempts import Ending, StoredAttempt, attempts_of
 from hpsearch.store.engine import database_now
 from hpsearch.store.fence import Handover, Lease, change, check_fence
 from hpsearch.store.tables import is_in_optuna, leases, studies
@@ -90,10 +91,12 @@ class Leases:
                 slot = max((row.slot for row in rows), default=-1) + 1
                 if slot < study.trials:
                     begun = self._begin(connection, study_id, slot, worker_id, now + duration_s)
+                    attempts.begin(connection, begun, worker_id, now)
                     return replace(begun, at_work=at_work)
             if row is None:
                 return None
             taken = self._take_over(connection, row.lease_id, worker_id, now + duration_s, dead_workers)
+            attempts.begin(connection, taken, worker_id, now)
             return replace(taken, at_work=at_work - 1)
 
     @staticmethod
@@ -176,20 +179,20 @@ class Leases:
         """Writes down the lease's strikes, progress, stumbles and reasons."""
         self._change(lease, **_account(lease))
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease, ending: Ending = Ending.STOPPED) -> None:
         """At once, as it is: with what was renewed meanwhile."""
-        self._change(lease, worker_id=None, expires_at=0.0)
+        self._change(lease, ending, worker_id=None, expires_at=0.0)
 
-    def release(self, lease: Lease) -> None:
+    def release(self, lease: Lease, ending: Ending = Ending.TRAINER_DIED) -> None:
         """Gives the slot back at once, with its strikes, progress, stumbles and reasons: the next worker continues."""
-        self._change(lease, worker_id=None, expires_at=0.0, **_account(lease))
+        self._change(lease, ending, worker_id=None, expires_at=0.0, **_account(lease))
 
     def store_result(self, lease: Lease, result: str) -> None:
         """The trial's end, kept here until the search knows it: a kill in between loses nothing."""
         self._change(lease, result=result)
 
     def close(self, lease: Lease) -> None:
-        self._change(lease, finished=True)
+        self._change(lease, Ending.ELSEWHERE, finished=True)
 
     def is_closed_with(self, lease: Lease, result: str) -> bool:
         """Whether the slot is finished, by this very attempt and with this result."""
@@ -228,9 +231,15 @@ class Leases:
             now = database_now(connection)
             return {row.worker_id: row.expires_at - now for row in connection.execute(held)}
 
-    def _change(self, lease: Lease, **values: Any) -> None:
+    def attempts(self, study_id: int) -> tuple[list[StoredAttempt], float]:
+        """Every claim of every slot, by slot and attempt; and the store's clock."""
+        return attempts_of(self._engine, study_id)
+
+    def _change(self, lease: Lease, ending: Ending | None = None, **values: Any) -> None:
         with self._engine.begin() as connection:
             change(connection, lease, **values)
+            if ending is not None:
+                attempts.end(connection, lease, ending)
 
 
 def renew(connection: Connection, lease: Lease, now: float, duration_s: float, step: int) -> None:

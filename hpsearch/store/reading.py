@@ -31,12 +31,12 @@ def open_to_read(url: URL) -> QuickStorage:
     Raises:
         StoreUnreachable: it did not answer.
         NoStoreYet: there is none, or no table of ours in it.
-        InputError: its tables are older or newer than this hpsearch, or its driver is missing.
+        InputError: its tables are too old or newer than this hpsearch, or its driver is missing.
     """
     options = _options(url)
     with reading(url) as engine, engine.connect() as connection:
         for version in (version_of_ours(connection), version_of_optuna(connection)):
-            if version.mismatch:
+            if version.mismatch and not version.is_readable:
                 raise InputError(f"the store {named(url)} {version.mismatch}: {version.fix}")
     with speaking_to(url):
         storage = QuickStorage(

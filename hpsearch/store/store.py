@@ -29,7 +29,7 @@ class Store:
         Raises:
             StoreUnreachable: it did not answer.
             InputError: its driver is missing, it was made by a newer hpsearch, or its file can't be one; to read:
-                there is none, or it is of an older hpsearch.
+                there is none, or it is of a much older hpsearch.
         """
         self.url = url
         self.optuna: QuickStorage = open_to_read(url) if only_to_read else self._open_to_write()

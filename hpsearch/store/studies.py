@@ -14,7 +14,7 @@ from hpsearch.errors import InputError
 from hpsearch.spec.study import StudySpec
 from hpsearch.store import specs
 from hpsearch.store.engine import database_now
-from hpsearch.store.tables import is_in_optuna, launches, leases, studies, workers
+from hpsearch.store.tables import attempts, is_in_optuna, launches, leases, studies, workers
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Studies:
         """Removes our rows of studies that were deleted from Optuna."""
         with self._engine.begin() as connection:
             deleted = connection.scalars(select(studies.c.study_id).where(~is_in_optuna)).all()
-            for table in (leases, workers, launches, studies) if deleted else ():
+            for table in (attempts, leases, workers, launches, studies) if deleted else ():
                 connection.execute(delete(table).where(table.c.study_id.in_(deleted)))
 
 

@@ -128,6 +128,19 @@ leases = Table(
     info={"about": "One row for each slot of a study that was ever claimed: who runs its trial, and until when."},
 )
 
+attempts = Table(
+    "hpsearch_attempts",
+    metadata,
+    Column("lease_id", Integer, primary_key=True, autoincrement=False, doc="The slot's lease."),
+    Column("attempt", Integer, primary_key=True, autoincrement=False, doc="Number of the claim, from 1."),
+    Column("study_id", Integer, nullable=False, index=True, doc="The study."),
+    Column("worker_id", String(200), nullable=False, doc="Worker that claimed the slot."),
+    Column("began_at", Float(53), nullable=False, doc="When it did."),
+    Column("ended_at", Float(53), doc="When it ended the trial or gave it back; empty: not yet, or without a word."),
+    Column("ending", String(40), doc="The trial's outcome, or why it was given back."),
+    info={"about": "One row for each claim of a slot, for the timeline: who had it, from when until when."},
+)
+
 workers = Table(
     "hpsearch_workers",
     metadata,

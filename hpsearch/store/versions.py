@@ -10,6 +10,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+_READABLE = {"0003"}
+"""Older tables of ours that can be read as they are: what is new since then is taken for empty."""
 VERSION_TABLE = "hpsearch_alembic_version"
 OURS = Path(__file__).with_name("migrations")
 OPTUNA_S = Path(optuna.storages._rdb.models.__file__).with_name("alembic")
@@ -27,6 +29,11 @@ class TableVersion:
     @property
     def is_newest(self) -> bool:
         return self.found == self.newest
+
+    @property
+    def is_readable(self) -> bool:
+        """Also without an upgrade."""
+        return self.is_newest or (self.whose == "hpsearch" and self.found in _READABLE)
 
     @property
     def mismatch(self) -> str | None:

@@ -15,6 +15,7 @@ from hpsearch.errors import LeaseLost, StoreUnreachable, TrainerDied
 from hpsearch.mirror.mirror import Mirror
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.store import Lease, Store
+from hpsearch.store.attempts import Ending
 from hpsearch.study.open import OpenStudy
 from hpsearch.trial import Outcome, TrialResult
 from hpsearch.worker.failures import ALIKE, MAX_STUMBLES, Consequence, Doctor, alike, struck
@@ -121,7 +122,7 @@ class Endings:
 
     def _set_aside(self, lease: Lease, reason: str) -> Step:
         log.error("this device takes no more trials: %s", reason)
-        self._relay.ask(lambda: self._store.leases.give_back(lease))
+        self._relay.ask(lambda: self._store.leases.give_back(lease, Ending.SET_ASIDE))
         if self._relay.ask(lambda: self._store.workers.set_aside(self._worker_id, reason)):
             told = f"every device is set aside, the last one because of this: {reason}"
             self._relay.ask(lambda: self._store.orders.pause(self._study.study_id, told))
@@ -148,7 +149,7 @@ class Endings:
         log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, told)
         lease = replace(lease, stumbles=lease.stumbles + 1, reasons=(*lease.reasons, mistake))
         if lease.stumbles < MAX_STUMBLES:
-            self._relay.ask(lambda: self._store.leases.release(lease))
+            self._relay.ask(lambda: self._store.leases.release(lease, Ending.MISTAKE))
             return Step.WORKED
         reason = f"given up: {lease.stumbles} workers failed at it, the last with {mistake}"
         result = TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=told)

@@ -52,14 +52,14 @@ class TestTrial:
             life(store, search, LOSSES)
         told = {phase: (asked.transactions, asked.statements) for phase, asked in life(store, search, LOSSES).items()}
         assert told == {
-            "claim": (1, 4),  # the clock; the study held, the open slots; the lease
+            "claim": (1, 5),  # the clock; the study held, the open slots; the lease, the attempt
             "start": (2, 15),  # slot held, mark, new trials, 5 of what the last one left; 5 make one; held, parameters
             "fits": (0, 0),
             "sign": (1, 3),  # the clock, the sign, the orders
             "renewal": (1, 5),
             "report 1": (1, 4),  # held, the report, mark, other trials
             "report 2": (1, 4),
-            "end": (1, 5),  # held, facts, value, state; lease
+            "end": (1, 6),  # held, facts, value, state; lease, attempt
         }
 
     @pytest.mark.parametrize("num_params", [1, 5])

@@ -26,7 +26,7 @@ from hpsearch.store.tables import metadata
 from hpsearch.store.versions import VERSION_TABLE
 
 MIGRATIONS = Path(hpsearch.store.__file__).parent / "migrations"
-OURS = {"hpsearch_studies", "hpsearch_leases", "hpsearch_workers", "hpsearch_launches"}
+OURS = {"hpsearch_studies", "hpsearch_leases", "hpsearch_workers", "hpsearch_launches", "hpsearch_attempts"}
 
 
 def revision(engine: Engine) -> str:
