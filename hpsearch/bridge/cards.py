@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 _CONTROL_NODE = Path("/dev/nvidiactl")
-"""There where a process may speak to an NVIDIA driver. (/proc/driver/nvidia shows in containers without any card.)"""
+"""Exists where a process may use an NVIDIA driver. (/proc/driver/nvidia shows in containers without any card.)"""
 
 PARTS_VARIABLE = "HPSEARCH_DEVICE_PARTS"
-"""Tells a trainer among how many its device is shared out."""
+"""Tells a trainer into how many parts its device is divided."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Device:
-    """What one worker holds: a card, one MIG instance of a divided card, or a place on the CPU."""
+    """What one worker holds: a card, one MIG instance of a divided card, or a CPU place."""
 
     uuid: str
-    """GPU-… or MIG-…, as CUDA_VISIBLE_DEVICES names it, on every machine and in every container the same."""
+    """GPU-… or MIG-…, as CUDA_VISIBLE_DEVICES names it; the same on every machine and in every container."""
     name: str
     index: int
-    """The card's number, as nvidia-smi and CUDA_VISIBLE_DEVICES count; from 0."""
+    """The card's number in nvidia-smi and CUDA_VISIBLE_DEVICES; from 0."""
     card_uuid: str = ""
-    """The whole card's, where this is a MIG instance."""
+    """The UUID of the whole card, where this is a MIG instance."""
     old_name: str = ""
-    """MIG-GPU-…/3/0: what drivers before R470 call this MIG instance."""
+    """MIG-GPU-…/3/0: the name of this MIG instance in drivers before R470."""
     part: int = 1
-    """Which of its `parts`: several workers share a large card, each with its part of the memory."""
+    """Which of its `parts`, from 1: several workers share a large card, each with its part of the memory."""
     parts: int = 1
 
     @property
@@ -55,12 +55,12 @@ class Device:
 
 
 CPU = Device(uuid="cpu", name="the CPU", index=0)
-"""As many workers as wanted share it."""
+"""Any number of workers share it."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A card of which NVML doesn't speak, and why."""
+    """A card that NVML can't read, and why."""
 
     index: int
     reason: str
@@ -80,7 +80,7 @@ class Cards:
 
 
 def open_nvml() -> tuple[Any, str]:
-    """NVML, ready to be asked, or None and the reason. Without an NVIDIA driver there is no reason to give: ''."""
+    """NVML, initialised, or None and the reason; the reason is '' without an NVIDIA driver."""
     import pynvml
 
     try:
@@ -92,7 +92,7 @@ def open_nvml() -> tuple[Any, str]:
 
 @cache
 def _initialised() -> Any:
-    """A failure is not kept: a driver may be there at the next call."""
+    """A failure is not cached: a driver may be there at the next call."""
     import pynvml
 
     pynvml.nvmlInit()
@@ -100,7 +100,9 @@ def _initialised() -> Any:
 
 
 def read_cards(nvml: Any) -> Cards:
-    """Every device here, in the order of nvidia-smi. Raises NVMLError where not even the number of cards is told."""
+    """Every device of this machine, in the order of nvidia-smi. Raises NVMLError where even their number can't be
+    read.
+    """
     devices, refused = ask_each(nvml, partial(_devices_of, nvml))
     empty = [
         Refused(index, "MIG is on, but it is divided into no instance")
@@ -111,10 +113,10 @@ def read_cards(nvml: Any) -> Cards:
 
 
 def ask_each(nvml: Any, ask: Callable[[int, Any], list[T]]) -> tuple[list[list[T]], list[Refused]]:
-    """What each card answers to `ask(index, handle)`: nothing where NVML refuses, which is told apart.
+    """Each card's answer to `ask(index, handle)`; cards that NVML can't read are returned separately.
 
-    A card that belongs to another job (a cgroup forbids it) counts for nothing, in CUDA's numbers neither: NVML counts
-    it all the same (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, nvmlDeviceGetCount_v2).
+    A card of another job (forbidden by a cgroup) is skipped, also in CUDA's numbering, although NVML counts it
+    (https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, nvmlDeviceGetCount_v2).
     """
     answers: list[list[T]] = []
     refused = []
@@ -137,7 +139,7 @@ def ask_each(nvml: Any, ask: Callable[[int, Any], list[T]]) -> tuple[list[list[T
 
 
 def parts_of(nvml: Any, handle: Any) -> list[Any] | None:
-    """The handles of a card's MIG instances; None where the card isn't divided."""
+    """The handles of a card's MIG instances; None for a card that is not divided."""
     try:
         is_divided = nvml.nvmlDeviceGetMigMode(handle)[0]
     except (nvml.NVMLError_NotSupported, nvml.NVMLError_FunctionNotFound):
@@ -148,7 +150,7 @@ def parts_of(nvml: Any, handle: Any) -> list[Any] | None:
     for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             parts.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
-        except nvml.NVMLError_NotFound:  # most places are empty
+        except nvml.NVMLError_NotFound:  # most MIG positions are empty
             continue
     return parts
 

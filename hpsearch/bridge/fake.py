@@ -14,11 +14,11 @@ from hpsearch.folders import JobFolder
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 
 Play = Callable[["ScriptedTrainer", JobFolder], Iterator[Event | None]]
-"""The events of one job. The play runs on each time the worker asks for the next one."""
+"""The events of one job, as a generator that continues each time the worker asks for the next event."""
 
 
 class ScriptedTrainer:
-    """Remembers what it was told; dies when its play is at an end."""
+    """Remembers the commands it was sent; dies when its play ends."""
 
     pid = 0
     device = "none"
@@ -66,7 +66,9 @@ def _append(file: Any, line: str) -> None:
 
 
 def ending(folder: JobFolder, outcome: Outcome = Outcome.COMPLETE, *losses: float, **more: Any) -> Iterator[Event]:
-    """The end of a training: the result is written, then told. `clean` goes with it, the rest into the result."""
+    """The end of a training: writes the result, then sends it. `clean` goes into the event, the rest into the
+    result.
+    """
     clean = more.pop("clean", True)
     reports = [Report(step=step, loss=loss) for step, loss in enumerate(losses, start=1)]
     folder.write_result(TrialResult(outcome=outcome, reports=reports, num_steps=len(reports), **more))
@@ -74,7 +76,7 @@ def ending(folder: JobFolder, outcome: Outcome = Outcome.COMPLETE, *losses: floa
 
 
 def training(losses: Callable[[TrialConfig], list[float]]) -> Play:
-    """A training that reports the losses that `losses` gives for its config, unless it is stopped before."""
+    """A training that reports the losses that `losses` returns for its config, unless it is stopped first."""
 
     def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         config = folder.job()

@@ -21,14 +21,14 @@ from hpsearch.trial import Outcome, TrialResult
 TICK_S = 0.5
 
 Watcher = Callable[[Phase | Progress | Reported], None]
-"""Shows a person how a training goes."""
+"""Shows a person the progress of a training."""
 
 
 class Listener:
-    """Who has a job done hears how it goes; what it raises ends the job."""
+    """Receives the events of a job; an exception from it ends the job."""
 
     def hears(self, event: Event) -> None:
-        """What the trainer does now."""
+        """Called with each event of the trainer."""
 
     def goes_on(self, report: Reported) -> bool:
         """The answer to a validation loss, for which the trainer waits."""
@@ -36,7 +36,7 @@ class Listener:
         return True
 
     def tick(self) -> None:
-        """At least twice a second, whether there is an event or not."""
+        """Called at least twice a second, with or without an event."""
 
 
 def follow(
@@ -51,7 +51,7 @@ def follow(
 
     Raises:
         TrainerDied: it ended, or was silent for too long.
-        Interrupted: the second stop, which waits for nothing.
+        Interrupted: a second stop, which ends it at once.
     """
     watch = Silence(silence, clock, is_ready=trainer.device != STARTING)
     is_stopping = False
@@ -77,7 +77,7 @@ def follow(
 
 
 class _Teller(Listener):
-    """Tells a person what is done, again at each tick: `tell` may have heard of a stop meanwhile."""
+    """Shows the current phase, again at each tick: `tell` may raise after a stop."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -92,7 +92,7 @@ class _Teller(Listener):
 
 
 def do_job(folder: JobFolder, start_trainer: StartTrainer, tell: Tell) -> None:
-    """Has a trainer of its own do the prepared job, one that reports no losses.
+    """Does the prepared job in a trainer process of its own; the job reports no losses.
 
     Raises:
         HpsearchError: the job failed.
@@ -119,7 +119,7 @@ class _Shower(Listener):
 def run_to_end(
     folder: JobFolder, start_trainer: StartTrainer, stop: StopFlag, watch: Watcher, silence: SilenceSpec
 ) -> TrialResult:
-    """Trains what the folder's config says, outside of a study: its reports go to a person, not to a pruner.
+    """Trains by the folder's config, outside of a study: reports are shown to a person; no pruner.
 
     Raises:
         TrainingFailed: it crashed, ran out of memory or diverged; with the reason and the log.

@@ -25,7 +25,7 @@ class Run(Record):
 
 
 class Continue(Record):
-    """The answer to a report: go on."""
+    """The answer to a report: continue."""
 
     kind: Literal["continue"] = "continue"
 
@@ -37,20 +37,20 @@ class Prune(Record):
 
 
 class Stop(Record):
-    """Save a checkpoint as soon as the step in progress is done, then end the job."""
+    """Save a checkpoint as soon as the current step is done, then end the job."""
 
     kind: Literal["stop"] = "stop"
 
 
 class Ready(Record):
-    """The libraries are imported; jobs are welcome."""
+    """The libraries are imported; the trainer accepts jobs."""
 
     kind: Literal["ready"] = "ready"
     device: str
 
 
 class Phase(Record):
-    """What the trainer does outside of training steps, with a count where it has one."""
+    """What the trainer does outside of training steps, with a count where there is one."""
 
     kind: Literal["phase"] = "phase"
     name: str
@@ -59,9 +59,9 @@ class Phase(Record):
 
 
 class Began(Record):
-    """Training begins, once in a job. `reports` were made before the checkpoint that it goes on from.
+    """Training begins, once per job. `reports` were made before the checkpoint it continues from.
 
-    One that was made at the checkpoint's very step comes again, as Reported: its answer may never have been heard.
+    A report made at exactly the checkpoint's step is sent again, as Reported: its answer may have been lost.
     """
 
     kind: Literal["began"] = "began"

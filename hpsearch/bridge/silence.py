@@ -10,7 +10,7 @@ from hpsearch.spec.limits import SilenceSpec
 
 
 class Silence:
-    """Watches over one job. `clock` gives seconds."""
+    """Watches one job for silence. `clock` gives seconds."""
 
     def __init__(self, limits: SilenceSpec, clock: Callable[[], float], *, is_ready: bool) -> None:
         self._limits = limits
@@ -37,7 +37,7 @@ class Silence:
         self._doing, self._limit_s = doing, 60 * minutes
 
     def check(self) -> None:
-        """Called when nothing is left to be read: words that came while the worker slept were said in time.
+        """Called when nothing is left to read: events that arrived while the worker slept count as in time.
 
         Raises TrainerDied where the trainer was silent for too long.
         """

@@ -12,19 +12,19 @@ from types import FrameType
 
 _SHOW_CURSOR = "\x1b[?25h"
 AT_ONCE = signal.SIGUSR1
-"""From whoever keeps a worker: leave without saving."""
+"""From the process that keeps a worker: leave without saving."""
 
 
 class StopFlag:
-    """Once asked, a worker saves a checkpoint and leaves; asked again, it leaves without; a third time, at once.
+    """The first request: save a checkpoint and leave. The second: leave without saving. The third: exit at once.
 
-    `hpsearch stop` asks through the store and through the engine, whichever a worker hears first: an order and a signal
-    are one wish. So are all signals to a worker that somebody keeps: SLURM and systemd signal every process of a job,
-    and the keeper passes its own on. Its keeper alone makes it urgent, by AT_ONCE.
+    `hpsearch stop` asks through the store and through the engine: an order and a signal count as one request. So do all
+    signals to a worker with a keeper: SLURM and systemd signal every process of a job, and the keeper forwards its own.
+    Only the keeper makes the request urgent, with AT_ONCE.
     """
 
     def __init__(self, parent: int | None = None) -> None:
-        """`parent` is the process to watch, which may be dead by now; None: whoever is the parent at this moment."""
+        """`parent` is the process to watch, which may be dead already; None: the current parent."""
         self._signals = self._orders = 0
         self._patience = 2
         self._event = threading.Event()
@@ -32,7 +32,7 @@ class StopFlag:
         self._watches_parent = False
 
     def install(self, *, watch_parent: bool) -> None:
-        """Listens to Ctrl-C, SIGTERM and a closed terminal. `watch_parent`: the starter's death is a stop too."""
+        """Handles Ctrl-C, SIGTERM and a closed terminal. `watch_parent`: the parent's death is a stop too."""
         self._watches_parent = watch_parent
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *([AT_ONCE] if watch_parent else [])):
             signal.signal(number, self._handle)
@@ -49,14 +49,14 @@ class StopFlag:
 
     @staticmethod
     def _leave() -> None:
-        """Trainers notice that their worker is gone; leases are taken over."""
+        """Trainers notice that their worker is gone; other workers take its lease over."""
         if sys.stderr.isatty():
             os.write(sys.stderr.fileno(), _SHOW_CURSOR.encode())
         os._exit(130)
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """Within this there is nothing to save: the second time is the last."""
+        """Within this there is nothing to save: the second request exits at once."""
         self._patience = 1
         try:
             yield
@@ -68,7 +68,7 @@ class StopFlag:
         self._event.set()
 
     def order(self, *, now: bool) -> None:
-        """What the store says, as often as it says it; `now`: to leave without saving."""
+        """An order from the store, which may be repeated; `now`: leave without saving."""
         before, self._orders = self._orders, max(self._orders, 1 + now)
         if self._orders > before:
             self._event.set()
@@ -88,7 +88,8 @@ class StopFlag:
         return self._count > 1
 
     def wait(self, seconds: float) -> None:
-        """Sleeps, or less when asked to stop meanwhile, or since the last sleep: between a look at `requested` and
-        the sleep after it, a signal may come."""
+        """Sleeps; returns earlier when a stop is requested, now or since the last sleep: a signal may arrive between a
+        check of `requested` and the next sleep.
+        """
         self._event.wait(seconds)
         self._event.clear()

@@ -34,30 +34,34 @@ _DEFAULTS = {
     "WANDB_FINISH_TIMEOUT": "20",
     "WANDB_INIT_TIMEOUT": "10",
 }
-"""What the libraries read of their environment, where the person has not said it otherwise.
+"""Defaults for environment variables that the libraries read; the person's own values win.
 
-OpenMP's threads spin while they wait for each other: beside any other busy process on the same cores that costs a tiny
-model's training step on two threads 2.6 s instead of 0.2 s. bitsandbytes wraps functions in `torch.compile` as it is
-imported, which loads the whole compiler, some 3 s of each trainer's start, for a few operations of the CPU that run as
-well without it (`bitsandbytes/backends/default/ops.py`, https://github.com/bitsandbytes-foundation/bitsandbytes).
-Trackers give up within seconds: `train.tracking` asks them again. MLflow's own seven retries take four minutes.
+OpenMP threads spin while they wait for each other: beside another busy process on the same cores, a tiny model's
+training step on two threads takes 2.6 s instead of 0.2 s. bitsandbytes wraps functions in `torch.compile` on import,
+which loads the whole compiler, about 3 s of each trainer's start, for a few CPU operations that run as well without it
+(`bitsandbytes/backends/default/ops.py`, https://github.com/bitsandbytes-foundation/bitsandbytes). Trackers give up
+within seconds, as `train.tracking` retries; MLflow's own seven retries take four minutes.
 """
 _KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-"""What people, schedulers and the kernel's memory killer send; no process dies of them by itself."""
+"""Signals that people, schedulers and the kernel's out-of-memory killer send; a process does not raise them by
+itself.
+"""
 STARTING = "starting"
 """The device of a trainer that is not ready yet."""
 _ASKED_S = 1.0
-"""How long a trainer that was asked to end may take: it only has to leave."""
+"""How long a trainer may take to leave after it was asked to."""
 _SECRETS = (
     *("HPSEARCH_STORE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"),
-    *("HPSEARCH_NOTIFY", "HPSEARCH_DASHBOARD_TOKEN"),  # an address of a chat is as good as a password
+    *("HPSEARCH_NOTIFY", "HPSEARCH_DASHBOARD_TOKEN"),  # the address of a chat is as secret as a password
 )
-"""The training plane knows no database and no bucket, and calls nobody. (It may see HF_TOKEN: gated bases need it.)"""
+"""The training plane has no access to a database or a bucket, and notifies nobody. (It may see HF_TOKEN: gated bases
+need it.)
+"""
 
 
 class Trainer(Protocol):
-    """What a worker needs of a trainer. `fake.ScriptedTrainer` is the other implementation."""
+    """The part of a trainer that a worker uses. `fake.ScriptedTrainer` is the other implementation."""
 
     pid: int
 
@@ -70,14 +74,14 @@ class Trainer(Protocol):
         """The next event, or None when `timeout_s` passed. Raises TrainerDied when no more can come."""
 
     def end(self) -> None:
-        """Ends the process, whatever it does, and returns when all of its memory is free."""
+        """Ends the process, whatever it is doing, and returns when all of its memory is free."""
 
 
 StartTrainer = Callable[[], Trainer]
 
 
 class TrainerProcess:
-    """`python -m hpsearch.train`, with a pair of pipes of its own for the protocol."""
+    """`python -m hpsearch.train`, with its own pair of pipes for the protocol."""
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class TrainerProcess:
                 stdout=output,
                 stderr=output,
                 env=environment | (extra_environment or {}),
-                start_new_session=True,  # a signal to the worker's group is the worker's to handle
+                start_new_session=True,  # the worker handles signals to its process group
             )
         os.close(commands_in)
         os.close(events_out)
@@ -116,14 +120,15 @@ class TrainerProcess:
     def send(self, command: Command) -> None:
         if isinstance(command, Run):
             self._logs = [self._logs[0], _Log.from_now_on(command.folder / "log.txt")]
-        with contextlib.suppress(BrokenPipeError):  # next_event will say that it died
+        with contextlib.suppress(BrokenPipeError):  # next_event will raise TrainerDied
             self._commands.write(to_line(command))
             self._commands.flush()
 
     def next_event(self, timeout_s: float) -> Event | None:
         deadline = time.monotonic() + timeout_s
         while not self._lines:
-            # Its death shows at the end of the pipe, but a child of its own may hold the pipe open. Looked at first,
+            # Its death shows as the end of the pipe, but a child process may hold the pipe open. Check whether it lives
+            # before reading, so that everything it wrote is read.
             # so that all it ever wrote is there to be read.
             is_dead = self._process.poll() is not None
             if not self._selector.select(0.0 if is_dead else max(0.0, deadline - time.monotonic())):
@@ -141,7 +146,7 @@ class TrainerProcess:
         return event
 
     def end(self) -> None:
-        """Asked first, by closing its pipe, then killed: the process, its session, and whatever left the session."""
+        """Asks first, by closing its pipe, then kills: the process, its session, and children that left the session."""
         descendants = _descendants(self._process.pid)
         with contextlib.suppress(BrokenPipeError):
             self._commands.close()
@@ -169,7 +174,7 @@ class TrainerProcess:
 
 @contextlib.contextmanager
 def one_trainer(start: StartTrainer) -> Iterator[StartTrainer]:
-    """Lends the same process to one job after the other: starting one takes seconds. It ends with the last of them."""
+    """Gives the same process to one job after the other, as starting one takes seconds. It ends with the last job."""
     started: list[Trainer] = []
 
     def lend() -> Trainer:
@@ -185,7 +190,7 @@ def one_trainer(start: StartTrainer) -> Iterator[StartTrainer]:
 
 
 class Borrowed:
-    """A trainer that outlives whoever borrows it."""
+    """A trainer that is not ended by its user."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -210,7 +215,7 @@ def _descendants(pid: int) -> list[psutil.Process]:
 
 @dataclass(frozen=True)
 class _Log:
-    """What is written to a file from some moment on: before it, another process's words may stand there."""
+    """What is written to a file from a given moment on: earlier text may be another process's."""
 
     file: Path
     start: int

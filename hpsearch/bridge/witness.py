@@ -23,26 +23,26 @@ def host_bytes(pid: int) -> int:
 
 
 def device_bytes(pid: int) -> int | None:
-    """GPU memory that a process holds, as the driver sees it: CUDA's context and managed memory included.
+    """GPU memory that a process holds, as the driver sees it: including CUDA's context and managed memory.
 
-    None without an NVIDIA driver, where no card tells, or in a container that has process ids of its own.
+    None without an NVIDIA driver, where no card can be read, or in a container with its own process ids.
     """
     found = [num_bytes for of_pid, num_bytes in _held()[0] if of_pid == pid]
     return sum(found) if found else None
 
 
 class DevicePeak:
-    """The most that NVML showed of a process, of all the moments at which somebody looked."""
+    """The most GPU memory that NVML showed for a process, over all samples."""
 
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._pid = pid
         self._clock = clock
         self._looked_at = float("-inf")
         self.num_bytes: int | None = None
-        """None as long as NVML has not told."""
+        """None until NVML has given a value."""
 
     def look(self) -> None:
-        """A few times a second at most, however often it is called: NVML takes a millisecond for some cards."""
+        """Samples a few times a second at most, however often it is called: on some cards NVML takes a millisecond."""
         if self._clock() - self._looked_at < _LOOKS_EVERY_S:
             return
         self._looked_at = self._clock()
@@ -51,12 +51,14 @@ class DevicePeak:
 
 
 def device_errors() -> list[str]:
-    """What NVML refuses to tell now, a line for each card; empty on a machine without an NVIDIA driver."""
+    """NVML's current errors, one line per card; empty on a machine without an NVIDIA driver."""
     return _held()[1]
 
 
 def _held() -> tuple[list[tuple[int, int]], list[str]]:
-    """The bytes that processes hold on all cards together, by process id, and the errors of cards that don't tell."""
+    """The bytes that processes hold on all cards together, by process id, and the errors of cards that can't be
+    read.
+    """
     nvml, reason = open_nvml()
     if nvml is None:
         return [], [f"NVML: {reason}"] if reason else []
@@ -68,7 +70,7 @@ def _held() -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def _held_on(nvml: Any, handle: Any) -> list[tuple[int, int]]:
-    """A divided card tells of its instances together to administrators alone, so each instance is asked.
+    """Only administrators may read a divided card's instances together, so each instance is read by itself.
 
     https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html, nvmlDeviceGetComputeRunningProcesses
     """

@@ -23,11 +23,12 @@ log = logging.getLogger("hpsearch.worker")
 
 
 class Attempt(Listener):
-    """Listens to the trainer while it runs one trial, and gives signs of life meanwhile; `look` watches its memory.
+    """Listens to the trainer while it runs one trial and renews the lease meanwhile; `look` samples its memory.
 
     Raises:
-        LeaseLost: the trial is another worker's; TrialEnded: somebody ended it. The store said so to what was told or
-            asked before: the trainer is to be ended.
+        LeaseLost: the trial belongs to another worker.
+        TrialEnded: somebody ended it. Both come from the store's answer to an earlier call; the caller then ends the
+            trainer.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Attempt(Listener):
         self.trial = trial
         self.began = False
         self.step = 0
-        """The optimizer step that it has come to."""
+        """The latest optimizer step."""
         self._search = search
         self._relay = relay
         self._signs = signs
@@ -76,7 +77,7 @@ class Attempt(Listener):
         self._activity = Activity(doing=name, trial=self.trial.number, done=done, total=total, loss=loss)
 
     def _bring(self) -> bool | None:
-        """The pruner's word on the reports so far; None where the store is silent. One question at a time."""
+        """The pruner's decision on the reports so far; None while the store does not answer. One request at a time."""
         if self._bringing is not None and not self._relay.is_answered(self._bringing):
             return None
         self._heed()
@@ -85,7 +86,7 @@ class Attempt(Listener):
         return self._heed() if self._relay.is_answered(self._bringing) else None
 
     def _heed(self) -> bool | None:
-        """The answer to what was asked last, once it is there. Raises LeaseLost and TrialEnded."""
+        """The answer to the last request, once it has arrived. Raises LeaseLost and TrialEnded."""
         if self._bringing is None or not self._bringing.done():
             return None
         answer, self._bringing = self._bringing, None

@@ -26,12 +26,14 @@ from hpsearch.bridge.cards import PARTS_VARIABLE, Device
 from hpsearch.trial import MOST_PER_DEVICE
 
 _BACKLOG = 4096
-"""Whoever asks who holds a device stays in this queue: nobody accepts. When it is full, it isn't told any more."""
+"""Processes that ask who holds a device stay in this queue: nothing accepts them. When it is full, further ones get no
+answer.
+"""
 _WORDS = 80
 
 
 class HeldDevice:
-    """A device while it is held; places on the CPU need no lock."""
+    """A device while it is held; CPU places need no lock."""
 
     def __init__(self, device: Device, lock: socket.socket | None) -> None:
         self.device = device
@@ -39,7 +41,7 @@ class HeldDevice:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a trainer must find in its environment, so that it sees this device and no other."""
+        """The environment with which a trainer sees this device and no other."""
         if self.device.is_cpu:
             return {}
         parts = {PARTS_VARIABLE: str(self.device.parts)} if self.device.parts > 1 else {}
@@ -51,23 +53,23 @@ class HeldDevice:
         return () if self._lock is None else (self._lock.fileno(),)
 
     def release(self) -> None:
-        """Trainers that live still hold it."""
+        """Trainers that are still alive keep holding it."""
         if self._lock is not None:
             self._lock.close()
 
 
 def hold(device: Device) -> HeldDevice | None:
-    """Holds it for this process, or gives None when somebody else does.
+    """Holds it for this process; None when another process does.
 
-    Whoever holds a card as a whole, or cut into another number of parts, is in the way as well. Of two who ask for
-    such at the very same time, both may be refused.
+    A process that holds the whole card, or the card divided into another number of parts, conflicts as well. If two ask
+    for conflicting divisions at the same moment, both may be refused.
     """
     if device.is_cpu:
         return HeldDevice(device, None)
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         lock.bind(_name(device))
-        lock.listen(_BACKLOG)  # from here on, whoever connects is told this process's id
+        lock.listen(_BACKLOG)  # from here on, a process that connects learns this process's id
     except OSError as error:
         lock.close()
         if error.errno == errno.EADDRINUSE:
@@ -80,7 +82,7 @@ def hold(device: Device) -> HeldDevice | None:
 
 
 def holder_of(device: Device) -> str | None:
-    """Who holds it, in words; None when it is free. Takes nothing."""
+    """The process that holds it, as text; None when it is free. Takes no lock."""
     if device.is_cpu:
         return None
     holders = (_holder(each) for each in (device, *_in_the_way(device)))
@@ -88,7 +90,7 @@ def holder_of(device: Device) -> str | None:
 
 
 def _in_the_way(device: Device) -> Iterator[Device]:
-    """The same card, cut otherwise."""
+    """The same card, divided differently."""
     for parts in range(1, MOST_PER_DEVICE + 1):
         if parts != device.parts:
             yield from (replace(device, part=part, parts=parts) for part in range(1, parts + 1))
@@ -129,7 +131,7 @@ def _told(pid: int, user_id: int) -> str:
 
 
 def _command(process: psutil.Process) -> str:
-    """`hpsearch worker study.yaml`, without the interpreter before it."""
+    """`hpsearch worker study.yaml`, without the interpreter."""
     words = process.cmdline()
     names = [Path(word).name for word in words]
     start = names.index("hpsearch") + 1 if "hpsearch" in names else None

@@ -22,28 +22,28 @@ from hpsearch.errors import HpsearchError, InputError
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 _NOTHING = ("", "none", "nodevfiles")
-"""How CUDA is told to see no card; the last is SLURM's, for jobs that asked for none."""
+"""Values of CUDA_VISIBLE_DEVICES that hide every card; the last is SLURM's, for jobs that asked for none."""
 _ON_THE_CPU = f"to train on the CPU, set {_VARIABLE} to an empty value"
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What one look at the machine found."""
+    """The devices found on the machine at one moment."""
 
     allowed: tuple[Device, ...]
     refused: tuple[str, ...] = ()
-    """Those that would be allowed but can't be used, each with the reason."""
+    """Devices that are allowed but can't be used, each with the reason."""
     notes: tuple[str, ...] = ()
     """What a person should know about how their CUDA_VISIBLE_DEVICES was read."""
 
     def without(self, aside: Mapping[str, str]) -> Devices:
-        """Less those that were set aside: a reason by UUID."""
+        """Without those that are set aside (UUID → reason)."""
         left = tuple(device for device in self.allowed if device.uuid not in aside)
         reasons = [f"{device}: {aside[device.uuid]}" for device in self.allowed if device.uuid in aside]
         return replace(self, allowed=left, refused=(*self.refused, *reasons))
 
     def in_parts(self, parts: int) -> Devices:
-        """Each of them `parts` times, for as many workers."""
+        """Each device `parts` times, for as many workers."""
         numbers = range(1, parts + 1)
         shared = [
             device if device.is_cpu else replace(device, part=number, parts=parts)
@@ -54,7 +54,9 @@ class Devices:
 
 
 def find_devices() -> Devices:
-    """Raises HpsearchError where there is a driver that doesn't answer, InputError for what no card can follow."""
+    """Raises HpsearchError where the driver does not answer, InputError for a CUDA_VISIBLE_DEVICES that can't be
+    read.
+    """
     said = os.environ.get(_VARIABLE)
     if said is not None and _means_nothing(said):
         return Devices((CPU,), notes=(f"{_VARIABLE}={said} allows no card",))
@@ -71,7 +73,7 @@ def find_devices() -> Devices:
 
 
 def visible_devices(environment: Mapping[str, str], cards: Cards) -> Devices:
-    """Those of `cards` that CUDA_VISIBLE_DEVICES allows, in its order."""
+    """The devices of `cards` that CUDA_VISIBLE_DEVICES allows, in its order."""
     said = environment.get(_VARIABLE)
     if not cards.num_cards or (said is not None and _means_nothing(said)):
         return Devices((CPU,))
@@ -92,7 +94,7 @@ def visible_devices(environment: Mapping[str, str], cards: Cards) -> Devices:
 
 @dataclass(frozen=True)
 class _Named:
-    """What one entry of the variable names: a device, all parts of a divided card, or a card that NVML refuses."""
+    """What one entry of the variable names: a device, all parts of a divided card, or a card that NVML can't read."""
 
     devices: tuple[Device, ...] = ()
     refused: tuple[Refused | str, ...] = ()
@@ -112,13 +114,13 @@ def _by_index(entries: list[str], cards: Cards) -> list[_Named]:
 
 
 def _by_name(entries: list[str], cards: Cards, prefix: str) -> list[_Named]:
-    """A UUID may be shortened as long as it is one device's alone."""
+    """A UUID may be shortened while it is unique."""
     named = []
     for entry in takewhile(lambda entry: entry.startswith(prefix), entries):
         found = tuple(device for device in cards.devices if _is_called(device, entry))
         if len({device.card if prefix == "GPU-" else device.uuid for device in found}) == 1:
             named.append(_Named(found))
-        elif not found and cards.refused:  # a card that NVML refuses has told no UUID: it may be this one
+        elif not found and cards.refused:  # the UUID of a card that NVML can't read is unknown: it may be this one
             named.append(_Named(refused=(f"{entry} is not among the cards that respond", *cards.refused)))
         else:
             break
@@ -137,7 +139,7 @@ def _means_nothing(said: str) -> bool:
 
 
 def _number(entry: str) -> int:
-    """As C's strtoul: "1gpu" is 1, "gpu1" is no index."""
+    """Like C's strtoul: "1gpu" is 1, "gpu1" is no index."""
     found = re.match(r"\+?\d+", entry)
     return int(found[0]) if found else -1
 

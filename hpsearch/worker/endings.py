@@ -25,7 +25,7 @@ log = logging.getLogger("hpsearch.worker")
 
 
 class Step(Enum):
-    """What one step of a worker came to."""
+    """The result of one step of a worker."""
 
     WORKED = "a trial ended"
     NOTHING_FREE = "all remaining trials belong to other workers"
@@ -44,15 +44,15 @@ EXIT_CODES = {
     Step.PAUSED: NO_MORE_TRIALS,
     Step.SET_ASIDE: NO_MORE_TRIALS,
 }
-"""Of a worker's process. NO_MORE_TRIALS: nobody need take its place before a person has looked."""
+"""Exit codes of a worker process. NO_MORE_TRIALS: no replacement is useful before a person has looked."""
 
 
 class Endings:
-    """Each of its methods ends one attempt and returns what the step came to.
+    """Each method ends one attempt and returns the result of the step.
 
     Raises:
-        LeaseLost: the slot is another worker's by now, and nothing was changed.
-        StoreUnreachable: as `Relay.ask` does. Whoever claims the slot next begins the ending again.
+        LeaseLost: another worker has the slot, and nothing was changed.
+        StoreUnreachable: as `Relay.ask` does. The next worker that claims the slot repeats the ending.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Endings:
         return self._doctor.suspects
 
     def judge(self, trial: ActiveTrial, result: TrialResult) -> Step:
-        """What this worker's own trainer came to: told, unless it is no result: stopped, or the machine's fault."""
+        """The result of this worker's own trainer: stored, unless the trial was stopped or the machine failed."""
         if result.outcome is Outcome.STOPPED:
             return self.give_back(trial, result)
         verdict = self._doctor.of_result(trial.lease.slot, result)
@@ -81,15 +81,15 @@ class Endings:
         return self.tell(trial, result)
 
     def tell(self, trial: ActiveTrial, result: TrialResult) -> Step:
-        """The trial's result, whoever's trainer came to it: it says nothing of this worker's device."""
+        """Stores the trial's result, from any worker's trainer: it says nothing about this worker's device."""
         try:
             self._relay.ask(lambda: self._search.tell(trial, result))
         except (LeaseLost, StoreUnreachable):
             raise
-        except Exception:  # a mistake of ours: the next worker tells it, and trains nothing again
+        except Exception:  # a bug in hpsearch: the next worker stores the result without training again
             self._relay.ask(lambda: self._store.leases.store_result(trial.lease, result.model_dump_json()))
             raise
-        if result.outcome is not Outcome.FAILED:  # `hpsearch retry` goes on from there
+        if result.outcome is not Outcome.FAILED:  # `hpsearch retry` continues from there
             folder = self._study.storage.trial(self._study.uid, trial.number)
             folder.drop_checkpoints()
             self._mirror.told(folder)
@@ -103,14 +103,14 @@ class Endings:
 
     def give_back(self, trial: ActiveTrial, result: TrialResult | None = None) -> Step:
         """The worker was asked to stop."""
-        if result is not None and result.reports:  # none: it had not begun, and what the store has is older
+        if result is not None and result.reports:  # none: training had not begun, and the store has older reports
             self._relay.ask(lambda: self._search.bring(trial, result.reports))
         self._relay.ask(lambda: self._store.leases.give_back(trial.lease))
         log.info("trial %d is given back; the next worker continues it", trial.number)
         return Step.STOPPED
 
     def bury(self, trial: ActiveTrial, died: TrainerDied, *, began: bool, step: int) -> Step:
-        """The trainer died at optimizer step `step`; `began`: it had trained."""
+        """The trainer died at optimizer step `step`; `began`: it had begun to train."""
         got_further = step > trial.lease.progress
         verdict = self._doctor.of_death(trial.lease.slot, died, began=began, got_further=got_further)
         if verdict.consequence is Consequence.SET_ASIDE:
@@ -140,7 +140,7 @@ class Endings:
                 log.error("the study pauses: %s", told)
 
     def stumble(self, lease: Lease) -> Step:
-        """A mistake of ours, not of the trial's: another worker may have better luck, twice."""
+        """A bug in hpsearch, not a fault of the trial: two more workers may try."""
         told = traceback.format_exc()
         mistake = told.splitlines()[-1]
         verdict = self._doctor.of_stumble(lease.slot, mistake)

@@ -28,7 +28,7 @@ _MACHINE = re.compile(
     r"|CUDA driver version is insufficient|no CUDA-capable device|CUDA initialization|Found no NVIDIA driver"
     r"|uncorrectable ECC error|GPU is lost|fallen off the bus|device(s)? is/are busy or unavailable"
 )
-"""Words of a machine that can't train, whatever the trial: of the kernel, Triton, CUDA and NVML."""
+"""Errors of a machine that can't train, whatever the trial: from the kernel, Triton, CUDA and NVML."""
 _CUDA = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL")
 
 
@@ -40,7 +40,7 @@ class Consequence(Enum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A row of the table, for people; `Doctor` acts by it."""
+    """A row of the table, for people; `Doctor` acts on it."""
 
     what: str
     cause: str
@@ -83,7 +83,7 @@ class Doctor:
         self._starts = 0
         self._barren: set[int] = set()
         self.suspects: set[int] = set()
-        """Slots whose trials died here since the last trial that ended."""
+        """Slots whose trials died here since the last trial that ended normally."""
 
     def of_result(self, slot: int, result: TrialResult) -> Verdict:
         self._starts = 0
@@ -100,7 +100,7 @@ class Doctor:
         return Verdict(Consequence.TELL)
 
     def of_death(self, slot: int, death: TrainerDied, *, began: bool, got_further: bool = False) -> Verdict:
-        """`began`: whether the trial trained; `got_further`: than any attempt at it before."""
+        """`began`: the trial had begun to train; `got_further`: it passed the furthest step of all earlier attempts."""
         if _MACHINE.search(str(death)):
             return Verdict(Consequence.SET_ASIDE, str(death))
         self._starts = 0 if began else self._starts + 1
@@ -130,23 +130,23 @@ class Doctor:
 
 
 def is_machines(result: TrialResult) -> bool:
-    """Whether a machine that can't train made the trial fail."""
+    """Whether the machine, not the trial, caused the failure."""
     return result.outcome is Outcome.FAILED and _MACHINE.search(result.reason or "") is not None
 
 
 def struck(lease: Lease, reason: str, step: int) -> Lease:
-    """The lease after an attempt that trained and was killed; it had come to optimizer step `step`."""
+    """The lease after an attempt that trained and was killed at optimizer step `step`."""
     strikes = 0 if step > lease.progress else lease.strikes + 1
     return replace(lease, strikes=strikes, progress=max(step, lease.progress), reasons=(*lease.reasons, reason))
 
 
 def given_up(lease: Lease) -> TrialResult:
-    """The result of a trial that got no further in three attempts, with all of their reasons."""
+    """The result of a trial that made no progress in three attempts, with all of their reasons."""
     reasons = "; ".join(f"{number}. {reason}" for number, reason in enumerate(lease.reasons[-MAX_STRIKES:], start=1))
     reason = f"{lease.strikes} attempts in a row got no further than step {lease.progress}: {reasons}"
     return TrialResult(outcome=Outcome.FAILED, reason=reason, num_steps=lease.progress)
 
 
 def alike(reason: str) -> str:
-    """What two failures have in common that are the same: not their numbers, addresses and paths."""
+    """The failure's text without numbers, addresses and paths, so that equal failures compare equal."""
     return re.sub(r"0x[0-9a-f]+|\d+|/\S+", "…", reason)

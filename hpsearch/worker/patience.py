@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def patiently(do: Callable[[], T], limit_s: float, stop: StopFlag, say: Callable[[str], None]) -> T:
-    """The outage is said once.
+    """Retries `do` while the store is out of reach; the outage is reported once.
 
     Raises:
         StoreUnreachable: after the limit.
-        Interrupted: a stop was asked for meanwhile.
+        Interrupted: a stop was requested meanwhile.
     """
 
     def said(state: RetryCallState) -> None:

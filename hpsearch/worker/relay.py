@@ -23,11 +23,11 @@ from hpsearch.store import Store
 from hpsearch.store.deadlines import Lines
 
 WAIT_LIMIT_S = 3600.0
-"""How long an outage may last before a worker leaves, where a person says nothing else."""
+"""How long an outage may last before a worker leaves, unless the person sets another limit."""
 _ANSWER_S = 5.0
 """How long a trainer that waits for an answer, or a stop, waits for the store."""
 _HARD_S = 90.0
-"""Longer than the database's own deadlines: whoever is silent for so long gets its connection cut."""
+"""Longer than the database's own deadlines: a connection that is silent for this long is cut."""
 _TICK_S = 0.2
 
 log = logging.getLogger("hpsearch.worker")
@@ -41,7 +41,7 @@ def _say(state: RetryCallState) -> None:
 
 
 class Relay:
-    """One question after the other. `close` leaves a thread behind that waits for ever: it ends with the process."""
+    """Sends one request after the other. `close` may leave a thread that waits forever; it ends with the process."""
 
     def __init__(self, store: Store, stop: StopFlag, wait_limit_s: float = WAIT_LIMIT_S) -> None:
         self._store = store
@@ -53,10 +53,10 @@ class Relay:
         self._thread.start()
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Asks until the store answers: an outage is survived.
+        """Asks until the store answers, also through an outage.
 
-        Raises StoreUnreachable after the limit, and soon where the worker is asked to stop: nothing is lost then, as
-        the trial's folder holds its journal, its checkpoint and its result.
+        Raises StoreUnreachable after the limit, and soon when the worker is asked to stop: nothing is lost, as the
+        trial's folder has its journal, its checkpoint and its result.
         """
 
         @retry(
@@ -73,13 +73,13 @@ class Relay:
         return asked()
 
     def offer(self, question: Callable[[], T]) -> Future[T]:
-        """Asks once, and waits for nothing."""
+        """Asks once, without waiting."""
         answer: Future[T] = Future()
         self._questions.put((question, answer))
         return answer
 
     def is_answered(self, answer: Future[T], within_s: float = _ANSWER_S) -> bool:
-        """Whether there is an answer soon enough for someone who waits for it."""
+        """Whether the answer arrives in time for a caller that waits for it."""
         try:
             answer.exception(within_s)
         except NotYet:
@@ -96,7 +96,7 @@ class Relay:
             try:
                 return answer.result(_TICK_S)
             except NotYet:
-                if answer.done():  # a question's own TimeoutError is the same class
+                if answer.done():  # a TimeoutError of the request itself has the same class
                     return answer.result()
                 waited_s = time.monotonic() - asked_at
             if self._stop.requested and waited_s > _ANSWER_S:

@@ -19,23 +19,26 @@ LEASE_S = 60.0
 _RENEW_EVERY_S = 10.0
 _BEAT_EVERY_S = 1.0
 _MOST_PER_S = 64.0
-"""Signs of all of a study's workers together. Each is a transaction, and hundreds a second would make claims and
-reports wait (`python -m bench store_load`)."""
+"""Heartbeats per second of all of a study's workers together. Each is a transaction, and hundreds a second would delay
+claims and reports (`python -m bench store_load`).
+"""
 _MOMENT_S = 0.5
 
 log = logging.getLogger("hpsearch.worker")
 
 Look = Callable[[Activity], tuple[Activity, str]]
-"""Adds what is seen of the trainer from outside, its memory; and gives its device's name."""
+"""Adds the trainer's memory, seen from outside, to the activity, and returns it with the device's name."""
 
 
 def seconds_between(at_work: int) -> float:
-    """Between two signs of one of so many workers; at the most so many that a lease outlives three that fail."""
+    """Seconds between two heartbeats of one of `at_work` workers; short enough that a lease survives three that
+    fail.
+    """
     return min(max(_BEAT_EVERY_S, at_work / _MOST_PER_S), LEASE_S / 4)
 
 
 class Signs:
-    """One worker's, from its first claim to its end."""
+    """The heartbeats of one worker, from its first claim to its end."""
 
     def __init__(
         self, store: Store, worker_id: str, relay: Relay, stop: StopFlag, look: Look, clock: Callable[[], float]
@@ -48,13 +51,13 @@ class Signs:
         self._clock = clock
         self._told_at = self._renewed_at = float("-inf")
         self.every_s = seconds_between(1)
-        """Between two signs."""
+        """Seconds between two heartbeats."""
         self._given: Future[Orders] | None = None
         self._renewing: Lease | None = None
-        """What the sign that was given last renews."""
+        """The lease that the last heartbeat renews."""
 
     def give(self, activity: Activity, lease: Lease | None = None, step: int = 0) -> None:
-        """One at a time. Raises LeaseLost as soon as the store has said that this lease is lost."""
+        """Sends a heartbeat; one at a time. Raises LeaseLost as soon as the store has said that this lease is lost."""
         self._hear(lease)
         now = self._clock()
         if self._given is not None or now - self._told_at < self.every_s:
@@ -69,7 +72,7 @@ class Signs:
             self._hear(lease)
 
     def renewed(self, lease: Lease) -> None:
-        """It was just given: it needs no renewal for a while, and tells how many others give signs."""
+        """The lease is new: it needs no renewal for a while, and its `at_work` sets how often heartbeats are sent."""
         self._renewed_at = self._clock()
         self.every_s = seconds_between(lease.at_work)
 
@@ -85,11 +88,11 @@ class Signs:
             orders = given.result()
         except StoreUnreachable as error:
             log.warning("%s", error)
-            self._renewed_at = float("-inf")  # the first thing to do once it is back
+            self._renewed_at = float("-inf")  # the first thing to do once the store is back
             return
         except LeaseLost:
             if self._renewing == lease:
                 raise
-            return  # of a trial that this worker has dropped by now
+            return  # for a trial that this worker no longer has
         if orders.stop:
             self._stop.order(now=orders.stop_now)

@@ -14,7 +14,7 @@ _LOOK_EVERY_S = 1.0
 
 
 class Stop(Protocol):
-    """`bridge.stopping.StopFlag`, of which only this is needed."""
+    """The part of `bridge.stopping.StopFlag` that is needed here."""
 
     @property
     def requested(self) -> bool: ...
@@ -30,10 +30,10 @@ def take_device(
     waits: bool = True,
     is_over: Callable[[], bool] = lambda: False,
 ) -> HeldDevice | None:
-    """Holds the next free device that `look` allows, and says which.
+    """Holds the next free device among those that `look` finds, and tells which.
 
-    While others hold all of them it says who and waits, until a stop is asked for or there is nothing left to work on
-    (`is_over`): then None. Without `waits`, and where no allowed device can be used at all, it raises HpsearchError.
+    While all are held it tells by whom and waits, until a stop is requested or no work is left (`is_over`): then None.
+    Without `waits`, and where no allowed device can be used at all, it raises HpsearchError.
     """
     told: set[str] = set()
 
@@ -68,12 +68,12 @@ def _next_free(devices: Devices) -> HeldDevice | None:
 
 
 def free_devices(devices: Devices) -> list[Device]:
-    """Those that nobody holds at this moment; the CPU always is among them."""
+    """The devices that no process holds now; the CPU is always among them."""
     return [device for device in devices.allowed if holder_of(device) is None]
 
 
 def held_devices(devices: Devices) -> list[str]:
-    """A line for each that is held already: which, and by whom."""
+    """A line for each held device: which, and by whom."""
     holders = [(device, holder_of(device)) for device in devices.allowed]
     return [f"{device} is held by {holder}" for device, holder in holders if holder is not None]
 

@@ -12,7 +12,7 @@ log = logging.getLogger("hpsearch.worker")
 
 
 class WarmTrainer:
-    """At most one trainer at a time, thrown away after `trials_per_process` trials; None: only when it must be."""
+    """At most one trainer process at a time, replaced after `trials_per_process` trials; None: only when necessary."""
 
     def __init__(self, start: StartTrainer, trials_per_process: int | None) -> None:
         self._start = start
@@ -24,7 +24,7 @@ class WarmTrainer:
 
     @property
     def pid(self) -> int:
-        """0 where there is no process."""
+        """0 when there is no process."""
         return self._trainer.pid if self._trainer else 0
 
     @property
@@ -32,7 +32,7 @@ class WarmTrainer:
         return self._trainer.device if self._trainer else "none"
 
     def for_(self, config: TrialConfig) -> Trainer:
-        """The trainer, or a new one where there is none or this trial can't share it."""
+        """The running trainer, or a new one where there is none or this trial can't share it."""
         if self._trainer is None or self._key != config.process_key:
             self.end()
             self._trainer = self._start()
@@ -42,11 +42,11 @@ class WarmTrainer:
         return self._trainer
 
     def look(self) -> None:
-        """At the trainer's device memory, from outside: again and again while a trial runs."""
+        """Samples the trainer's device memory from outside: called repeatedly while a trial runs."""
         self._peak.look()
 
     def after(self, result: TrialResult, config: TrialConfig, *, is_clean: bool) -> TrialResult:
-        """The result with the device memory as the driver sees it; the trainer goes where it isn't clean."""
+        """The result with the device memory as the driver sees it; a trainer that isn't clean is ended."""
         self._num_trials += 1
         if result.ledger is not None:
             seen = {"witnessed_device_bytes": device_bytes(self.pid), "witnessed_peak_bytes": self._peak.num_bytes}

@@ -37,17 +37,18 @@ _LAST = (Step.FINISHED, Step.STOPPED, Step.PAUSED, Step.LIMIT, Step.SET_ASIDE)
 
 
 class Worker:
-    """Works on one study with one device, until nothing is left to do, a limit is reached or somebody stops it.
+    """Works on one study with one device, until no work is left, a limit is reached or a stop is requested.
 
-    It is made for one `run`: that registers it in the store, makes `step` after `step`, each a claimed slot and the end
-    that its trial came to, and leaves: the trainer is ended, its row says that it is gone, and the mirror has time for
-    what was saved last. It holds one lease at a time, and its trainer stays from trial to trial while it is clean. A
-    worker that is killed needs nothing of this: what it had claimed is taken over when its lease runs out.
+    Made for one `run`: it registers in the store, makes `step` after `step` (a claimed slot and the end of its trial),
+    and leaves: it ends the trainer, marks its row as gone, and gives the mirror time for the last files. It holds one
+    lease at a time, and keeps its trainer from trial to trial while that is clean. A worker that is killed needs none
+    of this: its slot is taken over when the lease runs out.
 
-    No fault of a trial, a trainer, a device or this code at one slot gets out of `step`. What does:
+    `step` handles every fault of a trial, a trainer, a device or this code at one slot. It lets through:
 
     Raises:
-        StoreUnreachable: the store did not answer for `wait_limit_s`, and no stop was asked for; when it is made, too.
+        StoreUnreachable: the store did not answer for `wait_limit_s`, and no stop was requested; also when the worker
+            is made.
         HpsearchError: the study was deleted.
     """
 
@@ -77,7 +78,7 @@ class Worker:
         self._endings = Endings(study, store, self._search, self._relay, worker_id, self._mirror)
 
     def run(self) -> Step:
-        """Works until the study is finished or a stop is asked for; always leaves cleanly."""
+        """Works until the study is finished or a stop is requested; always leaves cleanly."""
         study_id = self.study.study_id
         try:
             self._relay.ask(
@@ -119,7 +120,7 @@ class Worker:
         return Step.WORKED
 
     def _run_slot(self, lease: Lease) -> Step:
-        """Runs the lease's trial, and whatever happens, leaves its slot in order. Raises LeaseLost at any time."""
+        """Runs the lease's trial and always leaves its slot consistent. Raises LeaseLost at any time."""
         try:
             return self._run(lease)
         except TrialEnded as ended:
@@ -182,7 +183,9 @@ class Worker:
             return self._bury(attempt, died)
 
     def _has_fetched(self, trial: ActiveTrial) -> bool:
-        """What earlier attempts saved on machines that share no folder with this one; False: a stop came before."""
+        """Fetches what earlier attempts saved on machines that share no folder with this one; False: a stop came
+        first.
+        """
         lease = trial.lease
         if lease.attempt == 1:
             return True
@@ -199,16 +202,16 @@ class Worker:
         return not self._stop.requested
 
     def _save(self, attempt: Attempt) -> None:
-        """Waits until other machines can go on with what the attempt saved: somebody will."""
+        """Waits until other machines can continue from what the attempt saved."""
         settled = self._mirror.settle()
         if not waited(settled, PATIENCE_S, attempt.tick, lambda: self._stop.urgent):
             log.warning("%s does not have the last checkpoint of trial %d", self._mirror.url, attempt.trial.number)
 
     def _after_the_last(self, trial: ActiveTrial) -> ActiveTrial:
-        """The trial with a strike where its last worker was killed while it trained and got no further.
+        """The trial, with a strike where its last worker was killed during training without progress.
 
-        A dead worker of this machine that has left no folder had not trained; of a silent one elsewhere, whose folder
-        may be elsewhere too, nobody knows.
+        A dead worker of this machine that left no folder had not trained; for a silent one elsewhere this is unknown,
+        since its folder may be elsewhere too.
         """
         lease = trial.lease
         if lease.handover not in (Handover.HOLDER_DEAD, Handover.EXPIRED):
@@ -223,8 +226,10 @@ class Worker:
         return replace(trial, lease=lease)
 
     def _left_behind(self, trial: ActiveTrial) -> TrialResult | None:
-        """The result that the last attempt's trainer wrote but nobody told. Only of a holder that is certainly dead:
-        a paused one's trainer may still be writing. What it says of its own device is no result on this one."""
+        """The result that the last attempt's trainer wrote but that never reached the store. Only of a holder that is
+        certainly dead: a paused one's trainer may still be writing. A failure of its own device is no result on this
+        one.
+        """
         if trial.lease.handover is not Handover.HOLDER_DEAD:
             return None
         last = self._folder(trial).attempt(trial.lease.attempt - 1)
@@ -256,7 +261,7 @@ class Worker:
         return self._warm.after(_whole(folder, folder.read(TrialResult)), config, is_clean=done.clean)
 
     def _note_a_loss(self, trial: ActiveTrial, folders: TrialFolder) -> None:
-        """For whoever asks why a trial begins anew: what the attempt before had come to lies on another machine."""
+        """Notes why a trial starts over: the earlier attempt's files are on another machine."""
         lease, number = trial.lease, trial.lease.attempt
         before = folders.before(number)
         here = max((folder.last_step() for folder in before), default=0)
@@ -272,7 +277,7 @@ class Worker:
         self._relay.ask(lambda: self._search.note(trial, STARTED_OVER, told))
 
     def _bury(self, attempt: Attempt, died: TrainerDied) -> Step:
-        """A trainer that ended without a word. Its result may be there all the same."""
+        """A trainer that died. It may have written its result before that."""
         folder = self._folder(attempt.trial).attempt(attempt.trial.lease.attempt)
         if (result := folder.result_if_whole()) is not None:
             return self._endings.judge(attempt.trial, _whole(folder, result))
@@ -291,5 +296,5 @@ class Worker:
 
 
 def _whole(folder: JobFolder, result: TrialResult) -> TrialResult:
-    """A training that ended in an exception gives no reports; what it had told stands in its journal."""
+    """A training that ended in an exception returns no reports; those it made are in its journal."""
     return result if result.reports else result.model_copy(update={"reports": folder.read_journal()})
