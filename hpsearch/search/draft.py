@@ -20,8 +20,9 @@ from hpsearch.store.changes import Changes
 
 
 class Draft(BaseStorage):
-    """`trials` are the study's, in the order of their numbers, an older copy of `own` among them where it is not new.
-    `own` is always as the store will have it once `changes` are written."""
+    """`trials` are the study's, in the order of their numbers, with an older copy of `own` unless it is new. `own` is
+    always the trial as the store will have it once `changes` are written.
+    """
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Draft(BaseStorage):
         own = self.own
         trials = [own if trial.number == own.number else trial for trial in self.trials]
         if not any(trial is own for trial in reversed(trials)):
-            trials.append(own)  # it is the newest
+            trials.append(own)  # it is the newest trial
         chosen = trials if states is None else [trial for trial in trials if trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 
@@ -86,7 +87,7 @@ class Draft(BaseStorage):
         self.changes.marks[key] = self.own.system_attrs[key] = value
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """An end alone: whether the trial really ends, the store says."""
+        """Records the end only: whether the trial really ends, the store decides."""
         self._check(trial_id)
         self.changes.end = (state, values)
         return True

@@ -9,18 +9,17 @@ _TRACEBACK_CHARACTERS = 8000
 FIT = "fit"
 """The attribute of a trial that later trials read."""
 STARTED_OVER = "started_over"
-"""Why an attempt did not go on where the one before had come to."""
+"""Why an attempt did not continue from the checkpoint of the one before."""
 
 
 def memory_violation(result: TrialResult, memory_gib: float | None) -> float | None:
-    """How far a trial is beyond the memory that it may need: above 0 is too much, -1 is none; None: no budget.
+    """How far a trial exceeds the study's memory budget: above 0 is too much, -1 is none; None: no budget.
 
-    Held against the memory that the study declares, not against this card's: a 24 GiB trial that ran on an 80 GiB
-    card is still no use to someone with 16. What counts is what the driver sees of the process: CUDA's context and the
-    pool's fragments are not free either. Optuna's samplers stay away from trials that violate a constraint;
-    a FAILed trial they would simply forget. Where there is a budget every trial has a number, measured or not:
-    Optuna's GPSampler raises when some trials have constraints and some don't (5.0.0, samplers/_gp/sampler.py,
-    `_get_constraint_vals_and_feasibility`).
+    Compared with the memory that the study declares, not with this card's: a 24 GiB trial that ran on an 80 GiB card
+    does not help someone with 16. What counts is the memory that the driver sees of the process, including CUDA's
+    context and the pool's fragments. Optuna's samplers avoid trials that violate a constraint, while they ignore a
+    FAILed trial. With a budget every trial has a number, measured or not: Optuna's GPSampler raises when some trials
+    have constraints and some don't (5.0.0, samplers/_gp/sampler.py, `_get_constraint_vals_and_feasibility`).
     """
     out_of_memory = result.outcome is Outcome.OUT_OF_MEMORY
     if memory_gib is None:

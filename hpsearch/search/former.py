@@ -11,7 +11,9 @@ from hpsearch.store import Store
 
 
 def in_todays_terms(params: dict[str, Any], spec: StudySpec) -> dict[str, Any]:
-    """A trial's parameters. Rows per forward, where they were not searched, are the stored spec's micro-batch."""
+    """A trial's parameters in today's spec version. If rows per forward were not searched, they are the stored spec's
+    micro-batch.
+    """
     if FORMER_KNOB not in params:
         return params
     rows = params.get(BATCH_SIZE, spec.training.micro_batch)
@@ -20,7 +22,9 @@ def in_todays_terms(params: dict[str, Any], spec: StudySpec) -> dict[str, Any]:
 
 
 def refuse_former(store: Store, study_id: int, spec: StudySpec) -> None:
-    """Raises InputError where the study's trials are told in the terms of before: new ones can't stand beside them."""
+    """Raises InputError where the study's trials use the parameters of an earlier spec version: new trials can't be
+    compared with them.
+    """
     if BATCH_SIZE not in spec.searched.space or spec.training.micro_batch == "auto":
         return
     if any(FORMER_KNOB in trial.params for trial in store.optuna.get_all_trials(study_id, deepcopy=False)):

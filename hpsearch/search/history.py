@@ -20,12 +20,15 @@ K = TypeVar("K")
 V = TypeVar("V")
 _PREFIX = "report "
 _RUNG = "completed_rung_"
-"""How successive halving and hyperband know how far a trial got (optuna/pruners/_successive_halving.py). The pruner
-finds the rungs below a step again by itself."""
+"""The attribute by which successive halving and hyperband know a trial's rung (optuna/pruners/_successive_halving.py).
+The pruner recomputes the rungs below a step by itself.
+"""
 
 
 def bring_values(changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objective: Metric) -> None:
-    """`trial` is as the store has it once `changes` are written: those that it could not write yet, and these."""
+    """Makes the changes that bring the trial's intermediate values to `reports`. `trial` is as the store has it once
+    `changes` are written.
+    """
     wanted = {report.step: report.value(objective) for report in reports}
     stored = trial.intermediate_values
     if stale := stored.keys() - wanted.keys():
@@ -40,7 +43,7 @@ def bring_values(changes: Changes, trial: FrozenTrial, reports: Sequence[Report]
 def bring_attributes(
     changes: Changes, trial: FrozenTrial, reports: Sequence[Report], objectives: Sequence[Metric]
 ) -> None:
-    """Of a trial with several objectives: `report 1`, `report 2`, … each with its values by name."""
+    """For a trial with several objectives: attributes `report 1`, `report 2`, … each with its values by name."""
     wanted = {
         f"{_PREFIX}{report.step}": {objective.name: report.value(objective) for objective in objectives}
         for report in reports
@@ -58,7 +61,7 @@ def _without(these: Mapping[K, V], keys: Container[K]) -> dict[K, V]:
 
 
 def kept_reports(trial: FrozenTrial) -> dict[int, float]:
-    """The first objective at each report of a trial with several."""
+    """The first objective at each report of a trial with several objectives."""
     kept = {
         int(key.removeprefix(_PREFIX)): next(iter(values.values()))
         for key, values in trial.user_attrs.items()

@@ -14,7 +14,7 @@ FEWEST_TRIALS = 2
 
 @dataclass(frozen=True)
 class Importance:
-    """`shares`: knob → its share in the objective's variance, the largest first; they add up to 1."""
+    """`shares`: parameter → its share of the objective's variance, the largest first; they add up to 1."""
 
     objective: Metric
     num_trials: int
@@ -22,10 +22,11 @@ class Importance:
 
 
 def importances(store: Store, study: StoredStudy) -> list[Importance]:
-    """One for each objective; empty while there are too few complete trials, or they all came to the same.
+    """Parameter importances for each objective; empty while there are too few complete trials, or all have the same
+    value.
 
     fANOVA (Hutter et al. 2014, https://proceedings.mlr.press/v32/hutter14.html) by a random forest over all complete
-    trials. Optuna's default, PED-ANOVA, asks what the best tenth have in common: of 20 complete trials, two (5.0.0,
+    trials. Optuna's default, PED-ANOVA, uses only the best tenth: two of 20 complete trials (5.0.0,
     importance/_ped_anova/evaluator.py).
     """
     with store.reaching():

@@ -36,7 +36,7 @@ def make_pruner(spec: AnyPruner, num_reports: int) -> BasePruner:
                 reduction_factor=spec.reduction_factor,
             )
         case SuccessiveHalving():
-            # Optuna's "auto" takes its first rung from the first complete trial: said here instead.
+            # Optuna's "auto" derives its first rung from the first complete trial: here it is explicit.
             return SuccessiveHalvingPruner(spec.min_reports, spec.reduction_factor)
         case Patient():
             with warnings.catch_warnings():
@@ -47,11 +47,12 @@ def make_pruner(spec: AnyPruner, num_reports: int) -> BasePruner:
 
 
 def sees_others(spec: AnyPruner) -> bool:
-    """Whether the pruner holds a trial against other ones."""
+    """Whether the pruner compares a trial with other ones."""
     return not isinstance(spec, Patient | NoPruner)
 
 
 def sees_running(spec: AnyPruner) -> bool:
-    """Whether it looks into unfinished ones, too: at the rungs that they have come to. The others ask for complete
-    ones alone (5.0.0, pruners/_percentile.py)."""
+    """Whether it also reads unfinished trials: the rungs they have reached. The others read complete ones only (5.0.0,
+    pruners/_percentile.py).
+    """
     return isinstance(spec, Hyperband | SuccessiveHalving)

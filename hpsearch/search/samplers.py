@@ -25,10 +25,10 @@ from hpsearch.spec.search import AnySampler, CmaEs, Gp, Grid, Qmc, Random, Tpe
 
 
 class QuietGridSampler(GridSampler):
-    """A grid for ask and tell.
+    """A grid sampler for ask and tell.
 
-    Optuna's own calls `study.stop()` when the grid is used up, which raises outside of `Study.optimize`
-    (5.0.0, samplers/_grid.py, `after_trial`). The budget ends our studies.
+    Optuna's own calls `study.stop()` when the grid is used up, which raises outside of `Study.optimize` (5.0.0,
+    samplers/_grid.py, `after_trial`). Our studies end by their budget.
     """
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
@@ -36,16 +36,16 @@ class QuietGridSampler(GridSampler):
 
 
 class PlainCmaEsSampler(CmaEsSampler):
-    """CMA-ES that keeps no pickle in the store, and takes a trial's constraint without a word.
+    """CMA-ES that keeps no pickle in the store and gives no warning about constraints.
 
     Optuna's own stores its optimizer as a pickle in the attributes of trials and loads it at the next one (5.0.0,
-    `_restore_optimizer` in https://github.com/optuna/optuna/blob/v5.0.0/optuna/samplers/_cmaes.py): whoever can write
-    the store could run code on every worker. What the optimizer knows follows from the finished trials, each of which
-    names its generation: here it is told them again, generation after generation. Attributes that hold a pickle are
-    never read.
+    `_restore_optimizer` in https://github.com/optuna/optuna/blob/v5.0.0/optuna/samplers/_cmaes.py): anyone who can
+    write to the store could run code on every worker. The optimizer's state follows from the finished trials, each of
+    which names its generation: here it is rebuilt from them, generation after generation. Attributes that hold a pickle
+    are never read.
 
-    It also warns at the end of every trial that has a constraint (`after_trial`). Ours have one wherever the study has
-    a memory budget, and `best` keeps to it whatever the sampler makes of it.
+    Optuna's own also warns at the end of every trial that has a constraint (`after_trial`). Ours have one wherever the
+    study has a memory budget, and `best` respects it with every sampler.
     """
 
     _finished: list[FrozenTrial]
@@ -54,7 +54,7 @@ class PlainCmaEsSampler(CmaEsSampler):
         self._finished = completed_trials
 
     def _init_optimizer(self, trans: Any, direction: StudyDirection) -> Any:
-        """An optimizer that has been told every whole generation: to the caller nothing is left to tell or to store."""
+        """An optimizer that was given every complete generation: the caller has nothing left to tell or to store."""
         optimizer = super()._init_optimizer(trans, direction)
         sign = 1 if direction is StudyDirection.MINIMIZE else -1
         generations: dict[int, list[FrozenTrial]] = {}
@@ -72,10 +72,10 @@ class PlainCmaEsSampler(CmaEsSampler):
 
 
 class SlotQMCSampler(QMCSampler):
-    """Each slot has a point of its own in one sequence, whoever works on it and when.
+    """Each slot has its own point of one sequence, whichever worker runs it and whenever.
 
     Optuna's own counts the points in the study, and two workers can read the same count (5.0.0, samplers/_qmc.py says
-    so in `_find_sample_id`); it also draws the first trials at random, because it learns the space from them.
+    so in `_find_sample_id`); it also draws the first trials at random, to learn the space from them.
     """
 
     def __init__(self, space: Space, seed: int, slot: int) -> None:
@@ -93,8 +93,8 @@ class SlotQMCSampler(QMCSampler):
 def make_sampler(spec: AnySampler, space: Space, seed: int, slot: int) -> BaseSampler:
     """A sampler for the trial in `slot`.
 
-    Parallel workers with one seed would propose the same values, so the slot is part of it. A quasi-random sequence
-    and a grid are one for the whole study: they have the same seed everywhere, and each trial its own point.
+    Parallel workers with one seed would propose the same values, so the seed includes the slot. A quasi-random sequence
+    and a grid belong to the whole study: they have the same seed everywhere, and each trial has its own point.
     """
     seed_of_slot = (seed * 1_000_003 + slot) % 2**32
     with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def make_sampler(spec: AnySampler, space: Space, seed: int, slot: int) -> BaseSa
 
 
 def sees_running(spec: AnySampler) -> bool:
-    """Whether the sampler looks into unfinished trials: at their parameters (GP), or at their points (a grid)."""
+    """Whether the sampler reads unfinished trials: their parameters (GP), or their points (a grid)."""
     return isinstance(spec, Gp | Grid)
 
 

@@ -37,28 +37,29 @@ _MEMORY = "device memory"
 
 @dataclass(frozen=True)
 class ActiveTrial:
-    """A trial that a worker holds a lease for. `Search.start` makes it; it is handed to whatever is said of it then."""
+    """A trial for which a worker holds a lease. `Search.start` makes it; the other methods take it."""
 
     lease: Lease
     number: int
     values: Values
     draft: Draft = field(repr=False, compare=False)
-    """The trial as the store will have it, with what is not written yet."""
+    """The trial as the store will have it, with the changes that are not written yet."""
     study: optuna.Study = field(repr=False, compare=False)
     """The study as the trial's sampler and pruner see it: `draft` is its storage."""
     is_ended: bool = False
-    """Whether Optuna knows its end already: told by a worker that was killed then, or by somebody else, who need not
-    have waited for all values."""
+    """Whether the trial has ended in Optuna already: by a worker that was killed before it closed the slot, or by
+    somebody else, perhaps before all values were stored.
+    """
 
 
 class Search:
-    """Asks and tells for one study. `reaching` of the store is the caller's business."""
+    """Ask and tell for one study. The caller wraps calls in the store's `reaching`."""
 
     def __init__(self, store: Store, spec: StudySpec) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._store = store
         self._spec = spec
-        store.studies.forget_deleted()  # before their ids are given out again
+        store.studies.forget_deleted()  # before their ids are reused
         self._study = optuna.create_study(
             storage=store.optuna,
             study_name=spec.study,
@@ -70,7 +71,7 @@ class Search:
         self._slots = SlotTrials(store, spec, self.study_id, self._memory)
 
     def describe(self) -> None:
-        """What the dashboard shows of the study as a whole."""
+        """Writes what the dashboard shows of the study as a whole."""
         facts = {
             "description": self._spec.description,
             "task": self._spec.task,
@@ -83,16 +84,16 @@ class Search:
             self._study.set_metric_names([objective.title for objective in self._spec.objectives])
 
     def start(self, lease: Lease) -> ActiveTrial:
-        """The slot's trial: found again, taken from the waiting ones, or new. Then every parameter has a value.
+        """The slot's trial: found again, taken from the enqueued ones, or new. Then every parameter gets a value.
 
-        The sampler draws between two transactions: one finds or makes the trial and looks at the others, one writes
-        all that was drawn.
+        The sampler draws between two transactions: one finds or makes the trial and reads the others, one writes
+        everything that was drawn.
         """
         lease, own = self._slots.trial_of(lease)
         draft = Draft(self.study_id, self._spec.study, self._study.directions, self._memory.trials, own)
         study = self._study_on(draft, lease.slot)
         state = own.state
-        with suppress(UpdateFinishedTrialError):  # somebody ends it this very moment
+        with suppress(UpdateFinishedTrialError):  # somebody ended it at this moment
             if state is TrialState.WAITING:
                 with fenced(lease):
                     self._store.optuna.set_trial_state_values(own._trial_id, TrialState.RUNNING)
@@ -115,9 +116,10 @@ class Search:
         )
 
     def _write(self, lease: Lease, draft: Draft, *, look: bool = False) -> TrialState:
-        """Writes the draft's changes, unless somebody has ended the trial; its state. `look`: at the others, too.
+        """Writes the draft's changes, unless somebody has ended the trial; returns its state. `look`: reads the other
+        trials too.
 
-        What could not be written stays in the draft, for the next time.
+        Changes that could not be written stay in the draft for the next call.
         """
         pruner = self._spec.searched.pruner
         with self._store.optuna.engine.begin() as connection:
@@ -132,12 +134,12 @@ class Search:
         return state
 
     def bring(self, trial: ActiveTrial, reports: Sequence[Report]) -> bool:
-        """Brings the trial's history to `reports`; True: the pruner lets the trial go on.
+        """Sets the trial's history to `reports`; True: the pruner lets the trial continue.
 
-        What else stands there is taken away: an earlier attempt got further than the checkpoint that the present one
-        continues from, and its later reports would be held against this one (`Trial.should_prune` looks at the last
-        step). Optuna takes no intermediate values of studies with several objectives, and prunes none of their trials
-        (`Trial.report`): they are stored as attributes.
+        Later reports are removed: an earlier attempt got further than the checkpoint that this one continues from, and
+        its reports would count against this one (`Trial.should_prune` looks at the last step). Optuna accepts no
+        intermediate values in studies with several objectives and prunes none of their trials (`Trial.report`): their
+        reports are stored as attributes.
 
         Raises:
             TrialEnded: somebody ended the trial from outside.
@@ -150,9 +152,9 @@ class Search:
             raise TrialEnded(f"trial {trial.number} was ended by another program, as {state.name}")
         if not is_judged:
             return True
-        # Not `Trial.should_prune`: it looks at the values that this object was told (5.0.0, trial/_trial.py).
+        # Not `Trial.should_prune`: it reads the values that this object reported itself (5.0.0, trial/_trial.py).
         goes_on = not trial.study.pruner.prune(trial.study, draft.own)
-        if draft.changes:  # the rungs that it has come to
+        if draft.changes:  # the rungs that it has reached
             self._write(trial.lease, draft)
         return goes_on
 
@@ -164,18 +166,20 @@ class Search:
             bring_values(draft.changes, draft.own, reports, objectives[0])
 
     def note(self, trial: ActiveTrial, name: str, fact: str) -> None:
-        """What a person should know of a trial before its end."""
+        """Stores a fact about a trial before its end, for a person to read."""
         with fenced(trial.lease), suppress(UpdateFinishedTrialError):
             assert trial.lease.trial_id is not None
             self._store.optuna.set_trial_user_attr(trial.lease.trial_id, name, fact)
 
     def fits(self) -> list[Fit]:
-        """How many rows a forward took in the trials that had ended at the last look, each shape and device once."""
+        """How many rows fitted in a forward in the trials that had ended at the last look, once per shape and
+        device.
+        """
         told = {trial.user_attrs[FIT] for trial in self._memory.trials if FIT in trial.user_attrs}
         return [Fit.model_validate_json(text) for text in sorted(told)]
 
     def failures_so_far(self) -> list[str] | None:
-        """Why each trial failed, in the order in which they ended; None where one ended in another way."""
+        """Why each trial failed, in the order in which they ended; None where any ended in another way."""
         with self._store.optuna.engine.begin() as connection:
             self._memory.look(connection, ())
         finished = [trial for trial in self._memory.trials if trial.state.is_finished()]
@@ -186,7 +190,9 @@ class Search:
         return [str(trial.user_attrs.get("reason")) for trial in own]
 
     def put_aside(self, lease: Lease, result: TrialResult) -> None:
-        """Ends a slot's trial at which workers stumble, without looking further into it; there is one afterwards."""
+        """Ends the trial of a slot at which workers fail by a bug, without reading it further; creates the trial if
+        there is none.
+        """
         told = facts(result, self._spec.objectives[0]) | {"attempts": lease.attempt}
         with self._store.optuna.engine.begin() as connection:
             if (trial_id := hold_slot(connection, lease)) is None:
@@ -201,9 +207,9 @@ class Search:
     def tell(self, trial: ActiveTrial, result: TrialResult) -> None:
         """Ends the trial and its slot in one transaction: history, facts, values, state, result, lease.
 
-        Whoever ends the trial from outside, also this very moment, is not contradicted; the slot is closed all the
-        same. A complete trial's values are those of its best report by the first objective. Of one that was pruned
-        Optuna itself takes the last report's (`Study.tell`).
+        If somebody ends the trial from outside, even at this moment, their state stays; the slot is closed all the
+        same. A complete trial's values are those of its best report by the first objective. For a pruned trial Optuna
+        itself takes the last report's (`Study.tell`).
         """
         draft, text = trial.draft, result.model_dump_json()
         if not trial.is_ended:
@@ -214,7 +220,7 @@ class Search:
                     write(connection, draft.own._trial_id, draft.changes)
                 change(connection, trial.lease, result=text, finished=True)
                 attempts.end(connection, trial.lease, result.outcome)
-        except LeaseLost:  # or it is told again, as the store's answer was lost
+        except LeaseLost:  # or this is a repeat, as the store's answer was lost
             if not self._store.leases.is_closed_with(trial.lease, text):
                 raise
 

@@ -7,14 +7,15 @@ from hpsearch.search.view import StudyView
 from hpsearch.trial import GIB, MOST_PER_DEVICE, Fit
 
 _CONTEXT_BYTES = GIB // 2
-"""What each further process takes of a card besides its tensors, about."""
+"""Approximate memory that each further process takes of a card besides its tensors."""
 
 
 def sharing(view: StudyView) -> str | None:
-    """A line for a person; None: nothing is known yet of a whole card, or a trial needs most of it.
+    """A line for a person about several workers per card; None: nothing is known yet of a whole card, or a trial needs
+    most of it.
 
-    A forward of a whole optimizer step wins nothing by more memory, so what is free then is another worker's. The most
-    demanding trial counts.
+    Once a forward holds a whole optimizer step, more memory makes it no faster, so another worker can use the rest. The
+    trial with the highest memory counts.
     """
     fits = [Fit.model_validate_json(str(trial.facts[FIT])) for trial in view.trials if FIT in trial.facts]
     whole = [fit for fit in fits if not fit.device.startswith("CPU") and "parts" not in fit.device]

@@ -28,7 +28,7 @@ _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 class SlotTrials:
-    """Finds or makes the one trial of a slot. `memory` is the caller's, and is looked at here."""
+    """Finds or makes the one trial of a slot. `memory` belongs to the caller, and is refreshed here."""
 
     def __init__(self, store: Store, spec: StudySpec, study_id: int, memory: StudyMemory) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class SlotTrials:
         self._memory = memory
 
     def trial_of(self, lease: Lease) -> tuple[Lease, FrozenTrial]:
-        """The lease, bound, and its trial, which is the caller's own copy. The memory is as of now."""
+        """The lease, bound to its trial, and a copy of the trial for the caller. Refreshes the memory."""
         with self._store.optuna.engine.begin() as connection:
             trial_id = hold_slot(connection, lease)
             self._memory.look(connection, self._inside(lease), trial_id)
@@ -57,14 +57,15 @@ class SlotTrials:
             return self.new(connection, lease, trials)
 
     def new(self, connection: Connection, lease: Lease, trials: list[FrozenTrial]) -> tuple[Lease, FrozenTrial]:
-        """Within a transaction that holds the slot, which has no trial yet."""
+        """Makes the trial within a transaction that holds the slot, which has none yet."""
         trial = create(connection, self._study_id, self._template(lease.slot, trials))
         change(connection, lease, trial_id=trial._trial_id)
         return replace(lease, trial_id=trial._trial_id), trial
 
     def _inside(self, lease: Lease) -> tuple[TrialState, ...]:
-        """Which unfinished trials are looked into. An older hpsearch bound a trial after it had made it: where that
-        one's worker was killed in between, the slot's next one finds the trial among the running ones."""
+        """The states of unfinished trials that are read in full. An older hpsearch bound a trial after creating it: if
+        its worker was killed in between, the slot's next worker finds the trial among the running ones.
+        """
         search = self._spec.searched
         is_bound_later = lease.attempt > 1 or lease.slot == 0
         sees_running = sampler_sees_running(search.sampler) or pruner_sees_running(search.pruner)
@@ -76,8 +77,9 @@ class SlotTrials:
         return begun + [trial for trial in trials if trial.state is TrialState.WAITING]
 
     def _template(self, slot: int, trials: list[FrozenTrial]) -> FrozenTrial:
-        """A new trial of a slot. The first one has the study file's own values, where they lie in the space: the bar
-        to beat. They are part of the trial from the moment that it exists, so no kill comes between."""
+        """A new trial of a slot. The first one has the study file's own values, where they lie in the space: the
+        baseline. They are set when the trial is created, so a kill can't come in between.
+        """
         search = self._spec.searched
         own = to_optuna(search.space, self._spec.defaults()) if slot == 0 and search.sampler.name != "grid" else None
         if own is None or any(trial.user_attrs.get("defaults") for trial in trials):
@@ -86,7 +88,7 @@ class SlotTrials:
         return create_trial(state=TrialState.RUNNING, user_attrs={"defaults": True}, system_attrs=fixed)
 
     def _refuses(self, lease: Lease, waiting: FrozenTrial) -> bool:
-        """Ends a trial that someone enqueued and nobody can run. It takes no slot of the budget."""
+        """Ends an enqueued trial that can't be run. It takes no slot of the budget."""
         search = self._spec.searched
         params = waiting.system_attrs.get("fixed_params", {})
         reason = misfit(search.space, params)

@@ -35,12 +35,12 @@ def _distribution(knob: str, parameter: ParameterSpec) -> BaseDistribution:
 
 
 def _to_optuna(value: Any) -> Any:
-    """Optuna's choices are scalars: a list is kept as its JSON text."""
+    """Optuna's choices are scalars: a list is stored as its JSON text."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def from_optuna(space: Space, params: dict[str, Any]) -> Values:
-    """The values as a study file would say them."""
+    """The values as a study file would write them."""
     values: Values = {}
     for knob, value in params.items():
         parameter = space[knob]
@@ -57,7 +57,7 @@ def to_optuna(space: Space, values: Values) -> dict[str, Any] | None:
 
 
 def misfit(space: Space, params: dict[str, Any]) -> str | None:
-    """What keeps a trial from having these parameters of Optuna's (not necessarily all of the space's), in words."""
+    """Why a trial can't have these Optuna parameters (perhaps not all of the space's), as text."""
     known = distributions(space)
     for knob, value in params.items():
         if knob not in known:
@@ -70,7 +70,7 @@ def misfit(space: Space, params: dict[str, Any]) -> str | None:
 
 
 def suggest_all(trial: Trial, space: Space) -> None:
-    """Gives every parameter of a trial a value; those that it has already stay."""
+    """Gives every parameter of a trial a value; those that it has already are kept."""
     for knob, distribution in distributions(space).items():
         match distribution:
             case CategoricalDistribution(choices=choices):

@@ -15,7 +15,7 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True)
 class Usage:
-    """`hours` with any worker there, and `device_hours` of all of them: one device each."""
+    """`hours` with at least one worker, and `device_hours` of all workers (one device each)."""
 
     hours: float
     device_hours: float
@@ -32,7 +32,7 @@ class Usage:
 
 
 def reached(limits: LimitsSpec, usage: Usage, now: datetime) -> str | None:
-    """The limit that the study has come to, in words; None: it may go on. `now` has a time zone."""
+    """The limit that the study has reached, as text; None: it may go on. `now` has a time zone."""
     if limits.until is not None and now >= limits.until.astimezone():
         return f"it is past {limits.until:%Y-%m-%d %H:%M} (search.limits.until)"
     cost = usage.cost(limits)
@@ -47,12 +47,12 @@ def reached(limits: LimitsSpec, usage: Usage, now: datetime) -> str | None:
 
 
 def seconds_for(trials: int, each_s: float, workers: int) -> float:
-    """How long so many trials take that last `each_s` each: in rounds, as many as there are trials for a worker."""
+    """Time for `trials` trials of `each_s` seconds each: in rounds of at most `workers`."""
     return each_s * ceil(trials / workers)
 
 
 def _covered(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds that at least one of the spans, sorted by their start, covers."""
+    """Seconds covered by at least one of the spans, which are sorted by start."""
     total, until = 0.0, float("-inf")
     for start, end in spans:
         total += max(0.0, end - max(start, until))

@@ -23,17 +23,18 @@ from hpsearch.store.workers import SECONDS_UNTIL_SILENT, is_dead
 class TrialView:
     number: int
     outcome: str
-    """complete, pruned, diverged, out of memory, failed, running, or waiting: nobody has it, it may have begun."""
+    """complete, pruned, diverged, out of memory, failed, running, or waiting (no worker has it; it may have begun)."""
     value: float | None
-    """Of the study's first objective: what a complete trial was told with (`trial.best_report`), or else the last
-    report's."""
+    """Of the study's first objective: for a complete trial its stored value (`trial.best_report`), else the last
+    report's.
+    """
     reports: dict[int, float]
     params: dict[str, Any]
     seconds: float | None
     facts: dict[str, Any]
     is_feasible: bool
     values: tuple[float, ...] = ()
-    """Of all objectives, once complete."""
+    """All objectives, once complete."""
 
     @property
     def is_finished(self) -> bool:
@@ -53,17 +54,17 @@ class StudyView:
 
     @property
     def objective(self) -> Metric:
-        """The one that the best trial is chosen by: the first."""
+        """The first objective: the best trial is chosen by it."""
         return self.study.spec.objectives[0]
 
     @property
     def best(self) -> TrialView | None:
-        """The complete trial that is best by the first objective, among those that keep to the memory."""
+        """The complete trial that is best by the first objective, among those within the memory budget."""
         return min(self._eligible, key=lambda trial: self._costs(trial)[0], default=None)
 
     @property
     def front(self) -> list[TrialView]:
-        """The trials on the Pareto front, which no other beats in every objective; the best by the first one first."""
+        """The trials on the Pareto front, which no other trial dominates; sorted by the first objective, best first."""
         costs = {trial.number: self._costs(trial) for trial in self._eligible}
         front = [
             trial
@@ -83,7 +84,7 @@ class StudyView:
 
     @property
     def failed(self) -> list[TrialView]:
-        """Those that a worker ran; not what nobody could run or somebody else ended."""
+        """Failed trials that a worker ran; not those that were refused or that somebody else ended."""
         return [trial for trial in self.trials if trial.outcome == "failed" and "attempts" in trial.facts]
 
     @property
@@ -100,13 +101,14 @@ class StudyView:
 
     @property
     def reached_limit(self) -> str | None:
-        """Why no more trials begin, though there are more to come; None: they do."""
+        """Why no more trials begin although the budget has more; None: they do."""
         limits = self.study.spec.searched.limits
         return None if self.is_finished else reached(limits, self.usage, datetime.now(UTC))
 
     def seconds_left(self, workers: int | None = None) -> float | None:
-        """An estimate from the trials so far; None before the first one has ended. `workers`: by default, the live
-        ones."""
+        """An estimate from the trials so far; None before the first one has ended. `workers`: by default the live
+        ones.
+        """
         workers = len(self.live_workers) if workers is None else workers
         times = [trial.seconds for trial in self.trials if trial.is_finished and trial.seconds]
         if not times or not workers:
@@ -115,7 +117,7 @@ class StudyView:
 
 
 def curve(view: StudyView, trial: TrialView, objective: Metric) -> dict[int, float]:
-    """The objective at each report; those of a study with several lie in its facts (see `Search.report`)."""
+    """The objective at each report; with several objectives it is read from the trial's facts (see `Search.report`)."""
     if len(view.study.spec.objectives) == 1:
         return trial.reports
     reports = {name: values for name, values in trial.facts.items() if name.startswith("report ")}
@@ -123,7 +125,9 @@ def curve(view: StudyView, trial: TrialView, objective: Metric) -> dict[int, flo
 
 
 def live(workers: list[StoredWorker]) -> list[StoredWorker]:
-    """Those that gave a sign of life within the last minute, and weren't killed on this machine meanwhile."""
+    """Workers whose last sign of life is less than a minute old, without those that were killed on this machine
+    since.
+    """
     there = [w for w in workers if not w.gone and w.seconds_since_beat < SECONDS_UNTIL_SILENT]
     return [w for w in there if not is_dead(w.worker_id)]
 
@@ -133,7 +137,7 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def read_view(store: Store, study: StoredStudy) -> StudyView:
-    """Raises HpsearchError where the study was deleted since it was found."""
+    """Raises HpsearchError where the study was deleted meanwhile."""
     with store.reaching():
         try:
             trials = store.optuna.get_all_trials(study.study_id, deepcopy=False)
