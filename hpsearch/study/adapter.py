@@ -15,20 +15,22 @@ from hpsearch.spec import StudyFile
 from hpsearch.spec.model import LoraSpec, ModelSpec
 
 IN_THE_RUN_S_WORDS = ("target_modules", "vision")
-"""Fields of `lora` that differ for the same adapter, where one machine has the run that made it and another doesn't."""
+"""Fields of `lora` that may differ for the same adapter, when one machine has the run that made it and another has
+not.
+"""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _COPIES = re.compile(r"(-unsloth)?-bnb-4bit$")
-"""Ends the hub's names of copies of a base that are quantized already."""
+"""Suffix of hub names of copies of a base that are quantized already."""
 
 
 def with_adapter(file: StudyFile, storage: StorageFolder) -> StudyFile:
-    """The file with all that its adapter says; without an adapter, as it is.
+    """The file with its adapter's values filled in; without an adapter, unchanged.
 
-    From then on the spec's `lora` is the adapter's, and its place is absolute, or a name on the hub.
+    After that the spec's `lora` is the adapter's, and its path is absolute, or a name on the hub.
 
     Raises:
-        StudyFileErrors: there is no such adapter, it is another than it was, none that training can go on from, one of
-            another base, or one that the file's own `lora` contradicts.
+        StudyFileErrors: there is no such adapter, it has changed, training can't continue from it, it is for another
+            base, or the file's own `lora` contradicts it.
     """
     spec = file.spec
     if spec.model.adapter is None:
@@ -44,9 +46,9 @@ def with_adapter(file: StudyFile, storage: StorageFolder) -> StudyFile:
 
 
 def learned_before(model: ModelSpec, splits: Splits) -> list[str]:
-    """A note where the run whose adapter it is was trained on rows that this study validates or tests on.
+    """A note where the run that made the adapter was trained on rows that this study validates or tests on.
 
-    Rows are known by their content: a question is not, where it has another answer or stands among preferences.
+    Rows are compared by content: the same question with another answer, or in preference data, counts as another row.
     """
     manifest = Path(model.adapter or "").parent / "manifest.json.gz"
     if model.adapter is None or not manifest.exists():
@@ -59,7 +61,7 @@ def learned_before(model: ModelSpec, splits: Splits) -> list[str]:
 
 
 def _place(name: str, folder: Path, storage: StorageFolder) -> str:
-    """Paths count from the study file's `folder`. Raises FieldError."""
+    """Paths are relative to the study file's `folder`. Raises FieldError."""
     for path in ((folder / name).expanduser(), storage.runs / name):
         if path.is_dir():
             own = JobFolder(path).adapter
@@ -71,8 +73,9 @@ def _place(name: str, folder: Path, storage: StorageFolder) -> str:
 
 
 def _check_base(adapter: Adapter, model: ModelSpec) -> None:
-    """Raises FieldError where both have names that surely mean two models. Folders may be called anything: whether
-    the adapter fits one is seen when it is laid onto it."""
+    """Raises FieldError where both have names that certainly mean two models. Folder names say nothing: whether the
+    adapter fits such a base is seen when it is loaded onto it.
+    """
     names = [_known_name(name) for name in (adapter.base or "", model.base)]
     if None not in names and names[0] != names[1]:
         raise FieldError(
@@ -83,7 +86,7 @@ def _check_base(adapter: Adapter, model: ModelSpec) -> None:
 
 
 def _known_name(base: str) -> str | None:
-    """What a base is called whoever keeps it; None where that is a folder's name."""
+    """A base's name without its owner; None for a folder's name."""
     if base.startswith("tiny:"):
         return base
     is_name = _HUB_NAME.fullmatch(base) and not base.startswith(".") and not Path(base).exists()
@@ -93,7 +96,8 @@ def _known_name(base: str) -> str | None:
 def _lora(file: StudyFile, own: LoraSpec) -> LoraSpec:
     """The adapter's values; the dropout may be the file's. Raises StudyFileErrors for others that the file gives.
 
-    A file with the adapter's checksum may call its layers as the run did that made it: the adapter alone doesn't know.
+    A file with the adapter's checksum may name its layers as the run that made it did: the adapter alone doesn't
+    contain that.
     """
     given = file.spec.lora
     kept = {"dropout", *(IN_THE_RUN_S_WORDS if file.spec.model.adapter_sha256 else ())} & given.model_fields_set

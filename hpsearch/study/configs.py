@@ -24,7 +24,7 @@ def training_config(
     *,
     is_final: bool,
 ) -> TrialConfig:
-    """`folder` is the study file's: relative paths count from there."""
+    """`folder` is the study file's: relative paths start there."""
     return TrialConfig(
         name=name,
         task=spec.task,

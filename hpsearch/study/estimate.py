@@ -22,9 +22,11 @@ _MATTERS = (
 )
 """Besides the model's, the fields whose values make trials longer or larger."""
 _DRAFTS = 3
-"""Checkpoints of a run at a time: two are kept, and the next one is being written."""
+"""Checkpoints of a run at a time: two are kept while the next one is written."""
 _ADAPTERS = 2
-"""Of the final run: the best one, and the next one that is being written. Smaller than a checkpoint."""
+"""Adapters of the final run at a time: the best one, and the next one while it is written. Smaller than a
+checkpoint.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,16 @@ class Training:
 
     steps: int
     rows: int
-    """As often as they are met."""
+    """With repetitions (epochs)."""
     tokens: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a trial with the file's own values, of the whole search, and of the final training.
+    """For a trial with the file's own values, the whole search, and the final training.
 
-    `search_s` is an upper bound: no trial is stopped early, and each has the batch size that takes longest.
+    `search_s` is an upper bound: no trial is stopped early, and each has the slowest batch size.
     """
 
     measured: Measurement
@@ -53,7 +55,7 @@ class Estimate:
     final: Training
     disk_bytes: int
     matters: list[str]
-    """Searched fields whose other values take more or less."""
+    """Searched fields whose other values take more or less time or memory."""
 
 
 def estimate(spec: StudySpec, prepared: PreparedStudy, measured: Measurement, devices: int) -> Estimate:
@@ -96,7 +98,7 @@ def _training(spec: StudySpec, budget: BudgetSpec, prepared: PreparedStudy, meas
 
 
 def num_steps(spec: StudySpec, budget: BudgetSpec, rows: Sequence[Row]) -> tuple[int, int]:
-    """(optimizer steps, rows as often as they are met) of one training on `rows`."""
+    """(optimizer steps, rows with repetitions) of one training on `rows`."""
     size = spec.training.batch_size
     if budget.max_steps is not None:
         return budget.max_steps, budget.max_steps * min(size, len(rows))
@@ -115,13 +117,14 @@ def _parts(spec: StudySpec, rows: Sequence[Row]) -> list[tuple[float, int]]:
 
 
 def _batch_sizes(spec: StudySpec) -> list[int]:
-    """The smallest and the largest that are searched: over epochs the smallest makes the most steps, and where the
-    steps are given, the largest makes the longest."""
+    """The smallest and the largest searched batch size: over epochs the smallest makes the most steps, and with a fixed
+    number of steps the largest takes longest.
+    """
     searched = spec.searched.space.get(BATCH_SIZE, [])
     found = [searched.low, searched.high] if isinstance(searched, RangeSpec) else [int(str(each)) for each in searched]
     return [int(size) for size in ([min(found), max(found)] if found else [])]
 
 
 def _starts_anew(spec: StudySpec) -> int | None:
-    """After how many trials a worker takes a new trainer; None: it keeps its trainer."""
+    """After how many trials a worker starts a new trainer; None: it keeps its trainer."""
     return 1 if spec.training.optimizer.startswith("paged") else spec.searched.trials_per_process

@@ -38,56 +38,56 @@ from hpsearch.trial import GIB, CacheConfig, Outcome, Record, TrialConfig, Trial
 _PASSES = 4
 _FEW_ROWS = 8
 _ENOUGH_S = 20.0
-"""After so long two passes are enough."""
+"""After this time two passes are enough."""
 _VALIDATION_ROWS = 32
 _WELL = (Outcome.COMPLETE, Outcome.PRUNED)
 
 
 class Measurement(Record):
-    """What the parts of a trial with the file's own values take. Seconds, and bytes."""
+    """Time and memory of the parts of a trial with the file's own values. Seconds and bytes."""
 
     device: str
     what: str
-    """Digest of all in a trial's config that these numbers depend on."""
+    """Digest of everything in a trial's config that these numbers depend on."""
     took_s: float
     num_steps: int
-    """So many are in `step_s`."""
+    """The number of steps timed in `step_s`."""
     start_s: float
-    """Before a worker's first trial: its trainer starts, and loads the base."""
+    """Before a worker's first trial: start of the trainer, and loading the base."""
     fit_s: float
-    """Finding out how many rows fit: once for each combination of values that decides on it."""
+    """Finding how many rows fit: once for each combination of values that affects it."""
     batch_size: int
     step_s: float
-    """Of so many rows."""
+    """Rows of such a step."""
     step_fixed_s: float
-    """Of these, what does not grow with the rows of a step."""
+    """The part of it that does not grow with the rows of a step."""
     new_row_s: float
-    """What a row takes in addition when it is met for the first time on this machine."""
+    """Extra time for a row that this machine sees for the first time."""
     save_s: float
     validation_row_s: float
     rest_s: float
-    """Of a trial, whatever its length."""
+    """Per trial, whatever its length."""
     tokens_per_row: float
     memory_bytes: int
-    """Of the card, or of the host where there is none."""
+    """GPU memory, or host memory where there is no GPU."""
     checkpoint_bytes: int
     trial_bytes: int
     image_bytes: int
-    """What is kept of one image."""
+    """Bytes stored per image."""
 
     def seconds_of_step(self, rows: int) -> float:
         return self.step_fixed_s + (self.step_s - self.step_fixed_s) * rows / self.batch_size
 
 
 class NotMeasured(HpsearchError):
-    """The measured steps came to no end; the reason is in the words. A search may begin all the same."""
+    """The measured steps did not finish; the message has the reason. A search may begin all the same."""
 
 
 _KEPT: TypeAdapter[list[Measurement]] = TypeAdapter(list[Measurement])
 
 
 def file_s_own_trial(file: StudyFile, prepared: PreparedStudy, storage: StorageFolder) -> TrialConfig:
-    """The first one's config."""
+    """The config of the first trial, which has the file's own values."""
     spec, data, folder = file.spec, DataFolder(storage.path), file.path.parent.resolve()
     budget = spec.budget
     return training_config(
@@ -107,7 +107,7 @@ def file_s_own_trial(file: StudyFile, prepared: PreparedStudy, storage: StorageF
 def find_measurement(
     config: TrialConfig, prepared: PreparedStudy, storage: StorageFolder, device: str | None = None
 ) -> Measurement | None:
-    """An earlier one of such trials on such a device; `device` None: on any, the latest."""
+    """An earlier measurement of such trials on such a device; `device` None: on any device, the latest."""
     kept = _read(_file(prepared, storage))
     found = [each for each in kept if each.what == _what(config) and device in (None, each.device)]
     return found[-1] if found else None
@@ -122,10 +122,10 @@ def measure(
     tell: Tell,
     silence: SilenceSpec,
 ) -> Measurement:
-    """Measures, and keeps what it found beside the prepared rows.
+    """Measures, and stores the result beside the prepared rows.
 
     Raises:
-        NotMeasured: out of memory, say.
+        NotMeasured: for example out of memory.
     """
     began = time.monotonic()
     folder = storage.new_inspection("measured")
@@ -155,7 +155,7 @@ def _read(file: Path) -> list[Measurement]:
     try:
         return read_file(file, _KEPT.validate_json) if file.exists() else []
     except UnreadableFile:
-        return []  # of another version, say: it is measured anew
+        return []  # for example from another version: it is measured again
 
 
 def _what(config: TrialConfig) -> str:
@@ -165,7 +165,7 @@ def _what(config: TrialConfig) -> str:
 
 
 def _short(config: TrialConfig, prepared: PreparedStudy, folder: JobFolder) -> TrialConfig:
-    """The config of the measured run; its rows are written."""
+    """The config of the measured run; writes its rows."""
     size, budget = config.training.batch_size, config.budget
     wanted = size * max(2, ceil(_FEW_ROWS / size)) + (0 if config.curriculum.stages else size // 2)
     rows = {
@@ -190,7 +190,7 @@ def _short(config: TrialConfig, prepared: PreparedStudy, folder: JobFolder) -> T
 
 
 def _sample(rows: Sequence[Row], count: int) -> list[Row]:
-    """Evenly over their lengths, so that a few rows stand for all."""
+    """Rows spread evenly over the lengths, so that a few represent all."""
     ordered = sorted(rows, key=lambda row: (len(row.images), sum(len(turn["content"]) for turn in row.messages)))
     count = min(count, len(ordered))
     found = [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
@@ -274,7 +274,9 @@ def _found(
 
 
 def _steps(times: list[float], of_a_pass: int, *, has_small: bool) -> tuple[list[float], list[float], list[float]]:
-    """Of whole steps the first pass's but for its first one, and the later ones'; of small ones, the later passes'."""
+    """Whole steps of the first pass without its first step, whole steps of later passes, and small steps of later
+    passes.
+    """
     passes = [times[start : start + of_a_pass] for start in range(0, len(times), of_a_pass)]
     whole = [steps[: of_a_pass - has_small] for steps in passes]
     new = whole[0][1:] or whole[0]
@@ -283,7 +285,7 @@ def _steps(times: list[float], of_a_pass: int, *, has_small: bool) -> tuple[list
 
 
 def _fixed(whole_s: float, whole_rows: int, small_s: float, small_rows: int) -> float:
-    """Where the line through both meets a step without rows."""
+    """The value at zero rows of the line through both points."""
     per_row_s = (whole_s - small_s) / (whole_rows - small_rows)
     return min(whole_s, max(0.0, whole_s - per_row_s * whole_rows))
 

@@ -40,7 +40,7 @@ class OpenStudy:
     validation_rows: Path
     storage: StorageFolder
     folder: Path
-    """Where the study file stands: relative paths count from there."""
+    """The study file's folder: relative paths start there."""
 
     def trial_config(self, number: int, values: dict[str, Any], earlier: Sequence[Path] = ()) -> TrialConfig:
         """`earlier` are the folders of the trial's attempts so far, the latest first."""
@@ -82,12 +82,12 @@ def open_study(
     joins: bool,
     prepared: PreparedStudy | None = None,
 ) -> OpenStudy:
-    """Creates the study, as `prepared` where that was done before, or resumes it. A worker that only `joins` leaves the
+    """Creates the study (from `prepared`, if that was done before) or resumes it. A worker that only `joins` leaves the
     stored budget as it is.
 
     Raises:
         StudyFileErrors: the file doesn't fit its data or base.
-        InputError: the stored study says something else than the file.
+        InputError: the stored study differs from the file.
     """
     if file.spec.search is None:
         raise file.mistake("search", "is missing: this file can be trained (hpsearch train), not searched")
@@ -130,7 +130,7 @@ def check_trackers(file: StudyFile) -> None:
 
 
 def num_trials(spec: StudySpec) -> int:
-    """The budget; a grid has no more points than it has."""
+    """The budget; a grid has at most as many trials as points."""
     trials = spec.searched.trials
     points = spec.grid_size() if spec.searched.sampler.name == "grid" else None
     return trials if points is None else min(trials, points)
@@ -145,7 +145,7 @@ def final_rows(spec: StudySpec) -> list[tuple[SplitName, float]]:
 
 
 def prepare_new(file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> PreparedStudy:
-    """Prepares a study that is in no store yet; its rows are on the disk then, for trials and for the final run.
+    """Prepares a study that is in no store yet, and writes its rows for trials and for the final run.
 
     Raises:
         StudyFileErrors: the file doesn't fit its data or base.
@@ -156,7 +156,7 @@ def prepare_new(file: StudyFile, storage: StorageFolder, start_trainer: StartTra
 
 
 def keep_prepared(file: StudyFile, prepared: PreparedStudy, storage: StorageFolder) -> None:
-    """Writes its rows, for trials and for the final run, and what preparing has found."""
+    """Writes its rows, for trials and for the final run, and the results of the preparation."""
     data, wanted = DataFolder(storage.path), [*wanted_rows(file.spec), *final_rows(file.spec)]
     write_prepared(prepared.manifest, prepared.splits, prepared.files, data, wanted)
     keep_preparation(file, prepared.manifest, prepared.linear_layers, data)
@@ -172,7 +172,7 @@ def _create(file: StudyFile, store: Store, prepared: PreparedStudy) -> None:
 
 
 def _check_unchanged(file: StudyFile, stored: StoredStudy) -> None:
-    """A study is one experiment: what its trials depend on may not change under it."""
+    """Raises InputError where the file changes something that finished trials depend on: a study is one experiment."""
     was, now = stored.spec.model, file.spec.model
     if None not in (was.adapter, now.adapter) and was.adapter_sha256 != now.adapter_sha256:
         message = f"{now.adapter} is not the adapter that study {stored.name!r} began with: it has changed since"

@@ -18,15 +18,15 @@ from hpsearch.trial import Record
 
 _YOUNGER = ("group_duplicates", "answers", "examples")
 _YOUNGER_COLUMNS = ("text", "chosen", "rejected", "desirable")
-"""Not spoken of where they are not used: what earlier versions prepared is still found."""
+"""Left out where they are not used, so that what earlier versions prepared is still found."""
 log = logging.getLogger("hpsearch.preparation")
 
 
 class Preparation(Record):
-    """The manifest lies beside it, and the record of the files that the rows came from."""
+    """The manifest is stored beside it, and the record of the files that the rows came from."""
 
     prepared_from: str
-    """SHA-256 of all in a study file that decides which rows there are and how they are divided."""
+    """SHA-256 of everything in a study file that decides which rows there are and how they are split."""
     linear_layers: dict[str, list[str]]
     """Base → names that target_modules may hold. No row is too long for any of these bases."""
 
@@ -43,8 +43,9 @@ def keep_preparation(
 
 
 def find_preparation(file: StudyFile, storage: DataFolder) -> tuple[Manifest, dict[str, list[str]]] | None:
-    """The manifest and the linear layers of each base, where rows were prepared on this machine for just such a
-    study, and where nothing that they came from has changed since."""
+    """The manifest and the linear layers of each base, where this machine has rows prepared for exactly such a study
+    and their sources are unchanged.
+    """
     wanted = file.spec.data.manifest
     folders = [storage.of(wanted)] if wanted else sorted(path for path in storage.path.glob("*") if path.is_dir())
     for folder in folders:
@@ -82,6 +83,6 @@ def _prepared_from(file: StudyFile) -> str:
             if not place[name]:
                 del place[name]
     parts = [spec.task, spec.model.revision, data, spec.curriculum.model_dump(mode="json")]
-    if spec.model.adapter_sha256 is not None:  # whether it fits the base was looked at as well
+    if spec.model.adapter_sha256 is not None:  # whether the adapter fits the base was checked as well
         parts.append(spec.model.adapter_sha256)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -26,7 +26,7 @@ from hpsearch.study.configs import metrics_file, rows_config
 
 @dataclass(frozen=True)
 class PreparedStudy:
-    """What is known of a study before it is in any store."""
+    """What is known of a study before it is in a store."""
 
     manifest: Manifest
     splits: Splits
@@ -39,10 +39,10 @@ class PreparedStudy:
 def prepare_study(
     file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell, num_examples: int = 0
 ) -> PreparedStudy:
-    """Reads the data, has a trainer look at rows and base, and splits.
+    """Reads the data, has a trainer inspect rows and base, and splits.
 
     Raises:
-        StudyFileErrors: with the line of what doesn't fit.
+        StudyFileErrors: with the line that doesn't fit.
     """
     spec = file.spec
     try:
@@ -77,7 +77,7 @@ def _lengths(rows: Sequence[Row], inspection: InspectionResult) -> dict[str, Len
 def _with_examples(
     file: StudyFile, splits: Splits, left_out: LeftOut, lengths: dict[str, Length]
 ) -> tuple[Splits, LeftOut]:
-    """Raises FieldError where a held-out row is too long with its examples: others were promised these very rows."""
+    """Raises FieldError where a held-out row is too long with its examples: the held-out rows must not change."""
     data = file.spec.data
     found, too_long = fitting(splits, data, lengths)
     if data.held_out and (file.path.parent / data.held_out).exists():
@@ -89,7 +89,7 @@ def _with_examples(
 
 
 def _check_local_bases(file: StudyFile) -> None:
-    """Raises FieldError where a base is a folder's path and there is no such folder: no trainer needs to tell that."""
+    """Raises FieldError where a base is a path and there is no such folder; no trainer is needed to see that."""
     for base in file.spec.bases():
         path = (file.path.parent / base).expanduser()
         if base.startswith(("./", "../", "/", "~")) and not path.is_dir():
@@ -104,7 +104,7 @@ def _inspect(
     tell: Tell,
     num_examples: int,
 ) -> InspectionResult:
-    """In a folder of its own, which stays only where the job failed: its log says why."""
+    """Uses a job folder of its own, which is kept only where the job failed: its log says why."""
     spec = file.spec
     folder = storage.new_inspection(spec.study)
     candidates = folder.path / "candidates"
@@ -134,7 +134,7 @@ def _inspect(
 def check_target_modules(spec: StudySpec, linear_layers: dict[str, list[str]]) -> None:
     """Raises FieldError where a base has no linear layer of that name."""
     if spec.model.adapter is not None:
-        return  # it sits where it sits: whether it fits the base, the inspection has seen
+        return  # the layers are fixed by the adapter; the inspection has checked that it fits the base
     for base, known in linear_layers.items():
         for key, wanted in _target_modules(spec):
             unknown = [name for name in wanted if name not in known]
