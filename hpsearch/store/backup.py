@@ -21,11 +21,12 @@ from hpsearch.store.reading import nothing_yet
 
 
 def back_up(url: URL, file: Path) -> int:
-    """The size of the copy, in bytes. SQLite's writers go on meanwhile: https://www.sqlite.org/backup.html
+    """Copies a SQLite store; returns the copy's size in bytes. Writers continue meanwhile:
+    https://www.sqlite.org/backup.html
 
     Raises:
-        InputError: there is no SQLite store, or `file` is there already or can't be written.
-        HpsearchError: the copy is not whole.
+        InputError: there is no SQLite store, or `file` exists already or can't be written.
+        HpsearchError: the copy is incomplete.
     """
     if url.get_backend_name() != "sqlite":
         raise InputError(f"hpsearch can copy SQLite files only; for this store:\n  {_command(url, file)}\n{_PASSWORD}")
@@ -40,7 +41,7 @@ def back_up(url: URL, file: Path) -> int:
         draft.parent.mkdir(parents=True, exist_ok=True)
         with reaching(url):
             _copy(source, draft)
-        os.link(draft, file)  # unlike a renaming it replaces nothing that came to be meanwhile
+        os.link(draft, file)  # unlike a rename it never replaces a file that appeared meanwhile
         return file.stat().st_size
     except OSError as error:
         raise InputError(f"{file}: can't be written: {error.strerror}") from None
@@ -56,7 +57,7 @@ def _copy(source: Path, draft: Path) -> None:
     where = f"{source.as_uri()}?mode=ro"
     with closing(sqlite3.connect(where, uri=True)) as store, closing(sqlite3.connect(draft)) as copy:
         store.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")  # all of it is in one file
+        copy.execute("PRAGMA journal_mode=DELETE")  # so that everything is in one file
         found = copy.execute("PRAGMA integrity_check").fetchone()[0]
     if found != "ok":
         raise sqlite3.DatabaseError(f"it is damaged: {found}; see hpsearch store check")
@@ -68,7 +69,7 @@ _PASSWORD = "The password, where there is one, is read from ~/.pgpass or asked f
 
 
 def _command(url: URL, file: Path) -> str:
-    """For a shell, without a password."""
+    """A shell command, without a password."""
     if url.get_backend_name() == "postgresql":
         address = shown(url.set(drivername="postgresql"))
         return shlex.join(["pg_dump", "--format=custom", f"--file={file}", address])

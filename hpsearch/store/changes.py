@@ -36,7 +36,7 @@ _MARKS: Any = TrialSystemAttributeModel.__table__
 
 @dataclass
 class Changes:
-    """Of one trial. What is taken away goes first. `end` is its state and values."""
+    """Changes of one trial. Deletions come first. `end` is its state and values."""
 
     params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
     reports: dict[int, float] = field(default_factory=dict)
@@ -52,7 +52,9 @@ class Changes:
 
 
 def write(connection: Connection, trial_id: int, changes: Changes) -> None:
-    """Once or again: whether an answer was lost, nobody knows. The caller has seen that the trial runs."""
+    """Can be repeated, as the answer to an earlier call may have been lost. The caller has checked that the trial is
+    running.
+    """
     for table, column, stale in (
         (_REPORTS, "step", changes.stale_reports),
         (_FACTS, "key", changes.stale_facts),
@@ -76,7 +78,7 @@ def write(connection: Connection, trial_id: int, changes: Changes) -> None:
 
 
 def create(connection: Connection, study_id: int, template: FrozenTrial) -> FrozenTrial:
-    """A new trial with the template's state and attributes; numbered under the lock that Optuna takes for it, too."""
+    """Creates a trial with the template's state and attributes; numbers it under the same lock as Optuna."""
     studies: Any = StudyModel.__table__
     connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
     number = connection.scalar(select(func.count()).select_from(_TRIALS).where(_TRIALS.c.study_id == study_id)) or 0
@@ -89,7 +91,7 @@ def create(connection: Connection, study_id: int, template: FrozenTrial) -> Froz
 
 
 def _now() -> datetime:
-    """Optuna's columns hold UTC without saying so."""
+    """Optuna's columns hold UTC without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -108,7 +110,7 @@ def _value(objective: int, value: float) -> dict[str, Any]:
 
 
 def _put(connection: Connection, table: Table, key: str, trial_id: int, rows: list[dict[str, Any]]) -> None:
-    """Inserts the rows, or changes those whose key is there."""
+    """Inserts the rows, or updates those whose key exists."""
     if not rows:
         return
     changed = [name for name in rows[0] if name != key]

@@ -20,7 +20,7 @@ from hpsearch.store.versions import version_of_optuna, version_of_ours
 
 
 def check_store(url: URL, artifacts: Path) -> list[Check]:
-    """Raises NoStoreYet, InputError or StoreUnreachable where there is nothing to look through."""
+    """Raises NoStoreYet, InputError or StoreUnreachable where the store can't be read."""
     with reading(url) as engine, engine.connect() as connection:
         checks = [_file(connection, url), *_versions(connection)]
         if all(check.verdict == "works" for check in checks):
@@ -113,7 +113,7 @@ def _artifacts(connection: Connection, folder: Path) -> Check:
         table: Any = model.__table__
         chosen = select(table.c.value_json).where(table.c.key.contains("artifacts:"))
         kept += [json.loads(value) for value in connection.scalars(chosen)]
-    metas = [json.loads(meta) for meta in kept if isinstance(meta, str)]  # what was taken away is kept as null
+    metas = [json.loads(meta) for meta in kept if isinstance(meta, str)]  # deleted values are kept as null
     wrong = [f"{meta['filename']} ({meta['artifact_id']})" for meta in metas if meta and _is_missing(folder, meta)]
     shown = [*wrong[:3], f"and {len(wrong) - 3} more"] if len(wrong) > 3 else wrong
     there = sum(meta is not None for meta in metas)

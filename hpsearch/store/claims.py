@@ -18,7 +18,7 @@ class Claims:
         self._engine = engine
 
     def take(self, study_id: int, what: str) -> bool:
-        """False where somebody has it."""
+        """False where it is taken already."""
         values = {"study_id": study_id, "key": f"{_PREFIX}{what}", "value_json": "true"}
         try:
             with self._engine.begin() as connection:
@@ -28,7 +28,7 @@ class Claims:
         return True
 
     def give_up(self, study_id: int) -> None:
-        """All of the study's: what may happen from now on is news."""
+        """Removes all claims of the study, so that later events are reported again."""
         own = (_attributes.c.study_id == study_id) & _attributes.c.key.startswith(_PREFIX)
         with self._engine.begin() as connection:
             connection.execute(delete(_attributes).where(own))

@@ -27,18 +27,19 @@ SELECT set_config(name, seconds, %s) FROM (VALUES
     ('lock_timeout', '{LOCK_S}s'),
     ('idle_in_transaction_session_timeout', '{STATEMENT_S}s')
 ) AS deadlines (name, seconds) WHERE current_setting(name) = '0'"""
-"""Where neither the URL nor the server says otherwise. Not in the startup packet: poolers refuse that
-(https://www.pgbouncer.org/config.html#ignore_startup_parameters)."""
+"""Used where neither the URL nor the server sets a deadline. Not in the startup packet: poolers refuse that
+(https://www.pgbouncer.org/config.html#ignore_startup_parameters).
+"""
 
 _OF_BOTH = f"""SET SESSION
     innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, {LOCK_S}),
     wait_timeout = LEAST(@@wait_timeout, {STATEMENT_S})"""
 _MARIADB = f"max_statement_time = IF(@@max_statement_time = 0, {STATEMENT_S}, @@max_statement_time)"
 _MYSQL = f"max_execution_time = IF(@@max_execution_time = 0, {STATEMENT_S * 1000}, @@max_execution_time)"
-"""`wait_timeout` ends a session that says nothing, in a transaction or not; the pool makes another."""
+"""`wait_timeout` ends an idle session, in a transaction or not; the pool makes another."""
 
 _PREPARED_AT = 5
-"""psycopg's own default: so many times a statement is executed before the server is asked to remember it."""
+"""psycopg's own default: executions of a statement before it is prepared on the server."""
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
@@ -54,9 +55,9 @@ def connect_arguments(url: URL) -> dict[str, Any]:
 
 
 def set_deadlines(engine: Engine) -> None:
-    """For every connection that the engine makes from now on."""
+    """For every connection that the engine makes afterwards."""
     if engine.dialect.name == "sqlite":
-        return  # its busy timeout is the only wait that it knows
+        return  # SQLite only waits for its lock (busy timeout)
     engine.dispose()
     if engine.dialect.name == "mysql":
         event.listen(engine, "connect", _prepare_mysql)
@@ -73,10 +74,12 @@ def _prepare_mysql(connection: Any, _record: Any) -> None:
 
 
 def _prepare_postgresql(connection: Any, record: Any) -> None:
-    """Settings and prepared statements belong to a session of the server. Behind a pooler that deals connections out
-    by transactions, like pgbouncer, there is none: settings would come to others, and statements would be unknown.
+    """Settings and prepared statements belong to a session of the server. Behind a pooler that assigns connections per
+    transaction, like pgbouncer, there is no such session: settings would reach other clients, and statements would be
+    unknown.
 
-    It is one where the server's process is not the one that was told at the start: a pooler tells a number of its own.
+    There is a session where the server's process id equals the one sent at the start: a pooler sends a number of its
+    own.
     """
     cursor = connection.cursor()
     cursor.execute("SELECT pg_backend_pid()")
@@ -99,8 +102,8 @@ _IS_POOLED = "hpsearch is pooled"
 class Lines:
     """The engine's connections, so that another thread can cut them.
 
-    Those in the pool, too: the pool tries one before it lends it (`pool_pre_ping`), and no event tells of that
-    (SQLAlchemy 2.1, pool/base.py, `_ConnectionFairy._checkout`). One that is cut while nobody uses it is made anew.
+    Including those in the pool: the pool tests one before it lends it (`pool_pre_ping`), and no event tells of that
+    (SQLAlchemy 2.1, pool/base.py, `_ConnectionFairy._checkout`). A connection that is cut while idle is made again.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -108,23 +111,23 @@ class Lines:
         self._known: WeakSet[Any] = WeakSet()
         if engine.dialect.name != "sqlite":
             event.listen(engine, "connect", self._made)
-            engine.dispose()  # what was made before is not known here
+            engine.dispose()  # connections made before this are not tracked
 
     def _made(self, connection: Any, _record: Any) -> None:
         with self._lock:
             self._known.add(connection)
 
     def cut(self) -> None:
-        """Whoever waits for an answer on one of them is told that the connection is lost."""
+        """A thread that waits for an answer on one of them gets the error that the connection is lost."""
         with self._lock:
             connections = list(self._known)
         for connection in connections:
-            with contextlib.suppress(Exception):  # it may be closed this very moment
+            with contextlib.suppress(Exception):  # it may be closing at this moment
                 _shut(connection)
 
 
 def _shut(connection: Any) -> None:
-    """psycopg and PyMySQL keep their socket in different places; neither may be closed under its owner's feet."""
+    """psycopg and PyMySQL keep their socket in different places; neither may be closed while its owner uses it."""
     if hasattr(connection, "pgconn"):
         with socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
             line.shutdown(socket.SHUT_RDWR)

@@ -22,7 +22,7 @@ BUSY_TIMEOUT_S = 60
 
 
 def parse_url(url: str, *, from_argv: bool) -> URL:
-    """A database URL, or what is wrong with it.
+    """Parses a database URL.
 
     Raises:
         InputError: not a URL, or one with a password on a command line, where every user of the machine sees it.
@@ -55,7 +55,7 @@ def _has_password(url: URL) -> bool:
 
 
 def holds_secret(url: str) -> bool:
-    """Whether somebody who sees the URL may learn a password. One that can't be read may hold one."""
+    """Whether the URL may contain a password. One that can't be parsed may."""
     try:
         return bool(url) and _has_password(parse_url(url, from_argv=False))
     except InputError:
@@ -69,7 +69,7 @@ _PROXY = (
     "stock Optuna"
 )
 _BACKENDS = ("sqlite", "postgresql", "mysql")
-_SECRETS = ("password", "passwd")  # sslpassword, ssl_key_password, … too
+_SECRETS = ("password", "passwd")  # also sslpassword, ssl_key_password, …
 _PASSWORD_IN_ARGV = (
     "--store: a password on the command line can be read by every user of this machine. "
     "Leave it out of the URL and put it into ~/.pgpass (PostgreSQL), "
@@ -83,14 +83,14 @@ def shown(url: URL) -> str:
 
 
 def named(url: URL) -> str:
-    """For people: without secrets, and a file's path from here where that is shorter."""
+    """For people: without secrets, and with a file's path relative to the working directory where that is shorter."""
     return shown(url).replace(f"sqlite:///{Path.cwd()}/", "sqlite:///")
 
 
 def open_optuna_storage(url: URL) -> QuickStorage:
-    """Optuna's storage on an engine with our settings; its tables are made where they are missing.
+    """Optuna's storage on an engine with our settings; makes its tables where they are missing.
 
-    Of whatever version they are: Optuna's own check leaves its connection open when it raises.
+    Any version of the tables is accepted: Optuna's own check leaves its connection open when it raises.
 
     Raises:
         StoreUnreachable: the database did not answer.
@@ -111,7 +111,7 @@ def open_optuna_storage(url: URL) -> QuickStorage:
 
 @contextmanager
 def speaking_to(url: URL) -> Iterator[None]:
-    """The first words with a database: what can be wrong with it, or with this installation, is told.
+    """Wraps the first contact with a database: explains errors of the database or of this installation.
 
     Raises:
         StoreUnreachable: the database did not answer.
@@ -124,7 +124,7 @@ def speaking_to(url: URL) -> Iterator[None]:
             extra = "postgresql" if url.get_backend_name() == "postgresql" else "mysql"
             raise InputError(f"no driver for {shown(url)}: pip install 'hpsearch[{extra}]'") from error
         except DatabaseError as error:
-            if type(error) is not DatabaseError:  # its subclasses have a meaning of their own
+            if type(error) is not DatabaseError:  # its subclasses mean something else
                 raise
             raise InputError(f"--store: {shown(url)} is no database: {error.orig}") from error
 
@@ -135,16 +135,16 @@ def engine_options(url: URL) -> dict[str, Any]:
             return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
         case backend:
             lasting = {"pool_pre_ping": True, "pool_recycle": 300, "connect_args": connect_arguments(url)}
-            # MySQL's own level locks the rows and the gaps that a search passes over, until the transaction ends.
+            # MySQL's default level locks the rows and gaps that a search passes over, until the transaction ends.
             return lasting | ({"isolation_level": "READ COMMITTED"} if backend == "mysql" else {})
 
 
 def _make_sqlite_safe(engine: Engine) -> None:
     """Makes every transaction take SQLite's write lock when it begins.
 
-    Optuna and we rely on SELECT … FOR UPDATE, which SQLite ignores: eight processes once claimed 49 of 200
-    waiting trials twice. BEGIN IMMEDIATE gives the same exclusion for the whole transaction.
-    Recipe: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+    Optuna and hpsearch rely on SELECT … FOR UPDATE, which SQLite ignores: in a test eight processes claimed 49 of 200
+    waiting trials twice. BEGIN IMMEDIATE gives the same exclusion for the whole transaction. Recipe:
+    https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
     """
     engine.dispose()
 
@@ -162,12 +162,12 @@ def _make_sqlite_safe(engine: Engine) -> None:
 
 @contextmanager
 def reaching(url: URL) -> Iterator[None]:
-    """Turns the many ways in which a database is out of reach into one error that has words."""
+    """Turns the many errors of a database that can't be reached into one error with a message."""
     try:
         yield
     except (StorageInternalError, DBAPIError, PoolTimeout) as error:
         cause = _root(error)
-        # An InternalError that ends the connection: PostgreSQL gave up a transaction in which this process was paused.
+        # An InternalError that ends the connection: PostgreSQL aborted a transaction in which this process was paused.
         is_lost = isinstance(cause, DBAPIError) and cause.connection_invalidated
         if not is_lost and not _is_outage(cause, url):
             raise
@@ -190,14 +190,14 @@ def _is_outage(cause: BaseException, url: URL) -> bool:
 
 
 def _words(cause: BaseException) -> str:
-    """One line. PyMySQL's errors are a number and the words."""
+    """One line. PyMySQL's errors are a number and a text."""
     told = getattr(cause, "orig", None) or cause
     lines = str(told.args[1] if len(told.args) == 2 else told).strip().splitlines()
     return lines[0] if lines else str(cause)
 
 
 def _root(error: BaseException) -> BaseException:
-    """What Optuna wrapped."""
+    """The original error that Optuna wrapped."""
     while isinstance(error, StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -213,7 +213,7 @@ def now_by(connection: Connection) -> Any:
     expressions: dict[str, Callable[[], Any]] = {
         "sqlite": lambda: literal_column("(julianday('now') - 2440587.5) * 86400.0"),
         "postgresql": lambda: func.extract("epoch", func.clock_timestamp()),
-        # Not UNIX_TIMESTAMP(NOW(6)): local time tells two hours of one autumn night alike.
+        # Not UNIX_TIMESTAMP(NOW(6)): in autumn, local time has one hour twice.
         "mysql": lambda: literal_column("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6"),
     }
     return expressions[connection.dialect.name]()

@@ -33,10 +33,10 @@ class Handover(StrEnum):
 class Lease:
     """A worker's right to work on one slot of a study.
 
-    `result` is there when an earlier worker had finished. `strikes` counts the attempts in a row that ended without
+    `result` is set when an earlier worker had finished. `strikes` counts the attempts in a row that ended without
     progress, `progress` is the furthest optimizer step of any, `reasons` say how each ended, `stumbles` counts workers
-    that failed at the slot by a mistake of their own. `at_work`: how many slots of the study were open when this one
-    was claimed, about as many as there are workers.
+    that failed at the slot by a bug in hpsearch. `at_work`: how many slots of the study were open when this one was
+    claimed, about the number of workers.
     """
 
     lease_id: int
@@ -60,8 +60,8 @@ _fence: ContextVar[Lease | None] = ContextVar("fence", default=None)
 def fenced(lease: Lease) -> Iterator[None]:
     """Within this, every transaction of the store, Optuna's too, first checks that the lease is still held.
 
-    The check and the writes are one transaction, so what a worker writes after its lease was taken over is never
-    accepted, however long it was paused.
+    The check and the writes are one transaction, so nothing that a worker writes after its lease was taken over is
+    accepted, however long the worker was paused.
     """
     token = _fence.set(lease)
     try:
@@ -78,7 +78,7 @@ def check_fence(connection: Connection) -> None:
 
 
 def hold_slot(connection: Connection, lease: Lease) -> int | None:
-    """Locks the lease until the transaction ends; the trial that the slot is bound to by now. Raises LeaseLost."""
+    """Locks the lease until the transaction ends; returns the trial that the slot is bound to. Raises LeaseLost."""
     chosen = select(leases.c.lease_id, leases.c.trial_id).where(_is_current(lease))
     held = connection.execute(chosen.with_for_update()).first()
     if held is None:
@@ -87,7 +87,8 @@ def hold_slot(connection: Connection, lease: Lease) -> int | None:
 
 
 def hold(connection: Connection, lease: Lease) -> TrialState:
-    """Locks the lease and its trial until the transaction ends: nobody takes it over or ends it meanwhile.
+    """Locks the lease and its trial until the transaction ends: nobody can take the lease over or end the trial
+    meanwhile.
 
     Returns the trial's state. Raises LeaseLost.
     """

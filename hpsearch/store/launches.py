@@ -17,7 +17,7 @@ from hpsearch.trial import Record
 
 
 class LaunchedJob(Record):
-    """A job as its engine names it, and the file that its worker writes to, as the host of the launch sees it."""
+    """A job by its engine's id, and its worker's log file, as the host of the launch sees it."""
 
     job_id: str
     log: str | None = None
@@ -25,7 +25,7 @@ class LaunchedJob(Record):
 
 @dataclass(frozen=True)
 class StoredLaunch:
-    """`options` are the engine's, as they were given; `host` is where `hpsearch launch` ran."""
+    """`options` are the engine's, as given; `host` is where `hpsearch launch` ran."""
 
     launch_id: int
     engine: str

@@ -31,7 +31,7 @@ _KEPT_REASONS = 20
 
 @dataclass(frozen=True)
 class Slots:
-    """How far a study is: slots that are finished, and slots that are leased right now."""
+    """Progress of a study: slots that are finished, and slots that are leased now."""
 
     wanted: int
     finished: int
@@ -43,15 +43,15 @@ class Slots:
 
 
 class Leases:
-    """Who works on what. A worker claims a slot, binds it to a trial, renews the lease while it lives, and closes the
-    slot or gives it back; others only look.
+    """The leases of all slots. A worker claims a slot, binds it to a trial, renews the lease while it lives, and closes
+    the slot or gives it back; other processes only read.
 
-    One for each `Store`, with nothing of its own: all is in the table, and each method is one transaction. Times are
-    the database's, so that the clocks of two machines need not agree. From the moment that one is made, every
-    transaction of its engine heeds `fenced`.
+    One object per `Store`, without state: everything is in the table, and each method is one transaction. Times are the
+    database's, so that the clocks of two machines need not agree. Once it is made, every transaction of its engine
+    obeys `fenced`.
 
     Raises:
-        LeaseLost: from every method that changes a lease: the slot is another attempt's by now, or finished.
+        LeaseLost: from every method that changes a lease: another attempt has the slot, or it is finished.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -67,12 +67,12 @@ class Leases:
         last_slots: Collection[int] = (),
         uid: str | None = None,
     ) -> Lease | None:
-        """A slot that nobody works on: one that was begun, else a new one while the budget has any; one of
-        `last_slots` only where there is no other. Slots at which workers stumbled come after those of which nothing
-        is known: they hold nobody up.
+        """Claims a slot that nobody works on: one that was begun, else a new one while the budget has any; one of
+        `last_slots` only where there is no other. Slots at which workers failed by a bug come last, so that they delay
+        nothing.
 
-        None where the study is paused, too. `uid`: the study's own: SQLite gives its id to the next one once it is
-        deleted, and another study's slots are not for whoever has this one's space and rows.
+        None also where the study is paused. `uid`: the study's own: SQLite reuses the id of a deleted study, and this
+        worker, which has the deleted one's space and rows, must not claim slots of another.
 
         Raises:
             HpsearchError: the study was deleted.
@@ -101,7 +101,7 @@ class Leases:
 
     @staticmethod
     def _lock_study(connection: Connection, study_id: int, uid: str | None) -> Any:
-        """Holds other claims of the study back until this transaction ends."""
+        """Blocks other claims of the study until this transaction ends."""
         wanted = (studies.c.uid, studies.c.trials, studies.c.paused, studies.c.seen_at, studies.c.grace_until)
         study = select(*wanted).where(studies.c.study_id == study_id, is_in_optuna)
         found = connection.execute(study.with_for_update()).first()
@@ -158,7 +158,7 @@ class Leases:
         )
 
     def bind(self, lease: Lease, trial_id: int) -> Lease | None:
-        """Ties a trial to the slot for good; None when another slot has it already."""
+        """Binds a trial to the slot for good; None when another slot has it already."""
         try:
             self._change(lease, trial_id=trial_id)
         except IntegrityError:
@@ -166,36 +166,38 @@ class Leases:
         return replace(lease, trial_id=trial_id)
 
     def trial_of(self, lease: Lease) -> int | None:
-        """The trial that the slot is bound to by now."""
+        """The trial that the slot is bound to now."""
         with self._engine.begin() as connection:
             return connection.scalar(select(leases.c.trial_id).where(leases.c.lease_id == lease.lease_id))
 
     def renew(self, lease: Lease, duration_s: float, step: int = 0) -> None:
-        """`step`: the optimizer step that the attempt has come to. A step further than any before ends the strikes."""
+        """`step`: the optimizer step of the attempt. A step beyond all earlier ones resets the strikes."""
         with self._engine.begin() as connection:
             renew(connection, lease, database_now(connection), duration_s, step)
 
     def note(self, lease: Lease) -> None:
-        """Writes down the lease's strikes, progress, stumbles and reasons."""
+        """Stores the lease's strikes, progress, stumbles and reasons."""
         self._change(lease, **_account(lease))
 
     def give_back(self, lease: Lease, ending: Ending = Ending.STOPPED) -> None:
-        """At once, as it is: with what was renewed meanwhile."""
+        """Releases the slot at once and keeps its stored state, including renewals."""
         self._change(lease, ending, worker_id=None, expires_at=0.0)
 
     def release(self, lease: Lease, ending: Ending = Ending.TRAINER_DIED) -> None:
-        """Gives the slot back at once, with its strikes, progress, stumbles and reasons: the next worker continues."""
+        """Releases the slot at once and stores its strikes, progress, stumbles and reasons: the next worker
+        continues.
+        """
         self._change(lease, ending, worker_id=None, expires_at=0.0, **_account(lease))
 
     def store_result(self, lease: Lease, result: str) -> None:
-        """The trial's end, kept here until the search knows it: a kill in between loses nothing."""
+        """The trial's end, kept here until Optuna has it: a kill in between loses nothing."""
         self._change(lease, result=result)
 
     def close(self, lease: Lease) -> None:
         self._change(lease, Ending.ELSEWHERE, finished=True)
 
     def is_closed_with(self, lease: Lease, result: str) -> bool:
-        """Whether the slot is finished, by this very attempt and with this result."""
+        """Whether this very attempt finished the slot with this result."""
         own = (leases.c.lease_id == lease.lease_id) & (leases.c.attempt == lease.attempt) & leases.c.finished.is_(True)
         with self._engine.begin() as connection:
             return connection.scalar(select(leases.c.result).where(own)) == result
@@ -208,7 +210,7 @@ class Leases:
         return Slots(wanted, counts.get(True, 0), counts.get(False, 0))
 
     def given_back(self, study_id: int) -> set[int]:
-        """The trials (Optuna's ids) that have begun and that nobody has: the next worker takes them."""
+        """Trials (Optuna's ids) that have begun and have no holder: the next worker takes them."""
         chosen = select(leases.c.trial_id).where(
             leases.c.study_id == study_id, leases.c.finished.is_(False), leases.c.worker_id.is_(None)
         )
@@ -216,14 +218,16 @@ class Leases:
             return {row.trial_id for row in connection.execute(chosen) if row.trial_id is not None}
 
     def last_of(self, trial_id: int) -> tuple[str | None, int]:
-        """Who has the trial or had it at its end, None where it was given back; and the number of its attempts."""
+        """The worker that has the trial, or had it at its end (None where it was given back); and the number of its
+        attempts.
+        """
         chosen = select(leases.c.worker_id, leases.c.attempt).where(leases.c.trial_id == trial_id)
         with self._engine.begin() as connection:
             found = connection.execute(chosen).first()
         return (None, 0) if found is None else (found.worker_id, found.attempt)
 
     def seconds_left(self, study_id: int) -> dict[str, float]:
-        """Worker → seconds until its lease runs out, for the leases that are held."""
+        """Worker → seconds until its lease expires, for the leases that are held."""
         held = select(leases.c.worker_id, leases.c.expires_at).where(
             leases.c.study_id == study_id, leases.c.finished.is_(False), leases.c.worker_id.is_not(None)
         )
@@ -261,7 +265,7 @@ def _account(lease: Lease) -> dict[str, Any]:
 
 
 def _open_and_last(study_id: int) -> Any:
-    """The slots that have begun and are not finished, about as many as there are workers; and the last of all."""
+    """Selects the open slots (begun, not finished), about as many as there are workers, and the highest slot."""
     columns = leases.c
     last = select(func.max(columns.slot)).where(columns.study_id == study_id).correlate(None).scalar_subquery()
     wanted = (columns.lease_id, columns.slot, columns.worker_id, columns.stumbles, columns.expires_at, columns.finished)

@@ -21,13 +21,13 @@ from hpsearch.errors import HpsearchError
 from hpsearch.store.trials import UNFINISHED, Ended, ended_rows, read_trials
 
 _REOPENED = "hpsearch:reopened"
-"""The study's mark: another one each time that trials of it are opened again."""
+"""A mark on the study that changes each time trials of it are reopened."""
 _STUDIES: Any = StudyModel.__table__
 _MARKS: Any = StudySystemAttributeModel.__table__
 
 
 def forget_what_was_seen(connection: Connection, study_id: int) -> None:
-    """Whoever remembers the study's trials reads them anew. The caller holds the study's row."""
+    """Makes every process that caches the study's trials read them again. The caller holds the study's row."""
     mark = json.dumps(uuid4().hex)
     own = and_(_MARKS.c.study_id == study_id, _MARKS.c.key == _REOPENED)
     if connection.execute(update(_MARKS).where(own).values(value_json=mark)).rowcount == 0:
@@ -35,7 +35,7 @@ def forget_what_was_seen(connection: Connection, study_id: int) -> None:
 
 
 class StudyMemory:
-    """Whoever gets a trial of it must not change it."""
+    """The study's trials, cached; callers must not change them."""
 
     def __init__(self, study_id: int) -> None:
         self._study_id = study_id
@@ -55,7 +55,8 @@ class StudyMemory:
         return self._trials[trial_id]
 
     def look(self, connection: Connection, inside: Container[TrialState], at: int | None = None) -> None:
-        """`inside`: also at what unfinished trials of these states hold; and the one with the id `at`.
+        """Refreshes the cache. `inside`: unfinished trials of these states are read in full; so is the one with the id
+        `at`.
 
         Raises HpsearchError where the study was deleted.
         """
@@ -82,7 +83,7 @@ class StudyMemory:
 
 
 def _outside(row: Ended) -> FrozenTrial:
-    """A trial of which nothing is known but that it is there."""
+    """A trial of which only the existence is known."""
     trial_id, number, state, _begin, _end = row
     return FrozenTrial(
         number=number,

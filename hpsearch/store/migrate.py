@@ -32,9 +32,10 @@ def _config() -> Config:
 
 
 def upgrade(engine: Engine) -> TableVersion:
-    """Brings our tables up to date; the version that they had.
+    """Brings our tables up to date; returns the version that they had.
 
-    Raises InputError where they were made by a newer hpsearch."""
+    Raises InputError where a newer hpsearch made them.
+    """
     with engine.connect() as connection:
         found = version_of_ours(connection)
     if found.is_newest:
@@ -51,15 +52,16 @@ def upgrade(engine: Engine) -> TableVersion:
 
 
 def _make_optuna_s_indexes(connection: Connection) -> None:
-    """MySQL keeps what somebody made who was killed then; Optuna makes no index of a table that is there (SQLAlchemy
-    2.1, `MetaData.create_all`). One of them sees to it that a name has one study."""
+    """On MySQL, tables of a process that was killed remain without indexes, and Optuna makes no index for an existing
+    table (SQLAlchemy 2.1, `MetaData.create_all`). One of the indexes keeps study names unique.
+    """
     for table in BaseModel.metadata.sorted_tables:
         for index in table.indexes:
             index.create(connection, checkfirst=True)
 
 
 def refuse_another_optuna(engine: Engine) -> None:
-    """Raises InputError where Optuna's own tables are not of this Optuna's version."""
+    """Raises InputError where Optuna's own tables are of another Optuna version."""
     with engine.connect() as connection:
         found = version_of_optuna(connection)
     if found.mismatch:
@@ -68,11 +70,11 @@ def refuse_another_optuna(engine: Engine) -> None:
 
 @contextmanager
 def exclusively(url: URL) -> Iterator[None]:
-    """Only one process at a time makes or changes tables: workers of a new study start together.
+    """Only one process at a time creates or changes tables: workers of a new study start together.
 
     Raises:
-        StoreUnreachable: another one took too long, or the database did not answer.
-        InputError: an SQLite file can't be where it was said.
+        StoreUnreachable: another process took too long, or the database did not answer.
+        InputError: an SQLite file can't be at the given path.
     """
     if url.get_backend_name() == "sqlite":
         with _locked(url):
@@ -91,14 +93,14 @@ _KEEP = {
     "postgresql": "SET LOCAL idle_in_transaction_session_timeout = 0",
     "mysql": "SET SESSION wait_timeout = 28800",
 }
-"""While tables are changed elsewhere, this connection says nothing."""
+"""This connection is idle while tables are changed elsewhere."""
 
 
 def _take(connection: Connection, url: URL) -> None:
-    """The lock is free again when the transaction, or MySQL's connection, ends: also where this process is killed.
+    """The lock is released when the transaction, or MySQL's connection, ends, also when this process is killed.
 
-    It is asked for again and again: whoever waited in the server would keep one of a pooler's connections, and the
-    holder needs a second one.
+    It polls: a process that waits in the server would occupy one of a pooler's connections, and the holder needs a
+    second one.
     """
     backend, deadline = url.get_backend_name(), time.monotonic() + PATIENCE_S
     while True:
@@ -113,7 +115,7 @@ def _take(connection: Connection, url: URL) -> None:
 
 
 def _locked(url: URL) -> AbstractContextManager[object]:
-    """A lock beside the SQLite file; the folder is made where it is missing."""
+    """A lock file beside the SQLite file; makes the folder where it is missing."""
     if url.database in (None, "", ":memory:"):
         return nullcontext()
     refuse_network_file(url)

@@ -19,19 +19,19 @@ COLLATION = "utf8mb4_bin"
 
 _OUTAGES = {
     *(1040, 1042, 1043, 1203, 1226),  # too many connections; no handshake
-    *(1044, 1045, 1049),  # no such user, password or database: as with PostgreSQL, it may be there soon
+    *(1044, 1045, 1049),  # no such user, password or database: as with PostgreSQL, it may exist soon
     *(1053, 1077, 1079, 1080, 1317, 1927, 4031),  # shut down, killed, idle for too long
     *(1158, 1159, 1160, 1161),  # the network
-    *(1205, 1206, 1213),  # a lock that is held, a deadlock: the other transaction goes on
+    *(1205, 1206, 1213),  # a held lock, a deadlock: the other transaction continues
     *(1969, 3024),  # a statement that took too long
-    *(1290, 1836),  # only to be read: a replica, until it is the primary
+    *(1290, 1836),  # read-only: a replica, until it becomes the primary
     *(3, 1021, 1037, 1038, 1041, 1114, 1135),  # no space, no memory
 }
 """https://mariadb.com/docs/server/reference/error-codes and, from 2000 on, those of the client."""
 
 
 def is_outage(error: Any) -> bool:
-    """Of a driver's OperationalError: whether it may pass by itself."""
+    """Whether a driver's OperationalError is temporary."""
     number = error.args[0] if error.args else 0
     return number in _OUTAGES or (isinstance(number, int) and 2000 <= number < 3000)
 
@@ -48,7 +48,7 @@ def compare_exactly(url: URL, options: dict[str, Any]) -> None:
             if found.startswith("utf8mb4") and found.endswith(("_bin", "_as_cs")):
                 return
             if inspect(connection).get_table_names():
-                return  # they are as they are: somebody's studies, which stay readable
+                return  # existing tables hold studies, which stay readable
             name = engine.dialect.identifier_preparer.quote_identifier(str(url.database))
             change = f"ALTER DATABASE {name} CHARACTER SET utf8mb4 COLLATE {COLLATION}"
             try:

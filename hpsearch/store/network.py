@@ -39,7 +39,9 @@ def refuse_network_file(url: URL) -> None:
 
 
 def file_system_of(folder: Path, mounts: str) -> str | None:
-    """The kind of file system on which an absolute folder lies, by the text of mountinfo; None: no mount holds it."""
+    """The type of the file system that holds an absolute folder, from the text of mountinfo; None: no mount holds
+    it.
+    """
     found: tuple[int, str | None] = (-1, None)
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
@@ -47,11 +49,11 @@ def file_system_of(folder: Path, mounts: str) -> str | None:
         if len(parts) < 5 or not rest:
             continue
         point = Path(_unescaped(parts[4]))
-        if folder.is_relative_to(point) and len(point.parts) >= found[0]:  # of two on one point the later one counts
+        if folder.is_relative_to(point) and len(point.parts) >= found[0]:  # the later of two on one point
             found = len(point.parts), rest.split(" ")[0]
     return found[1]
 
 
 def _unescaped(text: str) -> str:
-    r"""Blanks, tabs, line ends and backslashes stand as \040, \011, \012 and \134."""
+    r"""Spaces, tabs, newlines and backslashes are written as \040, \011, \012 and \134."""
     return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), text)

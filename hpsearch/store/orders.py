@@ -15,13 +15,15 @@ _trials = table("trials", column("trial_id"), column("state"), column("datetime_
 _facts = table("trial_user_attributes", column("trial_id"), column("key"))
 _marks = table("trial_system_attributes", column("trial_id"), column("key"))
 _CONSTRAINT = "constraints:"
-"""How Optuna names them (5.0.0, study/_constrained_optimization.py): the memory that a trial needs, told at its end."""
+"""Optuna's prefix of constraint attributes (5.0.0, study/_constrained_optimization.py); here the memory that a trial
+needs, stored at its end.
+"""
 _TOLD = ("outcome", "reason", "traceback")
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker finds each time that it tells what it does."""
+    """The requests that a worker reads with each heartbeat."""
 
     stop: bool = False
     stop_now: bool = False
@@ -32,13 +34,15 @@ class StudyOrders:
         self._engine = engine
 
     def pause(self, study_id: int, reason: str) -> bool:
-        """No trial begins until `resume`; running ones go on. False where it is paused already."""
+        """No trial begins until `resume`; running ones continue. False where it is paused already."""
         with self._engine.begin() as connection:
             is_free = (studies.c.study_id == study_id) & studies.c.paused.is_(None)
             return connection.execute(update(studies).where(is_free).values(paused=reason)).rowcount == 1
 
     def resume(self, study_id: int, num_failures: int) -> str | None:
-        """Lets trials begin again; why none did, or None. The failures so far don't pause the study once more."""
+        """Lets trials begin again; returns why they did not, or None. The failures so far don't pause the study
+        again.
+        """
         with self._engine.begin() as connection:
             chosen = studies.c.study_id == study_id
             reason = connection.scalar(select(studies.c.paused).where(chosen).with_for_update())
@@ -50,23 +54,23 @@ class StudyOrders:
             return connection.scalar(select(studies.c.failures_forgiven).where(studies.c.study_id == study_id)) or 0
 
     def stop(self, study_id: int, *, now: bool) -> None:
-        """Asks every worker that is there now to save its trial and leave; `now`: to leave without saving."""
+        """Asks every worker that is alive now to save its trial and leave; `now`: to leave without saving."""
         with self._engine.begin() as connection:
             values = {"stop_asked_at": database_now(connection), "stop_now": now}
             connection.execute(update(studies).where(studies.c.study_id == study_id).values(values))
 
     def of(self, worker_id: str) -> Orders:
-        """What is asked of a worker. An order that is older than the worker is not for it."""
+        """The requests to a worker. Those older than the worker are not for it."""
         with self._engine.begin() as connection:
             return orders_of(connection, worker_id)
 
     def reopen(self, study_id: int, trial_ids: Collection[int]) -> list[int]:
-        """Gives finished trials back to be run again, under their own numbers; what was told of their end is gone.
+        """Makes finished trials run again under their own numbers; their results are deleted.
 
-        Returns those that were given back: not those that a worker has at this moment. Optuna has no way back from a
-        finished trial, so its row is changed here: a trial is one Optuna trial through all of its attempts. Workers
-        read the study anew; Optuna's own processes that have seen the trial finished may show it so until they start
-        anew (optuna/storages/_cached_storage.py).
+        Returns those that were reopened: not those that a worker has at this moment. Optuna can't reopen a finished
+        trial, so its row is changed here: a trial stays one Optuna trial through all of its attempts. Workers read the
+        study again; Optuna's own processes that have cached the finished trial may show it so until they restart
+        (optuna/storages/_cached_storage.py).
         """
         with self._engine.begin() as connection:
             connection.execute(select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())

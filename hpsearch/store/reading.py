@@ -26,11 +26,11 @@ from hpsearch.store.versions import VERSION_TABLE, version_of_optuna, version_of
 
 
 def open_to_read(url: URL) -> QuickStorage:
-    """Optuna's storage on an engine that can't write.
+    """Optuna's storage on a read-only engine.
 
     Raises:
         StoreUnreachable: it did not answer.
-        NoStoreYet: there is none, or no table of ours in it.
+        NoStoreYet: there is none, or it has none of our tables.
         InputError: its tables are too old or newer than this hpsearch, or its driver is missing.
     """
     options = _options(url)
@@ -52,9 +52,9 @@ def open_to_read(url: URL) -> QuickStorage:
 
 
 def are_newest(url: URL) -> bool:
-    """Whether nothing has to be made or changed: then workers that start together need not wait for each other.
+    """Whether all tables are up to date: then workers that start together need not wait for each other.
 
-    Not asked of SQLite, whose lock is a file beside it and where one transaction follows the other anyway.
+    Not checked for SQLite, whose lock is a file beside it and whose transactions run one after the other anyway.
     """
     if url.get_backend_name() == "sqlite":
         return False
@@ -67,7 +67,7 @@ def are_newest(url: URL) -> bool:
 
 @contextmanager
 def reading(url: URL) -> Iterator[Engine]:
-    """An engine that can't write, on a store that has all tables, of whatever version.
+    """A read-only engine on a store that has all tables, of any version.
 
     Raises as `open_to_read` does.
     """
@@ -85,7 +85,7 @@ def reading(url: URL) -> Iterator[Engine]:
 
 
 _TABLES = {VERSION_TABLE, "hpsearch_studies", "version_info", "alembic_version"}
-"""Without them Optuna's storage would write when it is opened."""
+"""Without these Optuna's storage would write when it is opened."""
 
 
 def _options(url: URL) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _may_write(folder: Path) -> bool:
 
 
 def _only_read(engine: Engine) -> None:
-    """A transaction is one moment of the database, and can't write."""
+    """A transaction sees one snapshot of the database, and can't write."""
     begin = "BEGIN" if engine.dialect.name == "sqlite" else "SET TRANSACTION READ ONLY"
 
     @event.listens_for(engine, "begin")

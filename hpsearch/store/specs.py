@@ -27,12 +27,13 @@ def _from_0(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(spec: dict[str, Any]) -> dict[str, Any]:
-    """`batch_size` was the rows per forward, `gradient_accumulation_steps` of which made an optimizer step.
+    """`batch_size` was the rows per forward, and `gradient_accumulation_steps` forwards made an optimizer step.
 
-    What trials had of the latter is put into today's terms by whoever reads them (`search.former`).
+    Parameters of old trials are converted when they are read (`search.former`).
 
     Raises:
-        InputError: `batch_size` alone was searched beside several forwards: its trials can't be told from new ones.
+        InputError: `batch_size` alone was searched, with several forwards per step: such trials can't be told from new
+            ones.
     """
     training, search = spec.get("training", {}), spec.get("search") or {}
     space = dict(search.get("space", {}))
@@ -67,7 +68,7 @@ def _end(space: Any, end: str) -> Any:
 
 
 STEPS: tuple[Step, ...] = (_from_0, _from_1)
-"""The n-th makes a spec of version n + 1 out of one of version n."""
+"""The n-th converts a spec of version n to version n + 1."""
 VERSION = len(STEPS)
 
 

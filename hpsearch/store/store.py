@@ -21,15 +21,15 @@ from hpsearch.store.workers import Workers
 
 
 class Store:
-    """Use as a context manager. `optuna` is the same database as Optuna sees it."""
+    """Use as a context manager. `optuna` is the same database through Optuna's storage."""
 
     def __init__(self, url: URL, *, only_to_read: bool = False) -> None:
-        """Opens the database and brings its tables up to date; or only looks, and then makes and locks nothing.
+        """Opens the database and brings its tables up to date; `only_to_read` creates and locks nothing.
 
         Raises:
             StoreUnreachable: it did not answer.
-            InputError: its driver is missing, it was made by a newer hpsearch, or its file can't be one; to read:
-                there is none, or it is of a much older hpsearch.
+            InputError: its driver is missing, a newer hpsearch made it, or its file can't be a database; to read: there
+                is none, or a much older hpsearch made it.
         """
         self.url = url
         self.optuna: QuickStorage = open_to_read(url) if only_to_read else self._open_to_write()
@@ -60,7 +60,7 @@ class Store:
 
     @contextmanager
     def reaching(self) -> Iterator[None]:
-        """Within this, a database that is out of reach raises StoreUnreachable."""
+        """Within this, a database that can't be reached raises StoreUnreachable."""
         with reaching(self.url):
             yield
 

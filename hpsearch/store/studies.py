@@ -19,10 +19,10 @@ from hpsearch.store.tables import attempts, is_in_optuna, launches, leases, stud
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """`folder` is where the study file stood: relative paths of its data count from there.
+    """`folder` is the study file's folder: relative paths of its data start there.
 
-    `uid` is its own for ever, in whatever store: its trials' folders are named after it. `paused` says why no trial
-    begins, where none does.
+    `uid` is unique for ever, across stores: its trials' folders are named after it. `paused` is the reason why no trial
+    begins, if so.
     """
 
     study_id: int
@@ -47,7 +47,7 @@ class UnreadableStudy:
 
 
 class Studies:
-    """A study that was deleted from Optuna is no study any more, whatever rows of ours are left of it."""
+    """A study that was deleted from Optuna does not count, even if rows of ours are left."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -86,8 +86,9 @@ class Studies:
         return found
 
     def all(self, *, manifests: bool = True) -> list[StoredStudy]:
-        """Those that can be read, the oldest first. Without their `manifests`, which may be megabytes, these are
-        empty."""
+        """The studies that can be read, the oldest first. Without `manifests`, which may be megabytes, these are
+        empty.
+        """
         return [study for study in self._every(manifests) if isinstance(study, StoredStudy)]
 
     def unreadable(self) -> list[UnreadableStudy]:
@@ -100,11 +101,11 @@ class Studies:
         return [_study(row) for row in rows]
 
     def update(self, study_id: int, spec: StudySpec, trials: int, folder: Path | None = None) -> int | None:
-        """Takes over what may change in a spec (see `spec.study.MAY_CHANGE`), the number of trials, and where the
-        study file stands now.
+        """Updates the fields of a spec that may change (see `spec.study.MAY_CHANGE`), the number of trials, and the
+        study file's folder.
 
-        Returns the number of trials that have begun where there are more of them than `trials`: then nothing is
-        changed. No trial begins meanwhile, so that the budget is exact.
+        If more trials than `trials` have begun, returns their number and changes nothing. No trial begins meanwhile, so
+        the budget is exact.
         """
         values: dict[str, object] = {"spec": specs.to_text(spec), "trials": trials}
         if folder is not None:
@@ -123,7 +124,7 @@ class Studies:
             return connection.scalar(select(studies.c.paused).where(studies.c.study_id == study_id))
 
     def forget_deleted(self) -> None:
-        """Removes our rows of studies that were deleted from Optuna."""
+        """Deletes our rows of studies that were deleted from Optuna."""
         with self._engine.begin() as connection:
             deleted = connection.scalars(select(studies.c.study_id).where(~is_in_optuna)).all()
             for table in (attempts, leases, workers, launches, studies) if deleted else ():

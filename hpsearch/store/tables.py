@@ -81,7 +81,7 @@ _optuna_studies = table("studies", column("study_id"), column("study_name"))
 is_in_optuna = exists().where(
     and_(_optuna_studies.c.study_id == studies.c.study_id, _optuna_studies.c.study_name == studies.c.name)
 )
-"""Of a row of `studies`: not so once the dashboard or the `optuna` command has deleted it. Ids are given out again."""
+"""Whether the study of a row still exists in Optuna: the dashboard or the `optuna` command may delete it. Ids are reused."""
 
 leases = Table(
     "hpsearch_leases",
@@ -123,8 +123,8 @@ leases = Table(
     Column("result", _LONG_TEXT, doc="The trial's result as JSON, kept until Optuna has been told."),
     Column("finished", Boolean, nullable=False, doc="Whether the slot's trial has ended."),
     UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
-    Index("ix_hpsearch_leases_open", "study_id", "finished"),  # a claim looks at the open ones alone
-    sqlite_autoincrement=True,  # an id of a deleted lease is never given out again: its worker may still be there
+    Index("ix_hpsearch_leases_open", "study_id", "finished"),  # a claim reads only the open ones
+    sqlite_autoincrement=True,  # ids are never reused: the worker of a deleted lease may still be running
     info={"about": "One row for each slot of a study that was ever claimed: who runs its trial, and until when."},
 )
 

@@ -27,23 +27,26 @@ from optuna.storages._rdb.models import (
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import ColumnElement, Connection, Table, Text, cast, func, or_, select
 
-_MANY = 300  # ids in one statement; for more of them the whole study is read
+_MANY = 300  # most ids in one statement; for more of them the whole study is read
 _JOINED: dict[str, Callable[[Table], ColumnElement[str]]] = {
     "sqlite": lambda t: func.group_concat(func.json_quote(t.c.key) + ":" + t.c.value_json, ","),
     "postgresql": lambda t: func.string_agg(cast(func.to_json(t.c.key), Text) + ":" + t.c.value_json, ","),
 }
-"""The attributes of a trial as the inside of one JSON object: their values are JSON already. MySQL has a row for each:
-its GROUP_CONCAT cuts off without an error what is longer than `group_concat_max_len`."""
+"""The attributes of a trial as the inside of one JSON object: their values are JSON already. For MySQL one row each:
+its GROUP_CONCAT silently truncates at `group_concat_max_len`.
+"""
 _MOMENT = timedelta(seconds=2)
-"""MySQL keeps the whole second of a trial's end. One that ended just now may be opened and end again in this second."""
+"""MySQL stores the end of a trial in whole seconds. A trial that ended just now may be reopened and end again in the
+same second.
+"""
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 Ended = tuple[int, int, TrialState, datetime | None, datetime | None]
-"""Trial id, number, state, begin and end: a trial that is opened again has another end, or another beginning."""
+"""Trial id, number, state, start and end: a reopened trial has another end, or another start."""
 
 
 class QuickStorage(RDBStorage):
-    """Remembers finished trials: whoever reads them without a deep copy must not change them."""
+    """Caches finished trials: callers that read them without a deep copy must not change them."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._finished: dict[int, dict[Ended, FrozenTrial]] = {}
@@ -84,7 +87,7 @@ class QuickStorage(RDBStorage):
     def _check_that_the_study_is_there(connection: Connection, study_id: int) -> None:
         found = connection.scalar(select(StudyModel.study_id).where(StudyModel.study_id == study_id))
         if found is None:
-            raise KeyError("Record does not exist.")  # as Optuna says it
+            raise KeyError("Record does not exist.")  # Optuna's own words
 
 
 def ended_rows(study_id: int, states: Any, included: Collection[int], greater_than: int) -> Any:
@@ -127,7 +130,7 @@ def read_trials(connection: Connection, study_id: int, rows: Collection[Ended]) 
 
 
 class _Chosen:
-    """What the other tables hold of these trials: trial id → what there is."""
+    """Rows of the other tables for these trials: trial id → value."""
 
     def __init__(self, connection: Connection, study_id: int, ids: list[int]) -> None:
         self._connection = connection
@@ -161,7 +164,7 @@ class _Chosen:
         return found
 
     def params(self) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, BaseDistribution]]]:
-        """The values, and their distributions, in the order in which they were drawn."""
+        """The values and their distributions, in the order in which they were drawn."""
         params: dict[int, dict[str, Any]] = {}
         distributions: dict[int, dict[str, BaseDistribution]] = {}
         table: Any = TrialParamModel.__table__
@@ -187,5 +190,5 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 def _local(moment: datetime | None) -> datetime | None:
-    """Optuna stores UTC and shows local time, both without saying so."""
+    """Optuna stores UTC and shows local time, both without a time zone."""
     return moment and moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

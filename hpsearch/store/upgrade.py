@@ -18,13 +18,13 @@ from hpsearch.store.versions import TableVersion, version_of_optuna, version_of_
 
 
 def upgrade_store(url: URL) -> list[str]:
-    """What was done, a line each.
+    """Returns what was done, one line each.
 
     Raises:
         NoStoreYet: there is none.
         InputError: a newer hpsearch or Optuna made it.
     """
-    with reading(url):  # nothing is made where there is nothing
+    with reading(url):  # where there is no store, none is created
         pass
     with exclusively(url):
         storage = open_optuna_storage(url)
@@ -48,7 +48,9 @@ def upgrade_store(url: URL) -> list[str]:
 
 
 def _quietly(storage: QuickStorage) -> None:
-    """Optuna sets logging up for the whole process where nobody has (5.0.0, storages/_rdb/alembic/env.py)."""
+    """Optuna configures logging for the whole process unless it is configured already (5.0.0,
+    storages/_rdb/alembic/env.py).
+    """
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.NullHandler())
@@ -62,7 +64,7 @@ def _versions(storage: QuickStorage) -> tuple[TableVersion, TableVersion]:
 
 
 def _kept(url: URL, before: tuple[TableVersion, TableVersion]) -> str:
-    """Copies the file to a name beside it that nobody has yet."""
+    """Copies the file to an unused name beside it."""
     file = Path(str(url.database))
     name = f"{file.name}.before-{before[0].newest}-{before[1].newest}"
     names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))

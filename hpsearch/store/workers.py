@@ -24,7 +24,7 @@ JOB_VARIABLE = "HPSEARCH_JOB"
 
 
 class Activity(Record):
-    """What a worker does now, for whoever watches."""
+    """What a worker does now, for `status` and the live screen."""
 
     doing: str
     trial: int | None = None
@@ -47,13 +47,13 @@ class StoredWorker:
     gone: bool
     device_uuid: str | None = None
     aside: str | None = None
-    """Why its device takes no more trials, where it doesn't."""
+    """Why its device takes no more trials, if so."""
     job: str | None = None
-    """How the engine that runs it names it."""
+    """The id of its job in the engine that runs it."""
 
     @property
     def seconds(self) -> float:
-        """How long it was there."""
+        """Seconds between its start and its last sign of life."""
         return self.beat_at - self.started_at
 
 
@@ -62,7 +62,7 @@ class Workers:
         self._engine = engine
 
     def register(self, worker_id: str, study_id: int, device: str, device_uuid: str | None = None) -> None:
-        """Once or again: whether an answer was lost, nobody knows. `$HPSEARCH_JOB` is how its engine names it."""
+        """Can be repeated, as the answer to an earlier call may have been lost. `$HPSEARCH_JOB` is its job's id."""
         with self._engine.begin() as connection:
             if connection.scalar(select(workers.c.worker_id).where(workers.c.worker_id == worker_id)):
                 return
@@ -89,9 +89,9 @@ class Workers:
         duration_s: float = 0.0,
         step: int = 0,
     ) -> Orders:
-        """A sign of life: what the worker does, its lease renewed where there is one, and what is asked of it.
+        """A heartbeat: stores what the worker does, renews its lease if there is one, and returns the requests to it.
 
-        Raises LeaseLost; then nothing of it is written.
+        Raises LeaseLost; then nothing is written.
         """
         with self._engine.begin() as connection:
             now = database_now(connection)
@@ -102,14 +102,15 @@ class Workers:
             return orders_of(connection, worker_id)
 
     def set_aside(self, worker_id: str, reason: str) -> bool:
-        """Notes why the worker's device takes no more trials; whether no other worker of the study has one that does.
+        """Notes why the worker's device takes no more trials; returns whether no other worker of the study has one that
+        does.
 
-        A worker that gave no sign of life for a minute counts as none.
+        Workers without a sign of life for a minute don't count.
         """
         with self._engine.begin() as connection:
             own = workers.c.worker_id == worker_id
             of_worker = studies.c.study_id == select(workers.c.study_id).where(own).scalar_subquery()
-            # First of all: what MySQL reads afterwards is from the moment of the first plain read.
+            # Must come first: MySQL's later reads show the moment of the first plain read.
             study_id = connection.scalar(select(studies.c.study_id).where(of_worker).with_for_update())
             connection.execute(update(workers).where(own).values(aside=reason))
             others = select(workers.c.worker_id).where(
@@ -126,7 +127,7 @@ class Workers:
             connection.execute(update(workers).where(workers.c.worker_id == worker_id).values(values))
 
     def last_host(self, study_id: int, trial: int, but: str) -> str | None:
-        """The host of the worker that was last at a trial, as far as its last sign of life tells."""
+        """The host of the worker that last had a trial, according to its last sign of life."""
         at = [each for each in self.of(study_id) if each.activity.trial == trial and each.worker_id != but]
         last = max(at, key=lambda each: each.beat_at, default=None)
         return last.worker_id.rsplit(":", 2)[0] if last else None
@@ -158,12 +159,12 @@ def own_worker_id() -> str:
 
 
 def worker_id_of(pid: int) -> str:
-    """`host:pid:start` of a process of this host, unique for ever; the start tells a pid that was given out again."""
+    """`host:pid:start` of a process of this host, unique for ever; the start distinguishes a reused pid."""
     return f"{socket.gethostname()}:{pid}:{_state_and_start(pid)[1]}@{_place()}"
 
 
 def is_of_this_machine(worker_id: str) -> bool:
-    """Whether its pid means a process here."""
+    """Whether its pid means a process on this machine."""
     return worker_id.rpartition("@")[2] == _place()
 
 
@@ -173,7 +174,7 @@ def host_and_pid(worker_id: str) -> tuple[str, int]:
 
 
 def is_dead(worker_id: str) -> bool:
-    """Whether a worker is certainly gone. Where its pid says nothing here, only the lease's end tells."""
+    """Whether a worker is certainly gone. If its pid means nothing here, only the lease's expiry tells."""
     _host, pid, start_and_place = worker_id.rsplit(":", 2)
     start = start_and_place.partition("@")[0]
     if not is_of_this_machine(worker_id):
@@ -188,7 +189,7 @@ def is_dead(worker_id: str) -> bool:
     try:
         state, started = _state_and_start(int(pid))
     except (ProcessLookupError, FileNotFoundError):
-        return not is_others  # what other users run may be hidden (proc(5), hidepid)
+        return not is_others  # processes of other users may be hidden (proc(5), hidepid)
     return state in _ZOMBIE_OR_DEAD or started != start
 
 
@@ -198,22 +199,24 @@ class _DeadWorkers(Container[str]):
 
 
 DEAD_WORKERS = _DeadWorkers()
-"""Those of which `is_dead` is certain: looked up for each holder of a lease, in the transaction that claims."""
+"""Workers for which `is_dead` is certain: looked up for each holder of a lease, in the transaction that claims."""
 
 _ZOMBIE_OR_DEAD = "ZXx"
 
 
 def _state_and_start(pid: int) -> tuple[str, str]:
-    """A process's state and when it started, in clock ticks since boot (proc_pid_stat(5)).
+    """A process's state and its start, in clock ticks since boot (proc_pid_stat(5)).
 
-    Not psutil's `create_time()`: it is worked out from the time of boot, which moves when the clock is set.
+    Not psutil's `create_time()`: it is derived from the time of boot, which moves when the clock is set.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before it may hold anything
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold anything
     return fields[0], fields[19]
 
 
 @cache
 def _place() -> str:
-    """Where a pid means one process: this host since its boot, and on it this container. A process stays there."""
+    """Where a pid means one process: this host since its boot, and on it this container. It never changes for a
+    process.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().partition("-")[0]
     return f"{boot}-{Path('/proc/self/ns/pid').stat().st_ino:x}"

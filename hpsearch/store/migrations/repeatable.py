@@ -14,7 +14,7 @@ from alembic import op
 
 
 def make_table(name: str, *parts: sa.Column[Any] | sa.Constraint, **options: Any) -> None:
-    """Its indexes are made on their own, by `make_index`: a table may be there without them."""
+    """Indexes are made separately, by `make_index`: a table may exist without them."""
     if not _inspector().has_table(name):
         op.create_table(name, *parts, **options)
 
@@ -39,5 +39,5 @@ def is_unique(table: str, constraint: str) -> bool:
 
 
 def _inspector() -> sa.Inspector:
-    """Of this moment: one remembers what it has seen."""
+    """A new one for each call: an inspector caches what it has read."""
     return sa.inspect(op.get_bind())

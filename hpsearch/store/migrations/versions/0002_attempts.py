@@ -29,7 +29,7 @@ def upgrade() -> None:
         if not is_unique("hpsearch_studies", "uq_hpsearch_studies_uid"):
             studies.create_unique_constraint("uq_hpsearch_studies_uid", ["uid"])
 
-    # Not in a batch: SQLite would make the table anew, and its ids of deleted leases would be given out again.
+    # Not in a batch: SQLite would recreate the table, and ids of deleted leases would be reused.
     add_column("hpsearch_leases", sa.Column("strikes", sa.Integer, nullable=False, server_default="0"))
     add_column("hpsearch_leases", sa.Column("progress", sa.Integer, nullable=False, server_default="0"))
     add_column("hpsearch_leases", sa.Column("stumbles", sa.Integer, nullable=False, server_default="0"))
@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 
 def _give_ids() -> None:
-    """Studies that were there before: their trials go on in new folders."""
+    """For studies that existed before: their trials continue in new folders."""
     table = sa.table("hpsearch_studies", sa.column("study_id"), sa.column("name"), sa.column("uid"))
     connection = op.get_bind()
     nameless = sa.select(table.c.study_id, table.c.name).where(table.c.uid.is_(None))
