@@ -81,7 +81,7 @@ _optuna_studies = table("studies", column("study_id"), column("study_name"))
 is_in_optuna = exists().where(
     and_(_optuna_studies.c.study_id == studies.c.study_id, _optuna_studies.c.study_name == studies.c.name)
 )
-"""Whether the study of a row still exists in Optuna: the dashboard or the `optuna` command may delete it. Ids are reused."""
+"""Whether the study of a row still exists in Optuna: the dashboard or `optuna` may delete it. Ids are reused."""
 
 leases = Table(
     "hpsearch_leases",
