@@ -17,29 +17,29 @@ from hpsearch.launch.process import WorkerProcess
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 120.0
 _QUIET_S = 600.0
-"""A worker that lived for so long is forgiven what came before."""
+"""After a worker has lived this long, earlier failures no longer count."""
 MAX_FAILURES = 8
-"""In a row without such a time: then its place stays empty, and the others go on."""
+"""Failures in a row without such a time, after which the place stays empty; the others continue."""
 _BRIEF_S = 30.0
-"""A worker that is killed sooner than this is replaced later each time: it may be killed for what it does."""
+"""A worker that is killed sooner than this is replaced after a growing delay: its own work may cause the kill."""
 _LOOK_EVERY_S = 0.5
 
 
 @dataclass
 class _Place:
-    """One worker's place: who has it now, and since when or until when nobody."""
+    """One worker's place: its worker, and since when; or until when it stays empty."""
 
     worker: WorkerProcess
     started_at: float
     failures: int = 0
     kills: int = 0
-    """In a row, of workers that had lived briefly."""
+    """Kills in a row of workers that had lived briefly."""
     starts_at: float | None = None
     is_left: bool = False
 
 
 class Crew:
-    """`start` starts the worker of a place; `say` tells a person what happens."""
+    """`start` starts the worker of a place; `say` shows a person what happens."""
 
     def __init__(
         self,
@@ -55,22 +55,22 @@ class Crew:
 
     @property
     def works(self) -> bool:
-        """Whether anyone works or is about to."""
+        """Whether any worker runs or is about to start."""
         return any(not place.is_left for place in self._places)
 
     @property
     def failures(self) -> list[WorkerProcess]:
-        """The last workers of the places that were left because of failures."""
+        """The last workers of the places that were given up after failures."""
         return [place.worker for place in self._places if place.is_left and place.worker.has_failed]
 
     @property
     def exit_code(self) -> int:
-        """The highest of the last workers', once nobody works; 1 for one that was killed."""
+        """The highest exit code of the last workers, once none runs; 1 for one that was killed."""
         codes = [place.worker.exit_code or 0 for place in self._places]
         return max(1 if code < 0 else code for code in codes)
 
     def look(self, *, stopping: bool) -> None:
-        """Replaces who failed, when it is time; `stopping`: nobody is replaced any more."""
+        """Replaces failed workers when it is time; `stopping`: none is replaced any more."""
         for index, place in enumerate(self._places):
             if place.is_left or place.worker.is_running:
                 continue
@@ -112,10 +112,11 @@ def supervise(
     look: Callable[[], None] = lambda: None,
     stopping: str = "stopping …",
 ) -> None:
-    """Until no worker is left. A stop is passed on, an urgent one once more; `look` is called between two looks.
+    """Runs until no worker is left. Passes a stop on, and an urgent one once more; calls `look` in each round.
 
-    `stopping` is said of a stop that isn't urgent. A cluster's job can promise no more: its worker, not this process,
-    hears by the store of `hpsearch stop --now`."""
+    `stopping` is the message for a stop that isn't urgent. A cluster's job can promise no more: its worker, not this
+    process, gets `hpsearch stop --now` through the store.
+    """
     asked = 0
     try:
         while crew.works:

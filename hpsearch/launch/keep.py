@@ -16,20 +16,21 @@ from hpsearch.launch.process import start_worker
 from hpsearch.store.workers import JOB_VARIABLE, own_worker_id
 
 STOPPED = 130
-"""The exit code after a stop from outside: whoever sends one and wants the worker back starts it again."""
+"""The exit code after a stop from outside: the process that sent it starts the worker again if it wants it back."""
 SAVE = signal.SIGUSR2
-"""From `hpsearch stop`, which a person may give twice: to save and leave, however often it is said. A second SIGTERM
-would be a wish to leave without saving."""
+"""The signal of `hpsearch stop`, which may be repeated: save and leave. A second SIGTERM would mean to leave without
+saving.
+"""
 
 
 def keep_worker(arguments: list[str], environment: dict[str, str], stop: StopFlag, say: Callable[[str], None]) -> int:
-    """`arguments` are those of `hpsearch worker`, `environment` comes over this process's own.
+    """`arguments` are those of `hpsearch worker`; `environment` overrides this process's own.
 
-    Gives the exit code: STOPPED, or the last worker's own (0: the study has nothing left to do, or `hpsearch stop`
-    asked for it).
+    Returns the exit code: STOPPED, or the last worker's own (0: the study has no work left, or `hpsearch stop` asked
+    for it).
     """
     signal.signal(SAVE, lambda _number, _frame: stop.order(now=False))
-    job = {JOB_VARIABLE: os.environ.get(JOB_VARIABLE) or own_worker_id()}  # its engine's name, or else this process
+    job = {JOB_VARIABLE: os.environ.get(JOB_VARIABLE) or own_worker_id()}  # the engine's id, or else this process
     crew = Crew(lambda _: start_worker(arguments, environment | job, None), 1, say)
     supervise(crew, stop, say)
     return STOPPED if stop.requested else crew.exit_code

@@ -22,11 +22,11 @@ from hpsearch.store import LaunchedJob, StoredLaunch
 
 @dataclass(frozen=True)
 class Order:
-    """Workers that are wanted.
+    """Workers to start.
 
     `arguments` are those of `hpsearch worker`, the study file first, with absolute paths. `environment` is what a
-    worker must be given besides what its machine has; secrets are in it, so it goes into no command line and no file
-    that others can read. `folder` is where the workers start, `logs` where what they say goes.
+    worker needs besides its machine's environment; it holds secrets, so it goes into no command line and no file that
+    others can read. `folder` is the workers' working directory, `logs` the folder of their output.
     """
 
     study: str
@@ -39,20 +39,20 @@ class Order:
 
 class JobState(StrEnum):
     PENDING = "pending"
-    """It waits for its engine to start it."""
+    """It waits to be started by its engine."""
     RUNNING = "running"
     """It runs a worker."""
     REQUEUED = "requeued"
-    """Pending again, after it had run: its trial waits in the store for any worker."""
+    """Pending again after it had run: any worker may take its trial."""
     GONE = "gone"
-    """It has ended, and is not started again."""
+    """It has ended and will not start again."""
     UNKNOWN = "unknown"
-    """Its engine can't tell from here."""
+    """The engine can't tell from here."""
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as its engine sees it: under the engine's own id, with the engine's own reason where it has one."""
+    """A job as its engine reports it: with the engine's own id, and its own reason where it has one."""
 
     job_id: str
     state: JobState
@@ -66,7 +66,7 @@ class JobView:
 
 
 class Launcher(Protocol):
-    """What an engine must do. It is made from its `Options`, which a person writes and the store keeps.
+    """What an engine must implement. It is made from its `Options`, which a person writes and the store keeps.
 
     `reaches_other_machines`: its workers need a store, and a storage folder, that other machines can reach.
     """
@@ -75,21 +75,25 @@ class Launcher(Protocol):
     reaches_other_machines: ClassVar[bool]
 
     def check(self, order: Order) -> None:
-        """Raises HpsearchError, with what to do, where the engine would not take the order: it can't be reached, a
-        partition doesn't exist, a right is missing. Starts nothing."""
+        """Raises HpsearchError, with what to do, where the engine would refuse the order: it can't be reached, a
+        partition doesn't exist, a permission is missing. Starts nothing.
+        """
 
     def plan(self, order: Order) -> str:
         """What `start` would submit, for a person to read; without secrets."""
 
     def start(self, order: Order) -> list[LaunchedJob]:
-        """Submits all of the order's jobs, or none: raises HpsearchError with the engine's own words. Doesn't wait
-        until they run. A job whose machine is lost, or that is preempted, is started again by its engine."""
+        """Submits all of the order's jobs, or none: raises HpsearchError with the engine's own message. Doesn't wait
+        until they run. The engine restarts a job that is preempted or whose machine is lost.
+        """
 
     def jobs(self, launch: StoredLaunch) -> list[JobView]:
         """Every job of a launch, in its order, also long after its end; UNKNOWN where the engine can't tell. Raises
-        HpsearchError where the engine doesn't answer within seconds."""
+        HpsearchError where the engine doesn't answer within seconds.
+        """
 
     def stop(self, launch: StoredLaunch, *, now: bool) -> None:
-        """Ends all jobs of a launch and doesn't wait for it: those that wait go at once; those that run are asked to
-        save a checkpoint, however often it is said, and get minutes for it, or with `now` are killed. None of them is
-        started again. A job that is gone stays so. Raises HpsearchError as `jobs`."""
+        """Ends all jobs of a launch without waiting: pending jobs are cancelled; running ones are asked to save a
+        checkpoint and get minutes for it, however often this is called, or with `now` are killed. None of them is
+        restarted. For a job that is gone it does nothing. Raises HpsearchError as `jobs`.
+        """

@@ -29,12 +29,12 @@ from hpsearch.trial import Record
 GENTLY = b"gently"
 NOW = b"now"
 GRACE_S = 600.0
-"""How long a worker may take to come to the end of a step and save."""
+"""How long a worker may take to finish a step and save."""
 _LOOK_EVERY_S = 0.2
 
 
 class Tethered(Record):
-    """What a worker is started with. `study_text`: what the study file says, for nodes that don't have it."""
+    """The start parameters of a worker. `study_text`: the study file's text, for nodes that don't have the file."""
 
     arguments: Sequence[str]
     study_text: str
@@ -45,14 +45,16 @@ class Tethered(Record):
 
 
 class Ending(Record):
-    """How it ended: the exit code, negative for a signal, and what it said last."""
+    """The worker's end: the exit code, negative for a signal, and its last output."""
 
     code: int
     said: str
 
 
 def start_leash(task: Tethered) -> subprocess.Popen[bytes]:
-    """The process that was started ends at once; its pipes are the leash. Closing them lets the worker go."""
+    """Starts a process that ends when its pipes are closed: they are the leash. Closing them lets the worker save and
+    leave.
+    """
     leash = subprocess.Popen(
         [sys.executable, "-m", "hpsearch.launch.leash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
@@ -69,7 +71,7 @@ def main() -> None:
     with os.fdopen(0, "rb", buffering=0, closefd=False) as pipe:
         task = Tethered.model_validate_json(pipe.readline())
     ending = _hold(task)
-    with contextlib.suppress(OSError):  # nobody reads any more
+    with contextlib.suppress(OSError):  # the other end may be closed
         os.write(1, ending.model_dump_json().encode() + b"\n")
 
 
@@ -85,7 +87,7 @@ def _hold(task: Tethered) -> Ending:
 
 
 def _start(task: Tethered, temporary: Path) -> subprocess.Popen[bytes]:
-    """A study file that this node has is used where it is: the paths in it count from its folder."""
+    """If this node has the study file, it is used where it is: the paths in it start at its folder."""
     study, *others = task.arguments
     if not Path(study).exists():
         copy = temporary / Path(study).name
@@ -102,7 +104,7 @@ def _start(task: Tethered, temporary: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            # It leaves as well when this process dies.
+            # It also leaves when this process dies.
             env={**os.environ, **task.environment, PARENT_VARIABLE: str(os.getpid())},
             cwd=task.folder if Path(task.folder).is_dir() else temporary,
             start_new_session=True,
@@ -122,7 +124,7 @@ def _wait(worker: subprocess.Popen[bytes]) -> None:
 
 
 def _hear(is_held: bool) -> bytes | None:
-    """None: nothing was said for a moment; empty: the leash is let go."""
+    """None: nothing arrived for a moment; empty: the leash was released."""
     if not is_held:
         time.sleep(_LOOK_EVERY_S)
         return None
@@ -131,7 +133,7 @@ def _hear(is_held: bool) -> bytes | None:
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
-    """With all that it started: each has a session of its own."""
+    """Kills its children too: each has a session of its own."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(worker.pid)
         for each in [process, *process.children(recursive=True)]:

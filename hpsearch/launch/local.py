@@ -22,7 +22,7 @@ from hpsearch.store import LaunchedJob, StoredLaunch
 from hpsearch.store.workers import is_dead, is_of_this_machine, worker_id_of
 
 _left: list[subprocess.Popen[bytes]] = []
-"""Whom this process started and leaves behind. Python warns of a process that is forgotten while it runs."""
+"""Processes that this one started and leaves running. Python warns when the object of a running process is freed."""
 
 
 class LocalOptions(Spec):
@@ -81,7 +81,7 @@ def _view(job: LaunchedJob) -> JobView:
 
 
 def _end(pid: int, *, now: bool) -> None:
-    """`now`: with its worker and the worker's trainer, which would take a moment to notice."""
+    """`now`: also its worker and the worker's trainer, which would need a moment to notice."""
     try:
         process = psutil.Process(pid)
         for each in [process, *process.children(recursive=True)] if now else [process]:

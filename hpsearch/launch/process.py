@@ -25,14 +25,14 @@ from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.take_device import free_devices, held_devices
 
 PARENT_VARIABLE = "HPSEARCH_STARTED_BY_RUN"
-"""Set for workers of a crew, to the process that keeps them: they stop when it is gone."""
+"""Set for workers of a crew to the process id of their keeper: they stop when it is gone."""
 _END_BYTES = 2**16
 _LONGEST_LINE = 1000
 
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """A started worker. `log`: where it writes; None: to where its starter writes."""
+    """A started worker. `log`: its output file; None: it writes where its starter writes."""
 
     process: subprocess.Popen[bytes]
     log: Path | None = None
@@ -51,22 +51,23 @@ class WorkerProcess:
 
     @property
     def is_final(self) -> bool:
-        """Whether another one in its place would come to the same: the study is paused, a device is set aside, or the
-        study file has mistakes."""
+        """Whether a replacement would end the same way: the study is paused, a device is set aside, or the study file
+        has mistakes.
+        """
         return self.exit_code in (NO_MORE_TRIALS, InputError.exit_code)
 
     @property
     def was_killed(self) -> bool:
-        """By a signal: a scheduler's, the kernel's, a person's."""
+        """By a signal from a scheduler, the kernel or a person."""
         return self.exit_code is not None and self.exit_code < 0
 
     def stop(self, *, now: bool = False) -> None:
-        """Asks it to save a checkpoint and leave, or with `now` to leave without."""
+        """Asks it to save a checkpoint and leave, or with `now` to leave without saving."""
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(AT_ONCE if now else signal.SIGTERM)
 
     def last_line(self) -> str:
-        """What it said last, or how it ended."""
+        """Its last output, or how it ended."""
         if self.log is None:
             code = self.exit_code or 0
             return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
@@ -74,15 +75,17 @@ class WorkerProcess:
 
 
 def keeper_of_this() -> int | None:
-    """The process that keeps this worker. 1, which is the first one of a container or what older versions say, can't
-    be gone."""
+    """The process that keeps this worker. 1, the first process of a container or the value of older versions, never
+    ends.
+    """
     said = os.environ.get(PARENT_VARIABLE, "")
     return int(said) if said.isdecimal() and said != "1" else None
 
 
 def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device: int = 1) -> int:
-    """As many as devices, or parts of them, are free; where none is, one, which waits for the first. Says what is
-    taken and left out."""
+    """The number of free devices, or parts of them; 1 if none is free, which waits for the first. Reports devices that
+    are held or left out.
+    """
     devices = find_devices().in_parts(per_device)
     for line in (*devices.notes, *(f"left out: {each}" for each in devices.refused), *held_devices(devices)):
         tell(line)
@@ -90,9 +93,9 @@ def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device
 
 
 def worker_environment(store: URL, storage: Path) -> dict[str, str]:
-    """What a worker must know: the store's URL travels here, not in argv, where every user of the machine reads it.
+    """The environment of a worker: it carries the store's URL, as every user of the machine can read argv.
 
-    `storage` is this machine's folder; where it keeps what lies in a bucket, a worker is told the bucket.
+    `storage` is this machine's folder; if it mirrors a bucket, the worker gets the bucket's URL.
     """
     said = os.environ.get("HPSEARCH_STORAGE", "")
     url = store.render_as_string(hide_password=False)
@@ -100,7 +103,7 @@ def worker_environment(store: URL, storage: Path) -> dict[str, str]:
 
 
 def share_cores(num_workers: int) -> dict[str, str]:
-    """Two torch processes that each use all cores slow each other down many times over."""
+    """Two torch processes that each use all cores slow each other down many times."""
     if "OMP_NUM_THREADS" in os.environ or not _works_on_cpu():
         return {}
     return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // num_workers))}
@@ -115,7 +118,7 @@ def start_worker(arguments: list[str], environment: dict[str, str], log: Path | 
 def start_detached(
     arguments: list[str], environment: dict[str, str], log: Path | None, folder: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """In a session of its own: Ctrl-C reaches its starter alone, which then asks it to stop."""
+    """In a session of its own: Ctrl-C reaches only its starter, which then asks it to stop."""
     with ExitStack() as files:
         output = None
         if log is not None:
@@ -133,8 +136,9 @@ def start_detached(
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something, fit for a terminal; empty where there is none. `status` asks for it
-    every few seconds, of logs of weeks."""
+    """The last line of a log that isn't empty, safe for a terminal; '' if there is none. `status` reads it every few
+    seconds, also from logs of weeks.
+    """
     try:
         with log.open("rb") as content:
             content.seek(max(0, os.fstat(content.fileno()).st_size - _END_BYTES))
@@ -145,7 +149,7 @@ def last_line(log: Path) -> str:
 
 
 def _works_on_cpu() -> bool:
-    """A driver that doesn't answer is the worker's to tell; the others go on."""
+    """The worker reports a driver that doesn't answer; the others continue."""
     try:
         return any(device.is_cpu for device in find_devices().allowed)
     except HpsearchError:

@@ -33,7 +33,7 @@ _GIB = 2**30
 _UNITS = {"M": 2**20, "G": _GIB, "T": 2**40}
 _OVER = ("STOPPED", "SUCCEEDED", "FAILED")
 _OWN_ERRORS = ("TASK_EXECUTION_EXCEPTION", "TASK_CANCELLED")
-"""Ends of a task that Ray doesn't begin again; all others are the loss of a node or of a process."""
+"""Ends of a task that Ray doesn't retry; all others mean that a node or a process was lost."""
 
 
 class RayOptions(Spec):
@@ -86,7 +86,7 @@ class Ray:
         self._check_room(order, cluster.nodes(), grows=cluster.grows())
 
     def _check_room(self, order: Order, nodes: Sequence[dict[str, Any]], *, grows: bool) -> None:
-        """Raises HpsearchError where no node could ever hold a worker: it would wait without end."""
+        """Raises HpsearchError where no node could ever hold a worker: it would wait forever."""
         gpus, parts = self._gpus(order, nodes), _parts(order)
         if 0 < gpus < 1 and round(1 / gpus) != parts:
             raise HpsearchError(
@@ -121,7 +121,7 @@ class Ray:
         cluster.put(order_key(name), given.model_dump_json().encode())
         try:
             cluster.submit(name, _command(name), {"study": order.study})
-        except BaseException:  # what came too late for us may begin all the same: it finds no order, or a stop
+        except BaseException:  # the job may still start after the deadline: it finds no order, or a stop
             with contextlib.suppress(HpsearchError):
                 cluster.put(order_key(name), b"")
                 cluster.put(stop_key(name), NOW)
@@ -150,7 +150,7 @@ class Ray:
         return 1 / _parts(order) if any(_has(node, "GPU") for node in nodes) else 0
 
     def _cluster_order(self, order: Order, cluster: RayCluster, name: str) -> ClusterOrder:
-        """A job's name is of its cluster, which whoever asks after it may not find by `auto`."""
+        """A job's name includes its cluster, which `auto` may not find later."""
         numbers = range(order.num_workers)
         return ClusterOrder(
             job_ids=[f"{name}/{index}@{cluster.url}" for index in numbers],
@@ -195,7 +195,7 @@ def _last_attempts(tasks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _job_view(each: LaunchedJob, job: dict[str, Any], task: dict[str, Any] | None, nodes: dict[str, str]) -> JobView:
-    """A row of the State API is seconds old: what the job itself says counts before it."""
+    """A row of the State API is seconds old: the job's own state has priority."""
     if job["status"] in _OVER:
         return _view(each, JobState.GONE, _why_gone(each, job, task))
     if task is None:
@@ -212,7 +212,7 @@ def _job_view(each: LaunchedJob, job: dict[str, Any], task: dict[str, Any] | Non
 
 
 def _why_gone(each: LaunchedJob, job: dict[str, Any], task: dict[str, Any] | None) -> str:
-    """The worker's own last words, from its log where it can be read here, else from its task's error; or the job's."""
+    """The worker's last output, from its log if it can be read here, else from its task's error; or the job's."""
     if task is not None and task["error_type"] == "TASK_CANCELLED":
         return "stopped"
     if words := last_line(Path(each.log or "")):
@@ -222,8 +222,9 @@ def _why_gone(each: LaunchedJob, job: dict[str, Any], task: dict[str, Any] | Non
 
 
 def _view_of_stranger(job: LaunchedJob, host: str, url: str) -> JobView:
-    """Of a job that the cluster doesn't know: it was started anew; or `url` means another one here than where it came
-    from."""
+    """For a job that the cluster doesn't know: the cluster was restarted, or `url` is another cluster here than where
+    the job was launched.
+    """
     if is_local(url) and host != socket.gethostname():
         return _view(job, JobState.UNKNOWN, f"ask on {host}: here {url} is another cluster")
     return _view(job, JobState.GONE, "its cluster was restarted")

@@ -19,7 +19,7 @@ from hpsearch.errors import HpsearchError
 
 DEADLINE_S = 10.0
 _SUBMIT_S = 90.0
-"""The head's first job waits until its agents are there."""
+"""The head's first job waits until its agents are ready."""
 _DASHBOARD_PORT = 8265
 _MOST_ROWS = 10_000
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def is_local(url: str) -> bool:
 
 
 class RayCluster:
-    """Every method raises HpsearchError where the cluster doesn't answer, or says no."""
+    """Every method raises HpsearchError where the cluster doesn't answer or refuses."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -64,13 +64,13 @@ class RayCluster:
         return str(self._ask("GET", "/api/version")["ray_version"])
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Those that live, as the State API tells them (ray.util.state.common.NodeState)."""
+        """The living nodes, from the State API (ray.util.state.common.NodeState)."""
         return [node for node in self._rows("nodes", {}) if node["state"] == "ALIVE"]
 
     def grows(self) -> bool:
-        """Whether nodes may come when workers ask for them; also where it can't be told.
+        """Whether nodes may be added when workers ask for them; also True where this is unknown.
 
-        Where nobody scales, the monitor calls each node's type `node_ID` (ray 2.60.0, autoscaler/_private/readonly).
+        Without an autoscaler the monitor calls each node's type `node_ID` (ray 2.60.0, autoscaler/_private/readonly).
         """
         status = self._ask("GET", "/api/cluster_status")["data"]["clusterStatus"] or {}
         types = (status.get("autoscalerReport") or {}).get("nodeTypeMapping") or {}
@@ -89,7 +89,9 @@ class RayCluster:
         self._ask("POST", "/api/jobs/", seconds=_SUBMIT_S, json_data=what)
 
     def put(self, key: str, value: bytes) -> None:
-        """Into the head's key-value store, where packages go as well: under `gcs://key`, which must end in `.zip`."""
+        """Writes to the head's key-value store, which also holds packages: under `gcs://key`, which must end in
+        `.zip`.
+        """
         self._ask("PUT", f"/api/packages/gcs/{key}", data=value)
 
     def _rows(self, kind: str, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -126,8 +128,9 @@ def _find_here() -> str:
 
 
 def _within(seconds: float, ask: Callable[[], T], whom: str) -> T:
-    """In a thread that is left behind where it takes longer: neither GCS's client nor Ray's requests have a deadline.
-    Raises HpsearchError with what to do."""
+    """Runs `ask` in a thread that is left running after the deadline: neither GCS's client nor Ray's requests have one.
+    Raises HpsearchError with what to do.
+    """
     answers: list[T] = []
     errors: list[BaseException] = []
 
@@ -154,7 +157,7 @@ def _words(whom: str, seconds: float, error: BaseException | None) -> str:
             f"Ray: the cluster at {whom} wants a token: copy ~/.ray/auth_token from its head node to this machine, and "
             "export RAY_AUTH_MODE=token"
         )
-    if isinstance(error, OSError):  # and those of requests
+    if isinstance(error, OSError):  # includes those of requests
         return (
             f"Ray: nothing answers at {whom}: is the cluster up (ray status, on its head), and its dashboard open "
             "from here (ray start --head --dashboard-host 0.0.0.0)? --address http://HEAD:8265 names another one"

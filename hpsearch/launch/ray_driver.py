@@ -31,7 +31,7 @@ _LOOK_EVERY_S = 1.0
 
 
 class ClusterOrder(Record):
-    """Workers that are wanted, for the driver: one task each, with these resources."""
+    """Workers to start, for the driver: one task each, with these resources."""
 
     job_ids: Sequence[str]
     logs: Sequence[str]
@@ -56,7 +56,7 @@ class ClusterOrder(Record):
 
 
 class WorkerEnded(HpsearchError):
-    """A worker will not go on, and its job with it."""
+    """A worker ended for good, and its job with it."""
 
 
 def order_key(launch: str) -> str:
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _run(launch: str, order: ClusterOrder, asked: threading.Event) -> int:
-    """The exit code: 0, or 1 where a worker ended for another reason than that nothing is left to do."""
+    """The exit code: 0, or 1 where a worker ended for another reason than that no work is left."""
     import ray
 
     task: Any = ray.remote(hold_worker)
@@ -101,7 +101,7 @@ def _run(launch: str, order: ClusterOrder, asked: threading.Event) -> int:
         if not is_stopped and _read(stop_key(launch)):
             is_stopped = True
             for waits in waiting:
-                ray.cancel(waits)  # it never starts; one that runs hears of it, and reads the same key
+                ray.cancel(waits)  # a pending task never starts; a running one is told, and reads the same key
         for ended in ray.wait(list(waiting), num_returns=len(waiting), timeout=_LOOK_EVERY_S)[0]:
             code |= _tell_end(waiting.pop(ended), ended)
     return code
@@ -122,17 +122,17 @@ def _tell_end(index: int, ended: Any) -> int:
 
 
 def hold_worker(launch: str, task: Tethered) -> str:
-    """A task: keeps a worker until it ends, or until a stop is asked for. What the worker says is said here too, so
-    that `ray job logs` has it where no folder is shared.
+    """A Ray task: keeps a worker until it ends or a stop is requested. It repeats the worker's output, so that `ray job
+    logs` has it where no folder is shared.
 
-    Raises WorkerEnded, which Ray doesn't begin again, as it does where the node is lost.
+    Raises WorkerEnded, which Ray doesn't retry; it does retry when the node is lost.
     """
     log = Path(task.log)
     said = log.stat().st_size if log.exists() else 0
     leash, answer = start_leash(task), b""
     with leash:
         while not answer.endswith(b"\n"):
-            with contextlib.suppress(KeyboardInterrupt):  # ray.cancel's: the key says the same, and how
+            with contextlib.suppress(KeyboardInterrupt):  # from ray.cancel: the key has the same request, and its kind
                 _pass_on(leash, _read(stop_key(launch)))
                 said = _say_new(log, said)
                 answer += _hear(leash)
@@ -171,7 +171,7 @@ def _say_new(log: Path, said: int) -> int:
 
 
 def _take(key: str) -> bytes:
-    """Reads and removes: a second driver of the same job finds nothing, and nobody the password."""
+    """Reads and removes: a second driver of the same job finds nothing, and the password stays nowhere."""
     found = _read(key)
     if not found:
         raise HpsearchError("the cluster no longer has this launch: launch again")
@@ -180,7 +180,7 @@ def _take(key: str) -> bytes:
 
 
 def _read(key: str) -> bytes | None:
-    """None as well while the head doesn't answer."""
+    """None also while the head doesn't answer."""
     from ray.experimental import internal_kv
 
     try:
@@ -203,7 +203,7 @@ def _forget(key: str) -> None:
 
 
 def _uri(key: str) -> str:
-    """As Ray names packages, which is how a client that isn't in the cluster writes here (ray.py)."""
+    """In the form of Ray's package names, which clients outside of the cluster may write (ray.py)."""
     return f"gcs://{key}"
 
 

@@ -18,7 +18,7 @@ _ASK_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Called:
-    """A launch, its jobs, and why they could not be asked after, where they couldn't."""
+    """A launch and its jobs, or why the engine could not be asked about them."""
 
     launch: StoredLaunch
     jobs: list[JobView] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Called:
 
 
 def call_roll(store: Store, study_id: int) -> list[Called]:
-    """The oldest launch first. Engines are asked side by side: one that is slow holds up no other."""
+    """The oldest launch first. Engines are asked in parallel, so that a slow one delays no other."""
     with store.reaching():
         launches = store.launches.of(study_id)
     if not launches:
@@ -44,7 +44,7 @@ def call_roll(store: Store, study_id: int) -> list[Called]:
 
 
 class Roll:
-    """Called again and again, while somebody watches: a cluster's controller is everybody's, and asked now and then."""
+    """Repeated while somebody watches, but seldom: a cluster's controller serves everybody."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -60,7 +60,7 @@ class Roll:
 
 
 def dismiss(store: Store, study_id: int, *, now: bool) -> list[str]:
-    """Asks every engine to end what was launched; what it could not be asked, in words."""
+    """Asks every engine to end what was launched; returns its errors, as text."""
     with store.reaching():
         launches = store.launches.of(study_id)
     silences = []

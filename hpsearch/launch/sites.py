@@ -39,7 +39,7 @@ class Site:
 
 
 def choose_site(profile: str | None, given: Mapping[str, Any], file: Path = FILE) -> Site:
-    """What the command line gives, over what the profile says. Raises InputError."""
+    """The command line's options over the profile's. Raises InputError."""
     said = _read(file, profile) if profile else {}
     whole = {**said, **{key: value for key, value in given.items() if value is not None}}
     engine, num_workers = whole.get("on"), whole.get("workers")

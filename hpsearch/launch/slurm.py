@@ -29,7 +29,7 @@ from hpsearch.store.workers import JOB_VARIABLE
 _MINUTES = {"d": 24 * 60, "h": 60, "m": 1}
 _TIME = r"(?:\d+[dhm])+|(?:\d+-)?\d+:\d\d:\d\d"
 _LEAD_S = 120
-"""So long before the time limit a worker is told to save; a fifth of the limit where that is less."""
+"""Seconds before the time limit at which a worker is told to save; a fifth of the limit where that is less."""
 
 
 def _as_time(value: object) -> str:
@@ -39,7 +39,7 @@ def _as_time(value: object) -> str:
 
 
 def _minutes(time: str) -> int:
-    """A time limit in minutes, which is how SLURM counts them: seconds make one more."""
+    """A time limit in minutes, SLURM's unit: seconds are rounded up to the next one."""
     if parts := re.findall(r"(\d+)([dhm])", time):
         return sum(int(number) * _MINUTES[unit] for number, unit in parts)
     numbers = [int(part) for part in reversed(re.split("[-:]", time))]
@@ -52,7 +52,9 @@ _Word = Annotated[str, Field(pattern=r"^\S+$", max_length=500)]
 
 
 class SlurmOptions(Spec):
-    """Workers as jobs of a SLURM cluster. What is not given is the partition's default, or an SBATCH_ variable."""
+    """Workers as jobs of a SLURM cluster. Options that are not given come from the partition's defaults, or an SBATCH_
+    variable.
+    """
 
     time: _Time | None = Field(None, description="Time limit of a job, as 4h, 90m or 1-12:00:00.")
     partition: _Word | None = Field(None, description="Partition.")
@@ -106,7 +108,7 @@ class Slurm:
         return [view_of(job, rows.get(job.job_id)) for job in launch.jobs]
 
     def stop(self, launch: StoredLaunch, *, now: bool) -> None:
-        """Jobs that run are first told not to be queued again: a preemption may come while they save."""
+        """Running jobs first lose the permission to requeue: a preemption may come while they save."""
         rows = [row for row in rows_of(launch).values() if row.State not in ENDED]
         running = [] if now else [row.JobArrayID for row in rows if row.State == "RUNNING"]
         others = [row.JobArrayID for row in rows if row.JobArrayID not in running]
@@ -117,8 +119,9 @@ class Slurm:
 
 
 def _check_partition(options: SlurmOptions) -> bool:
-    """Whether all of its nodes are there. A job that is longer than the partition's limit would be taken, and wait for
-    ever (EnforcePartLimits, slurm.conf(5))."""
+    """Whether all of its nodes are up. A job longer than the partition's limit would be accepted and wait forever
+    (EnforcePartLimits, slurm.conf(5)).
+    """
     lines = [line.strip().split("|") for line in ask("sinfo", "--noheader", "--format=%P|%l|%T").splitlines()]
     default = next((name for name, _, _ in lines if name.endswith("*")), "")
     asked = (options.partition or os.environ.get("SBATCH_PARTITION") or default).rstrip("*").split(",")
@@ -142,8 +145,9 @@ def _log_pattern(order: Order) -> str:
 
 
 def _arguments(options: SlurmOptions, order: Order) -> list[str]:
-    """sbatch's options. They stand in the script, to be read, and on the command line, where they count more than a
-    person's SBATCH_ variables. `--export` carries the environment, secrets and all."""
+    """sbatch's options. They are in the script, for people to read, and on the command line, where they override a
+    person's SBATCH_ variables. `--export` carries the environment, including secrets.
+    """
     minutes = _minutes(options.time) if options.time else None
     lead_s = min(_LEAD_S, minutes * 60 // 5) if minutes else _LEAD_S
     said = {
@@ -193,7 +197,7 @@ def _script(options: SlurmOptions, order: Order) -> str:
 
 
 def _submit(options: SlurmOptions, order: Order, *how: str) -> str:
-    """A launch from within a job would else hand that job's own SLURM_ variables on."""
+    """Without this, a launch from within a job would pass that job's own SLURM_ variables on."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in _KEPT}
     command = ["sbatch", *how, *_arguments(options, order)]
     return ask(*command, script=_script(options, order), environment={**inherited, **order.environment})

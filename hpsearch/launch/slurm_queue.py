@@ -31,11 +31,11 @@ ENDED = {
     "REVOKED": "revoked",
 }
 _NO_LOG = 53
-"""The signal that slurmstepd tells where it can't open a job's log."""
+"""The signal that slurmstepd reports where it can't open a job's log."""
 
 
 class Row(NamedTuple):
-    """What squeue says of a job; the names are its own."""
+    """A job in squeue's output, with squeue's names."""
 
     JobArrayID: str
     State: str
@@ -50,8 +50,9 @@ _WIDTH = {"STDOUT": 1024, "Reason": 256}
 
 
 def rows_of(launch: StoredLaunch) -> dict[str, Row]:
-    """What SLURM still knows, some minutes after a job's end nothing (MinJobAge). A job with another log is another
-    cluster's, which has the same id."""
+    """What SLURM still knows; some minutes after a job's end nothing (MinJobAge). A job with another log belongs to
+    another cluster with the same id.
+    """
     widths = [_WIDTH.get(field, 64) for field in Row._fields]
     wanted = ",".join(f"{field}:{width}" for field, width in zip(Row._fields, widths, strict=True))
     array = launch.jobs[0].job_id.partition("_")[0]
@@ -64,7 +65,7 @@ def rows_of(launch: StoredLaunch) -> dict[str, Row]:
     ends = list(accumulate(widths))
     rows: dict[str, Row] = {}
     for line in said.splitlines():
-        padded = line.encode()  # to a width in bytes
+        padded = line.encode()  # padded to a width in bytes
         row = Row(*(padded[end - width : end].decode().strip() for end, width in zip(ends, widths, strict=True)))
         for job in launch.jobs:
             is_meant = row.JobArrayID in (job.job_id, array)  # an array that is cancelled while it waits is one row
@@ -103,7 +104,9 @@ def log_of(pattern: str, array: str, index: str) -> str:
 
 
 def ask(*command: str, script: str = "", environment: Mapping[str, str] | None = None) -> str:
-    """What a command of SLURM's says. Raises HpsearchError where it fails, with its words, or gives no answer."""
+    """The output of a SLURM command. Raises HpsearchError with its message where it fails, or where it does not
+    answer.
+    """
     seconds = _ANSWER_S if environment is None else _SUBMIT_S
     try:
         ended = subprocess.run(
@@ -120,7 +123,7 @@ def ask(*command: str, script: str = "", environment: Mapping[str, str] | None =
 
 
 def tell(command: list[str], job_ids: list[str]) -> None:
-    """Tells jobs something, those that ended meanwhile aside."""
+    """Sends a command to jobs, ignoring those that have ended."""
     try:
         if job_ids:
             ask(*command, *job_ids)
@@ -130,7 +133,7 @@ def tell(command: list[str], job_ids: list[str]) -> None:
 
 
 MAYBE_LATER = "node configuration is not available"
-"""`sbatch --test-only` says so also where nodes are down that would do: sbatch itself then takes the job."""
+"""`sbatch --test-only` also says this when suitable nodes are down: sbatch itself then accepts the job."""
 _HINTS = {
     "Invalid partition name": "--partition",
     "Invalid account": "--account, --partition: these two don't go together, or you have no right to them",
@@ -146,7 +149,7 @@ _PREFIXES = re.compile(r"^(?:\w+: |error: |fatal: |allocation failure: |Batch jo
 
 
 def _plain(stderr: str, command: str) -> str:
-    """SLURM's last line without what it puts before its lines, after the option that it is about."""
+    """SLURM's last line without its prefix, after the option that it is about."""
     lines = [_PREFIXES.sub("", line).strip("* ") for line in stderr.splitlines() if line.strip("* \t")]
     said = lines[-1] if lines else "it failed without a message"
     hint = next((hint for words, hint in _HINTS.items() if words in said), None)
