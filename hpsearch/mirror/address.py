@@ -18,15 +18,15 @@ _ENVIRONMENT = (
 
 
 def is_url(storage: str) -> bool:
-    """Whether $HPSEARCH_STORAGE names a bucket; else it is a folder of this machine."""
+    """Whether $HPSEARCH_STORAGE names a bucket; else it is a local folder."""
     return _URL.match(storage) is not None
 
 
 def checked(url: str) -> str:
-    """The URL without a slash at its end. It is never repeated in a message before it is known to hold no secret.
+    """The URL without a trailing slash. No message repeats it before it is known to hold no secret.
 
     Raises:
-        InputError: it is none, its scheme is unknown or not installed, or it has a secret in it.
+        InputError: it is no URL, its scheme is unknown or not installed, or it contains a secret.
     """
     scheme, _, rest = url.partition(":/")
     address = rest.removeprefix("/")

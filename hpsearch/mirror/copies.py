@@ -16,33 +16,35 @@ from hpsearch.folders import JobFolder
 from hpsearch.mirror.remote import Remote, Vanished
 
 _STAY_HERE = ("exports", "predictions")
-"""Of a final run: large, and made again from what is mirrored."""
+"""Folders of a final run that are not mirrored: they are large and can be made again from what is."""
 _TELLING = ("journal.jsonl", "result.json", "reports.json", MARKER)
 State = dict[str, tuple[int, int]]
-"""Name of a file → its size and time on this machine."""
+"""File name → its size and time on this machine."""
 
 
 class Copy:
-    """Of a folder that is called `name` below the storage URL. For one thread."""
+    """Mirrors a folder under `name` in the storage URL. For one thread."""
 
     def __init__(self, remote: Remote, folder: JobFolder, name: str) -> None:
         self._remote = remote
         self._folder = folder
         self.name = name
         self._there: dict[str, tuple[int, int] | None] | None = None
-        """What lies in the bucket, as it was here when it was put; None: nobody has looked yet."""
+        """The bucket's files, with their local state when uploaded; None: not listed yet."""
 
     def state(self) -> State:
-        """Changes with what is worth the way: a report, a seal, the end of a stage or of all. Not with each step."""
+        """Changes with events worth an upload: a report, a seal, the end of a stage or of the job. Not with each
+        step.
+        """
         return {name: stamp for name, stamp in self._files() if PurePosixPath(name).name in _TELLING}
 
     def keep_up(self) -> None:
-        """Puts what is new, then deletes what is no longer here. It can be begun again.
+        """Uploads what is new, then deletes what was removed here. Can be repeated.
 
-        The names are read before any content: what a journal says was said before a checkpoint that is among them.
+        Names are listed before any content is read, so that an uploaded journal includes all reports before the listed
+        checkpoints.
 
-        Raises:
-            RemoteUnreachable
+        Raises: RemoteUnreachable
         """
         files = dict(sorted(self._files(), key=lambda file: _turn(file[0])))
         if self._there is None:
@@ -63,15 +65,16 @@ class Copy:
             del self._there[name]
 
     def _is_dropped(self, name: str, files: Collection[str]) -> bool:
-        """Whether the trainer took it away, and not somebody the whole folder, which is called a cache: a trainer drops
-        a checkpoint as a whole, and only where a later one, or the result, is there."""
+        """Whether the trainer deleted it (rather than somebody the whole folder, which is only a cache): a trainer
+        deletes a checkpoint as a whole, and only where a later one, or the result, exists.
+        """
         place = PurePosixPath(name)
         if place.parts[0] == "checkpoints" and (self._folder.path / place.parent).exists():
             return False
         return "result.json" in files or any(PurePosixPath(each).name == MARKER for each in files)
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """`os.walk`, which passes over what a trainer drops meanwhile, as `Path.glob` does not."""
+        """`os.walk`, which, unlike `Path.glob`, skips what a trainer deletes meanwhile."""
         for path, folders, names in os.walk(self._folder.path):
             folders[:] = [name for name in folders if not is_draft(Path(name)) and name not in _STAY_HERE]
             for name in names:
@@ -85,7 +88,7 @@ class Copy:
 
 
 def _turn(name: str) -> tuple[int, PurePosixPath, bool, str]:
-    """The order in which files are put: first what the later ones depend on."""
+    """The order of uploads: first what later files depend on."""
     place = PurePosixPath(name)
     turn = 0
     if place.parts[0] == "checkpoints":

@@ -31,12 +31,12 @@ class _Place:
     stage: int
     step: int
     folder: str
-    """Of its job, below what was asked for."""
+    """The folder of its job, relative to the requested one."""
     name: str
 
 
 def fetch_attempts(remote: Remote, trial: TrialFolder, name: str, before: int) -> None:
-    """What attempts before this one left in the bucket and this machine lacks. Raises RemoteUnreachable."""
+    """Downloads what earlier attempts left in the bucket and this machine lacks. Raises RemoteUnreachable."""
     files = remote.find(name)
     numbers = {int(found[1]) for found in map(_ATTEMPT.match, files) if found}
     folders = [f"attempt-{number}" for number in sorted(numbers) if number < before]
@@ -44,19 +44,21 @@ def fetch_attempts(remote: Remote, trial: TrialFolder, name: str, before: int) -
 
 
 def fetch_run(remote: Remote, folder: JobFolder, name: str) -> None:
-    """What this machine lacks of a final run; all of it where it got further elsewhere. Raises RemoteUnreachable."""
+    """Downloads what this machine lacks of a final run; all of it where the run got further elsewhere. Raises
+    RemoteUnreachable.
+    """
     files = remote.find(name)
     own = folder.history.stat().st_size if folder.history.exists() else -1
     is_further = files.get("history.jsonl", -1) > own
     if is_further:
-        folder.result.unlink(missing_ok=True)  # an interrupted fetch leaves no run that looks complete
+        folder.result.unlink(missing_ok=True)  # so an interrupted download never looks like a complete run
     _fetch(remote, folder.path, name, [""], files, anew=is_further)
 
 
 def _fetch(
     remote: Remote, target: Path, name: str, folders: list[str], files: dict[str, int], *, anew: bool = False
 ) -> None:
-    """`result.json` comes last of all. `anew`: small files that are here already, too."""
+    """`result.json` comes last. `anew`: replaces small files that exist here."""
     places = [place for folder in folders for place in _places(folder, files)]
     for place in sorted(places, reverse=True):
         if _is_here(target, folders, place) or _fetch_checkpoint(remote, target, name, place, files):
@@ -65,7 +67,7 @@ def _fetch(
     small = [file for prefix in prefixes for file in files if file.startswith(prefix) and not _in_checkpoint(file)]
     for file in sorted(small, key=lambda file: (file.endswith("result.json"), file.endswith(MARKER), file)):
         here = target / file
-        # Journals and histories only grow: the longer one is the newer one.
+        # Journals and histories only grow: the longer one is newer.
         if anew or not here.exists() or here.stat().st_size < files[file]:
             remote.get(f"{name}/{file}", here)
 
@@ -84,14 +86,14 @@ def _in_checkpoint(file: str) -> bool:
 
 
 def _is_here(target: Path, folders: list[str], place: _Place) -> bool:
-    """Whether a checkpoint of this machine is as far."""
+    """Whether a local checkpoint is as far."""
     here = [last_checkpoint(JobFolder(target / folder)) for folder in folders]
     found = [_CHECKPOINT.search(path.as_posix()) for path in here if path]
     return any(each and (int(each[1] or 0), int(each[2])) >= (place.stage, place.step) for each in found)
 
 
 def _fetch_checkpoint(remote: Remote, target: Path, name: str, place: _Place, files: dict[str, int]) -> bool:
-    """Whether it is whole."""
+    """Whether it is complete."""
     folder = target / place.name
     draft = draft_of(folder)
     try:

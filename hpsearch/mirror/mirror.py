@@ -31,13 +31,13 @@ _TICK_S = 0.2
 _LONGEST_WAIT_S = 30.0
 _SAID_EACH = 20
 PATIENCE_S = 120.0
-"""How long a trial that is given back waits until the bucket has its last checkpoint."""
+"""How long a released trial waits for the upload of its last checkpoint."""
 FETCH_S = 300.0
-"""How long a trial that is taken over waits for what earlier attempts saved."""
+"""How long a trial that is taken over waits for the download of what earlier attempts saved."""
 
 
 class Mirror:
-    """Of one storage folder. Without a `url` the folder is all there is: everything here does nothing, at once."""
+    """Mirrors one storage folder. Without a `url` every method does nothing and returns at once."""
 
     def __init__(self, storage: StorageFolder, url: str | None = None) -> None:
         self._storage = storage
@@ -46,7 +46,7 @@ class Mirror:
         self._copy: Copy | None = None
         self._follows = False
         self._lacks = False
-        """Whether the bucket does not have what was saved last."""
+        """Whether the bucket lacks what was saved last."""
         self._leaving = threading.Event()
         if self._remote:
             self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
@@ -63,23 +63,25 @@ class Mirror:
         return self._remote.url if self._remote else None
 
     def check(self) -> None:
-        """Raises HpsearchError where the bucket can't be written, read and tidied up."""
+        """Raises HpsearchError where the bucket can't be written, read and cleaned."""
         if self._remote:
             self._remote.check()
 
     def follow(self, folder: JobFolder) -> None:
-        """From now on what is whole in the folder is copied as it comes. One outside of the storage folder is not."""
+        """From now on, complete files in the folder are uploaded as they appear. A folder outside of the storage folder
+        is ignored.
+        """
         self._copy = self._copy_of(folder)
         self._follows = self._copy is not None
 
     def settle(self) -> Future[None]:
-        """The last copy of the folder that is followed, and the end of following it."""
+        """Uploads the followed folder for the last time and stops following it."""
         is_wanted, self._follows = self._follows or self._lacks, False
         copy = self._copy
         return self._offer(lambda: self._keep_up(copy)) if is_wanted and copy else self._offer(None)
 
     def told(self, trial: TrialFolder) -> Future[None]:
-        """The trial's result is told: nobody continues it, here or elsewhere."""
+        """The trial's result is in the store: no machine continues the trial."""
         self._follows = False
         remote, name, last = self._remote, self._name_of(trial.path), trial.last
         if remote is None or name is None:
@@ -96,14 +98,14 @@ class Mirror:
         return self._offer(drop)
 
     def fetch_before(self, trial: TrialFolder, attempt: int) -> Future[None]:
-        """What the attempts before this one saved on other machines."""
+        """Downloads what earlier attempts saved on other machines."""
         remote, name = self._remote, self._name_of(trial.path)
         if remote is None or name is None:
             return self._offer(None)
         return self._offer(lambda: fetch_attempts(remote, trial, name, attempt))
 
     def fetch_runs(self, study: str) -> None:
-        """What this machine lacks of the final runs that `study` names. Raises RemoteUnreachable."""
+        """Downloads what this machine lacks of the final runs of `study`. Raises RemoteUnreachable."""
         if self._remote is None:
             return
         runs = self._storage.runs
@@ -112,19 +114,19 @@ class Mirror:
                 fetch_run(self._remote, JobFolder(runs / run), f"{runs.name}/{run}")
 
     def delete(self, folder: Path) -> None:
-        """What is mirrored of a folder. Raises RemoteUnreachable."""
+        """Deletes the mirror of a folder. Raises RemoteUnreachable."""
         name = self._name_of(folder)
         if self._remote and name:
             self._remote.delete_folder(name)
 
     def close(self, within_s: float = PATIENCE_S) -> bool:
-        """Copies what is followed for the last time; whether the bucket has all there is to have."""
+        """Uploads the followed folder for the last time; returns whether the bucket is complete."""
         if self._remote is None or self._leaving.is_set():
             return not self._lacks
         is_all = waited(self.settle(), within_s) and not self._lacks
         self._leaving.set()
         self._jobs.put(None)
-        self._thread.join(_TICK_S)  # one that the bucket never answers ends with the process
+        self._thread.join(_TICK_S)  # a thread that waits for a silent bucket ends with the process
         if not is_all:
             log.warning("%s does not have the last checkpoint: it is only in %s", self.url, self._storage.path)
         return is_all
@@ -140,7 +142,7 @@ class Mirror:
         return folder.resolve().relative_to(inside).as_posix() if folder.resolve().is_relative_to(inside) else None
 
     def _offer(self, job: Callable[[], None] | None) -> Future[None]:
-        """Done when the job and all that were offered before are."""
+        """Done when the job and all jobs before it are."""
         answer: Future[None] = Future()
         if self._remote is None:
             answer.set_result(None)
@@ -172,7 +174,7 @@ class Mirror:
             self._do(*found)
 
     def _do(self, job: Callable[[], None], answer: Future[None]) -> None:
-        """Again and again while the bucket is away, until nobody waits any more."""
+        """Retries while the bucket can't be reached, until nobody waits any more."""
         retrying = Retrying(
             retry=retry_if_exception_type(RemoteUnreachable),
             wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
@@ -199,7 +201,7 @@ def waited(
     meanwhile: Callable[[], None] = lambda: None,
     gives_up: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Whether it is done, and well, in time. What nobody waits for any more is not tried again."""
+    """Whether it succeeded in time. When nobody waits any more, it is not tried again."""
     until = time.monotonic() + within_s
     while not answer.done():
         if time.monotonic() >= until or gives_up():

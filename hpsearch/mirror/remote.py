@@ -19,20 +19,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 0}}},
     "file": {"auto_mkdir": True},
 }
-"""botocore waits for 60 s to connect and tries five times, s3fs five times on top (2026.9, core.py, `_error_wrapper`);
-who calls here tries again by itself."""
+"""botocore waits 60 s to connect and tries five times, and s3fs five times on top (2026.9, core.py, `_error_wrapper`);
+callers here retry by themselves.
+"""
 
 
 class RemoteUnreachable(HpsearchError):
-    """The bucket did not do what it was asked; it may later."""
+    """A request to the bucket failed; it may succeed later."""
 
 
 class Vanished(Exception):
-    """A file of this machine is no longer there: its trainer dropped it meanwhile."""
+    """A local file no longer exists: its trainer deleted it meanwhile."""
 
 
 class Remote:
-    """Files below `url`. Listings are not cached: other machines write here too.
+    """Files below `url`. Listings are not cached, as other machines write here too.
 
     Raises, from every method, RemoteUnreachable.
     """
@@ -50,7 +51,7 @@ class Remote:
         """Writes a small file, reads it and deletes it.
 
         Raises:
-            InputError: there is no such bucket, no right to write, or nobody to write as.
+            InputError: there is no such bucket, no permission to write, or there are no credentials.
         """
         name = f".hpsearch-{uuid4().hex}"
         try:
@@ -65,9 +66,9 @@ class Remote:
             raise InputError(f"HPSEARCH_STORAGE: {self.url} returns other data than was written to it")
 
     def find(self, folder: str) -> dict[str, int]:
-        """Name below `folder` → size in bytes, of every file there; none where there is no such folder.
+        """Name below `folder` → size in bytes, for every file; empty where there is no such folder.
 
-        A bucket's names are any text: one that is no path below `folder` is left out.
+        Names in a bucket are any text: those that are no path below `folder` are skipped.
         """
         path = self._at(folder)
 
@@ -90,7 +91,7 @@ class Remote:
                 raise
 
     def get(self, name: str, file: Path) -> None:
-        """Writes `file` at once. A file that the bucket lacks is unreachable, too: a moment ago it was listed."""
+        """Writes `file` atomically. A file that the bucket lacks counts as unreachable: it was listed a moment ago."""
         draft = draft_of(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -100,7 +101,7 @@ class Remote:
             draft.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
-        """A file; also one that is gone already."""
+        """Deletes a file; does nothing if it is gone."""
         with self._told_errors(), suppress(FileNotFoundError):
             self._fs.rm_file(self._at(name))
 
@@ -121,7 +122,7 @@ class Remote:
             yield
         except Vanished:
             raise
-        except Exception as error:  # botocore's, aiohttp's and google's have nothing in common
+        except Exception as error:  # errors of botocore, aiohttp and google share no base class
             raise RemoteUnreachable(f"{self.url}: {_words(error)}") from None
 
     def _told(self, error: Exception) -> HpsearchError:
