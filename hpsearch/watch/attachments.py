@@ -21,11 +21,11 @@ from optuna.storages import RDBStorage
 from hpsearch.store import StoredStudy
 
 _STATES = "hpsearch:pictures"
-"""The attribute that holds what each of the study's own files was drawn from."""
+"""The attribute that records the state from which each of the study's own files was drawn."""
 
 
 class Attachments:
-    """Of one study. Use inside of `Store.reaching`."""
+    """For one study. Use inside of `Store.reaching`."""
 
     def __init__(self, optuna: RDBStorage, study: StoredStudy, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ class Attachments:
         self._attributes: dict[str, Any] = optuna.get_study_system_attrs(study.study_id)
 
     def is_there(self, file: str, trial: int) -> bool:
-        """Whether the trial has the file, or someone took it away in the dashboard."""
+        """Whether the trial has the file, or someone deleted it in the dashboard."""
         key = self._key(file, trial)
         if key not in self._attributes:
             return False
@@ -48,7 +48,7 @@ class Attachments:
         return states.get(file) == state and (self._folder / self._id(file)).exists()
 
     def attach(self, file: str, content: bytes, state: str) -> None:
-        """To the study, in the place of an earlier one of this name."""
+        """Attaches the file to the study, replacing an earlier one of this name."""
         self._attach(file, content, None)
         self._set(_STATES, self._attributes.get(_STATES, {}) | {file: state})
 
@@ -65,7 +65,7 @@ class Attachments:
         self._attributes[key] = value
 
     def _id(self, file: str, trial: int | None = None) -> str:
-        """The time of the study's creation tells it from a deleted one that had its number."""
+        """Includes the time of the study's creation: a deleted study may have had the same id."""
         return str(uuid5(NAMESPACE_OID, f"{self._study.study_id} {self._study.created_at} {trial} {file}"))
 
     def _key(self, file: str, trial: int | None) -> str:

@@ -8,7 +8,7 @@ from hpsearch.search.view import StudyView
 from hpsearch.watch.words import format_epochs, format_metric, format_steps, format_value
 
 _SHORT = 2.0
-"""A final run with more than this many times a trial's epochs gets a word of caution."""
+"""A final run with more than this many times a trial's epochs gets a warning."""
 
 
 def closing_words(view: StudyView) -> str:
@@ -37,7 +37,7 @@ def closing_words(view: StudyView) -> str:
 
 
 def format_usage(view: StudyView) -> str:
-    """What the study has used besides trials and what is left of it; nothing where it has no limits."""
+    """What the study has used of its limits and what is left; '' without limits."""
     limits, usage = view.study.spec.searched.limits, view.usage
     told = []
     for used, limit, unit in (

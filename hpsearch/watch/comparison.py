@@ -40,7 +40,7 @@ def _format_against(gap: Gap | None) -> tuple[str, str]:
 
 
 def comparison_words(comparison: Comparison) -> str:
-    """The first metric in words, what may have leaked, and how far the tests go."""
+    """The first metric as a sentence, possible leaks, and what the tests can show."""
     lines = [f"In {comparison.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in comparison.gaps if gap.metric == comparison.metrics[0]]
     lines += [

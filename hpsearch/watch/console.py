@@ -16,8 +16,8 @@ from rich.console import Console
 def open_console(**options: Any) -> Console:
     """A console for standard output unless `options`, which are rich's own, say otherwise.
 
-    Only a terminal is taken for one. To rich a pipe is one as well where $FORCE_COLOR is set (15.0, console.py,
-    `is_terminal`), as Jupyter and some CI services do: their cells and logs would be full of moving bars.
+    Only a terminal counts as one. rich also takes a pipe for a terminal where $FORCE_COLOR is set (15.0, console.py,
+    `is_terminal`), as Jupyter and some CI services do: their cells and logs would be full of progress bars.
     """
     if "force_terminal" not in options:
         file = options.get("file") or (sys.stderr if options.get("stderr") else sys.stdout)

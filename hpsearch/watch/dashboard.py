@@ -13,11 +13,15 @@ from hpsearch.watch.door.answers import METRICS, TENSORBOARD
 from hpsearch.watch.tensorboard import TensorBoard
 
 _FONTS = "/font-roboto/"
-"""TensorBoard's page asks for them here, wherever it lies itself: https://github.com/tensorflow/tensorboard/issues/1885"""
+"""TensorBoard's page requests its fonts here, at any mount point:
+https://github.com/tensorflow/tensorboard/issues/1885
+"""
 
 
 def make_dashboard(storage: RDBStorage, files: StorageFolder, metrics: WSGIApplication) -> WSGIApplication:
-    """All three, without the door. What the dashboard changes goes to `storage`, which may refuse it."""
+    """The three applications together, without login. Changes made in the dashboard go to `storage`, which may refuse
+    them.
+    """
     from optuna_dashboard import wsgi
 
     files.artifacts.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ Value = Annotated[bool | int | float | str | list[Any] | None, BeforeValidator(_
 
 
 class Told(BaseModel):
-    """A part of the document."""
+    """Base class of the document's parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,7 +88,7 @@ class WorkerStatus(Told):
 
 
 class JobStatus(Told):
-    """A worker that was launched on an engine, as the engine sees it."""
+    """A launched worker's job, as its engine reports it."""
 
     engine: str
     job: str = Field(description="the engine's own id")
@@ -144,5 +144,5 @@ class StatusDocument(Told):
     unreadable: list[UnreadableStatus] = Field([], description="studies that this hpsearch can't read, and why")
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Plain ASCII: no reader needs to know an encoding, and nothing in it is a terminal's to obey."""
+        """Plain ASCII: readers need no encoding, and no byte acts as a terminal control code."""
         return json.dumps(self.model_dump(), indent=indent, allow_nan=False)

@@ -47,7 +47,7 @@ def estimate_line(found: Estimate) -> str:
 
 
 def steps_line(spec: StudySpec, prepared: PreparedStudy) -> str:
-    """What is known before anything was measured."""
+    """What is known before any measurement."""
     steps, _ = num_steps(spec, spec.budget, subset(prepared.splits["train"], spec.budget.train_fraction))
     return (
         f"how long: {num_trials(spec)} trials of {format_count(steps)} steps; what these take is measured on a few of "

@@ -36,7 +36,7 @@ def evaluation_table(evaluation: Evaluation, task: str) -> Table:
 
 
 def format_score(metric: Metric, score: Score | None) -> str:
-    """With its interval below."""
+    """With its interval on the line below."""
     if score is None:
         return ""
     value, around = format_metric(metric, score.value), score.interval
@@ -44,13 +44,13 @@ def format_score(metric: Metric, score: Score | None) -> str:
 
 
 def format_ends(metric: Metric, around: Interval, between: str = " to ") -> str:
-    """Of an interval, a share in percent without its sign."""
+    """The ends of an interval, without a % sign for shares."""
     scale, digits = (100, 1) if metric.unit == "share" else (1, 4)
     return f"{scale * around.low:.{digits}f}{between}{scale * around.high:.{digits}f}"
 
 
 def format_below(units: Units, number: str) -> str:
-    """What stands below each number of a table, to follow how many rows it is of."""
+    """The line below each number of a table: how many rows it is based on."""
     if not units.are_enough:
         return f"{'' if units.name == 'rows' else f' of {units.told}'}, too few for intervals"
     return f"; below each {number} its 95 % interval, {format_units(units)}"
@@ -61,7 +61,7 @@ def format_units(units: Units) -> str:
 
 
 def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
-    """What intervals and p-values rest on, or why there are no intervals."""
+    """What intervals and p-values are based on, or why there are no intervals."""
     lines = []
     if not units.are_enough:
         size = "" if units.num < FEWEST else f" of so unequal size that they count as {units.effective:.1f}"
@@ -90,7 +90,7 @@ def _format_tests(gaps: Sequence[Gap]) -> str:
 
 
 def class_table(evaluation: Evaluation) -> Table | None:
-    """Each class under the tuned model and the first prompt; None where the answers are not classes."""
+    """Per-class scores of the tuned model with the first prompt; None where the answers are not classes."""
     variant = next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
     if not variant.classes:
         return None
@@ -104,7 +104,7 @@ def class_table(evaluation: Evaluation) -> Table | None:
 
 
 def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
-    """What was gained over the base model and over guessing, what was cut, and where the rows are."""
+    """The gain over the base model and over guessing, what was truncated, and where the rows are."""
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
     lines += format_basis(evaluation.resampled, evaluation.gaps)
@@ -123,7 +123,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
 
 
 def format_gap(gap: Gap) -> str:
-    """One model against another: which is better by how much, or that no difference was shown."""
+    """One model against another: which is better and by how much, or that no difference was shown."""
     against = f"{gap.name} against {gap.than}"
     around = f" ({format_around(gap)})" if gap.interval else ""
     points = " points" if gap.metric.unit == "share" else ""
@@ -133,7 +133,7 @@ def format_gap(gap: Gap) -> str:
 
 
 def format_around(gap: Gap) -> str:
-    """Nothing where it has no interval."""
+    """'' where there is no interval."""
     around = gap.interval
     if around is None:
         return ""
@@ -141,5 +141,5 @@ def format_around(gap: Gap) -> str:
 
 
 def format_difference(metric: Metric, difference: float) -> str:
-    """In points where the metric is a share."""
+    """In percentage points where the metric is a share."""
     return f"{100 * difference:+.1f}" if metric.unit == "share" else f"{difference:+.4f}"

@@ -33,8 +33,9 @@ def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
 
 
 def format_left_out(manifest: Manifest) -> list[str]:
-    """What a person should know of the data: of those that are used, and every reason for which rows were left out,
-    with the first of them; a warning where they are many."""
+    """Notes about the data: about the rows that are used, and every reason for which rows were left out, with the first
+    ids; a warning where they are many.
+    """
     lines = [
         *format_num_images(manifest),
         *manifest.notes,
@@ -53,7 +54,7 @@ def format_left_out(manifest: Manifest) -> list[str]:
 
 
 def format_num_images(manifest: Manifest) -> list[str]:
-    """How many rows have how many images; nothing where all have none or all have one."""
+    """How many rows have how many images; empty where all have none or all have one."""
     counts: Counter[int] = Counter()
     for of_split in manifest.num_images.values():
         counts.update(of_split)
@@ -76,7 +77,7 @@ def example_panel(example: Example) -> Panel:
         text.append("\ndesirable" if example.desirable else "\nnot desirable", style="bold")
     counts = f"{total} tokens, {total - learned} masked, {learned} learned"
     where = Text(f"  {', '.join(example.images)}") if example.images else None
-    title = Text(f"row {example.id}: {counts}")  # a panel takes a plain string for markup, whatever its console says
+    title = Text(f"row {example.id}: {counts}")  # a panel reads a plain string as markup, on any console
     return Panel(text, title=title, title_align="left", subtitle=where, subtitle_align="left")
 
 

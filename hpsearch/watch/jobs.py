@@ -19,7 +19,7 @@ _COLOURS = {
 
 
 def jobs_parts(called: list[Called], *, is_finished: bool) -> list[RenderableType]:
-    """Launches that go on; and the last one also when it is over and the study isn't: it says why."""
+    """Launches that still run; and the last one if it has ended before the study: it shows why."""
     shown = [each for each in called if not each.is_over]
     if not shown and called and not is_finished:
         shown = called[-1:]

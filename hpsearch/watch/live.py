@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Follower:
-    """Shows views as they come. Use as a context manager."""
+    """Shows views as they change. Use as a context manager."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -31,7 +31,7 @@ class Follower:
         self._is_cut_off = False
 
     def look(self, read: Callable[[], StudyView]) -> None:
-        """Shows what `read` gives. Where the store is out of reach, that is said once and the last view stays."""
+        """Shows what `read` returns. If the store can't be reached, says so once and keeps the last view."""
         try:
             self.show(read())
             self._is_cut_off = False

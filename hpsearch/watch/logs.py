@@ -15,7 +15,7 @@ from hpsearch.errors import StoreUnreachable, cut
 from hpsearch.worker.relay import Relay
 
 _CHUNK_BYTES = 2**20
-"""Of a line without an end, too: it is shown in parts."""
+"""A line without an end is also shown in parts of this size."""
 _LONGEST_LINE = 4000
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m|\x1b\[[0-9]*[KG]")
 _TRAINER = re.compile(r"trainer-(?P<host>.+)-(?P<pid>\d+)-\d+@.+")
@@ -25,8 +25,9 @@ Find = Callable[[], list[Path]]
 
 
 class Tail:
-    """What is new in a file. One that is not there yet may come; one that got shorter, or is another file under the
-    same name, begins anew. What was written to a file between the last look and its end is not seen."""
+    """New lines of a file. A file that is missing may appear; one that got shorter, or was replaced under the same
+    name, is read from its start. What was written between the last look and a replacement is not seen.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -49,7 +50,7 @@ class Tail:
             return
 
     def rest(self) -> Iterator[str]:
-        """A last line that has no end."""
+        """A last line without a newline."""
         if self._rest:
             yield shown(self._rest)
         self._rest = b""
@@ -73,8 +74,9 @@ def read_logs(files: Iterable[Path]) -> Iterator[Line]:
 def follow_logs(
     find: Callable[[], list[Path]], is_over: Callable[[], bool], wait: Callable[[], None]
 ) -> Iterator[Line]:
-    """Lines as they are written, of whatever files `find` finds by then, until `is_over`; the last ones may be written
-    a moment later."""
+    """Lines as they are written, of the files that `find` returns, until `is_over`; the last ones may be written a
+    moment later.
+    """
     tails: dict[Path, Tail] = {}
     ends = 0
     while ends < 2:
@@ -88,8 +90,9 @@ def follow_logs(
 
 
 class Ending:
-    """Whether what is followed is over: asked of the store, again and again, on a thread that nobody waits for. An
-    outage is said once, and ends nothing."""
+    """Whether the followed study is over: asks the store repeatedly, on a thread of its own. An outage is reported
+    once, and ends nothing.
+    """
 
     def __init__(self, relay: Relay, read: Callable[[], bool], say: Callable[[str], None]) -> None:
         self._relay = relay
@@ -116,6 +119,6 @@ def shown(line: bytes) -> str:
 
 
 def name_of(file: Path) -> str:
-    """Whose log it is: a trainer's by the worker that it belongs to, as `hpsearch status` names it."""
+    """A log's owner: for a trainer, its worker, as named in `hpsearch status`."""
     found = _TRAINER.fullmatch(file.stem)
     return cut(f"trainer {found['host']}:{found['pid']}" if found else file.stem)

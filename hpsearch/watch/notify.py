@@ -42,7 +42,7 @@ _LONGEST_LINE = 1000
 
 @dataclass(frozen=True)
 class Notice:
-    """What is told: of the study as `view` shows it."""
+    """The content of a notification about a study, from its `view`."""
 
     event: Event
     message: str
@@ -73,10 +73,10 @@ def notifying(
     *,
     is_one_of_many: bool = False,
 ) -> Iterator[None]:
-    """Within this a study is worked on. Where that ends, `command` is called with how; None: nobody is.
+    """Wraps work on a study. At its end `command` is called with the outcome; None: no notification.
 
-    `view` is the study before, `read` gives it as it is then, and `say` tells a person how the command fared.
-    `is_one_of_many`: a worker, whose own end is nobody's concern; the study's is.
+    `view` is the study before the work, `read` returns it afterwards, and `say` reports how the command went.
+    `is_one_of_many`: a worker, whose own end is not reported, only the study's.
 
     Raises:
         InputError: the command is empty.
@@ -100,8 +100,7 @@ def notifying(
 
 
 def notice_of(view: StudyView, failure: str | None = None) -> Notice:
-    """What there is to tell of a study on which a process worked, and that it does no more; `failure`: because of an
-    error."""
+    """The notification after a process has stopped working on a study; `failure`: because of an error."""
     name, paused = view.study.name, view.study.paused
     if view.is_finished:
         return Notice("finished", _tidy(closing_words(view)), view)
@@ -128,7 +127,7 @@ def _tell(command: str, store: Store, notice: Notice, say: Callable[[str], None]
 
 
 def _take(store: Store, notice: Notice) -> bool:
-    """Where the store is away nobody knows who has told: better twice than never."""
+    """Claims the notification. If the store can't be reached, it is sent: better twice than never."""
     try:
         with store.reaching():
             return store.claims.take(notice.view.study.study_id, notice.event)
@@ -137,8 +136,9 @@ def _take(store: Store, notice: Notice) -> bool:
 
 
 def _call(command: str, notice: Notice) -> str:
-    """What became of the command, in words. Its words go to files: one that leaves a child behind, or reads nothing,
-    holds nobody up."""
+    """Returns how the command went. Its output goes to files, so that a command with a background process, or one that
+    reads no input, blocks nothing.
+    """
     with TemporaryFile() as message, TemporaryFile() as output:
         message.write(f"{notice.message}\n".encode(errors="replace"))
         message.seek(0)
@@ -149,7 +149,7 @@ def _call(command: str, notice: Notice) -> str:
                 stdout=output,
                 stderr=output,
                 env=_environment() | notice.variables(),
-                start_new_session=True,  # Ctrl-C is for us; and all that it starts can be ended with it
+                start_new_session=True,  # Ctrl-C is for this process; and its children can be ended
             )
         except OSError as error:
             return f"the command can't be started: {error.strerror}"
@@ -170,7 +170,7 @@ def _call(command: str, notice: Notice) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The person's own, without what hpsearch alone need know: a store's password, the dashboard's token."""
+    """The person's own, without what only hpsearch needs: a store's password, the dashboard's token."""
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     if holds_secret(kept.get("HPSEARCH_STORE", "")):
         del kept["HPSEARCH_STORE"]
@@ -178,7 +178,7 @@ def _environment() -> dict[str, str]:
 
 
 def _tidy(text: str) -> str:
-    """Lines without anything that a terminal, a variable or a mail would choke on."""
+    """Lines without characters that break a terminal, a variable or a mail."""
     lines = text.split("\n")
     left_out = [f"… and {len(lines) - _MOST_LINES} more lines"] if len(lines) > _MOST_LINES else []
     return "\n".join(cut(line, _LONGEST_LINE) for line in [*lines[:_MOST_LINES], *left_out])

@@ -33,14 +33,14 @@ log = logging.getLogger("hpsearch.metrics")
 
 CACHE_S = 5.0
 DEADLINE_S = 5.0
-"""Prometheus gives up after ten, where it is not told otherwise (`scrape_timeout`)."""
+"""Prometheus gives up after ten, where it is not configured otherwise (`scrape_timeout`)."""
 MOST_STUDIES = 100
 MOST_DEVICES = 256
 
 
 @dataclass(frozen=True)
 class Reading:
-    """`latency_s` is how long one small read took; `num_studies` counts those that are too old to be told, too."""
+    """`latency_s` is the time of one small read; `num_studies` includes those that are too old to be reported."""
 
     latency_s: float
     num_studies: int
@@ -92,7 +92,7 @@ class StudyCollector(Collector):
 
 
 class Metrics:
-    """A WSGI application: plain text or OpenMetrics, as it is asked for."""
+    """A WSGI application: plain text or OpenMetrics, as requested."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -100,7 +100,7 @@ class Metrics:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        except TypeError:  # of a version that is no number (prometheus_client 0.26, exposition.py, `_get_version`)
+        except TypeError:  # for a version that is no number (prometheus_client 0.26, exposition.py, `_get_version`)
             encode, kind = choose_encoder("")
         return Answer("200 OK", encode(self._collector), (("Content-Type", kind),))(environ, start_response)
 

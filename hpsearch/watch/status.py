@@ -30,7 +30,7 @@ _HOUR_S = 3600
 
 
 def read_status(store: Store, roll: Roll, study: StoredStudy | None = None) -> StatusDocument:
-    """Of one study with its trials, or of all without.
+    """One study with its trials, or all studies without.
 
     Raises:
         StoreUnreachable: the database did not answer.
@@ -72,7 +72,7 @@ def _jobs(called: Called) -> list[JobStatus]:
 
 
 def no_status(store: str) -> StatusDocument:
-    """Of a store that is not there yet."""
+    """For a store that does not exist yet."""
     return StatusDocument(read_at_seconds=time.time(), store=store, studies=[])
 
 
@@ -146,13 +146,13 @@ T = TypeVar("T")
 
 
 def _fact(trial: TrialView, name: str, kind: type[T]) -> T | None:
-    """A trial's attributes are anybody's to set, with Optuna's own tools: what is of another kind is not ours."""
+    """A trial's attributes can be set by anyone, with Optuna's own tools: those of another type are ignored."""
     fact = trial.facts.get(name)
     return fact if isinstance(fact, kind) else None
 
 
 def _as_written(value: Any) -> Any:
-    """A choice that is a list is kept as its JSON text (`search.space`)."""
+    """A choice that is a list is stored as its JSON text (`search.space`)."""
     if not (isinstance(value, str) and value.startswith("[")):
         return value
     try:

@@ -32,11 +32,11 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHOWN_TRIALS = 24
 _SHOWN_LOSSES = 3
 _FOLDED = {"worker": 8, "job": 8, "device": 7, "doing": 10}
-"""Columns of the workers that a narrow terminal folds, before any other is cut, and how narrow they get."""
+"""Columns of the workers table that a narrow terminal folds before others are cut, and their smallest width."""
 
 
 def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
-    """One study: a bar, its trials (the latest, the best one always), and its workers."""
+    """One study: a progress bar, its trials (the latest, and always the best one), and its workers."""
     parts: list[RenderableType] = [headline(view), *_standing(view), trials_table(view, rows)]
     if view.live_workers:
         parts += [Text(), workers_table(view.live_workers)]
@@ -44,7 +44,7 @@ def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType
 
 
 def _standing(view: StudyView) -> list[RenderableType]:
-    """Whatever a person should know before they look at trials."""
+    """What a person should know before the table of trials."""
     lines: list[RenderableType] = []
     if view.study.paused is not None:
         lines.append(Text(f"paused: {view.study.paused}; hpsearch resume {view.study.name} goes on", style="yellow"))
@@ -122,7 +122,7 @@ def _format_memory(trial: TrialView) -> str:
 
 
 def sparkline(values: list[float]) -> str:
-    """Losses as a row of blocks, high to low."""
+    """Losses as a row of block characters, high to low."""
     finite = [value for value in values if abs(value) < float("inf")]
     if not finite:
         return "✗" if values else ""
@@ -181,7 +181,7 @@ def studies_table(views: list[StudyView]) -> Table:
 
 
 def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
-    """Each searched knob: the best value beside the study file's own."""
+    """Each searched parameter: the best value beside the study file's own."""
     found = format_metric(view.objective, trial.value)
     title = f"trial {trial.number}, {view.objective.title} {found}" if found else f"trial {trial.number}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
@@ -194,7 +194,7 @@ def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaul
 
 
 def front_table(view: StudyView) -> Table:
-    """The trials among which a person chooses when there are several objectives."""
+    """The trials on the Pareto front, for a choice when there are several objectives."""
     title = f"{len(view.front)} trials on the Pareto front: no other is better in every objective"
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("trial", justify="right")

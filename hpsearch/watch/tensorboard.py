@@ -25,7 +25,7 @@ class TensorBoard:
             with self._lock:
                 if self._application is None:
                     self._application = _load(self._runs, self._trials)
-        except Exception as error:  # its dependencies disagree with others': no reason to go without the dashboard
+        except Exception as error:  # its dependencies conflict with others': the dashboard works without it
             said = f"TensorBoard does not start: {type(error).__name__}: {error}"
             return words("503 Service Unavailable", said)(environ, start_response)
         return self._application(environ, start_response)
@@ -46,7 +46,7 @@ def _load(runs: Path, trials: Path) -> WSGIApplication:
     board = program.TensorBoard(default.get_static_plugins(), assets.get_default_assets_zip_provider())
     board.configure(logdir=str(runs), path_prefix=TENSORBOARD, load_fast="false")
     ingester = LocalDataIngester(board.flags)
-    # It takes one folder, or several in a text that no colon or comma of a path may stand in.
+    # It takes one folder, or several in one text, whose paths may contain no colon or comma.
     ingester._path_to_run[str(trials)] = "trials"
     ingester.start()
     application: WSGIApplication = TensorBoardWSGIApp(

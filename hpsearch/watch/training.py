@@ -17,7 +17,7 @@ _LINES_PER_RUN = 20
 
 
 class TrainingDisplay:
-    """Use as a context manager; give `tell` and `watch` to whoever runs the training."""
+    """Use as a context manager; give `tell` and `watch` to the function that runs the training."""
 
     def __init__(self, console: Console, objectives: Sequence[Metric]) -> None:
         self._console = console

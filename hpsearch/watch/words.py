@@ -22,7 +22,7 @@ def format_time(seconds: float) -> str:
 
 
 def format_bytes(number: float) -> str:
-    """In GiB from a tenth of one on, below in MiB."""
+    """In GiB from 0.1 GiB on, below that in MiB."""
     return f"{number / GIB:.1f} GiB" if number >= 0.1 * GIB else f"{number / MIB:.1f} MiB"
 
 
@@ -36,7 +36,7 @@ def format_loss(loss: float | None) -> str:
 
 
 def format_metric(metric: Metric, value: float | None) -> str:
-    """A share in percent, and no value as nothing."""
+    """A share in percent; no value as ''."""
     if value is None:
         return ""
     return f"{value:.1%}" if metric.unit == "share" else f"{value:.4f}"
@@ -53,11 +53,11 @@ def format_value(value: Any) -> str:
 
 
 def format_params(params: dict[str, Any]) -> str:
-    """Every searched knob with its value, without the section that it is in."""
+    """Every searched parameter with its value, without its section's name."""
     return ", ".join(f"{knob.partition('.')[2]} {format_value(value)}" for knob, value in params.items())
 
 
 def format_steps(steps: dict[str, str]) -> str:
-    """What comes next: commands, and what each is for."""
+    """Next steps: commands, and what each is for."""
     width = max(map(len, steps))
     return "\n".join(["Next:", *(f"  {command:<{width}}   {what}" for command, what in steps.items())])

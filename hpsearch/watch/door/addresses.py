@@ -22,7 +22,7 @@ _HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens. `given` is what the person wrote, `ip` what it stands for."""
+    """Where the server listens. `given` is the person's text, `ip` its address."""
 
     given: str
     ip: str
@@ -40,13 +40,13 @@ class Address:
 
     @property
     def url(self) -> str:
-        """For people, without a / at its end."""
+        """For people, without a trailing slash."""
         name = socket.gethostname() if self.is_everywhere else _in_url(self.given)
         return f"http://{name}:{self.port}"
 
 
 def find_address(host: str, port: int) -> Address:
-    """IPv4 where a name has both.
+    """Prefers IPv4 where a name has both.
 
     Raises:
         InputError: no such name.
@@ -60,10 +60,10 @@ def find_address(host: str, port: int) -> Address:
 
 
 class Hosts:
-    """The Host headers that are answered: of the address listened on, and those of --allow-host."""
+    """The accepted Host headers: of the address listened on, and those of --allow-host."""
 
     def __init__(self, address: Address, allowed: Iterable[str] = ()) -> None:
-        """Raises InputError for an allowed host that is none."""
+        """Raises InputError for an allowed host that isn't valid."""
         self._with_port = {f"{name.lower()}:{address.port}" for name in _names(address)}
         self._with_any_port: set[str] = set()
         self.only_loopback = address.is_loopback
@@ -78,7 +78,7 @@ class Hosts:
                 self._with_any_port.add(name)
 
     def know(self, host: str) -> bool:
-        """Whether a request with this Host header is for us."""
+        """Whether a request with this Host header is for this server."""
         name, port = _parsed(host)
         return name is not None and (name in self._with_any_port or f"{name}:{port or 80}" in self._with_port)
 

@@ -23,7 +23,7 @@ _REPLACED = {
     "x-frame-options",
     "referrer-policy",
     "cross-origin-resource-policy",
-    "access-control-allow-origin",  # optuna-dashboard gives artifacts to every site (0.21.0, artifact/_backend.py)
+    "access-control-allow-origin",  # optuna-dashboard offers artifacts to every site (0.21.0, artifact/_backend.py)
 }
 
 Headers = list[tuple[str, str]]
@@ -31,7 +31,7 @@ Headers = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer; a WSGI application."""
+    """A complete response; a WSGI application."""
 
     status: str
     body: bytes
@@ -43,14 +43,14 @@ class Answer:
 
 
 def words(status: str, text: str, path: str = "") -> Answer:
-    """In the form in which optuna-dashboard's page shows them, where it is the one that asked."""
+    """In the format that optuna-dashboard's page shows, if it sent the request."""
     if path.startswith("/api/"):
         return Answer(status, json.dumps({"reason": text}).encode(), (("Content-Type", "application/json"),))
     return Answer(status, f"{text}\n".encode(), (("Content-Type", "text/plain; charset=utf-8"),))
 
 
 def with_headers(start_response: StartResponse, path: str) -> StartResponse:
-    """A `start_response` that adds what keeps other sites out of this answer."""
+    """A `start_response` that adds headers which protect this response from other sites."""
 
     def start(status: str, headers: Headers, *error: Any) -> Any:
         return start_response(status, _guarded(headers, path), *error)
@@ -63,9 +63,9 @@ def _guarded(headers: Headers, path: str) -> Headers:
     if path.startswith(_ARTIFACTS):
         kept = _as_artifact(kept)
     if not any(name.lower() == "cache-control" for name, _ in kept):
-        # A page out of the browser's memory would stand there without its data where the login form belongs.
+        # A page from the browser's cache would appear without its data instead of the login form.
         kept.append(("Cache-Control", "private" if path.startswith(_STATIC) else "no-store"))
-    inside_itself = path.startswith(f"{TENSORBOARD}/")  # it puts its plugins into frames
+    inside_itself = path.startswith(f"{TENSORBOARD}/")  # it shows its plugins in frames
     return [
         *kept,
         ("X-Content-Type-Options", "nosniff"),
@@ -78,9 +78,10 @@ def _guarded(headers: Headers, path: str) -> Headers:
 
 
 def _as_artifact(headers: Headers) -> Headers:
-    """A file that anybody who writes into the store may have put there, under any type: never a page or a script.
+    """A file of any type that anybody with write access to the store may have put there: never served as a page or a
+    script.
 
-    optuna-dashboard's pages take an artifact's type from the study, not from this answer.
+    optuna-dashboard's pages take an artifact's type from the study, not from this response.
     """
     found = {name.lower(): value for name, value in headers}.get("content-type", "").split(";")[0].strip()
     kept = [(name, value) for name, value in headers if name.lower() not in ("content-type", "content-disposition")]

@@ -19,13 +19,13 @@ MAX_BODY_BYTES = 32 * 2**20
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _READS_BY_POST = re.compile(rf"{TENSORBOARD}/(experiment/[^/]+/)?data/plugin/")
-"""TensorBoard asks for curves with POST, and its plugins write nothing (2.21.0, plugins/metrics/metrics_plugin.py)."""
+"""TensorBoard requests curves with POST, and its plugins write nothing (2.21.0, plugins/metrics/metrics_plugin.py)."""
 _CROOKED = re.compile(r"//|\\|[\x00-\x1f\x7f]|/\.\.?(/|$)")
 
 
 @dataclass(frozen=True)
 class Door:
-    """A WSGI application around another one. Without a `login` no token is asked for."""
+    """A WSGI application that protects another one. Without a `login` no token is needed."""
 
     inside: WSGIApplication
     hosts: Hosts
@@ -39,7 +39,7 @@ class Door:
         return answer(environ, start_response)
 
     def _stopped(self, environ: WSGIEnvironment) -> Answer | None:
-        """What to say instead of letting the request in."""
+        """The response that refuses the request; None lets it in."""
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         refused = _refuse_malformed(environ) or self._refuse_host(environ)
         if refused is None and method not in _READING:
@@ -49,7 +49,7 @@ class Door:
         if self.login is not None and path == login.PATH and method == "POST":
             return self.login.answer(environ)
         if self.login is not None and not self.login.has_let_in(environ):
-            # The token in each request is for a program that only reads: anywhere else it would stand for a person.
+            # A token in the request itself is for programs that only read; it does not give a person's rights.
             asked = self.login.ask_program if path == METRICS and method in _READING else self.login.ask
             return asked(environ)
         if path == login.PATH:
@@ -72,7 +72,9 @@ class Door:
 
 
 def _take_proxy_at_its_word(environ: WSGIEnvironment) -> None:
-    """On TLS only, where a lie hurts nobody else; on the host never: bottle would build addresses from it."""
+    """Trusts the proxy about TLS only, where a false header hurts only its sender; never about the host: bottle would
+    build addresses from it.
+    """
     if environ.pop("HTTP_X_FORWARDED_PROTO", "") == "https":
         environ["wsgi.url_scheme"] = "https"
     environ.pop("HTTP_X_FORWARDED_HOST", None)
@@ -92,7 +94,7 @@ def _refuse_malformed(environ: WSGIEnvironment) -> Answer | None:
 
 
 def _refuse_other_sites(environ: WSGIEnvironment) -> Answer | None:
-    """A page of another site makes a browser send what it likes, and with our cookie; its own name goes along.
+    """A page of another site can make a browser send any request, with our cookie; the browser adds that site's name.
 
     Browsers send Origin with every request that isn't a plain read. A program sends neither header, and no cookie that
     it was not given.

@@ -30,7 +30,7 @@ _MAX_ADDRESSES = 1024
 
 
 def check_token(token: str) -> str:
-    """Raises InputError, which does not repeat it, where it is easily guessed or can't be typed into a form."""
+    """Raises InputError, which does not repeat the token, where it is easily guessed or can't be typed into a form."""
     if len(token) < _MIN_CHARACTERS or not (token.isascii() and token.isprintable()) or " " in token:
         raise InputError(
             f"${VARIABLE}: expected at least {_MIN_CHARACTERS} letters, digits and signs without spaces; make one: "
@@ -40,18 +40,18 @@ def check_token(token: str) -> str:
 
 
 class Attempts:
-    """Wrong tokens per address: after a few of them, each must wait longer. Holds a bounded number of addresses.
+    """Wrong tokens per address: after a few, each must wait longer. Holds a bounded number of addresses.
 
-    Behind a proxy everybody has the proxy's address and waits together. Who is logged in already is not held up.
+    Behind a proxy everybody has the proxy's address and waits together. Users that are logged in are not delayed.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, and when the next may come
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # failures, time of the next attempt
 
     def begin(self, address: str) -> float:
-        """Counts an attempt, before anyone looks at it; gives the seconds to wait, 0 where it may be looked at."""
+        """Counts an attempt before the token is checked; returns the seconds to wait, 0 where it may be checked."""
         network = _network(address)
         with self._lock:
             failures, next_at = self._failures.pop(network, (0, 0.0))
@@ -70,8 +70,9 @@ class Attempts:
             self._failures.pop(_network(address), None)
 
     def take_back(self, address: str) -> None:
-        """The attempt that has begun was right, and says nothing of those before it: a scraper that asks every few
-        seconds must not have the wrong tokens forgotten that others try from its address."""
+        """The attempt was right; earlier failures still count: a scraper that asks every few seconds must not reset the
+        count of wrong tokens from its address.
+        """
         network = _network(address)
         with self._lock:
             failures, _ = self._failures.pop(network, (1, 0.0))
@@ -80,7 +81,7 @@ class Attempts:
 
 
 def _network(address: str) -> str:
-    """One house has 2^64 addresses of IPv6."""
+    """The /64 network: one household has 2^64 IPv6 addresses."""
     ip = ip_address(address)
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is None:
         return str(ip_network((int(ip), 64), strict=False))
@@ -88,12 +89,12 @@ def _network(address: str) -> str:
 
 
 class Login:
-    """Who is in, and how one comes in. The token is compared in constant time and is in no answer."""
+    """Sessions and their start. The token is compared in constant time and never sent."""
 
     def __init__(self, token: str, port: int, attempts: Attempts | None = None) -> None:
         self._token = token
         self._session = secrets.token_urlsafe(32)
-        self._cookie = f"hpsearch_dashboard_{port}"  # a browser gives one host's cookies to all of its ports
+        self._cookie = f"hpsearch_dashboard_{port}"  # a browser sends one host's cookies to all of its ports
         self._attempts = attempts or Attempts()
 
     def has_let_in(self, environ: WSGIEnvironment) -> bool:
@@ -103,7 +104,7 @@ class Login:
     def ask(
         self, environ: WSGIEnvironment, complaint: str = "", status: str = "401 Unauthorized", place: str | None = None
     ) -> Answer:
-        """The form for a person, words for a program. `place` is where the person wants to go, if not here."""
+        """The form for a person, a text for a program. `place` is the page that the person wants, if not this one."""
         path = environ["PATH_INFO"]
         if "text/html" not in environ.get("HTTP_ACCEPT", "") or path.startswith("/api/"):
             return words(status, complaint or "a token is required: reload the page to log in", path)
@@ -111,7 +112,7 @@ class Login:
         return Answer(status, page.encode(), _PAGE_HEADERS)
 
     def ask_program(self, environ: WSGIEnvironment) -> Answer | None:
-        """None where the request carries the token. Wrong ones wait with those of the form."""
+        """None where the request carries the token. Wrong ones count together with those of the form."""
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
         if scheme.lower() != "bearer":
             return _unauthorized("a token is required: log in at /dashboard, or send Authorization: Bearer TOKEN")
@@ -123,7 +124,7 @@ class Login:
         return None
 
     def answer(self, environ: WSGIEnvironment) -> Answer:
-        """To a form that was sent."""
+        """The response to a submitted form."""
         address = environ["REMOTE_ADDR"]
         length = min(int(environ.get("CONTENT_LENGTH") or 0), _MAX_FORM_BYTES)
         sent = parse_qs(environ["wsgi.input"].read(length).decode("ascii", "replace"))
@@ -154,7 +155,7 @@ def _same(one: str, other: str) -> bool:
 
 
 def _place(path: str) -> str:
-    """Where a person wanted to go: one of our two rooms, never another site."""
+    """The page that a person wanted: one of our two applications, never another site."""
     return path if path.startswith(("/dashboard", TENSORBOARD)) else "/dashboard"
 
 

@@ -18,12 +18,12 @@ from hpsearch.watch.door.addresses import Address
 
 NUM_CONNECTIONS = 64
 REQUEST_S = 30
-"""A whole request must have come by then; each piece of an answer must have gone by then."""
+"""A whole request must arrive within this time; each piece of a response must be sent within it."""
 _LAST_WORD_S = 2
 
 
 class _Arriving(io.RawIOBase):
-    """What a connection sends, until a point in time: a timeout per read would let a byte every few seconds pass."""
+    """Input of a connection until a deadline: with a timeout per read, a client could send a byte every few seconds."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
@@ -54,7 +54,9 @@ class _Handler(WSGIRequestHandler):
             self._hear_out()
 
     def _hear_out(self) -> None:
-        """Who still sends when a connection is closed sees it break, and never the answer."""
+        """Reads what the client still sends: if the connection closes first, the client sees an error and never the
+        response.
+        """
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             rest = _Arriving(self.connection, _LAST_WORD_S)
@@ -63,7 +65,7 @@ class _Handler(WSGIRequestHandler):
                 pass
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """A line per request helps nobody."""
+        """No log line per request."""
 
 
 class Server(ThreadingMixIn, WSGIServer):
@@ -73,10 +75,10 @@ class Server(ThreadingMixIn, WSGIServer):
     request_queue_size = NUM_CONNECTIONS
 
     def __init__(self, address: Address) -> None:
-        """Takes the port.
+        """Binds the port.
 
         Raises:
-            InputError: it is taken, or this machine has no such address.
+            InputError: it is in use, or this machine has no such address.
         """
         self.address_family = address.family
         self._free = BoundedSemaphore(NUM_CONNECTIONS)
@@ -94,7 +96,7 @@ class Server(ThreadingMixIn, WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Who comes when all are busy is sent away at once."""
+        """When all threads are busy, a new client is refused at once."""
         if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -111,6 +113,6 @@ class Server(ThreadingMixIn, WSGIServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A traceback, except where the other side only went away."""
+        """A traceback, except where the client only disconnected."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
