@@ -57,8 +57,8 @@ class Measurement(Record):
     fit_s: float
     """Finding how many rows fit: once for each combination of values that affects it."""
     batch_size: int
+    """Rows of a step that takes `step_s`."""
     step_s: float
-    """Rows of such a step."""
     step_fixed_s: float
     """The part of it that does not grow with the rows of a step."""
     new_row_s: float
