@@ -92,7 +92,7 @@ def _crew(play: Scene, bad: Path, tally: Tally) -> Crew:
         return _Job(play.start(**(faults if index == 0 else {})))
 
     def say(line: str) -> None:
-        if "nobody takes its place" in line:
+        if "it is not replaced" in line:
             tally.notes.append(line)
 
     return Crew(start, _PLACES, say, clock=lambda: time.monotonic() * _FASTER)  # type: ignore[arg-type]
