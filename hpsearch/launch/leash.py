@@ -52,9 +52,7 @@ class Ending(Record):
 
 
 def start_leash(task: Tethered) -> subprocess.Popen[bytes]:
-    """Starts a process that ends when its pipes are closed: they are the leash. Closing them lets the worker save and
-    leave.
-    """
+    """The returned process forks and ends; its pipes are the leash: closing them lets the worker save and leave."""
     leash = subprocess.Popen(
         [sys.executable, "-m", "hpsearch.launch.leash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
