@@ -12,10 +12,10 @@ from hpsearch.jobs import EvaluationConfig, EvaluationResult, Job, Tell
 
 
 def answer_rows(folder: JobFolder, job: EvaluationConfig, start_trainer: StartTrainer, tell: Tell) -> EvaluationResult:
-    """Leaves a file of answers in `folder` for each variant. Those that other settings gave are thrown away.
+    """Writes one file of answers per variant to `folder`. Answers made with other settings are deleted.
 
     Raises:
-        HpsearchError: the job failed; the next one goes on where it stopped.
+        HpsearchError: the job failed; the next call continues where it stopped.
     """
     before = _job_before(folder)
     if before is None or _settings(before) != _settings(job):
@@ -30,19 +30,19 @@ def answer_rows(folder: JobFolder, job: EvaluationConfig, start_trainer: StartTr
 def _job_before(folder: JobFolder) -> EvaluationConfig | None:
     try:
         job: Job = folder.job()
-    except UnreadableFile:  # none yet, or one that another version of hpsearch wrote
+    except UnreadableFile:  # none yet, or one from another version of hpsearch
         return None
     return job if isinstance(job, EvaluationConfig) else None
 
 
 def _settings(job: EvaluationConfig) -> EvaluationConfig:
-    """What an answer depends on."""
+    """The settings that an answer depends on."""
     judged = {"bertscore_model": None, "metrics_file": None}
     return job.model_copy(update={"variants": [], "batch_size": 1, "images": None} | judged)
 
 
 def _is_answered(folder: JobFolder, before: EvaluationConfig, job: EvaluationConfig) -> bool:
-    """Whether `before`, which has the same settings, asked for all that `job` asks for, and got it."""
+    """Whether `before`, a finished job with the same settings, covers everything that `job` asks for."""
     asks_more = any(variant not in before.variants for variant in job.variants)
     if asks_more or job.bertscore_model not in (None, before.bertscore_model):
         return False

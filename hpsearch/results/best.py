@@ -20,15 +20,15 @@ from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
 @dataclass(frozen=True)
 class Best:
-    """One trial of a study and all that its final training needs."""
+    """One trial of a study and everything that its final training needs."""
 
     study: StudySpec
     trial: TrialView
     values: Values
     final: StudySpec
-    """The study with the trial's values, its data and base made absolute, and nothing left to search."""
+    """The study with the trial's values, absolute paths of its data and base, and no search."""
     file: Path
-    """Where the study is described."""
+    """The study file."""
 
 
 def choose(view: StudyView, number: int | None) -> Best:
@@ -71,7 +71,7 @@ def _nothing_to_choose(view: StudyView, number: int | None) -> str:
 
 
 def as_yaml(best: Best) -> str:
-    """A study file without a search: `hpsearch train` gives the same training on any machine that has the data."""
+    """A study file without a search: `hpsearch train` repeats this training on any machine that has the data."""
     objective = best.study.objectives[0]
     value = f"{best.trial.value:.6f}" if best.trial.value is not None else "unknown"
     budget = best.study.budget
@@ -97,12 +97,14 @@ def as_json(best: Best) -> str:
 
 
 def as_command(best: Best) -> str:
-    """The final training as one shell command, every parameter a flag: what the file says by now doesn't matter."""
+    """The final training as one shell command with every parameter as a flag, so that later edits of the file don't
+    matter.
+    """
     values = {knob: best.final.value(knob) for knob in KNOBS}
     adapter = best.final.model.model_dump(include={"adapter", "adapter_revision", "adapter_sha256"}, exclude_none=True)
     values |= flat(adapter, "model")
     whole = best.final.model_dump(mode="json")
-    values |= {f"data.{key}": whole["data"].pop(key) for key in ("answers", "labels")}  # the keys are the data's words
+    values |= {f"data.{key}": whole["data"].pop(key) for key in ("answers", "labels")}  # keys are values of the data
     for section in ("data", "final", "objective", "evaluation"):
         values |= flat(whole[section], section)
     flags = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in values.items()]
@@ -110,7 +112,7 @@ def as_command(best: Best) -> str:
 
 
 def _study_file(folder: Path, name: str) -> Path:
-    """The file in `folder` that describes the study: the one with its name first, and no file of a final run."""
+    """The study file in `folder`: preferably the one named after the study, never the file of a final run."""
     for file in sorted(folder.glob("*.y*ml"), key=lambda file: (file.stem != name, file)):
         try:
             content = read_yaml(read_text(file))

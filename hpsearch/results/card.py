@@ -28,7 +28,7 @@ _LIBRARIES = ("hpsearch", "torch", "transformers", "peft", "trl", "bitsandbytes"
 def model_card(
     folder: RunFolder, kind: CardKind, study: StudyView | None = None, export: ExportResult | None = None
 ) -> str:
-    """Markdown with the front matter that the hub reads. `study`: what was searched, where the store still knows.
+    """Markdown with the front matter that the hub reads. `study`: the search, where the store still has it.
 
     Raises:
         InputError: not a run folder.
@@ -84,13 +84,13 @@ def _front_matter(spec: StudySpec, kind: CardKind, evaluation: Evaluation | None
 
 
 def _on_hub(name: str) -> str | None:
-    """The name where it is one of the hub's: neither hpsearch's own nor a path."""
+    """The name if it is one of the hub's: neither hpsearch's own nor a path."""
     is_path = name.startswith((".", "/", "~")) or Path(name).exists()
     return None if is_path or ":" in name or name.count("/") > 1 or Path(name).suffix in (".json", ".jsonl") else name
 
 
 def without_folders(name: str) -> str:
-    """A path's last part: the folders of whoever made it are nobody's business."""
+    """A path's last part: the other folders are private to its owner."""
     return Path(name).name if name.startswith((".", "/", "~")) else name
 
 
@@ -104,13 +104,13 @@ def _summary(spec: StudySpec, kind: CardKind) -> str:
 
 
 def _start(model: ModelSpec) -> str:
-    """A run's adapter is called as the run."""
+    """An adapter from a run is named after the run."""
     path = Path(model.adapter or "")
     return path.parent.name if path.is_absolute() and path.name == "adapter" else without_folders(str(path))
 
 
 def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:
-    """`has_ends`: the adapter says where answers end; loading an adapter, transformers looks for that in the base."""
+    """`has_ends`: the adapter's files name the end tokens; with an adapter transformers reads them from the base."""
     image = spec.data.columns.image is not None
     auto = "AutoModelForImageTextToText" if image else "AutoModelForCausalLM"
     reader = "AutoProcessor" if image else "AutoTokenizer"
@@ -245,7 +245,7 @@ def _format_score(variant: VariantScores, metric: Metric) -> str:
 
 
 def _tuned(evaluation: Evaluation) -> VariantScores:
-    """Under the first prompt."""
+    """With the first prompt."""
     return next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
 
 

@@ -28,7 +28,7 @@ from hpsearch.spec.tasks import TASKS, TaskFacts
 
 @dataclass(frozen=True)
 class _Answers:
-    """What a run said to its test rows. `rows`: checksum of the content → answer; `train`: checksums."""
+    """A run's answers to its test rows. `rows`: checksum of the content → answer; `train`: checksums."""
 
     name: str
     task: TaskFacts
@@ -39,8 +39,8 @@ class _Answers:
 
 
 def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *, common: bool) -> Comparison:
-    """Scores of the tuned models under `prompt`, and each one's difference to the first. `common`: on the rows that
-    all of them answered, where these are not the same.
+    """Scores of the tuned models with `prompt`, and each one's difference to the first. `common`: on the rows that all
+    of them answered, where these are not the same.
 
     Raises:
         InputError: fewer than two runs, one that is not evaluated, or runs on different rows.
@@ -75,7 +75,7 @@ def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *
 
 
 def _grouped(answers: dict[str, list[AnsweredRow]]) -> dict[str, list[AnsweredRow]]:
-    """Rows that are of one group for any of the runs are of one group for all: the studies may say different things."""
+    """Rows in one group for any of the runs are in one group for all: their studies may define groups differently."""
     groups = joined(*map(groups_of, answers.values()))
     return {
         name: [row.model_copy(update={"group": group}) for row, group in zip(rows, groups, strict=True)]
@@ -84,7 +84,7 @@ def _grouped(answers: dict[str, list[AnsweredRow]]) -> dict[str, list[AnsweredRo
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
-    """The folders' own names, or as much of their paths as tells them apart."""
+    """The folders' names, or as much of their paths as distinguishes them."""
     for depth in range(1, max(len(folder.path.parts) for folder in folders) + 1):
         names = ["/".join(folder.path.parts[-depth:]) for folder in folders]
         if len(set(names)) == len(names):
@@ -129,7 +129,7 @@ def _common_rows(runs: Sequence[_Answers], common: bool) -> list[str]:
 
 
 def _why(runs: Sequence[_Answers]) -> str:
-    """Rows of one name with different content are a hint at what went wrong."""
+    """A hint about the cause: rows with the same id but different content."""
     for a, b in combinations(runs, 2):
         ids = {row.id for row in a.rows.values()} & {row.id for row in b.rows.values()}
         if ids:
@@ -138,7 +138,7 @@ def _why(runs: Sequence[_Answers]) -> str:
 
 
 def _metrics(runs: Sequence[_Answers], rows: list[AnsweredRow]) -> list[Metric]:
-    """Those that all evaluations have, or else those that fit the rows."""
+    """The metrics that all evaluations have, or else those that fit the rows."""
     shared = [metric for metric in runs[0].metrics if all(metric in run.metrics for run in runs)]
     narrowest = min((run.task for run in runs), key=lambda task: len(task.judged_over))
     return shared or default_metrics(narrowest, texts_of(rows)[0], False)

@@ -71,7 +71,7 @@ def _host() -> Check:
 
 
 def _cores() -> str:
-    """Those that this process may use, which a container or `taskset` makes fewer."""
+    """The cores that this process may use; a container or `taskset` can limit them."""
     num_cores, of_machine = len(os.sched_getaffinity(0)), os.cpu_count()
     told = f"{num_cores} {'core' if num_cores == 1 else 'cores'}"
     return told if num_cores == of_machine else f"{told} of {of_machine}"
@@ -98,7 +98,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _cache(name: str, folder: Path) -> Check:
-    """`os.walk`, which passes over what a trainer drops meanwhile, as `Path.glob` does not."""
+    """`os.walk`, which, unlike `Path.glob`, skips what a trainer deletes meanwhile."""
     num_bytes = 0
     for path, _, files in os.walk(folder):
         for file in files:
@@ -122,7 +122,7 @@ def _store(open_store: Callable[[], Store]) -> Check:
 
 
 def _bucket(open_mirror: Callable[[], Mirror]) -> list[Check]:
-    """Where storage is a URL: whether it can be written, read and tidied up."""
+    """Where storage is a URL: whether the bucket can be written, read and cleaned."""
     try:
         mirror = open_mirror()
         mirror.close()
@@ -133,7 +133,7 @@ def _bucket(open_mirror: Callable[[], Mirror]) -> list[Check]:
 
 
 def _sharing(open_store: Callable[[], Store]) -> list[Check]:
-    """What trials so far say about several workers on one card."""
+    """What the trials so far show about several workers per card."""
     try:
         with open_store() as store:
             told = [(study.name, sharing(read_view(store, study))) for study in store.studies.all()]
@@ -178,7 +178,7 @@ def _ask_hub(endpoint: str) -> None:
 
 
 def _devices() -> Check:
-    """Which devices a worker may take, and who holds which. Whether they compute is the trainer's to say."""
+    """Which devices a worker may use, and which process holds which. Whether they compute is checked in a trainer."""
     try:
         devices = find_devices()
     except HpsearchError as error:

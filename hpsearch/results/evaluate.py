@@ -44,7 +44,7 @@ from hpsearch.trial import AnswersConfig, Record, TrialConfig
 
 
 class EvaluationOptions(Record):
-    """What a person may say beside the study's own evaluation section."""
+    """Options of the person besides the study's own evaluation section."""
 
     prompts: list[PromptName] | None = None
     metrics: list[str] | None = None
@@ -58,11 +58,11 @@ def evaluate_run(
 ) -> Evaluation:
     """Scores on the test rows, which are written to disk here for the first time.
 
-    What was answered before, by the same model with the same settings, is not asked again.
+    Answers of the same model with the same settings are reused.
 
     Raises:
         InputError: not a run folder, the data has changed, or a prompt or metric that doesn't fit.
-        HpsearchError: the evaluation failed; the next one goes on where it stopped.
+        HpsearchError: the evaluation failed; the next one continues where it stopped.
     """
     kept, manifest, config = folder.load()
     file = with_present_metrics(kept)
@@ -110,7 +110,7 @@ def job_of(
 
 
 def answers_of(config: TrialConfig, max_new_tokens: int | None) -> AnswersConfig:
-    """The run's own, with another longest answer where one is given."""
+    """The run's own settings, with another maximum answer length where one is given."""
     return config.answers.model_copy(update={"max_new_tokens": max_new_tokens} if max_new_tokens else {})
 
 
@@ -150,7 +150,7 @@ def _check_metrics(spec: StudySpec, wanted: Sequence[str] | None) -> None:
 def _rows(
     file: StudyFile, manifest: Manifest, folder: Path, data: DataFolder, limit: int | None, tell: Tell
 ) -> tuple[Path, Path]:
-    """Folders of the test rows, or of as many as `limit` says, and of all train rows."""
+    """Folders of the test rows (at most `limit`) and of all train rows."""
     from datasets import Dataset
 
     num_rows = len(manifest.splits["test"])
@@ -219,14 +219,14 @@ def _grouped(answers: dict[str, list[AnsweredRow]], groups: dict[str, int]) -> d
 
 
 def unit_name(columns: ColumnsSpec) -> str:
-    """What the rows that hang together share: the data's groups, or else images."""
+    """What rows of one group share: the data's group column, or else images."""
     if columns.group:
         return f"groups (column {columns.group})"
     return "images" if columns.image else "rows"
 
 
 def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[AnsweredRow]], task: TaskFacts) -> None:
-    """The scores and the rows that they are of; rows of an earlier evaluation go."""
+    """Writes the scores and the scored rows, and deletes the rows of an earlier evaluation."""
     folder.scores.mkdir(exist_ok=True)
     for file in folder.scores.glob("*.jsonl"):
         if file.stem not in answers:
@@ -237,13 +237,13 @@ def _write(folder: RunFolder, evaluation: Evaluation, answers: dict[str, list[An
 
 
 def _guessed(metrics: list[Metric], rows: list[AnsweredRow], train: Path) -> dict[str, list[AnsweredRow]]:
-    """The answers of who never looks, where answers are what is compared."""
+    """Answers of the baseline that always guesses the most frequent answer, where metrics compare answers."""
     compares = any(metric.over in ("texts", "classes") for metric in metrics)
     return {MOST_FREQUENT: _frequent(rows, train)} if compares else {}
 
 
 def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
-    """What someone says who knows the training answers and never looks."""
+    """The most frequent training answer to each question: a baseline that ignores the input."""
     from datasets import Dataset
 
     known = [(turns[-2]["content"], turns[-1]["content"]) for turns in Dataset.load_from_disk(str(train))["messages"]]
@@ -255,7 +255,7 @@ def _frequent(rows: list[AnsweredRow], train: Path) -> list[AnsweredRow]:
 
 
 def _checksum(folder: RunFolder, rows: list[AnsweredRow]) -> str:
-    """Of the ids and contents of the rows that were asked: two evaluations with the same one can be compared."""
+    """Checksum of the ids and contents of the evaluated rows: two evaluations with the same one can be compared."""
     manifest = read_file(folder.manifest, Manifest.from_bytes)
     known = dict(manifest.splits["test"])
     return hashlib.sha256("\n".join(f"{row.id} {known[row.id]}" for row in rows).encode()).hexdigest()

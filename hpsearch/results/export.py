@@ -21,7 +21,7 @@ from hpsearch.trial import Record
 
 
 class ExportOptions(Record):
-    """What a person may say. `merged`: to the hub goes the merged model instead of the adapter."""
+    """Options of the person. `merged`: push the merged model to the hub instead of the adapter."""
 
     to: Literal["merged", "gguf", "ollama", "hub"]
     output: Path | None = None
@@ -36,7 +36,7 @@ class ExportOptions(Record):
 
 @dataclass(frozen=True)
 class Export:
-    """One export of one run. `study`: what the store knows of its search."""
+    """One export of one run. `study`: the search, where the store has it."""
 
     folder: RunFolder
     options: ExportOptions
@@ -46,11 +46,11 @@ class Export:
     study: StudyView | None = None
 
     def run(self) -> str:
-        """What was made, in words.
+        """Returns what was made, as text.
 
         Raises:
-            InputError: not a run folder, options that don't fit, something missing, or something in the way.
-            HpsearchError: a step failed; nothing half-made is left.
+            InputError: not a run folder, options that don't fit, something missing, or the target exists.
+            HpsearchError: a step failed; nothing incomplete is left.
         """
         self._check_options()
         match self.options.to:

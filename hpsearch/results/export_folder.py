@@ -23,7 +23,7 @@ Dtype = Literal["bfloat16", "float16"]
 
 
 class Made(Record):
-    """What an export was made of. Two of the same hold the same."""
+    """The inputs of an export. Exports with equal inputs are equal."""
 
     kind: Literal["merged", "gguf"]
     run: str
@@ -32,14 +32,14 @@ class Made(Record):
 
 
 class ExportRecord(Record):
-    """Lies in an export's folder."""
+    """Stored in an export's folder."""
 
     made: Made
     result: ExportResult
     card_sha256: str | None = None
 
     def has_own_card(self, folder: Path) -> bool:
-        """Whether the model card there is the one that was written with it: nobody has edited it since."""
+        """Whether the model card is unchanged since it was written: nobody has edited it."""
         return self.card_sha256 is not None and self.card_sha256 == _checksum(folder / CARD)
 
 
@@ -52,7 +52,7 @@ def made_of(folder: RunFolder, kind: Literal["merged", "gguf"], dtype: Dtype) ->
 
 
 def export_in(folder: Path) -> ExportRecord | None:
-    """The record of the export that lies there, whatever it is of."""
+    """The record of the export in the folder, of any kind."""
     try:
         return ExportRecord.model_validate_json((folder / RECORD).read_text())
     except (OSError, ValidationError):
@@ -60,10 +60,10 @@ def export_in(folder: Path) -> ExportRecord | None:
 
 
 def check_target(target: Path, made: Made, *, force: bool) -> bool:
-    """Whether the wanted export lies there already.
+    """Whether the wanted export is there already.
 
     Raises:
-        InputError: something else does.
+        InputError: something else is there.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
@@ -80,7 +80,7 @@ def check_target(target: Path, made: Made, *, force: bool) -> bool:
 
 @contextmanager
 def new_export(target: Path) -> Iterator[Path]:
-    """A draft folder that takes the place of `target` when all went well, and vanishes otherwise.
+    """A draft folder that becomes `target` on success and is deleted otherwise.
 
     Raises:
         InputError: nothing can be written there.

@@ -29,10 +29,10 @@ from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 
 
 class RunFolder(JobFolder):
-    """A final run's folder: a trial's, with the study file and the manifest that it came from.
+    """A final run's folder: a job folder with the study file and the manifest that it is based on.
 
-    A run has its folder to itself. The manifest is the first file in it, so a folder that holds other files and
-    no manifest is somebody else's: nothing in it is overwritten, and nothing deleted.
+    It belongs to one run. The manifest is written first, so a folder with other files and no manifest belongs to
+    somebody else: nothing in it is overwritten or deleted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class RunFolder(JobFolder):
 
     @property
     def is_free(self) -> bool:
-        """Whether a run may begin here, or has."""
+        """Whether a run may begin here, or has begun."""
         if self.manifest.exists() or not self.path.exists():
             return True
         return self.path.is_dir() and not any(self.path.iterdir())
@@ -58,7 +58,7 @@ class RunFolder(JobFolder):
         return is_run and self.read(TrialResult).outcome is Outcome.COMPLETE
 
     def load(self) -> tuple[StudyFile, Manifest, TrialConfig]:
-        """Raises InputError where this is no run folder, or its training is not done."""
+        """Raises InputError where this is no run folder, or its training is not complete."""
         for file in (self.config, self.study, self.manifest):
             if not file.exists():
                 raise InputError(f"{self.path} is not a run folder: it has no {file.name} (hpsearch train makes them)")
@@ -107,14 +107,14 @@ def train_final(
     restart: bool,
     searched: Manifest | None = None,
 ) -> TrialResult:
-    """Trains, or gives the result of a training that is complete already.
+    """Trains, or returns the result of a training that is complete already.
 
-    `searched` is the manifest of the search that the values come from, where its store is at hand: rows are then
-    neither inspected nor split again, even where they must be read again.
+    `searched` is the manifest of the search that the values come from, where its store is available: rows are then
+    neither inspected nor split again, even if they must be read again.
 
     Raises:
-        InputError: the folder is not a run's, or holds another run, or an interrupted one and nothing says what to
-            do with it.
+        InputError: the folder is not a run's, holds another run, or holds an interrupted one that nothing says how to
+            continue.
         TrainingFailed: with the reason and the log.
     """
     check_trackers(file)
@@ -143,13 +143,13 @@ def train_final(
 
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:
-    """Where it is followed makes it no other one."""
+    """Different trackers do not make it another run."""
     there = load_study(folder.study, is_kept=True).spec
     return not changes(there.model_copy(update={"tracking": file.spec.tracking}), _final_spec(file))
 
 
 def _other_run(folder: RunFolder, file: StudyFile) -> str:
-    """A default that is another one since is no mistake of the person's: what differs is told."""
+    """Names the fields that differ: the cause may be a default that has changed since, not the person."""
     lines = changes(load_study(folder.study, is_kept=True).spec, _final_spec(file)).values()
     return (
         f"{folder.path} holds another run; {file.path} differs from it in:\n"
@@ -159,7 +159,7 @@ def _other_run(folder: RunFolder, file: StudyFile) -> str:
 
 
 def _final_spec(file: StudyFile) -> StudySpec:
-    """What the run's own study file says: nothing to search, and files that are found from the run's folder too."""
+    """The run's own study file: without a search, and with paths that also hold from the run's folder."""
     folder = file.path.parent
     data, model = local_source(file.spec.data, folder), file.spec.model.found_from(folder)
     evaluation = file.spec.evaluation.found_from(folder)
@@ -207,7 +207,7 @@ def _prepare(
 
 
 def _rows_again(file: StudyFile, folder: RunFolder, storage: StorageFolder, tell: Tell) -> None:
-    """The rows of an interrupted run where they are missing: it may have begun on another machine."""
+    """Writes the rows of an interrupted run where they are missing: it may have begun on another machine."""
     spec, manifest = file.spec, read_file(folder.manifest, Manifest.from_bytes)
     try:
         data, images = DataFolder(storage.path), spec.task_facts.images
@@ -217,7 +217,7 @@ def _rows_again(file: StudyFile, folder: RunFolder, storage: StorageFolder, tell
 
 
 def _tracking(file: StudyFile, folder: RunFolder, run_id: str) -> TrackingConfig:
-    """TensorBoard's files are always written: they stay here, and `hpsearch dashboard` shows them."""
+    """TensorBoard's files are always written: they are local, and `hpsearch dashboard` shows them."""
     study = file.spec.study
     name = "final" if folder.path.name == study else f"final-{folder.path.name}"
     return TrackingConfig(
@@ -230,7 +230,7 @@ def _tracking(file: StudyFile, folder: RunFolder, run_id: str) -> TrackingConfig
 
 
 def _track_again(file: StudyFile, folder: RunFolder) -> None:
-    """The trackers that the file names now, and the run that it was in them."""
+    """The trackers that the file names now, and the run's id in them."""
     config = folder.job()
     if isinstance(config, TrialConfig):
         run_id = config.tracking.id if config.tracking else uuid4().hex
@@ -238,7 +238,7 @@ def _track_again(file: StudyFile, folder: RunFolder) -> None:
 
 
 def _prepared_rows(file: StudyFile, storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> Manifest:
-    """Of rows that lie prepared: by the search, where its data is unchanged and it was on this machine."""
+    """The manifest of prepared rows: the search's, if its data is unchanged and it ran on this machine."""
     spec, data = file.spec, DataFolder(storage.path)
     if found := find_preparation(file, data):
         manifest, linear_layers = found

@@ -22,7 +22,7 @@ _OUTTYPES: dict[Dtype, str] = {"bfloat16": "bf16", "float16": "f16"}
 
 @dataclass(frozen=True)
 class LlamaCpp:
-    """A checkout of llama.cpp, and a Python that has what its converter needs."""
+    """A checkout of llama.cpp, and a Python with the packages of its converter."""
 
     script: Path
     python: Path
@@ -80,7 +80,7 @@ def convert(
     kind = _OUTTYPES[dtype]
     runs = {f"{spec.study}-{kind}.gguf": ["--outtype", kind]}
     if spec.data.columns.image:
-        # The vision encoder stays as it was trained, mostly, and not every backend computes its layers in bf16.
+        # The vision encoder is mostly unchanged by training, and not every backend computes its layers in bf16.
         runs[f"mmproj-{spec.study}-f16.gguf"] = ["--mmproj", "--outtype", "f16"]
     made = made_of(folder, "gguf", dtype)
     files = [target / name for name in runs]
@@ -110,7 +110,7 @@ def _run(llama_cpp: LlamaCpp, arguments: Sequence[str], made: Path, log: Path) -
 
 
 def write_modelfile(gguf: Gguf, spec: StudySpec, *, force: bool) -> Path:
-    """The Modelfile beside the GGUF files, which answers as the evaluation did: greedily, after the same prompt.
+    """The Modelfile beside the GGUF files: answers are as in the evaluation, greedy and with the same prompt.
 
     Raises:
         InputError: another one is there.
@@ -130,7 +130,7 @@ def write_modelfile(gguf: Gguf, spec: StudySpec, *, force: bool) -> Path:
 
 
 def _quoted(text: str) -> str:
-    """In three quotes where one is not enough: a Modelfile knows no escapes."""
+    """In triple quotes where single ones are not enough: a Modelfile has no escapes."""
     if '"' not in text and "\n" not in text:
         return f'"{text}"'
     if '"""' in text:

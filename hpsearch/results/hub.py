@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def check_repo(repo: str | None, *, force: bool) -> str:
-    """The repository's whole name, before any work is put into what shall go there.
+    """The repository's full name; checked before any work is done for it.
 
     Raises:
-        InputError: there is no token or no name, or the repository is there already and nobody said `force`.
+        InputError: there is no token or no name, or the repository exists and `force` was not given.
         HpsearchError: the hub refused, or could not be reached.
     """
     if not repo:
@@ -47,13 +47,13 @@ def push(repo: str, files: Path, message: str, *, private: bool, force: bool) ->
     """
     api = _api()
     with _in_words(repo):
-        made = api.create_repo(repo, private=private or None, exist_ok=force)  # None: as its owner usually has it
+        made = api.create_repo(repo, private=private or None, exist_ok=force)  # None: the owner's default
         api.upload_folder(repo_id=repo, folder_path=files, commit_message=message, ignore_patterns=[RECORD])
     return str(made)
 
 
 def adapter_files(folder: RunFolder, card: str) -> Path:
-    """The adapter as it goes to the hub: with the study's card, and without paths of this machine."""
+    """The adapter as it is uploaded: with the study's card, and without paths of this machine."""
     file, _, config = folder.load()
     to = folder.exports / "adapter"
     shutil.rmtree(to, ignore_errors=True)

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 NUM_CHECKED = 4
 MOST_LOST = 0.5
-"""A merged model that is off by more than this share of what the adapter changes is not the tuned one."""
+"""If the merged model is off by more than this share of the adapter's change, it is not the tuned model."""
 
 
 @dataclass(frozen=True)
 class Merged:
-    """`is_new`: it was made just now."""
+    """`is_new`: it was made by this call."""
 
     folder: Path
     result: ExportResult
@@ -56,7 +56,7 @@ def merge_run(
 
     Raises:
         InputError: not a run folder, or the target holds something else.
-        HpsearchError: the job failed, or the merged model is not what base and adapter were.
+        HpsearchError: the job failed, or the merged model differs from base and adapter.
     """
     file, _, config = folder.load()
     made = made_of(folder, "merged", dtype)
@@ -92,7 +92,7 @@ def _write_card(folder: Path, made: Made, result: ExportResult, card: Callable[[
 
 
 def _check(result: ExportResult, folder: JobFolder) -> None:
-    """Raises HpsearchError where the merged model is not what base and adapter were."""
+    """Raises HpsearchError where the merged model differs from base and adapter."""
     if not result.reads_alike:
         raise HpsearchError(
             "the processor that was saved with the merged model reads the check rows differently than the base's; "
@@ -122,7 +122,7 @@ def copy_head(folder: RunFolder, answers: AnswersConfig, to: Path) -> None:
 def _check_rows(
     folder: RunFolder, file: StudyFile, config: TrialConfig, storage: StorageFolder, place: Path, tell: Tell
 ) -> Path:
-    """A folder of a few validation rows; of a made-up one where the data is out of reach."""
+    """A folder of a few validation rows, or of one synthetic row where the data is unavailable."""
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -144,7 +144,7 @@ def _check_rows(
 
 
 def _with_images_first(rows: Dataset) -> list[int]:
-    """Positions: of rows with and without images, those with some make use of more of the model."""
+    """Positions of rows with and without images, those with images first: they use more of the model."""
     positions = list(range(len(rows)))
     if "images" in rows.column_names:
         num_images = [len(paths) for paths in rows["images"]]
@@ -155,7 +155,7 @@ def _with_images_first(rows: Dataset) -> list[int]:
 def _validation_rows(
     folder: RunFolder, file: StudyFile, config: TrialConfig, storage: StorageFolder, tell: Tell
 ) -> Path:
-    """Raises FieldError where they are gone and can't be made again."""
+    """Raises FieldError where they are missing and can't be made again."""
     if config.validation_rows.is_dir():
         return config.validation_rows
     _, manifest, _ = folder.load()

@@ -35,11 +35,11 @@ from hpsearch.spec.evaluation import PromptName
 from hpsearch.trial import Record
 
 _ADDED = ("prediction", "base_prediction", "error")
-"""What a row of the output has beside those of the input."""
+"""Columns that the output has besides those of the input."""
 
 
 class PredictionOptions(Record):
-    """`with_base`: the untuned model answers too."""
+    """`with_base`: the base model answers too."""
 
     with_base: bool = False
     prompt: PromptName = "none"
@@ -49,7 +49,7 @@ class PredictionOptions(Record):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says to one question. `base`: the untuned model's answer, where it was asked."""
+    """A run's answer to one question. `base`: the base model's answer, if requested."""
 
     question: str
     answer: str
@@ -59,7 +59,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """`errors`: what is wrong with the rows that have no answer, and their lines."""
+    """`errors`: the reasons why rows have no answer, with their lines."""
 
     output: Path
     num_answers: int
@@ -76,10 +76,10 @@ def ask(
     start_trainer: StartTrainer,
     tell: Tell,
 ) -> list[Prediction]:
-    """The run's answer to each question about the images, all of which belong to every question.
+    """The run's answer to each question about the images; all images belong to every question.
 
     Raises:
-        InputError: not a run folder, or an image or question that is missing, superfluous or can't be used.
+        InputError: not a run folder, or an image or question that is missing, not expected or unusable.
         HpsearchError: the job failed.
     """
     file, manifest, _ = folder.load()
@@ -110,12 +110,12 @@ def predict_file(
     *,
     force: bool,
 ) -> FilePrediction:
-    """Writes each row of `source`, a JSONL file with the study's columns, to `output` with what the run says to it.
+    """Writes each row of `source`, a JSONL file with the study's columns, to `output` with the run's answer.
 
-    Rows that can't be asked come out with an `error`. An interrupted call goes on where it stopped.
+    Unusable rows are written with an `error`. An interrupted call continues where it stopped.
 
     Raises:
-        InputError: not a run folder, a file that can't be read, written or overwritten, or no row that can be answered.
+        InputError: not a run folder, a file that can't be read, written or overwritten, or no usable row.
         HpsearchError: the job failed.
     """
     folder.load()
@@ -143,10 +143,10 @@ def predict_rows(
     start_trainer: StartTrainer,
     tell: Tell,
 ) -> list[Values]:
-    """Each row, which has the study's columns, with what the run says to it; or with an `error`.
+    """Each row, with the study's columns, with the run's answer or with an `error`.
 
     Raises:
-        InputError: not a run folder, or no row that can be answered.
+        InputError: not a run folder, or no usable row.
         HpsearchError: the job failed.
     """
     lines = dict(enumerate(asked, start=1))
@@ -158,7 +158,7 @@ def predict_rows(
 def _found(
     folder: RunFolder, lines: Lines, source: str, images: Path, storage: StorageFolder, tell: Tell
 ) -> dict[int, Row | str]:
-    """For each line a row to answer, or what is wrong with it; relative paths of images count from `images`."""
+    """For each line a row to answer, or what is wrong with it; relative paths of images start at `images`."""
     file, manifest, _ = folder.load()
     spec, needs_image = file.spec, wants_image(file.spec, manifest)
     check_columns(source, lines, asked_columns(spec.data, needs_image=needs_image))
@@ -172,7 +172,7 @@ def _found(
 
 
 def _with_examples(folder: RunFolder, rows: list[Row], storage: StorageFolder, tell: Tell) -> list[Row]:
-    """The same training rows before each question as in an evaluation, where the study asks so."""
+    """The same training examples before each question as in an evaluation, where the study has few-shot examples."""
     file, manifest, _ = folder.load()
     if not manifest.examples:
         return rows
@@ -195,7 +195,7 @@ def _by_reason(found: dict[int, Row | str]) -> dict[str, list[int]]:
 
 
 def format_errors(errors: dict[str, list[int]], most: int = 5) -> str:
-    """Every reason with the lines of its rows, many of them shortened."""
+    """Every reason with its line numbers, shortened where there are many."""
     told = []
     for reason, numbers in errors.items():
         more = " …" if len(numbers) > most else ""
@@ -228,7 +228,7 @@ def _answered(
     start_trainer: StartTrainer,
     tell: Tell,
 ) -> tuple[list[AnsweredRow], list[AnsweredRow]]:
-    """The answers of the base model, none where it is not asked, and of the tuned one."""
+    """The answers of the base model (none if not requested) and of the tuned one."""
     file, _, config = folder.load()
     check_prompts(file.spec, [options.prompt])
     place = _place(folder, rows, options)
@@ -252,7 +252,7 @@ def _variants(options: PredictionOptions) -> list[Variant]:
 
 
 def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Path:
-    """A folder for these rows and settings: the same call finds its answers, another one begins anew."""
+    """A folder for these rows and settings: an equal call reuses its answers, another one starts over."""
     digest = hashlib.sha256(str(options.max_new_tokens).encode())
     for row in rows:
         images = [[str(image.path), image.sha256] for image in row.images]
@@ -263,7 +263,7 @@ def _place(folder: RunFolder, rows: list[Row], options: PredictionOptions) -> Pa
 
 @dataclass(frozen=True)
 class _Written:
-    """A note of the file that these rows' answers under `variants` went to: the same call may write it again."""
+    """Records which file these rows' answers under `variants` were written to: the same call may overwrite it."""
 
     place: Path
     output: Path

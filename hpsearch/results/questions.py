@@ -22,9 +22,9 @@ from hpsearch.spec.template import find
 Values = dict[str, Any]
 Seen = tuple[CheckedImage, ...]
 Lines = Mapping[int, Values | str]
-"""Rows by their line, from 1; a line that is no row as it stands there."""
+"""Line number, from 1 → row, or the text of a line that is no valid row."""
 _UNKNOWN: Message = {"role": "assistant", "content": "?"}
-"""Stands where a row's answer would: the model never sees it."""
+"""Placeholder for a row's answer: the model never sees it."""
 
 
 def read_lines(file: Path) -> Lines:
@@ -43,14 +43,14 @@ def read_lines(file: Path) -> Lines:
 def _values(line: str) -> Values | str:
     try:
         values = json.loads(line)
-        json.dumps(values, ensure_ascii=False).encode()  # half of a character (\\ud800) is no text
+        json.dumps(values, ensure_ascii=False).encode()  # a lone surrogate (\\ud800) is no text
     except (ValueError, RecursionError):
         return line
     return values if isinstance(values, dict) else line
 
 
 def asked_rows(spec: StudySpec, manifest: Manifest, images: Sequence[Path], questions: Sequence[str]) -> list[Values]:
-    """The rows that a person asks for, with the study's columns."""
+    """The person's questions as rows with the study's columns."""
     columns, task = spec.data.columns, spec.task_facts
     if wants_image(spec, manifest) and not images:
         raise InputError("--image is missing: every training row of this run has one")
@@ -76,7 +76,7 @@ def asked_rows(spec: StudySpec, manifest: Manifest, images: Sequence[Path], ques
 
 
 def _question_column(spec: StudySpec) -> str | None:
-    """The one that a question is put into; of a prompt over columns the one that it can't do without."""
+    """The column that holds the question; for a prompt over columns its only required one."""
     template = spec.data.template
     if not template.columns:
         return spec.data.columns.prompt or spec.data.columns.question
@@ -87,12 +87,12 @@ def _question_column(spec: StudySpec) -> str | None:
 
 
 def wants_image(spec: StudySpec, manifest: Manifest) -> bool:
-    """Whether the run never learned from a row without one."""
+    """Whether every row that the run learned from had an image."""
     return spec.task_facts.has_images and not manifest.num_images.get("train", {}).get(0)
 
 
 def asked_columns(data: DataSpec, *, needs_image: bool) -> dict[str, str]:
-    """Column → what of the study names it, for what a row must say to be answered."""
+    """Column → its name in the study file, for the columns that a row needs to be answered."""
     columns = data.columns
     whole = conversation_column(data)
     named: list[tuple[str, str | None]] = [
@@ -118,7 +118,7 @@ def check_columns(source: str, lines: Lines, wanted: dict[str, str]) -> None:
 def question_rows(
     lines: Lines, data: DataSpec, folder: Path, image_store: Path, tell: Tell, images: Images
 ) -> dict[int, Row | str]:
-    """For each line a row to answer, or what is wrong with it. Relative image paths count from `folder`."""
+    """For each line a row to answer, or what is wrong with it. Relative image paths start at `folder`."""
     seen: list[Seen | str] = [()] * len(lines)
     if images != "none" and data.columns.image:
         seen = list(_images(lines, data.columns.image, folder, image_store, tell))

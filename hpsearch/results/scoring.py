@@ -30,13 +30,15 @@ from hpsearch.spec.metrics import METRICS, Metric
 from hpsearch.spec.tasks import TaskFacts
 
 MOST_CLASSES = 20
-"""Answers with at most so many different references, each at least twice on average, are looked at as classes too."""
+"""Answers with at most this many different references, each at least twice on average, are scored as classes too."""
 
 
 def default_metrics(
     task: TaskFacts, references: Sequence[str], has_bertscore: bool, own: Iterable[Metric] = ()
 ) -> list[Metric]:
-    """Those that fit the task; over classes where it learns them, or where the references look like some."""
+    """The metrics that fit the task; also those over classes if the task learns classes, or the references look like
+    classes.
+    """
     are_classes = len(set(references)) <= min(MOST_CLASSES, len(references) / 2)
     over = {task.judged_over[0], *(["classes"] if are_classes and "classes" in task.judged_over else [])}
     ours = [metric for metric in METRICS.values() if metric.over in over and (has_bertscore or not metric.needs_model)]
@@ -59,7 +61,7 @@ def score_variant(name: str, rows: list[AnsweredRow], metrics: Sequence[Metric])
 
 
 def score_rows(rows: list[AnsweredRow], metrics: Sequence[Metric]) -> dict[str, Score]:
-    """Those of the metrics that the rows have: a number that no text tells comes with them or not at all."""
+    """The metrics that the rows have: a metric that can't be computed from text is stored with them, or missing."""
     references, predictions = texts_of(rows)
     groups = groups_of(rows)
     found: dict[str, Score] = {}
@@ -77,9 +79,9 @@ def _score(value: float, around: Interval | None) -> Score:
 
 
 def gap_between(metric: Metric, name: str, rows: list[AnsweredRow], than: str, other: list[AnsweredRow]) -> Gap | None:
-    """How much better `rows` are than `other`, the same rows answered by `than`; None where a side lacks the numbers.
+    """How much better `rows` are than `other`, the same rows answered by `than`; None where one side lacks the metric.
 
-    Its p-value stands alone: see `corrected`.
+    Its p-value is for a single test: see `corrected`.
     """
     references, predictions = texts_of(rows)
     if metric.name in COMPUTED:
@@ -101,7 +103,7 @@ def gap_between(metric: Metric, name: str, rows: list[AnsweredRow], than: str, o
 
 
 def corrected(gaps: Sequence[Gap | None]) -> list[Gap]:
-    """Those that are there, as one family of tests: in 5 % of cases at most one of them is shown that isn't true."""
+    """The given gaps as one family of tests (Holm): with 95 % probability none of those shown is a false one."""
     there = [gap for gap in gaps if gap]
     p_values = holm([gap.p_value for gap in there])
     return [
@@ -120,13 +122,13 @@ def groups_of(rows: list[AnsweredRow]) -> list[int]:
 
 
 def units_of(name: str, rows: list[AnsweredRow]) -> Units:
-    """`name`: what a group of these rows is."""
+    """`name`: the name of a group of these rows."""
     groups = grouped(groups_of(rows))
     return Units(name=name, num=groups.num, effective=groups.effective)
 
 
 def _numbers(rows: list[AnsweredRow], name: str) -> list[float]:
-    """Those that came with the rows: of all of them or none."""
+    """The numbers that are stored with the rows: all of them have the metric or none."""
     found = [row.numbers[name] for row in rows if name in row.numbers]
     return found if len(found) == len(rows) else []
 
@@ -135,7 +137,7 @@ _ROWS: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
 
 
 def write_scored_rows(file: Path, rows: list[AnsweredRow], task: TaskFacts) -> None:
-    """Each row with every metric that is one number for one row."""
+    """Each row with every metric that has a value per row."""
     lines = []
     for row in rows:
         per_row = {"accuracy": float(row.reference == row.prediction)}
@@ -147,7 +149,7 @@ def write_scored_rows(file: Path, rows: list[AnsweredRow], task: TaskFacts) -> N
 
 
 def read_answers(file: Path) -> list[AnsweredRow]:
-    """The answers of a variant, with or without metrics beside them."""
+    """The answers of a variant, with or without stored metrics."""
     return read_file(file, _parsed)
 
 
