@@ -14,17 +14,17 @@ from hpsearch.files import KeptLines
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Of a file that can be decoded. Of others nothing is kept: they may be mended."""
+    """Facts about a decodable image. For other files nothing is stored: they may be fixed later."""
 
     sha256: str
     has_more: bool
-    """There are frames or pages behind the first."""
+    """There are more frames or pages after the first."""
     look: bytes | None = None
-    """As `lookalikes.look_of` has it; None: nobody asked for it yet."""
+    """As from `lookalikes.look_of`; None: not computed yet."""
 
 
 class CheckedFiles:
-    """Facts by path: good while the file's size and time are the same, as for a study's other files."""
+    """Facts by path: valid while the file's size and time are the same, also for other studies."""
 
     def __init__(self, file: Path) -> None:
         self._known = dict(_read(file))

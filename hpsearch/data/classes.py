@@ -17,7 +17,7 @@ _KEY = "data.columns.label"
 
 
 def check_labels(rows: Sequence[Row]) -> None:
-    """Raises FieldError where labels differ in nothing but case or blanks, or there is just one."""
+    """Raises FieldError where labels differ only in case or whitespace, or there is just one."""
     counts = Counter(row.label for row in rows if row.label is not None)
     if len(counts) == 1:
         raise FieldError(_KEY, f"every row has the label {quoted(next(iter(counts)))}: nothing to learn")
@@ -37,7 +37,7 @@ def check_labels(rows: Sequence[Row]) -> None:
 
 
 def quoted(label: str) -> str:
-    """As YAML reads it again, with what can't be seen spelled out."""
+    """As YAML text, with invisible characters escaped."""
     return json.dumps(label, ensure_ascii=not label.isprintable())
 
 
@@ -56,8 +56,9 @@ def check_classes(splits: Splits) -> None:
 
 
 def balanced(splits: Splits, data: DataSpec) -> tuple[Splits, dict[str, str]]:
-    """(the splits with a train split of at most so many rows per label, drawn once; id → reason of the rows that are
-    too many). Rows without a label stay."""
+    """(the splits, with at most the given number of train rows per label, drawn once; id → reason of the surplus rows).
+    Rows without a label are kept.
+    """
     counts = Counter(row.label for row in splits["train"] if row.label is not None)
     if data.balance is None or not counts:
         return splits, {}

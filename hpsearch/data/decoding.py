@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DECODED_AS = 2
-"""Changes when the same file gives other pixels than before: what is kept of images is kept under this number."""
+"""Increased when the same file gives other pixels than before: it is part of the key of all stored image data."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"""Pillow opens more. Some of them start another program: for EPS it runs Ghostscript on what the file says."""
+"""Pillow opens more formats. Some start another program: for EPS it runs Ghostscript on the file's content."""
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = range(5, 9)
 
 
 class UnusableImage(ValueError):
-    """Its message is said after "image "."""
+    """Its message follows the word "image "."""
 
 
 def read_image(file: Path | bytes) -> Image:
-    """The picture in RGB.
+    """The image in RGB.
 
     Raises:
-        UnusableImage: it is none, is too large, or nobody can say how bright its numbers are.
+        UnusableImage: it is no image, is too large, or the range of its pixel values is unknown.
     """
     return read_first_frame(file)[0]
 
 
 def read_first_frame(file: Path | bytes) -> tuple[Image, bool]:
-    """(the picture in RGB, whether there are more in the file). Raises UnusableImage, as `read_image` does."""
+    """(the image in RGB, whether the file has more frames). Raises UnusableImage, as `read_image` does."""
     from PIL import Image, ImageOps
 
     try:
@@ -50,13 +50,13 @@ def read_first_frame(file: Path | bytes) -> tuple[Image, bool]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableImage(f"has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels") from None
-    except Exception:  # Pillow's decoders raise a dozen unrelated types for what is no image of theirs
+    except Exception:  # for other data Pillow's decoders raise a dozen unrelated types
         raise UnusableImage("can't be decoded") from None
     return flat, has_more
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """(width, height) of what `read_image` gives; most files are not decoded for it. Raises as Pillow does."""
+    """(width, height) of `read_image`'s result; most files need no decoding. Raises as Pillow does."""
     from PIL import Image
 
     with Image.open(file, formats=_FORMATS) as image:
@@ -67,7 +67,7 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def _has_more(image: Image) -> bool:
-    """An MPO is a photograph with a smaller or a second view of it behind: phones write them, and say JPEG."""
+    """An MPO is a photograph followed by a smaller version or a second view: phones write them under the name JPEG."""
     return image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
@@ -76,9 +76,10 @@ def _content(file: Path | bytes) -> Path | io.BytesIO:
 
 
 def _may_lie(image: Image, file: Path) -> bool:
-    """Of a TIFF Pillow (13.0, TiffImagePlugin.py, `_setup`) says the upright size itself.
+    """Whether EXIF may rotate the image. For a TIFF, Pillow (13.0, TiffImagePlugin.py, `_setup`) returns the upright
+    size itself.
 
-    It looks for a PNG's EXIF behind its pixels (PngImagePlugin.py, `getexif`): False saves decoding all of it.
+    For a PNG it searches EXIF after the pixels (PngImagePlugin.py, `getexif`): False avoids decoding all of it.
     """
     if image.format == "PNG":
         return "exif" in image.info or b"eXIf" in file.read_bytes()
@@ -86,19 +87,18 @@ def _may_lie(image: Image, file: Path) -> bool:
 
 
 def _orientation(image: Image) -> int:
-    """As EXIF numbers it, from 1 to 8. 1 is upright, and what is said where the file's EXIF is broken."""
+    """EXIF's number, from 1 to 8. 1 is upright, also the result for broken EXIF."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # whatever the parser of EXIF stumbles over
+    except Exception:  # any error of the EXIF parser
         return 1
     return found if found in range(1, 9) else 1
 
 
 def _in_rgb(image: Image) -> Image:
-    """A new image, without what its file said besides.
+    """A new image without the file's metadata.
 
-    Pillow (13.0, Convert.c) makes 255 of every number above 255 and drops what says how clear a pixel is, so that
-    colours appear which nobody saw.
+    Pillow (13.0, Convert.c) clips values above 255 and drops transparency, so that colours appear which nobody saw.
     """
     from PIL import Image
 
@@ -115,7 +115,7 @@ def _in_rgb(image: Image) -> Image:
 
 
 def _eight_bits(image: Image) -> Image:
-    """Grey levels of 16 bits, where 65535 is white. Raises UnusableImage where there are others."""
+    """From grey levels of 16 bits, where 65535 is white. Raises UnusableImage for other modes."""
     import numpy as np
     from PIL import Image
 

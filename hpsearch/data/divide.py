@@ -16,7 +16,7 @@ from hpsearch.spec.data import DataSpec, SplitByFraction
 
 
 def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: Path) -> tuple[Splits, LeftOut]:
-    """(the splits, what is in none of them) of a study whose relative paths count from `folder`.
+    """(the splits, the left-out rows) of a study whose relative paths start at `folder`.
 
     Raises:
         FieldError: a split, a class or a stage would be empty, or the held-out set doesn't fit.
@@ -42,8 +42,9 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
 
 
 def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> tuple[Splits, ReadRows]:
-    """(the splits, the rows outside the held-out set): the same for the study that draws the held-out set as for any
-    that finds it, itself later among them."""
+    """(the splits, the rows outside the held-out set): the same for the study that draws the held-out set and for those
+    that find it, including that study itself later.
+    """
     if file.exists():
         test, others = take_held_out(file, read)
     else:
@@ -54,10 +55,10 @@ def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> tupl
 
 
 def keep_held_out(manifest: Manifest, data: DataSpec, folder: Path) -> None:
-    """Writes the held-out set that the study names, where there is none yet.
+    """Writes the held-out set that the study names, if it does not exist yet.
 
     Raises:
-        FieldError: another study wrote another one since the rows were divided.
+        FieldError: another study wrote a different one since the rows were split.
     """
     if data.held_out:
         write_held_out(folder / data.held_out, manifest.splits["test"])

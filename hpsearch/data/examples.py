@@ -22,7 +22,9 @@ _KEY = "data.examples"
 
 
 class Examples:
-    """Draws from `train`; never what shares a group, an image or all words with a row, nor what asks the same."""
+    """Few-shot examples from `train`; never a row that shares a group, an image, all words or the question with the
+    row.
+    """
 
     def __init__(self, train: Sequence[Row], count: int) -> None:
         self._count = count
@@ -57,7 +59,7 @@ def _shown(row: Row) -> list[dict[str, str]]:
 
 
 def with_examples(splits: Splits, count: int) -> Splits:
-    """Rows of every split with so many training rows before them."""
+    """Rows of every split, each with `count` training rows before it."""
     if not count:
         return splits
     examples = Examples(splits["train"], count)
@@ -66,19 +68,19 @@ def with_examples(splits: Splits, count: int) -> Splits:
 
 @dataclass(frozen=True)
 class Length:
-    """Tokens of a row alone, and what it adds to another one as an example."""
+    """Tokens of a row alone, and the tokens that it adds as an example."""
 
     alone: int
     shown: int
 
 
 def fitting(splits: Splits, data: DataSpec, lengths: Mapping[str, Length]) -> tuple[Splits, dict[str, str]]:
-    """(the splits with examples, id → why a row is in none of them any more): with its examples it is too long.
+    """(the splits with examples, id → why a row was left out: with its examples it is too long).
 
-    Drawn anew where a row went that was an example. `lengths`: id → tokens.
+    Redraws where a dropped row was an example. `lengths`: id → tokens.
 
     Raises:
-        FieldError: a split would be empty, or a row has too few that it may be shown.
+        FieldError: a split would be empty, or a row has too few possible examples.
     """
     left_out: dict[str, str] = {}
     while True:

@@ -11,26 +11,27 @@ from hpsearch.spec.data import DataSpec
 from hpsearch.spec.rows import FORMATS, PLACEHOLDER, RowFormat
 
 Message = dict[str, str]
-"""`role` and `content`: the text, in which a user's images are placeholders where their places are given."""
+"""`role` and `content`: the text; in a user's text placeholders mark the images where their positions are given."""
 Values = Mapping[str, Any]
-"""A row as the data has it: column → value."""
+"""A row of the data: column → value."""
 
 
 _NO_MESSAGE = "a message without role and text content"
 
 
 def conversation(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
-    """Ends with the assistant's answer; raw prompts and completions use the same form. Or what is wrong with the row.
+    """The row's conversation, which ends with the assistant's answer (also raw prompts and completions), or what is
+    wrong with the row.
 
-    `label`: the row's, by the name that the study gives it.
+    `label`: the row's label, as the study names it.
     """
     return _READERS[data.columns.row_format](values, data, label)
 
 
 def question(values: Values, data: DataSpec) -> tuple[str, str | None]:
-    """(what the row asks, what is wrong with it or None): its question's column, or `data.prompt`.
+    """(the row's question, what is wrong with it or None): from the question column, or `data.prompt`.
 
-    The one place where a question is made, for training, evaluation and prediction alike.
+    The only place where a question is made, for training, evaluation and prediction.
     """
     row_format = FORMATS[data.columns.row_format]
     role = str(row_format.asks)
@@ -55,10 +56,10 @@ def as_text(value: Any) -> str | None:
 
 
 def chat_messages(value: Any, *, has_images: bool) -> list[Message] | str:
-    """A conversation that the assistant ends, or what is wrong with it.
+    """A conversation that ends with the assistant, or what is wrong with it.
 
-    The content of a turn is a text, or a list of parts: {type: text, text: …} and, in what a user says where
-    `has_images`, {type: image}.
+    The content of a turn is a text, or a list of parts: {type: text, text: …} and, in user turns where `has_images`,
+    {type: image}.
     """
     if not isinstance(value, list) or not value:
         return "empty messages"
@@ -97,7 +98,9 @@ def _text(part: Any) -> str | None:
 
 
 def answer_name(value: Any) -> str | None:
-    """The value of an answer column as `data.answers` names it. A whole number stays one beside missing values."""
+    """The value of an answer column, as `data.answers` names it. A whole number is kept as one beside missing
+    values.
+    """
     return str(int(value)) if isinstance(value, float) and value.is_integer() else as_text(value)
 
 
@@ -108,7 +111,7 @@ def _chat(values: Values, data: DataSpec, label: str | None) -> list[Message] | 
 
 
 def _pair(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
-    """What is asked, and the column of what shall be said."""
+    """The question, and the answer from its column."""
     del label
     asked, wrong = question(values, data)
     if wrong:
@@ -122,7 +125,7 @@ def _pair(values: Values, data: DataSpec, label: str | None) -> list[Message] | 
 
 
 def _answer(value: Any, data: DataSpec, role: str) -> tuple[str, str | None]:
-    """(the answer by the name that the study gives it, what is wrong with it or None)."""
+    """(the answer as the study names it, what is wrong with it or None)."""
     text = as_text(value)
     if text is None or not text.strip():
         return "", f"empty {role}"
@@ -146,7 +149,7 @@ def _labelled(values: Values, data: DataSpec, label: str | None) -> list[Message
 
 
 def _plain_text(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
-    """All of it is learned: an answer to nothing."""
+    """The whole text is learned: an answer without a question."""
     del label
     text = as_text(values[data.columns.named()["text"]])
     if text is None or not text.strip():
@@ -161,7 +164,7 @@ def _said(role: str, content: str) -> Message:
 
 
 def _judged(values: Values, data: DataSpec, label: str | None) -> list[Message] | str:
-    """A pair's conversation with the chosen answer, or one whose answer is desirable or not."""
+    """The conversation with the chosen answer of a pair, or with an answer labelled as desirable or not."""
     del label
     row_format = FORMATS[data.columns.row_format]
     if not row_format.has_pairs:
@@ -179,9 +182,9 @@ def _judged(values: Values, data: DataSpec, label: str | None) -> list[Message] 
 
 
 def _ended(values: Values, data: DataSpec, role: str) -> list[Message] | str:
-    """The conversation that this role's answer ends, or what is wrong with it.
+    """The conversation that ends with this role's answer, or what is wrong with it.
 
-    An answer may be a turn, or several. One that has its question in it says again what another column says of that.
+    An answer may be a turn, or several. One that includes its question must repeat the text of the question's column.
     """
     answer = values[data.columns.named()[role]]
     answer = [answer] if isinstance(answer, dict) else answer
@@ -202,7 +205,7 @@ def _ended(values: Values, data: DataSpec, role: str) -> list[Message] | str:
 
 
 def turns_asked(values: Values, data: DataSpec) -> list[Any] | str:
-    """What comes before an answer: of a column that holds messages, these."""
+    """The turns before an answer; a column of messages is used as it is."""
     row_format = FORMATS[data.columns.row_format]
     column = data.columns.named().get(str(row_format.asks))
     if column and row_format.is_judged and isinstance(values.get(column), list):
@@ -215,7 +218,7 @@ def turns_asked(values: Values, data: DataSpec) -> list[Any] | str:
 
 
 def conversation_column(data: DataSpec) -> str | None:
-    """The one that holds all that is said; None where another one asks, or `data.prompt` does."""
+    """The column with the whole conversation; None where another column, or `data.prompt`, has the question."""
     columns = data.columns
     named = columns.named()
     row_format = FORMATS[columns.row_format]
@@ -226,13 +229,13 @@ def conversation_column(data: DataSpec) -> str | None:
 
 
 def rejected_answer(values: Values, data: DataSpec) -> str | None:
-    """Of a row whose conversation was read; None where rows have no second answer."""
+    """For a row whose conversation was read; None where rows have no second answer."""
     found = _ended(values, data, "rejected") if data.columns.rejected else None
     return None if found is None or isinstance(found, str) else found[-1]["content"]
 
 
 def is_desirable(values: Values, data: DataSpec) -> bool | None:
-    """None where rows don't say it, or this one says neither."""
+    """None where rows have no such label, or this one's is empty."""
     column = data.columns.desirable
     said = str(values[column]).strip().lower() if column else ""
     return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(said)

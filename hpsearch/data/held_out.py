@@ -15,10 +15,10 @@ _KEY = "data.held_out"
 
 
 def write_held_out(file: Path, rows: Iterable[tuple[str, str]]) -> None:
-    """Writes ids and checksums once: where there is a set already, it must be of the same rows.
+    """Writes ids and checksums once: an existing set must have the same rows.
 
     Raises:
-        FieldError: another study wrote another set meanwhile.
+        FieldError: another study wrote a different set meanwhile.
     """
     keys = [list(key) for key in rows]
     about = "Test rows that several studies share: id and SHA-256 of the content. Written by hpsearch; don't edit."
@@ -26,7 +26,7 @@ def write_held_out(file: Path, rows: Iterable[tuple[str, str]]) -> None:
     draft = draft_of(file)
     draft.write_text(json.dumps({"about": about, "sha256": _checksum(keys), "rows": keys}, indent=1))
     try:
-        file.hardlink_to(draft)  # unlike a rename, it fails where the file is there
+        file.hardlink_to(draft)  # unlike a rename, it fails where the file exists
     except OSError:
         if not file.exists():  # a file system without links
             draft.replace(file)
@@ -38,10 +38,10 @@ def write_held_out(file: Path, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], ReadRows]:
-    """(the held-out rows, the others). Among the others, what is tied to a held-out row is left out.
+    """(the held-out rows, the others). Other rows that are tied to a held-out row are left out.
 
     Raises:
-        FieldError: the file was edited, or a row of it is gone, has changed or can't be used.
+        FieldError: the file was edited, or a row of it is missing, has changed or can't be used.
     """
     keys = _keys(file)
     by_id = {row.id: row for row in read.rows}
@@ -60,7 +60,7 @@ def take_held_out(file: Path, read: ReadRows) -> tuple[list[Row], ReadRows]:
 
 
 def holds_out(file: Path, rows: Iterable[tuple[str, str]]) -> bool:
-    """Whether the set is of these rows, or not written yet. Raises FieldError where it was edited."""
+    """Whether the set has these rows, or is not written yet. Raises FieldError where it was edited."""
     return not file.exists() or _keys(file) == [list(key) for key in rows]
 
 

@@ -22,19 +22,19 @@ _BATCH = 1000
 
 
 class ImageLists:
-    """The images of each row of a table, each of them checked as `RowImages` does."""
+    """The images of each row of a table; each image is checked by `RowImages`."""
 
     def __init__(
         self, table: Dataset, column: str, folder: Path, store: Path, tell: Tell, *, groups_lookalikes: bool = False
     ) -> None:
         self._starts: array[int] | None = None
-        """Of each row in a table of its images alone, and where that ends; None: each row has one value."""
+        """Where each row begins and ends in a table of images only; None: each row has one value."""
         if _holds_lists(table, column):
             table, counts = _flattened(table, column)
             self._starts = array("L", [0, *accumulate(counts)])
         self._images = RowImages(table, column, folder, store, tell, self._row_of, groups_lookalikes=groups_lookalikes)
         self.notes = tuple(self._images.notes)
-        """What a person should know of them."""
+        """Notes for the person about the images."""
 
     def of(self, position: int) -> tuple[CheckedImage, ...] | str:
         """The images of the row at `position`, in its order, or why they can't be used."""
@@ -52,13 +52,13 @@ class ImageLists:
 
 
 def image_names(value: Any) -> list[str | None]:
-    """Of a row's images; None for what is no name."""
+    """The names of a row's images; None for a value that is no name."""
     values = value if isinstance(value, list) else [] if value in (None, "") else [value]
     return [name if isinstance(name, str) else None for name in values]
 
 
 def images_mistake(messages: Sequence[Message], num_images: int, allowed: Images) -> str | None:
-    """What is wrong with a row of so many images, whose `messages` may say where in the text they stand."""
+    """What is wrong with a row of `num_images` images, whose `messages` may mark the images' positions."""
     if allowed == "one" and num_images != 1:
         return "several images" if num_images else NO_IMAGE
     asked = [message["content"] for message in messages if message["role"] == "user"]
@@ -80,13 +80,13 @@ def _holds_lists(table: Dataset, column: str) -> bool:
 
 
 def _flattened(table: Dataset, column: str) -> tuple[Dataset, list[int]]:
-    """A table of one image per row, and how many there are of each row of `table`. No image is copied."""
+    """A table with one image per row, and the number of images of each row of `table`. No image is copied."""
     import datasets
     import pyarrow as pa
     import pyarrow.compute as pc
     from datasets.features import Json
 
-    if isinstance(table.features[column], Json):  # a file that has a name in one row and a list in another
+    if isinstance(table.features[column], Json):  # a file with a name in one row and a list in another
         names = [image_names(value) for value in table[column]]
         features = datasets.Features({column: datasets.Value("string")})
         return datasets.Dataset.from_dict({column: list(chain.from_iterable(names))}, features=features), list(

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 _THREADS = 8
-"""As many images are decoded at once, and twice as many held as they were stored."""
+"""Number of images decoded at once; twice as many are held in encoded form."""
 
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:[a-z]+/", re.IGNORECASE)
 _LONGEST_TOLD = 80
 _MISSING = "image file is missing"
 NO_IMAGE = "no image"
-"""Why an empty value can't be used as one."""
+"""Why an empty value can't be used as an image."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class CheckedImage:
     path: Path
     sha256: str
     lookalikes: str | None = None
-    """Images that look alike share it; None: no other does, or nobody asked."""
+    """A name shared by images that look alike; None: no other does, or it was not requested."""
 
 
 Checked = tuple[CheckedImage, ImageFacts] | str
@@ -50,15 +50,15 @@ Checked = tuple[CheckedImage, ImageFacts] | str
 
 
 class RowImages:
-    """Checks every image of a table once: by path, or by content where the data carries the bytes.
+    """Checks every image of a table once: by path, or by content where the data contains the bytes.
 
-    A table may hold more bytes than the host has memory: few images are held at once, whatever their number. What was
-    found of each image is written down at once, so that whoever was killed need not look at it again.
+    A table may hold more bytes than the host has memory: only a few images are held at once. The result of each image
+    is stored at once, so that a process that continues after a kill need not check it again.
 
-    `groups_lookalikes`: the same picture in other files is found, see `lookalikes`.
+    `groups_lookalikes`: finds the same picture in different files, see `lookalikes`.
 
     Raises:
-        FieldError: the column holds addresses; nothing is downloaded here.
+        FieldError: the column holds URLs; nothing is downloaded here.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RowImages:
         *,
         groups_lookalikes: bool = False,
     ) -> None:
-        """`row_of`: the person's row that the image at a position of `table` belongs to."""
+        """`row_of`: the row of the person's data that owns the image at a position of `table`."""
         import datasets
 
         if isinstance(table.features[column], datasets.Image):
@@ -82,7 +82,7 @@ class RowImages:
         self._groups_lookalikes = groups_lookalikes
         self._row_of = row_of
         self.notes: list[str] = []
-        """What a person should know of the images that can be used."""
+        """Notes for the person about the usable images."""
         self._images: list[CheckedImage | str] = []
         self._of_row = array("L")
         self._looks: dict[str, bytes] = {}
@@ -141,7 +141,7 @@ class RowImages:
         self.notes.append(f"{len(names)} of {len(images)} images look like another one: {len(groups)} groups{largest}")
 
     def _check_of(self, value: Any, before: CheckedFiles) -> tuple[str, Callable[[], Checked]]:
-        """A name that rows of the same image share, and its check."""
+        """A key that rows of the same image share, and its check."""
         content = value.get("bytes") if isinstance(value, dict) else None
         if content:
             digest = hashlib.sha256(content).hexdigest()
@@ -157,7 +157,7 @@ class RowImages:
 
 
 def address_problem(value: Any) -> str | None:
-    """What is said of an image that is named by an address instead of a path."""
+    """The message for an image given as a URL instead of a path."""
     name = value.get("path") if isinstance(value, dict) and not value.get("bytes") else value
     if not isinstance(name, str) or not _ADDRESS.match(name):
         return None
@@ -168,7 +168,7 @@ def address_problem(value: Any) -> str | None:
 
 
 def place_of(sha256: str, store: Path) -> Path:
-    """Where an image lies that came as bytes."""
+    """The path of an image that came as bytes."""
     return store / sha256[:2] / sha256
 
 
@@ -200,7 +200,7 @@ def _checked_file(path: Path, before: CheckedFiles, has_look: bool) -> Checked:
         if known := before.find(path, status, has_look=has_look):
             return CheckedImage(path, known.sha256), known
         content = path.read_bytes()
-    except (OSError, ValueError):  # a name with a NUL, or of half a character
+    except (OSError, ValueError):  # a name with a NUL or a lone surrogate
         return _MISSING
     facts = _facts(content, hashlib.sha256(content).hexdigest(), has_look)
     if isinstance(facts, str):
@@ -219,7 +219,9 @@ def _facts(content: bytes, sha256: str, has_look: bool) -> ImageFacts | str:
 
 @contextmanager
 def _bombs_refused() -> Iterator[None]:
-    """Some kilobytes may decode to gigabytes: Pillow only warns of an image up to twice as large as it likes."""
+    """Makes decompression bombs an error (kilobytes may decode to gigabytes): up to twice its limit Pillow only
+    warns.
+    """
     from PIL import Image
 
     with warnings.catch_warnings():

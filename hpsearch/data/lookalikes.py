@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_BITS = 8
-"""In which the hashes of two files of the same picture differ: 8 of 64."""
+"""Hashes of the same picture in two files differ in at most this many bits: 8 of 64."""
 MOST_LEVELS = 8
-"""By which the mean colours of their fields differ: 8 of 256."""
+"""The mean colours of their fields differ by at most this much: 8 of 256."""
 
 _SIDE, _LOWEST, _FIELDS = 32, 8, 4
 _HASH_BYTES = _LOWEST**2 // 8
 _FLAT = 2.0
-"""Standard deviation of the grey levels, of which less says nothing but noise: an empty page is not another one's."""
+"""Standard deviation of the grey levels below which a picture is only noise: empty pages are not compared."""
 _BAND_BITS, _BAND_DIFFERENCE = 16, MOST_BITS * 16 // 64
-"""Where 64 bits differ in at most 8, one of their four bands of 16 bits differs in at most 2."""
+"""If 64 bits differ in at most 8, one of their four bands of 16 bits differs in at most 2."""
 _AT_ONCE = 2**18
 """Pairs that are compared at once: 75 MiB at most."""
 
 
 def look_of(image: Image) -> bytes:
-    """Hash and colours of a picture in RGB, 56 bytes; none where it has next to no contrast."""
+    """Hash and colours of a picture in RGB, 56 bytes; empty for one with almost no contrast."""
     import numpy as np
     from PIL import Image as Pillow
 
@@ -53,7 +53,7 @@ def look_of(image: Image) -> bytes:
 
 
 def lookalike_groups(looks: Sequence[bytes]) -> list[list[int]]:
-    """The places of pictures that look alike, directly or through others: two at least in each group."""
+    """The indices of pictures that look alike, directly or through others: at least two in each group."""
     import numpy as np
 
     told = [place for place, look in enumerate(looks) if look]
@@ -78,7 +78,7 @@ def lookalike_groups(looks: Sequence[bytes]) -> list[list[int]]:
 
 
 def _joined(numbers: Any, left: Any, right: Any) -> Any:
-    """The groups' numbers after the groups of `left[i]` and `right[i]` became one."""
+    """The group numbers after merging the groups of `left[i]` and `right[i]`."""
     import numpy as np
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -89,7 +89,7 @@ def _joined(numbers: Any, left: Any, right: Any) -> Any:
 
 
 def _candidates(hashes: Any) -> Iterator[tuple[Any, Any]]:
-    """Places (left, right) of hashes that may be near, all pairs that are among them.
+    """Pairs of indices (left, right) of hashes that may be near; all near pairs are among them.
 
     Multi-index hashing (M. Norouzi et al., "Fast Search in Hamming Space", 2012): in each band, a hash is looked up
     under every number that is near enough to its own.
@@ -109,7 +109,7 @@ def _candidates(hashes: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _expanded(first: Any, counts: Any) -> Iterator[tuple[Any, Any]]:
-    """(i, place) for each of the `counts[i]` places from `first[i]` on, about `_AT_ONCE` at a time."""
+    """(i, index) for each of the `counts[i]` indices from `first[i]` on, about `_AT_ONCE` at a time."""
     import numpy as np
 
     ends = np.cumsum(counts)

@@ -58,10 +58,10 @@ class Manifest(Record):
             raise ValueError(f"it is no manifest: {error}") from None
 
     def rows_of(self, read: ReadRows) -> Splits:
-        """The rows of each split, out of freshly read data.
+        """The rows of each split, from freshly read data.
 
         Raises:
-            FieldError: the data is not what it was when the study was created, or two splits overlap.
+            FieldError: the data has changed since the study was created, or two splits overlap.
         """
         by_id = {row.id: row for row in read.rows}
         known = {row_id for keys in self.splits.values() for row_id, _ in keys}
@@ -113,7 +113,7 @@ def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: S
 
 
 def _checksum_of_examples(splits: Splits) -> str:
-    """Of rows that have them."""
+    """Checksum of the rows that have examples."""
     digest = hashlib.sha256()
     for row in (row for rows in splits.values() for row in rows):
         digest.update(json.dumps([row.id, list(row.examples)]).encode())
@@ -121,7 +121,7 @@ def _checksum_of_examples(splits: Splits) -> str:
 
 
 def check_disjoint(splits: Splits) -> None:
-    """Raises FieldError where one row, its content, its group or one of its images is in two splits."""
+    """Raises FieldError where a row, its content, its group or one of its images is in two splits."""
     owner: dict[tuple[str, str], tuple[SplitName, Row]] = {}
     for name, rows in splits.items():
         for row in rows:

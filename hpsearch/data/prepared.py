@@ -26,11 +26,11 @@ from hpsearch.spec.data import DataSpec
 from hpsearch.spec.tasks import Images
 
 _SUMS = "sums.json"
-"""Beside the files of prepared rows: the SHA-256 of each."""
+"""The SHA-256 of each file of prepared rows, stored beside them."""
 
 
 class DataFolder:
-    """Where prepared rows lie: `<storage>/data`."""
+    """The folder of prepared rows: `<storage>/data`."""
 
     def __init__(self, storage: Path) -> None:
         self.path = storage / "data"
@@ -74,7 +74,7 @@ def ensure_prepared(
     """Folders of the wanted splits and fractions, checked against the manifest and written where missing.
 
     Raises:
-        FieldError: the data is not what the manifest says.
+        FieldError: the data differs from the manifest.
     """
     paths = {(split, fraction): storage.rows(manifest, split, fraction) for split, fraction in wanted}
     if all(map(_is_whole, paths.values())) and are_unchanged(storage.files(manifest)):
@@ -99,10 +99,10 @@ def write_prepared(
 
 
 def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) -> None:
-    """Writes rows as an Arrow folder, all or nothing. `with_groups`: rows that hang together share a number.
+    """Writes rows as an Arrow folder, atomically. `with_groups`: rows of one group share a number.
 
-    A whole folder that is there stays: another process was faster, and its trainer may be reading already. A damaged
-    one is there until its successor takes its place.
+    A complete folder is kept: another process was faster, and its trainer may be reading it. A damaged one stays until
+    it is replaced.
     """
     from datasets import Dataset, disable_progress_bars
 
@@ -118,7 +118,7 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
     for name in ("rejected", "desirable"):
         if any(getattr(row, name) is not None for row in rows):
             columns[name] = [getattr(row, name) for row in rows]
-    if any(row.images for row in rows):  # TRL takes any data set with an "images" column for a vision one
+    if any(row.images for row in rows):  # TRL treats any data set with an "images" column as a vision one
         columns["images"] = [[str(image.path) for image in row.images] for row in rows]
         columns["image_sha256s"] = [[image.sha256 for image in row.images] for row in rows]
     if any(row.examples for row in rows):
@@ -139,7 +139,7 @@ def write_rows(rows: Sequence[Row], path: Path, *, with_groups: bool = False) ->
 
 
 def read_written(path: Path) -> list[Row]:
-    """What `write_rows` wrote, but for groups, splits and examples."""
+    """The rows that `write_rows` wrote, without groups, splits and examples."""
     from datasets import Dataset
 
     return [
@@ -167,7 +167,7 @@ def images_of(row: Mapping[str, Any]) -> list[CheckedImage]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether every byte is there that was written. Folders of an earlier version don't say, and are believed."""
+    """Whether all written bytes are there. Folders of an earlier version have no checksums and are trusted."""
     if not (path / _SUMS).exists():
         return path.is_dir()
     try:
@@ -191,7 +191,7 @@ def _stamp(file: Path) -> list[int]:
 
 
 def are_unchanged(record: Path) -> bool:
-    """Whether no source file changed its size or time since the rows were prepared."""
+    """Whether the size and time of every source file are unchanged since the rows were prepared."""
     if not record.exists():
         return False
     stamps = cast(dict[str, list[int]], read_json(record))

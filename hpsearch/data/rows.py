@@ -30,9 +30,9 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Row:
-    """One example. `messages` ends with the assistant's answer; raw prompts and completions use the same form.
+    """One example. `messages` ends with the assistant's answer, also for raw prompts and completions.
 
-    Preferences have another, `rejected` answer to the same messages, or say whether the one that is there is desirable.
+    Preference rows have a second, `rejected` answer to the same messages, or a label whether their answer is desirable.
     """
 
     id: str
@@ -43,20 +43,22 @@ class Row:
     split: str | None
     stage: str | None = None
     examples: Sequence[Message] = ()
-    """Turns of other rows that are shown before its own. No part of its content: see `data/examples`."""
+    """Turns of other rows (few-shot examples) that come before its own. Not part of its content: see
+    `data/examples`.
+    """
     rejected: str | None = None
     desirable: bool | None = None
 
     @cached_property
     def sha256(self) -> str:
-        """Of the content: two rows with equal checksums are duplicates whatever their ids."""
+        """Of the content: rows with equal checksums are duplicates, whatever their ids."""
         content = [self.messages, self._seen, self.label, *([self.stage] if self.stage else [])]
         judged = {"rejected": self.rejected, "desirable": self.desirable} if self.is_judged else None
         return _checksum([*content, judged] if judged else content)
 
     @property
     def asked_sha256(self) -> str:
-        """Of what is known before the answer is."""
+        """Of everything except the answer."""
         return _checksum([self.messages[:-1], self._seen])
 
     @property
@@ -65,8 +67,9 @@ class Row:
 
     @property
     def ties(self) -> list[tuple[str, str]]:
-        """What may not be in two splits: (kind, name). Words are a tie too: a curriculum may ask the same in two
-        stages, and preferences may compare several answers to one question."""
+        """Keys that must not be in two splits: (kind, name). The words are a key too: a curriculum may ask the same in
+        two stages, and preferences may compare several answers to one question.
+        """
         words_of = self.messages[:-1] if self.is_judged else self.messages
         words = hashlib.sha256(repr([words_of, self._seen]).encode()).hexdigest()
         group = [] if self.group is None else [("group", self.group)]
@@ -78,7 +81,7 @@ class Row:
 
     @property
     def _seen(self) -> list[str] | str | None:
-        """The images' checksums. One stands alone: so it is in manifests from when a row had one at most."""
+        """The images' checksums. A single one is no list, as in manifests from when a row had at most one."""
         found = [image.sha256 for image in self.images]
         return found if len(found) > 1 else next(iter(found), None)
 
@@ -88,20 +91,20 @@ def _checksum(content: list[Any]) -> str:
 
 
 LeftOut = Mapping[str, Sequence[str]]
-"""Reason → ids of the rows that are not used because of it, in the order of the rows."""
+"""Reason → ids of the rows that are left out for it, in the order of the rows."""
 
 
 @dataclass(frozen=True)
 class ReadRows:
-    """The rows that can be used, and the ids of the others by reason. It never changes: see `without`."""
+    """The usable rows, and the ids of the others by reason. Immutable: see `without`."""
 
     rows: Sequence[Row]
     left_out: LeftOut = field(default_factory=dict)
     notes: Sequence[str] = ()
-    """What a person should know of the rows that can be used."""
+    """Notes for the person about the usable rows."""
 
     def without(self, why: Mapping[str, str]) -> ReadRows:
-        """The same rows but for those that `why` names (id → reason), which are left out beside the earlier ones."""
+        """A copy without the rows in `why` (id → reason), which are added to those left out."""
         left_out = {reason: list(ids) for reason, ids in self.left_out.items()}
         for row in self.rows:
             if row.id in why:
@@ -112,7 +115,7 @@ class ReadRows:
 def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell, images: Images = "several") -> ReadRows:
     """Reads every row of `source`; images that are stored in the data are written to `image_store` once.
 
-    `images`: how many a row may have, where there is a column of them.
+    `images`: how many a row may have, if there is an image column.
 
     Raises:
         FieldError: a column is missing, or `data` names a label or an answer that no row has.
@@ -202,7 +205,7 @@ def _column_of(name: str, table: Dataset) -> str:
 
 
 def _with_class_names(table: Dataset) -> Dataset:
-    """With names where `datasets` numbers classes: its ClassLabel says -1 where there is none."""
+    """Replaces the class numbers of `datasets` by names: its ClassLabel uses -1 for a missing one."""
     from datasets import ClassLabel
 
     for column, feature in table.features.items():
@@ -234,7 +237,7 @@ def _check_answers_are_there(table: Dataset, data: DataSpec) -> None:
 
 
 def _plain(table: Dataset, data: DataSpec) -> Iterator[dict[str, Any]]:
-    """The rows without their images; where an image is a path, it may name the row's group too."""
+    """The rows without their images; an image path is kept where it names the row's group."""
     columns = data.columns
     roles = {f"data.columns.{role}": name for role, name in columns.named().items() if role != "image"}
     shared = [key for key, name in roles.items() if name == columns.image]

@@ -24,7 +24,7 @@ _SPLIT_COLUMN = "split"
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source: its rows, the folder of its relative image paths, and the files behind it."""
+    """An opened source: its rows, the folder of its relative image paths, and its files."""
 
     rows: Dataset
     images: Path
@@ -32,7 +32,7 @@ class Source:
 
 
 def open_source(data: DataSpec, folder: Path) -> Source:
-    """Opens the data; relative paths count from `folder`, the study file's own.
+    """Opens the data; relative paths start at `folder`, the study file's own.
 
     Raises:
         FieldError: the source can't be opened.
@@ -40,7 +40,7 @@ def open_source(data: DataSpec, folder: Path) -> Source:
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it can't read is told here, and once
+    datasets.logging.set_verbosity(logging.CRITICAL)  # its errors are reported here, once
     if data.source.startswith("sklearn:"):
         name = data.source.removeprefix("sklearn:")
         if name not in BUNDLED:
@@ -70,10 +70,10 @@ def _read_file(path: Path) -> Dataset:
 
 
 def _read_parquet(file: Path) -> Dataset:
-    """As `load_dataset` does, through an Arrow file in its cache, but in small batches.
+    """Like `load_dataset`, through an Arrow file in its cache, but in small batches.
 
     The builder of `datasets` 5.2 reads whole row groups, which may be the whole file, and Arrow buffers the next ones:
-    images take twice their size at once. With a buffer size, `ParquetFile` reads page after page.
+    images need twice their size at once. With a buffer size, `ParquetFile` reads page by page.
     """
     import datasets
     import pyarrow as pa
@@ -111,7 +111,7 @@ def _open_hub(data: DataSpec, images: Path) -> Source:
 
 
 def _load_hub(name: str, config: str | None) -> Dataset | DatasetDict:
-    """As `load_dataset` does, without Arrow's buffering of the rest of a Parquet file (see `_read_parquet`)."""
+    """Like `load_dataset`, without Arrow's read-ahead of Parquet files (see `_read_parquet`)."""
     from datasets import load_dataset_builder
     from pyarrow.dataset import ParquetFragmentScanOptions
 
@@ -123,7 +123,7 @@ def _load_hub(name: str, config: str | None) -> Dataset | DatasetDict:
 
 
 def _load_folder(path: Path) -> Dataset:
-    """A saved folder, checked: Arrow believes what its files say, and reading beyond their end kills the process.
+    """A saved folder, validated: Arrow trusts its files, and reading beyond their end kills the process.
 
     See `Table.validate` in https://arrow.apache.org/docs/python/generated/pyarrow.Table.html.
     """
@@ -138,7 +138,7 @@ def _opened(load: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return load(*args, **kwargs)
     except Exception as error:
-        # `datasets` raises a dozen unrelated types for a file that is no JSON, a hub that is out of reach …
+        # `datasets` raises a dozen unrelated types for invalid JSON, an unreachable hub …
         cause = error.__cause__ or error
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise FieldError("data.source", f"can't be read: {first_line}") from None
@@ -162,7 +162,7 @@ def _cache_files(rows: Dataset) -> list[Path]:
 
 
 def local_source(data: DataSpec, folder: Path) -> DataSpec:
-    """The same data with relative paths made absolute, for a file that will stand elsewhere."""
+    """The same data with absolute paths, for a file in another folder."""
     changes = {}
     path = (folder / data.source).expanduser()
     if path.exists() and not data.source.startswith("sklearn:"):

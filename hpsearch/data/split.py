@@ -15,7 +15,7 @@ SplitName = Literal["train", "validation", "test"]
 Splits = dict[SplitName, list[Row]]
 
 _RARE = 10
-"""Labels with fewer rows than this are drawn together: one row can't keep its share in three splits."""
+"""Labels with fewer rows than this are stratified together: one row can't keep its share in three splits."""
 
 
 def split_rows(read: ReadRows, spec: SplitByFraction | SplitByColumn) -> Splits:
@@ -29,7 +29,7 @@ def split_rows(read: ReadRows, spec: SplitByFraction | SplitByColumn) -> Splits:
 
 
 def check_any_left(read: ReadRows) -> None:
-    """Raises FieldError where every row was left out, and says why."""
+    """Raises FieldError, with the reasons, where every row was left out."""
     if not read.rows:
         reasons = [f"{len(ids)} × {reason}" for reason, ids in read.left_out.items()]
         raise FieldError("data.source", f"no rows are left: {', '.join(reasons) or 'the source has none'}")
@@ -50,7 +50,7 @@ def draw_test(rows: Sequence[Row], spec: SplitByFraction) -> tuple[list[Row], li
 
 
 def split_two(rows: Sequence[Row], spec: SplitByFraction) -> tuple[list[Row], list[Row]]:
-    """(train, validation) of rows whose test split is known already. Raises FieldError where one would be empty."""
+    """(train, validation) of rows without the test split. Raises FieldError where one would be empty."""
     train, validation = _draw(rows, spec.validation / (spec.train + spec.validation), spec.seed)
     if not train or not validation:
         raise FieldError("data.split", f"{len(rows)} rows beside the held-out set are too few for two splits")
@@ -77,7 +77,9 @@ def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
 
 
 def in_unused_splits(rows: Sequence[Row], spec: SplitByFraction | SplitByColumn) -> dict[str, str]:
-    """Id → reason of the rows that `split_rows` puts nowhere: in the data's own splits that the study does not use."""
+    """Id → reason of the rows that `split_rows` uses nowhere: those in splits of the data that the study does not
+    use.
+    """
     if isinstance(spec, SplitByFraction):
         return {}
     unused = [row for row in rows if row.split not in (spec.train, spec.validation, spec.test)]
@@ -85,7 +87,7 @@ def in_unused_splits(rows: Sequence[Row], spec: SplitByFraction | SplitByColumn)
 
 
 def _draw(rows: Sequence[Row], share: float, seed: int, fewest: int = 1) -> tuple[list[Row], list[Row]]:
-    """(the rest, about `share` of the rows), groups whole and labels in their shares; `fewest` groups at least."""
+    """(the rest, about `share` of the rows), whole groups and stratified by label; at least `fewest` groups."""
     groups = leakage_groups(rows)
     if len(set(groups)) == len(rows):
         drawn = _stratified(rows, share, seed)
@@ -95,7 +97,9 @@ def _draw(rows: Sequence[Row], share: float, seed: int, fewest: int = 1) -> tupl
 
 
 def leakage_groups(rows: Sequence[Row]) -> list[int]:
-    """A number for each row; rows that share a group, any image or all words, directly or through others, share it."""
+    """A group number for each row: rows that share a group, any image or all words, directly or through others, have
+    the same.
+    """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -134,10 +138,10 @@ def _stratified(rows: Sequence[Row], share: float, seed: int) -> set[int]:
 
 
 def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, seed: int, fewest: int) -> set[int]:
-    """Whole groups, the largest first, each drawn or not: whichever leaves the two sides nearer to their shares.
+    """Decides for each group, the largest first, which side keeps both sides nearer to their shares.
 
-    A look at the labels of each group is enough: scikit-learn's StratifiedGroupKFold, which measures twenty folds
-    anew for every group, takes half a minute for as many groups as there are rows in a large data set.
+    One pass over the labels of each group is enough: scikit-learn's StratifiedGroupKFold, which evaluates twenty folds
+    for every group, takes half a minute for as many groups as a large data set has rows.
     """
     strata = _strata(rows)
     totals = Counter(strata)
@@ -167,16 +171,17 @@ def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, see
 
 
 def _cost(added: Counter[str], side: Counter[str], totals: Counter[str]) -> float:
-    """By how much the sum over labels of (rows on this side / rows of the label)² grows. Divided by the side's share,
-    the two sides' sums add up to the least where both have their share of every label (Pearson's χ², labels alike).
+    """How much the sum over labels of (rows on this side / rows of the label)² grows. Divided by the side's share, the
+    sum over both sides is smallest where both have their share of every label (Pearson's χ², with equal weight for
+    every label).
     """
     return sum(count * (2 * side[label] + count) / totals[label] ** 2 for label, count in added.items())
 
 
 def subset(rows: Sequence[Row], fraction: float) -> list[Row]:
-    """The same `fraction` of the rows for every trial, labels in their shares, in the rows' own order.
+    """The same `fraction` of the rows for every trial, stratified by label, in the rows' own order.
 
-    Every stage of a curriculum has a row in it at least.
+    Every stage of a curriculum keeps at least one row.
     """
     if fraction >= 1:
         return list(rows)
