@@ -30,10 +30,10 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Rows counted by class and prediction.
+    """Confusion matrix.
 
-    `labels`: the C classes, most frequent first. `matrix`: C rows (what the references say) of C + 1 columns (what was
-    predicted: the classes in the same order, and last all predictions that are no class).
+    `labels`: the C classes, most frequent first. `matrix`: C rows (references) of C + 1 columns (predictions: the
+    classes in the same order, and last all predictions that are no class).
     """
 
     labels: list[str]
@@ -72,7 +72,7 @@ def class_scores(references: list[str], predictions: list[str]) -> list[ClassSco
 
 
 def confusion(references: list[str], predictions: list[str]) -> Confusion:
-    """How often each class was taken for which.
+    """The confusion matrix.
 
     Raises:
         ValueError: there are no rows, or not as many predictions as references.

@@ -26,9 +26,9 @@ RESAMPLES = 2_000
 SWAPS = 9_999
 SIGNIFICANCE = 0.05
 _NUMBERS_AT_ONCE = 100_000
-"""Choices of groups are drawn in batches of about this many numbers: 0.8 MB, which stay in the cache."""
+"""Resamples are drawn in batches of about this many numbers: 0.8 MB, which stay in the cache."""
 _ROUNDING = 1e-9
-"""Metrics are from 0 to 1; nearer ones are the same, summed in another order."""
+"""Metrics are from 0 to 1; smaller differences are rounding errors of the order of summation."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """b's number minus a's. `around`: its 95 % interval, None with too few groups. `p_value` stands alone."""
+    """b's number minus a's. `around`: its 95 % interval, None with too few groups. `p_value` is for a single test."""
 
     difference: float
     around: Interval | None
@@ -50,15 +50,15 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Not shown: no difference was found, but one may exist."""
+        """False: no difference was found, but one may exist."""
         return self.p_value < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
 class Summed:
-    """A number over rows that follows from sums over them, whichever rows they are.
+    """A number that is a function of sums over rows, for any choice of rows.
 
-    `rows`: (n, K) what each row adds, an array or a sparse one. `of`: sums (choices, K) → numbers (choices,).
+    `rows`: (n, K) the summands of each row, an array or a sparse one. `of`: sums (choices, K) → numbers (choices,).
     """
 
     rows: Any
@@ -78,7 +78,7 @@ def mean_of(values: Sequence[float]) -> Summed:
 
 
 def interval(summed: Summed, groups: Sequence[Hashable] | None = None, seed: int = 0) -> Interval | None:
-    """None with too few groups. `groups`: each row's; without them every row is its own.
+    """None with too few groups. `groups`: one per row; without them every row is its own.
 
     Raises:
         ValueError: not as many groups as rows.
@@ -92,8 +92,8 @@ def difference(a: Summed, b: Summed, groups: Sequence[Hashable] | None = None, s
 
     The p-value comes from swapping a's and b's answers to all rows of random groups, two-sided (approximate
     randomization; Noreen, Computer-Intensive Methods for Testing Hypotheses, 1989): for means that is flipping the
-    signs of the groups' differences. Groups whose swap changes nothing say nothing and are left out of it. With fewer
-    than six others no p-value can fall below 0.05.
+    signs of the groups' differences. Groups whose swap changes nothing carry no information and are left out. With
+    fewer than six others no p-value can fall below 0.05.
 
     Raises:
         ValueError: not as many rows in a as in b, or as groups.
@@ -123,9 +123,10 @@ def difference(a: Summed, b: Summed, groups: Sequence[Hashable] | None = None, s
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted for being several: those below 0.05 hold a false one in 5 % of cases at most, however they depend.
+    """p-values corrected for multiple tests: those below 0.05 contain a false one in at most 5 % of cases, for any
+    dependence.
 
-    Of m in ascending order, the i-th becomes the largest of (m - j + 1) p_j over j ≤ i, and 1 at most (Holm, A Simple
+    Of m in ascending order, the i-th becomes the largest of (m - j + 1) p_j over j ≤ i, and at most 1 (Holm, A Simple
     Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979; as adjusted p-values:
     Wright, Biometrics 48, 1992).
     """

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEWEST = 10
-"""With fewer groups than this no interval is given: so few say too little of how groups differ."""
+"""With fewer groups than this no interval is given: they don't show how much groups vary."""
 
 
 @dataclass(frozen=True)
 class Groups:
-    """`codes`: (n,) the group of each row, from 0 to num - 1, each of them there."""
+    """`codes`: (n,) the group of each row, from 0 to num - 1; none is empty."""
 
     codes: NDArray[np.intp]
 
@@ -31,7 +31,9 @@ class Groups:
 
     @cached_property
     def effective(self) -> float:
-        """As many groups of one size say as much: (sum of n)² / sum of n² over the groups' sizes (Kish, 1965, 11.7)."""
+        """The number of equal-sized groups with the same information: (sum of n)² / sum of n² over the groups' sizes
+        (Kish, 1965, 11.7).
+        """
         import numpy as np
 
         sizes = np.bincount(self.codes).astype(float)
@@ -48,7 +50,7 @@ def are_enough(num_groups: float) -> bool:
 
 
 def grouped(names: Sequence[Hashable]) -> Groups:
-    """Rows of one name are a group. Raises ValueError where there are no rows."""
+    """Rows with equal names are a group. Raises ValueError where there are no rows."""
     import numpy as np
 
     if not names:
@@ -58,7 +60,7 @@ def grouped(names: Sequence[Hashable]) -> Groups:
 
 
 def joined(*namings: Sequence[Hashable]) -> list[int]:
-    """A number for each row: rows that share a name in any of the namings share it, directly or through others."""
+    """A number for each row: rows that share a name in any naming, directly or through others, have the same."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -19,15 +19,15 @@ _MEANS: dict[str, Callable[[str, str], float]] = {
     **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
     "accuracy": exact_match_raw,
 }
-"""Of one number per row."""
+"""Metrics with one number per row."""
 
 
 def scores(references: list[str], predictions: list[str], names: Sequence[str]) -> dict[str, float]:
     """Each named metric over all rows, from 0 to 1.
 
     exact_match, exact_match_raw, token_f1, rouge1, rougeL: means over the rows. bleu: over the corpus, not the mean of
-    the rows' BLEU. accuracy: the share of labels that are equal (but for blanks around them; case counts).
-    balanced_accuracy, macro_f1: plain means over the classes of the references of recall and F1.
+    the rows' BLEU. accuracy: the share of equal labels (ignoring whitespace around them; case counts).
+    balanced_accuracy, macro_f1: plain means of recall and F1 over the classes of the references.
 
     Raises:
         ValueError: there are no rows, not as many predictions as references, or a metric is unknown.
@@ -39,8 +39,8 @@ def scores(references: list[str], predictions: list[str], names: Sequence[str]) 
 def score_interval(
     references: list[str], predictions: list[str], name: str, groups: Sequence[Hashable] | None = None, seed: int = 0
 ) -> Interval | None:
-    """How sure `scores` is of one metric, of any name: groups of rows are resampled, and the metric computed over each
-    resample. None with too few groups; without `groups` each row is its own.
+    """The bootstrap interval of one metric of `scores`, by name: groups of rows are resampled, and the metric is
+    computed for each resample. None with too few groups; without `groups` each row is its own.
 
     Raises:
         ValueError: there are no rows, not as many predictions or groups as references, or the metric is unknown.
@@ -126,10 +126,10 @@ def _macro_f1(references: list[str], predictions: list[str]) -> float:
 
 
 def _classes(name: str, references: list[str], predictions: list[str]) -> Summed:
-    """balanced_accuracy or macro_f1 over the classes that a choice of rows holds, from three numbers per class.
+    """balanced_accuracy or macro_f1 over the classes in a choice of rows, from three numbers per class.
 
-    Sparse: a row says something of two classes at most, and there may be as many classes as rows.
-    scikit-learn takes a millisecond or two for each choice; a test holds that this gives the same numbers.
+    Sparse: a row concerns at most two classes, and there may be as many classes as rows. scikit-learn takes a
+    millisecond or two for each choice; a test checks that this gives the same numbers.
     """
     import numpy as np
     from scipy.sparse import csr_array
@@ -155,7 +155,7 @@ def _classes(name: str, references: list[str], predictions: list[str]) -> Summed
 
 @dataclass(frozen=True)
 class _Overall:
-    """A metric over all rows together: (references, predictions) → its value, and the sums that it is resampled by."""
+    """A metric over all rows together: (references, predictions) → its value, and the sums for resampling."""
 
     score: Callable[[list[str], list[str]], float]
     summed: Callable[[list[str], list[str]], Summed]
@@ -167,4 +167,4 @@ _OVERALL = {
     "macro_f1": _Overall(_macro_f1, partial(_classes, "macro_f1")),
 }
 COMPUTED = [*_MEANS, *_OVERALL]
-"""From texts, here. Any other metric comes as a number per row, whose mean it is."""
+"""Computed here from texts. Any other metric has a stored number per row, and its value is the mean."""

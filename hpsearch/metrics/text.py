@@ -31,9 +31,9 @@ _ARTICLES = frozenset(["a", "an", "the"])
 
 
 def normalised(text: str) -> str:
-    """In lower case, without punctuation and the articles a, an, the; one blank between words (as SQuAD does).
+    """In lower case, without punctuation and the articles a, an, the; one space between words (as SQuAD does).
 
-    A step that would leave nothing of the text is not taken: "The" becomes "the" and "+" stays.
+    A step that would leave an empty text is skipped: "The" becomes "the" and "+" stays.
     """
     lower = text.lower()
     words = "".join(character for character in lower if not _is_punctuation(character)).split() or lower.split()
@@ -46,7 +46,7 @@ def exact_match(reference: str, prediction: str) -> float:
 
 
 def exact_match_raw(reference: str, prediction: str) -> float:
-    """1 if both are equal, but for blanks around them."""
+    """1 if both are equal, ignoring whitespace around them."""
     return float(reference.strip() == prediction.strip())
 
 
@@ -89,7 +89,7 @@ ROW_METRICS: dict[str, Callable[[str, str], float]] = {
 
 
 def row_scores(reference: str, prediction: str) -> dict[str, float]:
-    """Every metric that one row has by itself, by name, each from 0 to 1."""
+    """Every metric that is defined for a single row, by name, each from 0 to 1."""
     return {name: metric(reference, prediction) for name, metric in ROW_METRICS.items()}
 
 
@@ -117,7 +117,7 @@ def _rouge_scorer(name: str) -> Any:
 
 
 class _Words:
-    """rouge-score's tokenizer, but for every alphabet."""
+    """rouge-score's tokenizer, extended to every alphabet."""
 
     def tokenize(self, text: str) -> list[str]:
         lower = unicodedata.normalize("NFC", text).lower()
