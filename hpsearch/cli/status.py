@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpsearch.cli.completion import study_names
-from hpsearch.cli.options import StoreOption, find_study, look_at_store, store_url
+from hpsearch.cli.options import StoreOption, find_study, look_at_store, storage_folder, store_url
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,13 +25,22 @@ def status(
         str | None,
         typer.Argument(help="one study in full; default: all", show_default=False, autocompletion=study_names),
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="of --plots; default: storage/plots/STUDY", show_default=False)
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="keep updating until Ctrl-C")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON document for programs; with --watch one a line, each second")
     ] = False,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="draw the study as it is now into FOLDER, as PNG and SVG")
+    ] = False,
     store: StoreOption = None,
 ) -> None:
     """What every study has come to, and what each worker does now."""
+    if plots or folder:
+        _draw(store, study, folder, is_asked=plots, is_alone=not (watch or as_json))
+        return
     if as_json:
         _tell_programs(store, study, watch)
         return
@@ -58,6 +68,23 @@ def status(
             while True:
                 live.update(_picture(opened, roll, study), refresh=True)
                 time.sleep(_LOOK_EVERY_S)
+
+
+def _draw(url: str | None, study: str | None, folder: Path | None, *, is_asked: bool, is_alone: bool) -> None:
+    from hpsearch.errors import InputError
+    from hpsearch.search.view import read_view
+    from hpsearch.watch.console import open_console
+    from hpsearch.watch.pictures import draw_to_look_at
+
+    if not is_asked:
+        raise InputError(f"{folder}: a folder goes with --plots, which draws a study into it")
+    if study is None or not is_alone:
+        raise InputError("--plots draws one study, once: hpsearch status STUDY --plots [FOLDER]")
+    console = open_console()
+    with look_at_store(url) as opened:
+        view = read_view(opened, find_study(opened, study))
+        for line in draw_to_look_at(opened, view, folder or storage_folder().plots(study)):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _tell_programs(url: str | None, study: str | None, watch: bool) -> None:

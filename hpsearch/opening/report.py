@@ -12,6 +12,7 @@ from hpsearch.opening.places import open_mirror, storage_folder, storage_url
 from hpsearch.results.best import as_yaml, choose
 from hpsearch.results.final import RunFolder
 from hpsearch.search.importance import importances
+from hpsearch.search.timeline import read_timeline
 from hpsearch.search.view import StudyView
 from hpsearch.store import Store
 from hpsearch.trial import TrialResult
@@ -21,7 +22,8 @@ from hpsearch.watch.report import Asked, FinalRun, report_page
 def page_of(store: Store, view: StudyView, run: FinalRun | None) -> str:
     """One HTML document that needs no other file; the store is only read."""
     best_yaml = as_yaml(choose(view, None)) if view.best else None
-    return report_page(Asked(view, importances(store, view.study), run, best_yaml, time.time()))
+    importance, timeline = importances(store, view.study), read_timeline(store, view)
+    return report_page(Asked(view, importance, timeline, run, best_yaml, time.time()))
 
 
 def find_run_of(view: StudyView, wanted: Path | None, storage: str | None = None) -> FinalRun | None:

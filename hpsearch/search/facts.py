@@ -45,6 +45,15 @@ def _fit_facts(result: TrialResult) -> dict[str, str | int | float | bool | None
     }
 
 
+def _pace_facts(result: TrialResult) -> dict[str, str | int | float | bool | None]:
+    """Training is what is left."""
+    if (pace := result.pace) is None or not pace.whole_s:
+        return {}
+    loading, validation = sum(pace.base_s) + sum(pace.fit_s), sum(pace.validation_s)
+    parts = {"seconds.loading": loading, "seconds.validation": validation, "seconds.whole": pace.whole_s}
+    return {name: round(seconds, 2) for name, seconds in parts.items()}
+
+
 def facts(result: TrialResult, objective: Metric) -> dict[str, str | float | int | bool]:
     """What the dashboard shows of a trial besides its values and parameters; `objective` is the study's first."""
     report = result.report_that_counts(objective)
@@ -57,6 +66,7 @@ def facts(result: TrialResult, objective: Metric) -> dict[str, str | float | int
         "optimizer_steps": result.num_steps,
         "trainable_percent": round(result.trainable_percent, 4),
         **_fit_facts(result),
+        **_pace_facts(result),
         "bytes_needed": result.bytes_needed,
         "traceback": result.traceback and result.traceback[-_TRACEBACK_CHARACTERS:],
     }

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.errors import NothingToDraw
+from hpsearch.errors import InputError, NothingToDraw
 from hpsearch.evaluation import Evaluation
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
 from hpsearch.search.importance import importances
+from hpsearch.search.timeline import read_timeline
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import Metric
 from hpsearch.store import Store
@@ -138,8 +139,25 @@ def study_pictures(store: Store, view: StudyView) -> dict[str, Draw]:
         pictures["trade-off"] = lambda: _plots().trade_off_figure(view)
     return pictures | {
         "importance": lambda: _plots().importance_figure(view.study.name, importances(store, view.study)),
-        "time-and-memory": lambda: _plots().costs_figure(view),
+        "memory": lambda: _plots().memory_figure(view),
+        "time": lambda: _plots().time_figure(view),
+        "timeline": lambda: _plots().timeline_figure(view.study.name, read_timeline(store, view)),
     }
+
+
+def draw_to_look_at(store: Store, view: StudyView, folder: Path) -> Iterator[str]:
+    """Every picture of the study as it is now, a line for each: where it is, or why it can't be drawn yet.
+
+    Raises InputError where the folder can't be written.
+    """
+    for name, draw in study_pictures(store, view).items():
+        try:
+            png, svg = _plots().save_figure(draw(), folder, name)
+            yield f"{name}: {_short(png)} and {svg.suffix}"
+        except NothingToDraw as nothing:
+            yield f"{name}: not yet: {nothing}"
+        except OSError as error:
+            raise InputError(f"--plots: {_short(folder)} can't be written: {error.strerror or error}") from error
 
 
 def _draw_whole(store: Store, view: StudyView, storage: StorageFolder, album: Album, attachments: Attachments) -> None:

@@ -24,6 +24,7 @@ from hpsearch.results.final import RunFolder
 from hpsearch.results.predict import PredictionOptions, ask
 from hpsearch.results.scoring import read_answers
 from hpsearch.search.importance import importances
+from hpsearch.search.timeline import read_timeline
 from hpsearch.spec import load_study
 from hpsearch.spec.tasks import TASKS, TaskFacts, find_task
 from hpsearch.train.encoding import IGNORED, Batch
@@ -176,7 +177,8 @@ class TestAMadeUpTask:
         assert "nats per smoothed token" in model_card(run, "adapter")
         final = FinalRun(run.path, run.load()[2], run.read(TrialResult), run.read_history(), evaluation, run.scores)
         best = as_yaml(choose(view, None))
-        page = report_page(Asked(view, importances(place.store, view.study), final, best, time.time()))
+        shares, timeline = importances(place.store, view.study), read_timeline(place.store, view)
+        page = report_page(Asked(view, shares, timeline, final, best, time.time()))
         assert NAME in page
         asked = read_answers(run.scores / "tuned.jsonl")[0]
         (again,) = ask(run, [], [asked.question], PredictionOptions(), place.storage, place.start, place.tell)

@@ -10,6 +10,9 @@ from hpsearch.bridge.protocol import Event
 from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
 from hpsearch.folders import JobFolder
 from hpsearch.metrics import class_scores, confusion
+from hpsearch.search.timeline import Timeline, timeline_of
+from hpsearch.store import Activity, StoredWorker
+from hpsearch.store.attempts import StoredAttempt
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialConfig, TrialResult
 from tests.unit.worker_fixtures import Play, ScriptedTrainer, ending, report
 
@@ -61,6 +64,28 @@ def evaluation(metrics: tuple[str, ...] = ("accuracy",), *, has_classes: bool = 
         ],
         units=Units(name="images", num=10, effective=10),
     )
+
+
+def timeline() -> Timeline:
+    """Two cards of one machine. The first one's worker is killed at trial 0, which the second one's goes on with after
+    its own; it is stopped, and a new one on the first card ends it."""
+    attempts = [
+        StoredAttempt(0, 0, 1, "box:1:1", 1000.0, None, None),
+        StoredAttempt(0, 0, 2, "box:2:1", 1050.0, 1060.0, "stopped"),
+        StoredAttempt(0, 0, 3, "box:3:1", 1100.0, 1200.0, "complete"),
+        StoredAttempt(1, 1, 1, "box:2:1", 1010.0, 1050.0, "pruned"),
+        StoredAttempt(2, 2, 1, "box:3:1", 1200.0, None, None),
+    ]
+    workers = [
+        stored_worker("box:1:1", 990.0, 1030.0, gone=True),
+        stored_worker("box:2:1", 991.0, 1060.0, "b", gone=True),
+        stored_worker("box:3:1", 1090.0, 1240.0),
+    ]
+    return timeline_of(attempts, workers, 1250.0)
+
+
+def stored_worker(name: str, started_at: float, beat_at: float, card: str = "a", *, gone: bool = False) -> StoredWorker:
+    return StoredWorker(name, "H100", started_at, beat_at, 1.0, Activity(doing="training"), gone, card)
 
 
 def without_base(whole: Evaluation) -> Evaluation:

@@ -39,7 +39,7 @@ SURFACE: dict[str, set[str]] = {
         *("--workers-per-device", "--store", "--set", "--wait-for-store", "--notify"),
     },
     "worker": {"STUDY_FILE", "--keep", "--workers-per-device", "--store", "--set", "--wait-for-store", "--notify"},
-    "status": {"STUDY", "--watch", "--json", "--store"},
+    "status": {"STUDY", "FOLDER", "--watch", "--json", "--plots", "--store"},
     "logs": {"STUDY", "TRIAL", "--follow", "-f", "--store"},
     "stop": {"STUDY", "--now", "--store"},
     "pause": {"STUDY", "--store"},

@@ -18,6 +18,9 @@ from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study
 from tests.unit.picture_fixtures import config, evaluation, history, result, training
 from tests.unit.worker_fixtures import Demo, MakeDemo, ends, plays
 
+DRAWN = ["learning-curves", "time", "timeline"]
+FILES = [f"{name}.png" for name in DRAWN]
+
 
 def silent(_name: str, _done: int, _total: int) -> None:
     """Nobody watches."""
@@ -87,8 +90,8 @@ def three(demo: Demo) -> Demo:
 def test_what_was_drawn_is_in_the_dashboard_and_only_once(three: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = three.study.storage
     told = draw_study(three.store, three.view, storage, silent)
-    assert told == f"plots: learning-curves in {storage.plots('demo')}; 2 trials in the dashboard"
-    expected = {"study": ["learning-curves.png"], "0": ["loss.png"], "1": ["loss.png"], "2": []}
+    assert told == f"plots: {', '.join(DRAWN)} in {storage.plots('demo')}; 2 trials in the dashboard"
+    expected = {"study": FILES, "0": ["loss.png"], "1": ["loss.png"], "2": []}
     assert attached(three) == expected
 
     monkeypatch.setattr(pictures, "_trial_picture", lambda *_: None)
@@ -105,11 +108,11 @@ def test_the_studys_pictures_are_drawn_anew_when_a_trial_has_ended(make_demo: Ma
     first = sorted(file.read_bytes() for file in demo.study.storage.artifacts.iterdir())
     worker.step()
     told = draw_study(demo.store, demo.view, demo.study.storage, silent)
-    assert told.startswith("plots: learning-curves, importance in ")
+    assert told.startswith("plots: learning-curves, importance, time, timeline in ")
     assert told.endswith("; 1 trial in the dashboard")
-    assert attached(demo)["study"] == ["importance.png", "learning-curves.png"]
+    assert attached(demo)["study"] == ["importance.png", *FILES]
     second = sorted(file.read_bytes() for file in demo.study.storage.artifacts.iterdir())
-    assert (len(first), len(second), len(set(first) & set(second))) == (2, 4, 1)
+    assert (len(first), len(second), len(set(first) & set(second))) == (4, 6, 1)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -158,7 +161,7 @@ def test_the_final_runs_pictures_are_attached_to_the_study(three: Demo) -> None:
     plots = three.study.storage.runs / "demo" / "plots"
     draw_run(run_folder(plots.parent), plots)
     draw_study(three.store, three.view, three.study.storage, silent)
-    assert attached(three)["study"] == ["final-loss.png", "learning-curves.png"]
+    assert attached(three)["study"] == ["final-loss.png", *FILES]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -166,7 +169,7 @@ def test_one_broken_trial_does_not_hide_the_others(three: Demo) -> None:
     three.folder.config.write_text("no JSON\n")
     told = draw_study(three.store, three.view, three.study.storage, silent)
     assert "; 1 trial in the dashboard; trial 0 could not be drawn (UnreadableFile: " in told
-    assert attached(three) == {"study": ["learning-curves.png"], "0": [], "1": ["loss.png"], "2": []}
+    assert attached(three) == {"study": FILES, "0": [], "1": ["loss.png"], "2": []}
 
 
 @pytest.mark.usefixtures("undrawn")

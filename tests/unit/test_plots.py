@@ -21,7 +21,6 @@ from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
     confusion_figure,
-    costs_figure,
     importance_figure,
     learning_curves_figure,
     trade_off_figure,
@@ -128,22 +127,6 @@ def test_a_trial_that_got_lost_does_not_press_the_others_flat(view: StudyView) -
     (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
     assert axes.get_ylim()[1] < 10
     assert words_of(axes) == ["1 trial reaches above this"]
-
-
-def test_each_trial_has_its_time_and_its_memory(view: StudyView) -> None:
-    told = {"ledger.peak_host_gib": 2.0, "ledger.peak_device_gib": 0.0}
-    trials = [replace(t, facts=t.facts | told, seconds=30.0 * (t.number + 1)) for t in view.trials]
-    times, memory = costs_figure(replace(view, trials=trials)).axes
-    ended = [t for t in trials if t.is_finished]
-    assert [bar.get_height() for bar in times.patches[: len(ended)]] == [t.seconds for t in ended]
-    assert {bar.get_height() for bar in memory.patches} == {2.0}
-    assert (times.get_ylabel(), memory.get_ylabel()) == ("seconds", "peak GiB of the host")
-    on_card = [replace(t, facts=t.facts | {"ledger.peak_device_gib": 7.5}, seconds=600.0) for t in trials]
-    times, memory = costs_figure(replace(view, trials=on_card)).axes
-    assert (times.get_ylabel(), memory.get_ylabel()) == ("minutes", "peak GiB of the card")
-    assert (times.patches[0].get_height(), memory.patches[0].get_height()) == (10.0, 7.5)
-    with pytest.raises(NothingToDraw, match="no trial has told its memory yet"):
-        costs_figure(replace(view, trials=[]))
 
 
 def test_before_the_first_report_there_are_words(view: StudyView) -> None:

@@ -14,7 +14,17 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.watch.report import Asked, FinalRun, report_page
-from tests.unit.picture_fixtures import CELLS, REFERENCES, SAID, config, evaluation, history, result, without_base
+from tests.unit.picture_fixtures import (
+    CELLS,
+    REFERENCES,
+    SAID,
+    config,
+    evaluation,
+    history,
+    result,
+    timeline,
+    without_base,
+)
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import MANIFEST
 
@@ -80,7 +90,7 @@ def final_run(path: Path, image: Path | None = None) -> FinalRun:
 
 def page_of(view: StudyView, run: FinalRun | None = None, shares: dict[str, float] | None = None) -> Page:
     importances = [Importance("loss", 2, shares)] if shares else []
-    return Page(report_page(Asked(view, importances, run, "study: demo\n", 0.0)))
+    return Page(report_page(Asked(view, importances, timeline(), run, "study: demo\n", 0.0)))
 
 
 def told(manifest: Manifest, view: StudyView) -> StudyView:
@@ -110,7 +120,7 @@ def test_the_story_of_the_search_is_told(search: Page) -> None:
         "There is none yet: hpsearch train best.yaml makes it",
     ):
         assert words in search.words
-    assert search.tags.count("svg") == 3
+    assert search.tags.count("svg") == 5
 
 
 def test_every_trial_stands_there_with_its_memory_and_its_ledger(search: Page) -> None:
@@ -172,7 +182,7 @@ def test_the_final_run_and_its_evaluation_are_told(whole: Page) -> None:
         "dog 4 75.0% 100.0% 85.7%",
     ):
         assert words in whole.words
-    assert whole.tags.count("svg") == 6
+    assert whole.tags.count("svg") == 8
 
 
 @pytest.mark.usefixtures("undrawn")

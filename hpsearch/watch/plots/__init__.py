@@ -6,9 +6,10 @@ with the text to show in its place. Colours are seaborn's colour-blind palette; 
 
 from hpsearch.watch.plots.classes import classes_figure, confusion_figure
 from hpsearch.watch.plots.configurations import configurations_figure
-from hpsearch.watch.plots.costs import costs_figure
 from hpsearch.watch.plots.importance import importance_figure
+from hpsearch.watch.plots.resources import memory_figure, time_figure
 from hpsearch.watch.plots.style import as_png, as_svg, save_figure
+from hpsearch.watch.plots.timeline import timeline_figure
 from hpsearch.watch.plots.training import training_figure
 from hpsearch.watch.plots.trials import learning_curves_figure, trade_off_figure
 
@@ -18,10 +19,12 @@ __all__ = [
     "classes_figure",
     "configurations_figure",
     "confusion_figure",
-    "costs_figure",
     "importance_figure",
     "learning_curves_figure",
+    "memory_figure",
     "save_figure",
+    "time_figure",
+    "timeline_figure",
     "trade_off_figure",
     "training_figure",
 ]

@@ -93,6 +93,14 @@ def as_percent(decimals: int = 0) -> FuncFormatter:
     return FuncFormatter(lambda value, _: f"{value:.{decimals}%}")
 
 
+def time_unit(longest_s: float) -> tuple[str, float]:
+    """The unit of an axis that goes up to so many seconds, and the unit's own seconds."""
+    for unit, unit_s in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if longest_s >= 3 * unit_s:
+            return unit, unit_s
+    return "seconds", 1.0
+
+
 def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 

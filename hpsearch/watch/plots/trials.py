@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOOKS: dict[str, dict[str, Any]] = {
+LOOKS: dict[str, dict[str, Any]] = {
     "complete": {"color": SKY, "linewidth": 1.4},
     "pruned": {"color": GREY, "linewidth": 1.2, "linestyle": "--", "end": "x"},
     "diverged": {"color": VERMILION, "linewidth": 1.2, "linestyle": "--", "end": "X"},
@@ -56,13 +56,13 @@ def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
         if trial.number in (best, own) or not curves[trial.number]:
             continue
         counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
-        legend[trial.outcome] = _draw(axes, curves[trial.number], **_LOOKS[trial.outcome])
+        legend[trial.outcome] = _draw(axes, curves[trial.number], **LOOKS[trial.outcome])
     labels = {outcome: f"{outcome} ({count})" for outcome, count in counts.items()}
     if own is not None and own != best and curves[own]:
         told = format_metric(objective, list(curves[own].values())[-1])
         outcome = view.trials[own].outcome
         ended = "" if outcome == "complete" else f", {outcome}"
-        look = {"color": ORANGE, "linewidth": 2.4, "zorder": 4, "end": _LOOKS[outcome].get("end", "o")}
+        look = {"color": ORANGE, "linewidth": 2.4, "zorder": 4, "end": LOOKS[outcome].get("end", "o")}
         legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {told}"
     if best is not None:
         told = format_metric(objective, list(curves[best].values())[-1])

@@ -16,6 +16,7 @@ from hpsearch import __version__
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.importance import Importance
+from hpsearch.search.timeline import Timeline
 from hpsearch.search.view import StudyView
 from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
@@ -24,9 +25,11 @@ from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
     confusion_figure,
-    costs_figure,
     importance_figure,
     learning_curves_figure,
+    memory_figure,
+    time_figure,
+    timeline_figure,
     trade_off_figure,
     training_figure,
 )
@@ -48,6 +51,7 @@ class Asked:
 
     view: StudyView
     importances: list[Importance]
+    timeline: Timeline
     run: FinalRun | None
     best_yaml: str | None
     at: float
@@ -171,7 +175,11 @@ def _pictures(asked: Asked) -> dict[str, Picture]:
         lambda: importance_figure(view.study.name, asked.importances),
         "the share of each parameter in what the trials came to",
     )
-    pictures["costs"] = drawn(lambda: costs_figure(view), "time and peak memory of each trial")
+    pictures["memory"] = drawn(lambda: memory_figure(view), "the most memory that each trial took")
+    pictures["time"] = drawn(lambda: time_figure(view), "the time that each trial took")
+    pictures["timeline"] = drawn(
+        lambda: timeline_figure(view.study.name, asked.timeline), "what each device did when, a bar for each attempt"
+    )
     if len(view.study.spec.objectives) > 1:
         pictures["trade-off"] = drawn(lambda: trade_off_figure(view), "the trials by their first two objectives")
     if run is None:

@@ -1,0 +1,125 @@
+"""What each device did when: from what is kept of every claim to a picture of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from matplotlib.axes import Axes
+
+from hpsearch.errors import NothingToDraw
+from hpsearch.search.timeline import RUNNING, SILENT, Timeline, read_timeline, timeline_of
+from hpsearch.store import StoredWorker
+from hpsearch.store.attempts import StoredAttempt
+from hpsearch.watch.plots import timeline_figure
+from hpsearch.watch.plots.timeline import MOST_IN_A_ROW, MOST_ROWS
+from tests.unit.picture_fixtures import stored_worker, timeline
+from tests.unit.view_fixtures import reporting
+from tests.unit.worker_fixtures import Demo, plays, steadily
+
+
+def begun(slot: int, worker: str, began_at: float, ended_at: float) -> StoredAttempt:
+    return StoredAttempt(slot, slot, 1, worker, began_at, ended_at, "complete")
+
+
+def rows_of(axes: Axes) -> list[str]:
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def told(figure_axes: Axes) -> list[str]:
+    (legend,) = figure_axes.figure.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_each_attempt_is_a_bar_on_its_device_from_its_claim_to_its_end() -> None:
+    found = timeline()
+    assert found.devices == ["box #1, H100", "box #2, H100"]
+    assert (found.began_at, found.seconds, found.pauses) == (1000.0, 250.0, [])
+    assert [
+        (bar.device[:6], bar.trial, bar.began_s, bar.ended_s, bar.ending, bar.is_takeover) for bar in found.bars
+    ] == [
+        ("box #1", 0, 0.0, 30.0, SILENT, False),
+        ("box #2", 1, 10.0, 50.0, "pruned", False),
+        ("box #2", 0, 50.0, 60.0, "stopped", True),
+        ("box #1", 0, 100.0, 200.0, "complete", True),
+        ("box #1", 2, 200.0, 250.0, RUNNING, False),
+    ]
+
+
+def test_a_worker_that_fell_silent_does_not_run_a_trial_until_now() -> None:
+    lost = replace(stored_worker("box:1:1", 0.0, 30.0), seconds_since_beat=600.0)
+    found = timeline_of([StoredAttempt(0, None, 1, "box:1:1", 10.0, None, None)], [lost], 630.0)
+    assert [(bar.trial, bar.seconds, bar.ending) for bar in found.bars] == [(None, 20.0, SILENT)]
+    of_nobody = timeline_of([begun(0, "gone:1:1", 10.0, 20.0)], [], 630.0)
+    assert of_nobody.devices == ["unknown device"]
+
+
+def test_workers_that_share_a_card_have_lanes_and_those_one_after_the_other_share_one() -> None:
+    attempts = [begun(0, "box:1:1", 0, 50), begun(1, "box:2:1", 10, 60), begun(2, "box:3:1", 55, 90)]
+    workers = [stored_worker(f"box:{number}:1", number, 99, gone=True) for number in (1, 2, 3)]
+    found = timeline_of(attempts, workers, 100)
+    assert [(bar.trial, bar.lane) for bar in found.bars] == [(0, 0), (1, 1), (2, 0)]
+    (axes,) = timeline_figure("demo", found).axes
+    assert rows_of(axes) == ["box, H100", ""]
+
+
+def test_a_long_pause_of_everybody_is_taken_out_and_said() -> None:
+    attempts = [begun(0, "box:1:1", 0, 100), begun(1, "box:1:1", 110, 200), begun(2, "box:1:1", 90000, 90100)]
+    found = timeline_of(attempts, [stored_worker("box:1:1", 0, 90100)], 90100)
+    assert found.pauses == [(200.0, 89800.0)]
+    assert [(bar.began_s, bar.ended_s) for bar in found.bars] == [(0, 100), (110, 200), (200, 300)]
+    (axes,) = timeline_figure("demo", found).axes
+    assert "nobody for 24 h 56 min" in [text.get_text() for text in axes.texts]
+    assert axes.get_xlabel() == "minutes since 1970-01-01 00:00 UTC, without pauses"
+
+
+def test_the_picture_says_how_each_ended_who_stopped_and_who_took_over() -> None:
+    (axes,) = timeline_figure("demo", timeline()).axes
+    assert rows_of(axes) == ["box #1, H100", "box #2, H100"]
+    assert told(axes) == [
+        "complete (1)",
+        "pruned (1)",
+        "running (1)",
+        "ended without a word (1)",
+        "stopped (1)",
+        "stopped (1)",
+        "died (1)",
+        "taken over (2)",
+    ]
+    marks = {str(line.get_label()): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in axes.lines}
+    assert marks["stopped (1)"] == [(1.0, 1)]
+    assert marks["died (1)"] == [(0.5, 0)]
+    assert marks["taken over (2)"] == [(50 / 60, 1), (100 / 60, 0)]
+    assert [text.get_text() for text in axes.texts] == ["0", "1", "0", "0", "2"]
+    with pytest.raises(NothingToDraw, match="no trial has been claimed yet"):
+        timeline_figure("demo", Timeline([], [], 0.0, []))
+
+
+def test_of_many_devices_and_trials_the_picture_stays_small_and_says_so() -> None:
+    workers: list[StoredWorker] = []
+    attempts: list[StoredAttempt] = []
+    for card in range(64):
+        workers.append(stored_worker(f"box:{card}:1", card, 1e6, f"card {card}"))
+        num = 400 if card == 0 else 75
+        attempts += [begun(1000 * card + at, f"box:{card}:1", at * 10 + card / 8, at * 10 + 9) for at in range(num)]
+    figure = timeline_figure("demo", timeline_of(attempts, workers, 1e6))
+    (axes,) = figure.axes
+    assert len(rows_of(axes)) == MOST_ROWS
+    assert axes.get_title(loc="left").splitlines()[1:] == [
+        "(the 40 of 64 devices that worked the longest)",
+        "(the last 24 min 59 s of 1 h 06 min)",
+    ]
+    assert figure.get_size_inches()[1] < 16
+    assert sum(len(drawn.get_paths()) for drawn in axes.collections) == MOST_IN_A_ROW
+
+
+def test_a_study_with_kills_and_takeovers_has_its_timeline(demo: Demo) -> None:
+    demo.kill(demo.worker(plays(reporting(None, 1.5)), name="one:1:1.00"))
+    demo.run(plays(steadily(3.0, 2.0, 1.0)), name="two:1:1.00")
+    found = read_timeline(demo.store, demo.view)
+    assert [(bar.trial, bar.attempt, bar.ending, bar.is_takeover) for bar in found.bars] == [
+        (0, 1, SILENT, False),
+        (0, 2, "complete", True),
+        (1, 1, "complete", False),
+        (2, 1, "complete", False),
+    ]
