@@ -15,9 +15,9 @@ __all__ = ["BestTrial", "Report", "Run", "Study", "load_run", "metric", "open_st
 
 _HOMES = dict.fromkeys(("Run", "load_run"), "hpsearch.api.run")
 _HOMES |= dict.fromkeys(("BestTrial", "Report", "Study", "open_study"), "hpsearch.api.study")
-"""They take a second to import: not before somebody asks (PEP 562)."""
+"""Importing them takes a second: delayed until they are used (PEP 562)."""
 
-if not TYPE_CHECKING:  # else a name that isn't there would pass every type check
+if not TYPE_CHECKING:  # else a misspelled name would pass every type check
 
     def __getattr__(name):
         if name not in _HOMES:
@@ -39,13 +39,13 @@ def metric(
     unit: Literal["share"] | None = None,
     title: str | None = None,
 ) -> Callable[[_Function], _Function]:
-    """Above a function `(reference: str, prediction: str) -> float` of a study's `evaluation.metrics_file`.
+    """Decorator for a function `(reference: str, prediction: str) -> float` of a study's `evaluation.metrics_file`.
 
-    `low` and `high`: the ends of its range, where it has any. `unit="share"`: told in percent. `title`: its name for
+    `low` and `high`: the ends of its range, if it has any. `unit="share"`: shown in percent. `title`: its name for
     people, else the function's.
 
-    All this is read from the file's text (`spec.own_metrics`), so each must stand there as a plain value; when the
-    file runs, nothing is done with it.
+    All this is read from the file's text (`spec.own_metrics`), so each must be a plain value there; at run time the
+    decorator does nothing.
     """
     del direction, low, high, unit, title
     return lambda function: function

@@ -23,7 +23,7 @@ KEY = "model.adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PIECE = 2**20
 _ENCODER = re.compile(r"\.(visual|vision_\w+|multi_modal_projector)\.")
-"""Parts of a vision-language model, by transformers' names, that are not the language model's."""
+"""transformers' names for the parts of a vision-language model outside of the language model."""
 _REFUSED = {
     "modules_to_save": "it has full layers besides LoRA (modules_to_save)",
     "trainable_token_indices": "it has trained tokens besides LoRA (trainable_token_indices)",
@@ -33,12 +33,12 @@ _REFUSED = {
     "alora_invocation_tokens": "it is an activated LoRA, switched on by tokens of a prompt",
 }
 _KEEPS_THE_BASE = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Ways to draw a new adapter that leave the base as it is; the others, such as PiSSA, move a part of it over."""
+"""Ways to initialise a new adapter that leave the base unchanged; the others, such as PiSSA, change its weights."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """`base` is the name of the model that it says it was made for, where it says any."""
+    """`base` is the name of its base model in its config, if there is one."""
 
     lora: LoraSpec
     base: str | None
@@ -46,10 +46,10 @@ class Adapter:
 
 
 def adapter_folder(model: ModelSpec) -> Path:
-    """Where the model's adapter lies on this machine; one of the hub's is downloaded first.
+    """The model's adapter on this machine; one from the hub is downloaded first.
 
     Raises:
-        FieldError: it is not there, or not the one that the study began with.
+        FieldError: it is missing, or not the one that the study began with.
     """
     assert model.adapter is not None
     path = Path(model.adapter)
@@ -91,7 +91,7 @@ def checksum(folder: Path) -> str:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Raises FieldError where it is none that a training can go on from."""
+    """Raises FieldError where training can't continue from it."""
     try:
         config = read_json(folder / CONFIG)
     except UnreadableFile as error:
@@ -111,7 +111,7 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def _run_of(folder: Path) -> TrialConfig | None:
-    """Of the final run whose adapter it is. Raises FieldError where that run has not ended."""
+    """The final run that the adapter is from. Raises FieldError where that run has not ended."""
     run = JobFolder(folder.parent)
     if folder.name != run.adapter.name or not run.config.exists():
         return None
@@ -142,7 +142,7 @@ def _lora(folder: Path, config: dict[str, Any], own: LoraSpec | None) -> LoraSpe
 
 
 def _layers(weights: Path) -> list[str]:
-    """The layers that it sits on."""
+    """The layers that it adapts."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -23,7 +23,7 @@ _CHUNK_BYTES = 2**20
 
 
 class Torn(Exception):
-    """What is wrong with a folder that should be whole, in one line."""
+    """What is wrong with a folder that should be complete, in one line."""
 
 
 class _File(Record):
@@ -32,14 +32,14 @@ class _File(Record):
 
 
 class _Seal(Record):
-    """Every file of the folder but the seal itself, by its path in it."""
+    """Every file of the folder except the seal itself, by its relative path."""
 
     files: dict[str, _File]
 
 
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
-    """Gives a folder to write into, which takes the place of `target` at the end: sealed, synced, at once."""
+    """Gives a folder to write into, which becomes `target` at the end: sealed, synced, atomically."""
     draft = draft_of(target)
     try:
         draft.mkdir(parents=True)
@@ -51,7 +51,7 @@ def written_whole(target: Path) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, target: Path) -> None:
-    """Gives `draft` the name of `target`. What stood there goes first: a folder can't be renamed over another."""
+    """Renames `draft` to `target`. An existing target is removed first: a folder can't be renamed over another."""
     for path in (*draft.rglob("*"), draft):
         sync(path)
     drop(target)
@@ -60,7 +60,7 @@ def replace_folder(draft: Path, target: Path) -> None:
 
 
 def drop(folder: Path) -> None:
-    """Removes a folder, if there is one: it goes under its name at once, and a kill leaves a draft, no torn folder."""
+    """Removes a folder, if there is one: it is renamed first, so that a kill leaves a draft and no torn folder."""
     if folder.exists():
         doomed = folder.rename(draft_of(folder))
         shutil.rmtree(doomed, ignore_errors=True)
@@ -74,7 +74,7 @@ def clear_drafts(folder: Path) -> None:
 
 
 def flaw(folder: Path) -> str | None:
-    """Why the folder is not whole, in one line; None: it is."""
+    """Why the folder is not complete, in one line; None: it is."""
     try:
         for name, wanted in _read_seal(folder).files.items():
             _compare(name, wanted, _facts(folder / name))
@@ -86,7 +86,7 @@ def flaw(folder: Path) -> str | None:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copies a whole folder that may vanish or change meanwhile.
+    """Copies a complete folder that may vanish or change meanwhile.
 
     Raises:
         Torn: it did, or was torn before.
@@ -104,7 +104,7 @@ def copy_whole(source: Path, target: Path) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What can't be read is torn: another attempt's folder may vanish at any time. Writing fails as it is."""
+    """Turns read errors into Torn: another attempt's folder may vanish at any time. Write errors pass through."""
     try:
         yield
     except OSError as error:
@@ -112,7 +112,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def last_checkpoint(folder: JobFolder) -> Path | None:
-    """The newest whole checkpoint, of the last stage that has one."""
+    """The newest complete checkpoint, of the last stage that has one."""
     stages = sorted(folder.checkpoints.glob("stage-*"), key=number_of)
     found = [
         checkpoint for path in (folder.checkpoints, *stages) for checkpoint in reversed(StageFolder(path).checkpoints())
@@ -126,7 +126,7 @@ def _seal(folder: Path) -> None:
 
 
 def _read_seal(folder: Path) -> _Seal:
-    """Its files are all there, which also says that none lies outside of the folder."""
+    """All of its files are there, so none is outside of the folder."""
     file = folder / MARKER
     if not file.exists():
         raise Torn(f"{MARKER} is missing")
@@ -158,7 +158,7 @@ def _compare(name: str, wanted: _File, found: _File) -> None:
 
 
 def _copy(source: Path, to: Path) -> None:
-    """Reading and writing fail for different reasons: a source that can't be read is passed over."""
+    """Separates read errors from write errors: an unreadable source is skipped."""
     with to.open("wb") as copy:
         with reading(source):
             content = source.open("rb")

@@ -27,7 +27,7 @@ from itertools import takewhile
 from pathlib import Path
 
 _MOST_TOLD = 50
-"""Mistakes of one file: a file of garbage has thousands, and the first ones say so."""
+"""Most mistakes shown for one file: a wrong file has thousands, and the first ones show that."""
 
 
 EXIT_CODES = {
@@ -37,15 +37,16 @@ EXIT_CODES = {
     3: "A worker ends before the study does: it is paused, or the device is set aside. A person has to look first.",
     130: "A person or a scheduler asked to stop (Ctrl-C, SIGTERM, `hpsearch stop`). The same command goes on.",
 }
-"""For people; each error below has its own."""
+"""Exit codes, for people; each error below has its own."""
 
 
 class HpsearchError(Exception):
     exit_code = 1
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of its own traceback (IPython 9, core/interactiveshell.py, `showtraceback`):
-        the person's own lines, and the message."""
+        """What IPython shows instead of its own traceback (IPython 9, core/interactiveshell.py, `showtraceback`): the
+        person's own lines, and the message.
+        """
         here = Path(__file__).parent
         frames = traceback.extract_tb(self.__traceback__)
         before = takewhile(lambda frame: here not in Path(frame.filename).parents, frames)
@@ -56,8 +57,8 @@ class HpsearchError(Exception):
 class TrainerDied(HpsearchError):
     """The training process ended without a result.
 
-    `how` is the same words for the same death. `is_kill`: by a signal that comes from outside. `is_hang`: it lived, and
-    was silent for too long.
+    `how` is the same text for the same kind of death. `is_kill`: by a signal from outside. `is_hang`: it was alive, but
+    silent for too long.
     """
 
     def __init__(self, message: str, how: str = "", *, is_kill: bool = False, is_hang: bool = False) -> None:
@@ -68,7 +69,7 @@ class TrainerDied(HpsearchError):
 
 
 class BrokenMessage(TrainerDied):
-    """A line on the bridge is no message: whoever wrote it is not to be believed any more."""
+    """A line on the bridge is no valid message: the sender is not trusted any more."""
 
 
 class TrainingFailed(HpsearchError):
@@ -88,7 +89,7 @@ class TrialEnded(HpsearchError):
 
 
 class Interrupted(HpsearchError):
-    """A person or a scheduler asked to stop."""
+    """A person or a scheduler requested a stop."""
 
     exit_code = 130
 
@@ -109,11 +110,11 @@ class InputError(HpsearchError):
 
 
 class NoStoreYet(InputError):
-    """There is no store to look at yet."""
+    """There is no store to read yet."""
 
 
 class FieldError(InputError):
-    """What the field `key` (dotted) says does not fit the data or the model."""
+    """The value of the field `key` (dotted) does not fit the data or the model."""
 
     def __init__(self, key: str, message: str) -> None:
         self.key = key
@@ -148,7 +149,7 @@ class StudyFileErrors(InputError):
 
 
 def cut(text: str, most: int = 100) -> str:
-    """For a message: at most `most` characters, and nothing that a terminal would obey."""
+    """For a message: at most `most` characters, without terminal control codes."""
     short = text if len(text) <= most else f"{text[: most - 1]}…"
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in short)
 

@@ -9,11 +9,11 @@ from hpsearch.spec.metrics import Metric, NamedMetric
 from hpsearch.trial import Record
 
 MOST_FREQUENT = "most frequent answer"
-"""Named among the variants: what someone says who knows the training answers and never looks."""
+"""The name of the baseline among the variants: it knows the training answers and ignores the input."""
 
 
 class Units(Record):
-    """What intervals and tests take as independent of each other: each is drawn or swapped with all of its rows."""
+    """What intervals and tests treat as independent: each is drawn or swapped with all of its rows."""
 
     name: str = Field(description="rows, images, or groups with their column")
     num: int
@@ -78,8 +78,9 @@ class Evaluation(Record):
     longer_than_limit: int
     metrics: list[NamedMetric]
     variants: list[VariantScores] = Field(validation_alias=AliasChoices("variants", "cells"))
-    """The most frequent answer first, where answers are compared; then base, unless it was left out, and tuned under
-    each prompt."""
+    """The most frequent answer first, where answers are compared; then base, unless it was left out, and tuned with
+    each prompt.
+    """
     gaps: list[Gap] = Field([], description="in the first metric: tuned over base and over the most frequent answer")
     notes: list[str] = Field([], description="metrics of the person's own that could not be computed, and why")
     units: Units | None = Field(None, description="None: by an earlier hpsearch, which took rows as independent")
@@ -101,18 +102,18 @@ class Evaluation(Record):
 
     @property
     def base(self) -> VariantScores | None:
-        """The base model under the prompt of `tuned`; None: it was not asked."""
+        """The base model with the prompt of `tuned`; None: it was not evaluated."""
         name = self.tuned.name.replace("tuned", "base", 1)
         return next((variant for variant in self.variants if variant.name == name), None)
 
     @property
     def tuned(self) -> VariantScores:
-        """The tuned model under the first prompt that was tried: as it was trained, where that is none."""
+        """The tuned model with the first prompt; none, as in training, if that was tried."""
         return next(variant for variant in self.variants if variant.name.startswith("tuned"))
 
 
 class ComparedRun(Record):
-    """`leaked`: how many of the rows that are compared it was trained on."""
+    """`leaked`: how many of the compared rows it was trained on."""
 
     name: str
     scores: dict[str, Score]
@@ -121,7 +122,7 @@ class ComparedRun(Record):
 
 
 class Comparison(Record):
-    """Runs on the same rows, each against the first."""
+    """Runs on the same rows, each compared with the first."""
 
     num_rows: int
     variant: str

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replaces `file` at once: a reader sees the old text or the new, never half of it, also after a power cut."""
+    """Replaces `file` atomically: a reader sees the old text or the new one, also after a power cut."""
     draft = draft_of(file)
     try:
         draft.write_text(text)
@@ -34,7 +34,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_output(file: Path, text: str) -> Path:
-    """Writes what a person asked for, with the folders that it needs. Raises InputError where it can't be written."""
+    """Writes a file that the person requested, and its folders. Raises InputError where it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
@@ -44,12 +44,12 @@ def write_output(file: Path, text: str) -> Path:
 
 
 def write_lines(file: Path, records: Iterable[BaseModel]) -> None:
-    """Replaces `file` at once, as `write_text` does."""
+    """Replaces `file` atomically, like `write_text`."""
     write_text(file, "".join(record.model_dump_json() + "\n" for record in records))
 
 
 def append_line(file: Path, record: BaseModel) -> None:
-    """Adds a line that is on the disk when this returns. A kill meanwhile leaves half a line, which is not read."""
+    """Appends a line, which is on the disk on return. A kill meanwhile leaves half a line, which readers skip."""
     with file.open("ab") as lines:
         lines.write(record.model_dump_json().encode() + b"\n")
         lines.flush()
@@ -57,10 +57,10 @@ def append_line(file: Path, record: BaseModel) -> None:
 
 
 class KeptLines:
-    """Lines that are kept at once, for whoever is killed and begins again. Several processes may write.
+    """Lines that are stored at once, for a process that continues after a kill. Several processes may write.
 
-    Each call of `add` is one write to the end of the file, in lines of their own: what a kill or a full disk leaves of
-    an earlier one is for the reader to skip. Without a file, or on a disk that takes nothing, nothing is kept.
+    Each call of `add` is one write to the end of the file, as lines of their own: readers skip incomplete lines from a
+    kill or a full disk. Without a file, or on a read-only disk, nothing is stored.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -71,7 +71,7 @@ class KeptLines:
     def __enter__(self) -> KeptLines:
         if self._file is None:
             return self
-        with suppress(OSError):  # a disk that is only to be read
+        with suppress(OSError):  # a read-only disk
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._end = self._open.enter_context(self._file.open("ab", buffering=0))
         return self
@@ -82,7 +82,7 @@ class KeptLines:
     def add(self, lines: str) -> None:
         if self._end:
             with suppress(OSError):  # a full disk
-                self._end.write(f"\n{lines}\n".encode())  # not onto half a line that a kill left
+                self._end.write(f"\n{lines}\n".encode())  # not after half a line that a kill left
 
 
 def sync(path: Path) -> None:
@@ -95,18 +95,17 @@ def sync(path: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """A name beside `path` that is nobody else's, also where machines or containers share a folder: their process
-    ids repeat."""
+    """A unique name beside `path`, also where machines or containers share a folder: their process ids repeat."""
     return path.with_name(f".{path.name}.{uuid4().hex}")
 
 
 def is_draft(path: Path) -> bool:
-    """Whether the name is one that `draft_of` gives: other hidden things may lie there, such as a repository's."""
+    """Whether the name is one of `draft_of`: the folder may have other hidden files, such as a repository's."""
     return re.fullmatch(r"\..+\.[0-9a-f]{32}", path.name) is not None
 
 
 def read_file(file: Path, parse: Callable[[bytes], T]) -> T:
-    """What `parse` makes of a file of ours. Raises UnreadableFile, whatever is wrong with it."""
+    """The result of `parse` for one of hpsearch's files. Raises UnreadableFile for any error in it."""
     try:
         content = file.read_bytes()
         return parse(content)
@@ -114,12 +113,12 @@ def read_file(file: Path, parse: Callable[[bytes], T]) -> T:
         raise UnreadableFile(file, _first_mistake(error) if content else "it is empty") from None
     except OSError as error:
         raise UnreadableFile(file, error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:  # of `json`, which knows no limit of its own
+    except (ValueError, RecursionError) as error:  # raised by `json`, which has no depth limit of its own
         raise UnreadableFile(file, str(error)) from None
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """Without the value that was found: a file may hold what a message should not."""
+    """Without the value that was found: it may be secret."""
     first, *more = error.errors(include_url=False, include_input=False, include_context=False)
     place = ".".join(map(str, first["loc"]))
     words = f"{place}: {first['msg']}" if place else first["msg"]
@@ -127,7 +126,7 @@ def _first_mistake(error: ValidationError) -> str:
 
 
 def read_lines(file: Path, kind: type[RecordT], of_last_bytes: int | None = None) -> list[RecordT]:
-    """The records of a file of JSON lines; lines that a kill or a bad block tore are left out."""
+    """The records of a JSON Lines file; incomplete lines from a kill or a bad block are left out."""
     if not file.exists():
         return []
     with file.open("rb") as content:

@@ -23,11 +23,11 @@ log = logging.getLogger("hpsearch.folders")
 _REPORTS: TypeAdapter[list[Report]] = TypeAdapter(list[Report])
 RecordT = TypeVar("RecordT", bound=BaseModel)
 _TAIL_BYTES = 4096
-"""Holds the last line of a history and the one before it."""
+"""Enough for the last two lines of a history."""
 
 
 def quantized_bases() -> Path:
-    """Where all trainers keep quantized bases: `$HPSEARCH_CACHE/quantized`, or `~/.cache/hpsearch/quantized`.
+    """The trainers' shared folder of quantized bases: `$HPSEARCH_CACHE/quantized`, or `~/.cache/hpsearch/quantized`.
 
     It may be deleted at any time.
     """
@@ -35,8 +35,9 @@ def quantized_bases() -> Path:
 
 
 def mirrored_storage(url: str) -> Path:
-    """Where this machine keeps its side of a storage folder that is a URL: `storage/<the URL's digest>`, beside the
-    quantized bases. What a worker of this machine saves lies here before the bucket has it."""
+    """The local folder of a storage folder that is a URL: `storage/<the URL's digest>`, beside the quantized bases. A
+    worker's files are written here first, and then uploaded.
+    """
     return _cache() / "storage" / blake2b(url.encode(), digest_size=8).hexdigest()
 
 
@@ -60,17 +61,17 @@ class JobFolder:
         self.journal = path / "journal.jsonl"
 
     def read_history(self) -> list[HistoryPoint]:
-        """Every optimizer step in order; of a step that was done again after a kill, the last time."""
+        """Every optimizer step in order; for a step that was repeated after a kill, the last time."""
         points = read_lines(self.history, HistoryPoint)
         return [point for _, point in sorted({point.step: point for point in points}.items())]
 
     def last_step(self) -> int:
-        """The optimizer step that was done last, 0 before the first; from the end of the history alone."""
+        """The last optimizer step, 0 before the first; read from the end of the history only."""
         points = read_lines(self.history, HistoryPoint, of_last_bytes=_TAIL_BYTES)
         return points[-1].step if points else 0
 
     def read_journal(self) -> list[Report]:
-        """Every report of the trial that this attempt knows: made by it, or before the checkpoint that it began at."""
+        """Every report of the trial that this attempt knows: its own, and those before its first checkpoint."""
         return read_lines(self.journal, Report)
 
     def result_if_whole(self) -> TrialResult | None:
@@ -82,11 +83,11 @@ class JobFolder:
             return None
 
     def answers(self, cell: str) -> Path:
-        """An evaluation's answers, one JSON line for each row."""
+        """An evaluation's answers, one JSON line per row."""
         return self.path / f"{cell}.jsonl"
 
     def prepare(self, job: Job) -> None:
-        """Writes the config. An earlier job's result goes first, so that nobody takes it for this one's."""
+        """Writes the config. An earlier job's result is deleted first, so that it is not taken for this one's."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.result.unlink(missing_ok=True)
         write_text(self.config, job.model_dump_json(indent=2, context=self.path))
@@ -107,7 +108,7 @@ class JobFolder:
         write_text(self.result, result.model_dump_json(indent=2))
 
     def stage(self, position: int, num_stages: int) -> StageFolder:
-        """Where a stage keeps what must survive a kill; the only one has no folder of its own."""
+        """The part of a stage that must survive a kill; a single stage has no folder of its own."""
         if num_stages == 1:
             return StageFolder(self.checkpoints)
         return StageFolder(self.checkpoints / f"stage-{position + 1}")
@@ -126,8 +127,9 @@ class TrialFolder:
         return JobFolder(self.path / f"attempt-{number}")
 
     def begin(self, number: int) -> JobFolder:
-        """The folder of a new attempt. One that is there already is another store's, of which this one is a copy: it
-        stays, under another name."""
+        """The folder of a new attempt. An existing one belongs to another store, of which this one is a copy: it is
+        renamed and kept.
+        """
         folder = self.attempt(number)
         self.path.mkdir(parents=True, exist_ok=True)
         if folder.path.exists():
@@ -135,18 +137,18 @@ class TrialFolder:
         return folder
 
     def drop_checkpoints(self) -> None:
-        """Once the trial's result is told: nobody continues it."""
+        """Called once the trial's result is stored: the trial will not be continued."""
         for path in self.path.glob("attempt-*"):
             shutil.rmtree(JobFolder(path).checkpoints, ignore_errors=True)
 
     def before(self, number: int) -> list[JobFolder]:
-        """The attempts before this one that there are, the latest first."""
+        """The earlier attempts that exist, the latest first."""
         found = [path for path in self.path.glob("attempt-*") if number_of(path) < number]
         return [JobFolder(path) for path in sorted(found, key=number_of, reverse=True)]
 
     @property
     def attempts(self) -> list[JobFolder]:
-        """Those that there are, in their order."""
+        """The attempts that exist, in order."""
         return [JobFolder(path) for path in sorted(self.path.glob("attempt-*"), key=number_of)]
 
     @property
@@ -167,7 +169,7 @@ class StageFolder:
         write_text(self.done, _REPORTS.dump_json(reports).decode())
 
     def checkpoints(self) -> list[Path]:
-        """The newest first, whole or torn."""
+        """The newest first, complete or torn."""
         found = [path for path in self.path.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
         return sorted(found, key=number_of, reverse=True)
 
@@ -177,7 +179,7 @@ def number_of(path: Path) -> int:
 
 
 class StorageFolder:
-    """Where files land, `./storage` unless said otherwise: the SQLite store, trials, final runs, prepared rows."""
+    """The folder of all files, `./storage` by default: the SQLite store, trials, final runs, prepared rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -188,19 +190,19 @@ class StorageFolder:
         self.boards = path / "tensorboard"
 
     def trial(self, study: str, number: int) -> TrialFolder:
-        """`study` is its own id, so that no other study of that name, in whatever store, shares the folder."""
+        """`study` is its unique id, so that a study of the same name, in any store, never shares the folder."""
         return TrialFolder(self.path / "trials" / study / f"{number:04d}")
 
     def tensorboard(self, study: str) -> Path:
-        """Event files of the trials of a study, which is named as in `trial`; a final run keeps its own."""
+        """Event files of the trials of a study (by its id, as in `trial`); a final run has its own."""
         return self.boards / study
 
     def plots(self, study: str) -> Path:
-        """Of the study as a whole; a run keeps its own."""
+        """Of the whole study; a run has its own."""
         return self.path / "plots" / study
 
     def logs(self, study: str) -> Path:
-        """What the study's workers and trainers said, each in a file of its own."""
+        """The logs of the study's workers and trainers, one file each."""
         return self.path / "logs" / study
 
     @property
@@ -208,11 +210,11 @@ class StorageFolder:
         return JobFolder(self.path / "diagnosis")
 
     def new_inspection(self, study: str) -> JobFolder:
-        """A new folder at each call: workers that start together all inspect the same study."""
+        """A new folder for each call: workers that start together all inspect the same study."""
         folder = self.path / "inspections"
         folder.mkdir(parents=True, exist_ok=True)
         return JobFolder(Path(mkdtemp(prefix=f"{study}-", dir=folder)))
 
     def trainer_log(self, worker: str, study: str = "") -> Path:
-        """What the libraries in a trainer say besides its job's own log."""
+        """Output of the libraries in a trainer, besides its job's own log."""
         return self.logs(study) / f"trainer-{worker}.txt"

@@ -45,10 +45,10 @@ class Variant(Record):
 
 
 class EvaluationConfig(Record):
-    """Has a base model, and the same base with an adapter, answer the same rows under each prompt.
+    """Lets a base model, and the same base with an adapter, answer the same rows with each prompt.
 
-    The answers go to one JSONL file per variant in the job's folder, a batch at a time; an interrupted job goes on
-    where it stopped.
+    The answers go to one JSONL file per variant in the job's folder, batch by batch; an interrupted job continues where
+    it stopped.
     """
 
     job: Literal["evaluate"] = "evaluate"
@@ -85,13 +85,13 @@ class ExportConfig(Record):
 
 
 class DiagnosisConfig(Record):
-    """Tries out what training needs on this machine."""
+    """Checks what training needs on this machine."""
 
     job: Literal["diagnose"] = "diagnose"
 
 
 class TokenPiece(Record):
-    """Neighbouring tokens that are treated alike."""
+    """Neighbouring tokens with the same flags."""
 
     text: str
     num_tokens: int
@@ -118,7 +118,7 @@ class InspectionResult(Record):
 
 
 class AnsweredRow(Record):
-    """One row under one variant. `loss` in nats per token of the reference, over `num_tokens` of them."""
+    """One row with one variant. `loss` in nats per token of the reference, over `num_tokens` of them."""
 
     id: str
     question: str
@@ -135,7 +135,7 @@ class AnsweredRow(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, row: Any) -> Any:
-        """A row had one image at most, and a number by a model a field of its own."""
+        """Earlier versions had at most one image per row, and a field for each metric computed by a model."""
         if not isinstance(row, dict):
             return row
         row = dict(row)
@@ -146,7 +146,7 @@ class AnsweredRow(Record):
 
 
 class EvaluationResult(Record):
-    """The answers lie beside it."""
+    """The answers are in files beside it."""
 
     num_rows: int
     longer_than_limit: int = Field(0, description="references with more tokens than an answer may have")
@@ -154,7 +154,7 @@ class EvaluationResult(Record):
 
 
 class ChatFormat(Record):
-    """How a conversation is written for the model, in words that a tool without its Python code understands."""
+    """The format of a conversation for the model, for tools without its Python code."""
 
     template: str = Field(description="a template of Ollama's, with .System, .Prompt and .Response")
     default_system: str | None = Field(None, description="what the chat template says where nobody says anything")
@@ -162,7 +162,7 @@ class ChatFormat(Record):
 
 
 class ExportResult(Record):
-    """How near the merged model is to base and adapter, in logits at the answers' tokens of a few rows."""
+    """How close the merged model is to base and adapter, in logits at the answers' tokens of a few rows."""
 
     num_positions: int
     largest_logit: float
@@ -177,7 +177,7 @@ class ExportResult(Record):
 
 
 class Check(Record):
-    """One thing that was tried: how it went, what was found, and what to do where it didn't go well."""
+    """The result of one check: its state, what was found, and what to do if it failed."""
 
     name: str
     verdict: Literal["works", "limited", "fails"]

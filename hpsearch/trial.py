@@ -41,7 +41,7 @@ MOST_PER_DEVICE = 8
 
 
 class Record(BaseModel):
-    """A fact that crosses a border: frozen, and the same for everyone who reads it."""
+    """Base class of facts that are exchanged between processes or stored: frozen, and the same for every reader."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
@@ -55,9 +55,9 @@ def _told(place: Path, info: FieldSerializationInfo) -> str:
 
 
 Place = Annotated[Path, AfterValidator(_found), PlainSerializer(_told, return_type=str)]
-"""A path that a job's folder writes down relative to itself: storage that is mounted elsewhere is the same storage.
+"""A path that is stored relative to the job's folder, so that storage can be mounted elsewhere.
 
-The folder is pydantic's context; without one, the path stands as it is.
+The folder is pydantic's context; without one, the path is unchanged.
 """
 
 
@@ -69,18 +69,19 @@ class Outcome(StrEnum):
     PRUNED = "pruned"
     """The pruner stopped it: it was worse than other trials at the same report."""
     DIVERGED = "diverged"
-    """Its loss became NaN or infinite. Optuna is told PRUNED."""
+    """Its loss became NaN or infinite. Stored as PRUNED in Optuna."""
     OUT_OF_MEMORY = "out of memory"
-    """One row at a time needs more memory than the device has. Optuna is told PRUNED, with a violated constraint, so
-    that the sampler avoids such trials."""
+    """One row at a time needs more memory than the device has. Stored as PRUNED in Optuna, with a violated constraint,
+    so that the sampler avoids such trials.
+    """
     FAILED = "failed"
-    """It ended with an error, which `hpsearch logs` shows. Optuna is told FAIL; `hpsearch retry` runs it again."""
+    """It ended with an error, which `hpsearch logs` shows. Stored as FAIL in Optuna; `hpsearch retry` runs it again."""
     STOPPED = "stopped"
     """Its worker was stopped by a person or a scheduler. It continues from its checkpoint, so no study shows it."""
 
 
 class RowsConfig(Record):
-    """How rows become tokens: all that a collator needs besides the model's own processor."""
+    """How rows become tokens: everything a collator needs besides the model's own processor."""
 
     row_format: RowFormat
     image_size: ImageSize | None
@@ -89,7 +90,7 @@ class RowsConfig(Record):
 
 
 class AnswersConfig(Record):
-    """What a model's answers are besides its loss: the classes of a classifier, generated text, or preferences."""
+    """What a model answers with besides its loss: the classes of a classifier, generated text, or preferences."""
 
     head: HeadSpec = HeadSpec()
     classes: list[str] = Field([], description="every label that the study knows, sorted")
@@ -98,14 +99,14 @@ class AnswersConfig(Record):
 
 
 class MetricsFile(Record):
-    """A Python file with metrics of the person's own: its text, so that no other machine must have the file."""
+    """A Python file with the person's own metrics, stored as text so that other machines don't need the file."""
 
     name: str
     text: str
 
 
 class CacheConfig(Record):
-    """Where a trainer keeps what frozen vision towers made of images, for all trials and workers."""
+    """A trainer's cache of the outputs of frozen vision towers, shared by all trials and workers."""
 
     folder: Place
     limit_bytes: int = Field(description="of all files together; 0 keeps none")
@@ -123,7 +124,7 @@ class Fit(Record):
 
 
 class TrackingConfig(Record):
-    """Where a run is followed, as which run, and beside which others."""
+    """The trackers of a run, its id in them, and the name that groups runs."""
 
     trackers: list[TrackerName]
     id: str = Field(description="the same for all attempts, and no other run's")
@@ -133,7 +134,7 @@ class TrackingConfig(Record):
 
 
 class TrialConfig(Record):
-    """Fully resolved: the training plane asks nobody else."""
+    """Fully resolved: the training plane needs no other source."""
 
     job: Literal["train"] = "train"
     name: str
@@ -162,12 +163,12 @@ class TrialConfig(Record):
 
     @property
     def taints_process(self) -> bool:
-        """Paged optimizers take managed memory that bitsandbytes never gives back."""
+        """Paged optimizers allocate managed memory that bitsandbytes never frees."""
         return self.training.optimizer.startswith("paged")
 
 
 class MemorySnapshot(Record):
-    """What a trainer process holds at one moment."""
+    """The memory of a trainer process at one moment."""
 
     host_rss_bytes: int
     host_own_bytes: int = Field(0, description="of these, all but pages of mapped files")
@@ -179,7 +180,7 @@ class MemorySnapshot(Record):
 
 
 class MemoryLedger(Record):
-    """What a trial took and whether it gave everything back."""
+    """The memory that a trial used, and whether it was all freed."""
 
     before: MemorySnapshot
     after: MemorySnapshot
@@ -199,9 +200,9 @@ class MemoryLedger(Record):
 
     @property
     def used_device_bytes(self) -> int:
-        """What a card must have free for such a trial.
+        """The memory that a card must have free for such a trial.
 
-        torch's own peak misses managed memory; what the worker looked at twice a second misses short peaks.
+        torch's own peak excludes managed memory; the worker's samples, twice a second, miss short peaks.
         """
         return max(self.peak_device_bytes, self.witnessed_peak_bytes or 0)
 
@@ -214,15 +215,15 @@ class Report(Record):
     metrics: dict[str, float] = {}
 
     def value(self, objective: Metric) -> float:
-        """NaN where it was not measured: a trial whose training loss became NaN has no validation then."""
+        """NaN where it was not measured: a trial whose training loss became NaN has no validation at that point."""
         return self.loss if objective == LOSS else self.metrics.get(objective.name, math.nan)
 
 
 def best_report(reports: Sequence[Report], objective: Metric) -> Report:
-    """The first of the best by `objective`, the study's first one; there is one report at least.
+    """The first of the best by `objective`, the study's first one; there is at least one report.
 
-    The one rule for what a run that reached its end came to. The search is told this report's values, of every
-    objective, and the final run keeps this report's adapter: a trial is chosen by what its final run would keep.
+    The only rule for the value of a complete run. The search gets this report's values, of every objective, and the
+    final run keeps this report's adapter: a trial is chosen by what its final run would keep.
     """
     best = reports[0]
     for report in reports[1:]:
@@ -231,7 +232,7 @@ def best_report(reports: Sequence[Report], objective: Metric) -> Report:
 
 
 def report_steps(reports: Sequence[int], num_steps: int, last: int) -> dict[int, int]:
-    """Report → optimizer step, as they are evenly spaced; report `last` was made after the run's `num_steps`."""
+    """Report → optimizer step, evenly spaced; report `last` was made at the run's step `num_steps`."""
     return {report: math.ceil(num_steps * report / last) for report in reports}
 
 
@@ -244,7 +245,7 @@ class HistoryPoint(Record):
 
 
 class Pace(Record):
-    """Seconds that the parts of a run took: of a list's parts, the first ones, in their order."""
+    """Seconds of the parts of a run; a list holds the first ones, in order."""
 
     start_s: float = Field(0.0, description="from the start of its process until it took jobs")
     base_s: list[float] = Field([], description="until the base was there: loaded, or warm")
@@ -272,7 +273,7 @@ class TrialResult(Record):
     pace: Pace | None = None
 
     def report_that_counts(self, objective: Metric) -> Report | None:
-        """The best one of a complete run. One that ended before has got as far as its last."""
+        """For a complete run the best report; for one that ended early the last."""
         if not self.reports:
             return None
         return best_report(self.reports, objective) if self.outcome is Outcome.COMPLETE else self.reports[-1]

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Spec(BaseModel):
-    """What a person wrote. Unknown keys are mistakes; a changed value is a new object.
+    """Base class of what a person wrote. Unknown keys are mistakes; objects are immutable.
 
-    Infinity and NaN are mistakes too: JSON, in which the store keeps a spec, has no word for them.
+    Infinity and NaN are mistakes too: the store keeps a spec as JSON, which can't express them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
@@ -18,7 +18,9 @@ class Spec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _yes_is_no_number(cls, found: Any) -> Any:
-        """pydantic takes true for 1 where it isn't strict, and where it is, 1 for no float: here it is the word."""
+        """Makes true and false errors for numbers: pydantic takes true for 1 unless it is strict, and a strict float
+        accepts no 1.
+        """
         if not isinstance(found, dict):
             return found
         return {

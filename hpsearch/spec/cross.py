@@ -78,14 +78,14 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
 
 
 def _learned(data: DataSpec) -> dict[str, str]:
-    """Column → its role, of those that say what shall be answered."""
+    """Column → its role, for the columns that hold the answer."""
     row_format = FORMATS[data.columns.row_format]
     roles = {*row_format.needs} - {row_format.asks}
     return {column: role for role, column in data.columns.named().items() if role in roles}
 
 
 def _may_ask_nothing(task: TaskFacts, data: DataSpec) -> bool:
-    """By its format; rows that are judged may be conversations with their question in them."""
+    """Whether its format has no question; preference rows may be conversations that include their question."""
     row_format = FORMATS[data.columns.row_format]
     if task.has_images or data.template.columns or row_format.is_judged:
         return False
@@ -107,7 +107,7 @@ def _image_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
 
 
 def _adapter_mistakes(spec: StudySpec) -> list[Mistake]:
-    """Whether the file's own `lora` fits the adapter shows once that is at hand: see `study.adapter`."""
+    """Whether the file's own `lora` fits the adapter is checked once the adapter is available: see `study.adapter`."""
     model, space = spec.model, spec.search.space if spec.search else {}
     if model.adapter is None:
         extra = [name for name in ("adapter_revision", "adapter_sha256") if getattr(model, name) is not None]
@@ -169,7 +169,7 @@ def _curriculum_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _may_be_staged(spec: StudySpec) -> bool:
-    """Whether a run may learn one stage after the other."""
+    """Whether a run may train on one stage after the other."""
     orders = spec.search.space.get("curriculum.order") if spec.search else None
     return "stages" in (orders if isinstance(orders, list) else [spec.curriculum.order])
 
@@ -203,7 +203,7 @@ def _metrics_file_mistakes(spec: StudySpec) -> list[Mistake]:
 
 def metric_mistakes(spec: StudySpec) -> list[Mistake]:
     wrong, evaluation = _metrics_file_mistakes(spec), spec.evaluation
-    if wrong or (evaluation.metrics_file and evaluation.metrics_text is None):  # which is told already
+    if wrong or (evaluation.metrics_file and evaluation.metrics_text is None):  # which is reported already
         return wrong
     wanted = [("objective", name) for name in spec.objective_names]
     wanted += [("evaluation.metrics", name) for name in spec.evaluation.metrics or []]
@@ -257,7 +257,7 @@ def _search_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _grid_mistakes(spec: StudySpec) -> list[Mistake]:
-    """Optuna builds the whole grid for each trial, and keeps each field's values with each trial."""
+    """Optuna builds the whole grid for each trial, and stores each field's values with each trial."""
     if spec.searched.sampler.name != "grid":
         return []
     points = spec.grid_size()
@@ -271,7 +271,7 @@ def _grid_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _objectives_mistakes(spec: StudySpec) -> list[Mistake]:
-    """What a search with several objectives can't have."""
+    """Settings that don't work with several objectives."""
     if spec.search is None or len(spec.objective_names) == 1:
         return []
     mistakes = []

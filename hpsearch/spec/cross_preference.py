@@ -37,7 +37,7 @@ def preference_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _choices(spec: StudySpec, knob: str) -> tuple[str, list[object]]:
-    """Where its values stand, and what a trial may get; of a range its lower end."""
+    """The key of its values, and the possible values; for a range its lower end."""
     found = spec.search.space.get(knob) if spec.search else None
     if found is None:
         return knob, [spec.value(knob)]
@@ -45,7 +45,7 @@ def _choices(spec: StudySpec, knob: str) -> tuple[str, list[object]]:
 
 
 def _incomparable(spec: StudySpec) -> list[Mistake]:
-    """A loss of another kind, or with another beta, is another measure: its trials can't be ranked by it."""
+    """Losses of different kinds, or with different beta, are not comparable: trials can't be ranked by them."""
     searched = [knob for knob in (spec.search.space if spec.search else {}) if knob.startswith("preference.")]
     known = {name: METRICS.get(name) for name in spec.objective_names}
     scaled = [name for name, metric in known.items() if metric and metric.over in ("losses", "preferences")]

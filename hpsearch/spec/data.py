@@ -12,7 +12,7 @@ from hpsearch.spec.rows import RowFormat
 
 
 class ColumnsSpec(Spec):
-    """The data's column names, by their role."""
+    """The data's column names, by role."""
 
     image: str | None = Field(
         None,
@@ -48,7 +48,7 @@ class ColumnsSpec(Spec):
 
     @property
     def row_format(self) -> RowFormat:
-        """The label is what the model shall tell where no other column is."""
+        """The label is the answer where there is no other answer column."""
         if self.text:
             return "text"
         if self.chosen or self.rejected:
@@ -62,7 +62,7 @@ class ColumnsSpec(Spec):
         return "question-label" if self.label and not self.answer else "question-answer"
 
     def named(self) -> dict[str, str]:
-        """Role → column name, for the roles that were given."""
+        """Role → column name, for the given roles."""
         return {role: name for role, name in self.model_dump().items() if name is not None}
 
 
@@ -114,7 +114,7 @@ def _as_template(text: str) -> str:
 
 
 def _no_template(known: dict[str, Any]) -> str | None:
-    """The usual question column, where no template asks."""
+    """The default question column, if there is no template."""
     return None if "prompt" in known and template.parse(known["prompt"]).columns else "question"
 
 
@@ -122,7 +122,7 @@ _NotBlank = Annotated[str, Field(pattern=r"\S")]
 
 
 def _answer_names(value: Any) -> Any:
-    """As a row's value is written: YAML reads 0 as a number and yes as a truth value."""
+    """As the row's value is written: YAML reads 0 as a number and yes as a boolean."""
     if not isinstance(value, dict):
         return value
     for found, answer in value.items():

@@ -24,7 +24,7 @@ class KeywordPrompt(Spec):
 
 
 class PromptsSpec(Spec):
-    """System prompts that base and tuned model are tried with, besides none."""
+    """System prompts to try with base and tuned model, besides none."""
 
     static: str | None = Field(None, description="A system prompt for every question.")
     adaptive: list[KeywordPrompt] = Field(
@@ -32,7 +32,7 @@ class PromptsSpec(Spec):
     )
 
     def names(self) -> list[PromptName]:
-        """What there is to try."""
+        """The prompts to try."""
         given: list[tuple[PromptName, bool]] = [("static", bool(self.static)), ("adaptive", bool(self.adaptive))]
         return ["none", *(name for name, is_given in given if is_given)]
 
@@ -55,11 +55,11 @@ class EvaluationSpec(Spec):
 
     @property
     def own_metrics(self) -> dict[str, Metric]:
-        """By name, of the metrics file as it was when the study file was read."""
+        """By name, from the metrics file as it was when the study file was read."""
         return {} if self.metrics_text is None else own_metrics(self.metrics_text).metrics
 
     def found_from(self, folder: Path) -> EvaluationSpec:
-        """With a path that doesn't depend on where the study file stands, as it does in `folder`."""
+        """With an absolute path, for a study file in `folder`."""
         if self.metrics_file is None:
             return self
         return self.model_copy(update={"metrics_file": str((folder / self.metrics_file).expanduser().resolve())})

@@ -28,7 +28,7 @@ _SECTIONS: dict[str, type[Spec]] = {
 }
 
 _FIXED = ("curriculum.stages", "model.adapter", "model.adapter_revision", "model.adapter_sha256")
-"""Fields that no trial may have of its own: a study is of one curriculum, and of one adapter to go on from."""
+"""Fields that can't be searched: a study has one curriculum, and continues from one adapter."""
 
 KNOBS: dict[str, FieldInfo] = {
     f"{section}.{name}": field
@@ -44,13 +44,13 @@ def takes_whole_numbers(knob: str) -> bool:
 
 
 def takes_floats(knob: str) -> bool:
-    """Also where it may be left empty."""
+    """Also where it may be empty."""
     annotation = KNOBS[knob].annotation
     return float in [getattr(arm, "__origin__", arm) for arm in (annotation, *get_args(annotation))]
 
 
 def _objections(knob: str, values: Sequence[object]) -> list[str]:
-    """Why the knob's field can't hold each of the values that it can't hold."""
+    """For each value that the parameter's field can't hold, the reason."""
     adapter: TypeAdapter[Any] = TypeAdapter(KNOBS[knob].rebuild_annotation(), config=Spec.model_config)
     objections = []
     for value in values:
@@ -70,7 +70,7 @@ _BOUNDS = {
 
 
 def explain(error: Any) -> str:
-    """pydantic's message in a person's words."""
+    """pydantic's message in plain words."""
     kind, context = error["type"], error.get("ctx", {})
     found = cut(repr(error.get("input")))
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")

@@ -13,12 +13,12 @@ _DAY, _TIME = r"\d{4}-\d{2}-\d{2}", r"\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
 Moment = Annotated[
     datetime, WithJsonSchema({"type": "string", "pattern": rf"^{_DAY}([Tt _]{_TIME}( ?[Zz]|[+-]\d{{2}}:?\d{{2}})?)?$"})
 ]
-"""A date, with a time or without; JSON schema's own date-time wants seconds and a time zone."""
+"""A date, with or without a time; JSON schema's own date-time requires seconds and a time zone."""
 Positive = Annotated[float, Field(gt=0)]
 
 
 class LimitsSpec(Spec):
-    """What a study may use besides trials. Looked at before each trial begins: one that runs is not cut off."""
+    """What a study may use besides trials. Checked before each trial begins: running trials are not cut off."""
 
     hours: Positive | None = Field(None, description="Hours during which at least one worker was there.")
     until: Moment | None = Field(
@@ -38,7 +38,7 @@ class LimitsSpec(Spec):
     @field_validator("until", mode="before")
     @classmethod
     def _is_no_number(cls, until: object) -> object:
-        """pydantic takes one for seconds since 1970, so that `until: 2026` would be long past."""
+        """pydantic reads a number as seconds since 1970, so that `until: 2026` would be long past."""
         if str(until).replace(".", "").isdigit():
             raise ValueError("expected a date and a time, as 2026-12-24 08:00")
         return until

@@ -35,7 +35,7 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", Loader.construct_yaml_str
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts in quotes what `_Loader` would take for a number: a revision named 1e5."""
+    """Quotes text that `_Loader` would read as a number: a revision named 1e5."""
 
 
 for _side in (_Loader, _Dumper):
@@ -46,7 +46,7 @@ for _side in (_Loader, _Dumper):
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study file as loaded: the spec, and where each key stands, for mistakes that show only later."""
+    """A loaded study file: the spec, and the line of each key, for mistakes that are found later."""
 
     path: Path
     spec: StudySpec
@@ -60,8 +60,8 @@ class StudyFile:
 def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool = False) -> StudyFile:
     """The study in `path` with `KEY=VALUE` overrides applied.
 
-    `is_kept`: hpsearch wrote it down for itself, maybe an earlier one, whose settings are put in today's terms. What a
-    person writes in former terms is a mistake.
+    `is_kept`: hpsearch wrote the file, maybe an earlier version, whose settings are converted. In a person's file,
+    settings of earlier versions are mistakes.
 
     Raises:
         StudyFileErrors: with every mistake.
@@ -90,7 +90,9 @@ def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool 
 
 
 def check_study_text(text: str, of: Path) -> None:
-    """What hpsearch makes `of` somebody's file or answers is written only if it loads. Raises InputError."""
+    """Checks a study file generated from `of` (a file or answers): it is written only if it loads. Raises
+    InputError.
+    """
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "study.yaml"
         draft.write_text(text, encoding="utf-8")
@@ -102,7 +104,7 @@ def check_study_text(text: str, of: Path) -> None:
 
 
 def _read_metrics(raw: dict[str, Any], folder: Path) -> list[Mistake]:
-    """Puts the metrics file's text where the study keeps it, unless it is there: the file may be far away by now."""
+    """Stores the metrics file's text in the study, unless it is there: the file may be elsewhere later."""
     section = raw.get("evaluation")
     named = section.get("metrics_file") if isinstance(section, dict) else None
     if not isinstance(section, dict) or not isinstance(named, str) or section.get("metrics_text") is not None:
@@ -115,10 +117,10 @@ def _read_metrics(raw: dict[str, Any], folder: Path) -> list[Mistake]:
 
 
 def with_present_metrics(file: StudyFile) -> StudyFile:
-    """A kept study with its metrics file as it is now, where that is at hand.
+    """A stored study with the current text of its metrics file, where the file is available.
 
     Raises:
-        StudyFileErrors: it has mistakes by now.
+        StudyFileErrors: the file has mistakes now.
     """
     evaluation = file.spec.evaluation
     named = file.path.parent / evaluation.metrics_file if evaluation.metrics_file else None
@@ -138,9 +140,9 @@ _OTHER_ENDS = re.compile("[\x85\u2028\u2029]")
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.Node:
-    """Several lines as such: a file in quotes, with \\n in it, is not to be read.
+    """Writes several lines as a block: quoted text with \\n in it is hard to read.
 
-    What YAML 1.1 takes for the end of a line besides stands in double quotes: elsewhere it would come back as another.
+    Text with other line separators of YAML 1.1 is double-quoted: otherwise they would come back changed.
     """
     style = '"' if _OTHER_ENDS.search(text) else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
@@ -150,7 +152,7 @@ _Dumper.add_representer(str, _text)
 
 
 def dump_study(spec: StudySpec) -> str:
-    """A study file that loads as this very spec."""
+    """A study file that loads as exactly this spec."""
     content = spec.model_dump(mode="json", exclude_none=True)
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
@@ -165,7 +167,7 @@ def _why_unreadable(path: Path, error: OSError) -> str:
 
 
 def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int], repeated: list[Mistake]) -> None:
-    """The line of every key. A key that stands twice in one section is a mistake: YAML would take the last one."""
+    """The line of every key. A key that occurs twice in one section is a mistake: YAML would take the last one."""
     if isinstance(node, yaml.MappingNode):
         own: dict[str, int] = {}
         for key, value in node.value:
@@ -183,7 +185,7 @@ def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int], r
 
 
 def _line(lines: dict[str, int], path: Path_) -> int | None:
-    """The line of `path`, or of the nearest parent that stands in the file."""
+    """The line of `path`, or of its nearest parent in the file."""
     while path:
         if line := lines.get(".".join(map(str, path))):
             return line
@@ -203,7 +205,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if len(sections) >= MOST_LEVELS:
         raise InputError(f"--set {cut(override)}: is nested more than {MOST_LEVELS} levels deep")
     if key == "evaluation.metrics_file" and isinstance(raw.get("evaluation"), dict):
-        raw["evaluation"].pop("metrics_text", None)  # it is of another file
+        raw["evaluation"].pop("metrics_text", None)  # it belongs to another file
     place = raw
     for section in sections:
         place = place.setdefault(section, {})
@@ -231,7 +233,7 @@ def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int], found: lis
 
 
 def _split_key(key: str) -> Path_:
-    """`search.space.lora.r` names one key of `space`, and the lines know it as such when joined again."""
+    """`search.space.lora.r` names one key of `space`, which the lines contain in that form."""
     return tuple(key.split("."))
 
 
@@ -243,7 +245,7 @@ def _space_mistakes(raw: dict[str, Any]) -> list[Mistake]:
         try:
             parameter = _PARAMETER.validate_python(value)
         except ValidationError:
-            continue  # told by the validation of the whole file
+            continue  # reported by the validation of the whole file
         key = f"search.space.{knob}"
         mistakes += [Mistake(key, message) for message in space_mistakes(str(knob), parameter)]
     return mistakes

@@ -18,7 +18,7 @@ Over = Literal["losses", "texts", "classes", "preferences"]
 
 
 class Metric(Spec):
-    """`low` and `high`: the ends of its range, where it has any."""
+    """`low` and `high`: the ends of its range, if it has any."""
 
     name: str
     title: str
@@ -28,13 +28,13 @@ class Metric(Spec):
     high: float | None = None
     unit: Literal["share", "nats"] | None = None
     is_mean: bool = True
-    """Of one number per row; else it is a number over all rows together."""
+    """The mean of one number per row; else a number over all rows together."""
     needs_model: bool = False
-    """Another one than the trained one: too slow at every report, and not there unless the study names it."""
+    """Needs another model than the trained one: too slow for every report, and computed only if the study names it."""
     needs_pairs: bool = False
-    """Of two answers to each question."""
+    """Compares two answers to each question."""
     sha256: str | None = None
-    """Of the file that it stands in, of a metric of the person's own (`own_metrics`)."""
+    """Checksum of its file, for the person's own metrics (`own_metrics`)."""
 
     @property
     def is_own(self) -> bool:
@@ -56,7 +56,7 @@ LOSS = Metric(
     name="loss", title="validation loss", over="losses", direction="minimize", low=0.0, unit="nats", is_mean=False
 )
 TEXT_LOSS = Metric(name="text_loss", title="loss per text", over="losses", direction="minimize", low=0.0, unit="nats")
-"""What rows are evaluated by that ask nothing: nats per token of each text. Nobody names it."""
+"""The metric for rows without a question: nats per token of each text. Can't be named in a file."""
 _ROWS = [
     LOSS,
     _share("exact_match", "texts"),
@@ -90,11 +90,11 @@ ABOUT = {
     "reward_accuracy": "Share of pairs, or of single answers, that the implicit reward judges as the data does.",
     "reward_margin": "Mean of chosen minus rejected implicit reward: beta times the log-ratio to the reference.",
 }
-"""Name → what it measures, for people."""
+"""Name → description, for people."""
 
 
 def find_metric(name: str, others: Iterable[str] = ()) -> Metric:
-    """Raises ValueError, with the nearest names, of which `others` are some."""
+    """Raises ValueError with the nearest names, including those of `others`."""
     if name not in METRICS:
         raise ValueError(f"there is no metric {cut(repr(name))}; {did_you_mean(name, [*METRICS, *others])}")
     return METRICS[name]
@@ -105,4 +105,4 @@ def _by_name(value: Any) -> Any:
 
 
 NamedMetric = Annotated[Metric, BeforeValidator(_by_name)]
-"""Its name stands for it in files of earlier versions."""
+"""Files of earlier versions contain its name alone."""

@@ -43,18 +43,18 @@ class ModelSpec(Spec):
 
     @property
     def without_adapter(self) -> ModelSpec:
-        """The base alone, which is the same whatever adapter a training goes on from."""
+        """The base alone: it does not depend on the adapter that training continues from."""
         return self.model_copy(update={"adapter": None, "adapter_revision": None, "adapter_sha256": None})
 
     def found_from(self, folder: Path) -> ModelSpec:
-        """With an absolute path where the base is a folder; relative paths count from the study file's `folder`."""
+        """With an absolute path where the base is a folder; relative paths start at the study file's `folder`."""
         path = (folder / self.base).expanduser()
         is_local = path.is_dir() and not self.base.startswith("tiny:")
         return self.model_copy(update={"base": str(path.resolve())}) if is_local else self
 
 
 class HeadSpec(Spec):
-    """A classifier: two layers on the mean of the last hidden states, padding left out."""
+    """A classifier: two layers on the mean of the last hidden states, without padding."""
 
     hidden: Annotated[int, Field(ge=1, description="Units of the hidden layer.")] = 256
     dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout probability before each of the two layers.")] = 0.1

@@ -27,7 +27,7 @@ from hpsearch.errors import cut, did_you_mean
 from hpsearch.spec.metrics import METRICS, Metric
 
 MOST_BYTES = 64 * 1024
-"""The text is kept with the study: functions, no data."""
+"""The text is stored with the study: it should hold functions, no data."""
 _LONGEST_TITLE = 60
 _FACTS = ["direction", "low", "high", "unit", "title"]
 _PARAMETERS = ("reference", "prediction")
@@ -36,7 +36,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class OwnMetrics:
-    """Those that could be read, and what is wrong with the file: each as a clause that begins with its line."""
+    """The valid metrics, and the file's mistakes: each as a clause that begins with its line."""
 
     metrics: dict[str, Metric]
     mistakes: list[str]
@@ -48,7 +48,7 @@ class _Wrong(Exception):
 
 
 def read_metrics_file(file: Path) -> str:
-    """Its text. Raises ValueError with a clause that says why there is none."""
+    """The file's text. Raises ValueError with the reason, as a clause."""
     try:
         with file.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
@@ -73,7 +73,7 @@ def sha256_of(text: str) -> str:
 
 @lru_cache(maxsize=32)
 def code_of(text: str) -> str:
-    """What the file does: without comments, blank lines and the layout. Of what is no Python the text."""
+    """The code without comments, blank lines and layout; the text itself where it is no valid Python."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return ast.dump(ast.parse(text))
@@ -83,9 +83,9 @@ def code_of(text: str) -> str:
 
 @lru_cache(maxsize=32)
 def own_metrics(text: str) -> OwnMetrics:
-    """What the text of a metrics file says. Nothing of it is run."""
+    """The metrics in the text of a metrics file. The text is not executed."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # "\d" in a plain string, for whoever runs it
+        with warnings.catch_warnings(action="ignore"):  # "\d" in a plain string, a warning for the person who runs it
             tree = ast.parse(text)
             compile(tree, "", "exec", dont_inherit=True)  # finds more: `return` outside of a function
     except SyntaxError as error:
@@ -113,7 +113,7 @@ def own_metrics(text: str) -> OwnMetrics:
 
 
 class _Names:
-    """What the file calls hpsearch, and what it calls `hpsearch.metric`."""
+    """The file's names for hpsearch and for `hpsearch.metric`."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._modules: set[str] = set()
@@ -189,7 +189,7 @@ def _facts(decorator: ast.expr) -> dict[str, Any]:
 
 
 def _check_parameters(function: _Function) -> None:
-    """Both are given by name, so that no order of theirs is wrong."""
+    """Both are passed by name, so their order doesn't matter."""
     if isinstance(function, ast.AsyncFunctionDef):
         raise _Wrong(function.lineno, f"{function.name} is async: a metric is a plain function")
     given = function.args

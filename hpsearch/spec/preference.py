@@ -25,7 +25,7 @@ PairLoss = Literal[
 LabelledLoss = Literal["kto", "apo_zero_unpaired"]
 PAIR_LOSSES: tuple[str, ...] = get_args(PairLoss)
 LABELLED_LOSSES: tuple[str, ...] = get_args(LabelledLoss)
-"""Of single answers, of which each is desirable or not."""
+"""Losses of single answers, each labelled as desirable or not."""
 ABOUT = {
     "sigmoid": "DPO: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290",
     "sigmoid_norm": "DPO of means per token: Lambert et al. 2024 (Tülu 3), https://arxiv.org/abs/2411.15124",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PLACEHOLDER = "<image>"
-"""Stands in what a user says for one of the row's images, as with LLaVA and LLaMA-Factory."""
+"""Marks the position of one of the row's images in a user's text, as in LLaVA and LLaMA-Factory."""
 RowFormat = Literal[
     "question-answer",
     "question-label",
@@ -26,22 +26,22 @@ class FormatFacts:
     """Roles of columns, see `data.ColumnsSpec`."""
     may_have: tuple[str, ...] = ()
     is_raw: bool = False
-    """Texts as they are: no chat template, no turns."""
+    """Texts as they are, without chat template and turns."""
     asks: str | None = None
-    """The role of the column that asks; a template over columns may stand in its place."""
+    """The role of the question's column; a template over columns may replace it."""
     answers: str | None = None
     """The role of the column whose values `data.answers` may rename."""
     has_answers: bool = True
-    """Whether there is something to be asked, and an answer to compare with."""
+    """Whether there is a question, and an answer to compare with."""
 
     @property
     def has_pairs(self) -> bool:
-        """Two answers to choose between."""
+        """Whether rows have a chosen and a rejected answer."""
         return "rejected" in self.needs
 
     @property
     def is_judged(self) -> bool:
-        """What is thought of its answers is said."""
+        """Whether its answers carry a preference."""
         return self.has_pairs or "desirable" in self.needs
 
 
@@ -57,4 +57,4 @@ FORMATS: dict[RowFormat, FormatFacts] = {
     "raw-labelled": FormatFacts(("prompt", "completion", "desirable"), is_raw=True, asks="prompt"),
 }
 ANYWHERE = frozenset({"image", "group", "label", "id", "stage"})
-"""Roles that say something of a row, whatever its format."""
+"""Roles that any format may have."""

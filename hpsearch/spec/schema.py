@@ -22,11 +22,13 @@ from hpsearch.spec.tasks import TASKS, TaskFacts
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_FILE = "hpsearch-study.schema.json"
-"""Stands beside a study file that hpsearch makes: it moves to other machines, and into a repository, with it."""
+"""Written beside study files that hpsearch makes, so that it moves with them to other machines and into a
+repository.
+"""
 
 
 def schema_line(schema: str = SCHEMA_FILE) -> str:
-    """The first line of a study file: where yaml-language-server finds the schema, from the file's folder."""
+    """The first line of a study file, which tells yaml-language-server the schema's path from the file's folder."""
     return f"# yaml-language-server: $schema={schema}"
 
 
@@ -47,13 +49,14 @@ def study_schema() -> Schema:
 
 
 def plain(schema: Any) -> Any:
-    """Without what tells an editor nothing: titles, empty defaults, defaults that are their sections' own, and
-    OpenAPI's discriminators."""
+    """Removes what is useless for an editor: titles, empty defaults, defaults equal to their sections' own, and
+    OpenAPI's discriminators.
+    """
     if isinstance(schema, list):
         return [plain(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    is_names = all(isinstance(value, dict) for value in schema.values())  # of properties or definitions
+    is_names = all(isinstance(value, dict) for value in schema.values())  # a mapping of properties or definitions
     if is_names:
         return {key: plain(value) for key, value in schema.items()}
     left_out = {"title", "discriminator"}
@@ -73,7 +76,7 @@ _LOG_RANGE: Schema = {
 
 
 def _searched(knob: str) -> Schema:
-    """What may stand in `search.space` for a field: choices, and a range where it takes numbers."""
+    """The schema of a field in `search.space`: choices, and a range if it is numeric."""
     field = KNOBS[knob]
     value = plain(TypeAdapter(field.rebuild_annotation()).json_schema())
     value.pop("description", None)
@@ -94,7 +97,7 @@ def _range(value: Schema, *, is_whole: bool) -> Schema:
 
 
 def _rules() -> list[Schema]:
-    """What a task asks of other sections: an image column, and metrics that fit it."""
+    """A task's requirements on other sections: an image column, and metrics that fit it."""
     seeing = [task.name for task in TASKS.values() if task.has_images]
     columns = {"properties": {"columns": {"required": ["image"]}}, "required": ["columns"]}
     rules: list[Schema] = [{"if": _is_one_of(seeing), "then": {"properties": {"data": columns}}}]
@@ -106,7 +109,7 @@ def _rules() -> list[Schema]:
 
 _HAS_OWN: Schema = {"anyOf": [{"required": ["metrics_file"]}, {"required": ["metrics_text"]}]}
 _NO_OWN_METRICS: Schema = {"not": {"properties": {"evaluation": _HAS_OWN}, "required": ["evaluation"]}}
-"""Metrics of one's own may have any name."""
+"""The person's own metrics may have any name."""
 
 
 def _is_one_of(tasks: list[str]) -> Schema:
@@ -118,7 +121,9 @@ def _fitting(task: TaskFacts) -> tuple[str, ...]:
 
 
 def _named(fitting: tuple[str, ...]) -> Schema:
-    """The loss is no metric of an evaluation, which always has it, and what needs another model is no objective."""
+    """The loss can't be named in an evaluation, which always has it, and a metric that needs another model is no
+    objective.
+    """
     objectives = {"enum": [name for name in fitting if not METRICS[name].needs_model]}
     evaluated = {"enum": [name for name in fitting if name != LOSS.name]}
     return {

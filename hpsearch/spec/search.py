@@ -10,7 +10,7 @@ from hpsearch.spec.base import Spec
 from hpsearch.spec.limits import LimitsSpec
 
 _MOST_STEPS = 2**53
-"""Beyond it a float can't tell one step from the next."""
+"""Beyond it a float can't distinguish neighbouring steps."""
 Scalar = bool | int | float | str | None
 
 
@@ -166,7 +166,7 @@ _Sampler = Annotated[AnySampler, Field(discriminator="name")]
 _Pruner = Annotated[AnyPruner, Field(discriminator="name")]
 SamplerSpec = Annotated[_Sampler, BeforeValidator(_name_alone, json_schema_input_type=SamplerName | _Sampler)]
 PrunerSpec = Annotated[_Pruner, BeforeValidator(_name_alone, json_schema_input_type=PrunerName | _Pruner)]
-"""Either takes its name alone for itself with its defaults."""
+"""A name alone means the sampler or pruner with its defaults."""
 
 
 class SearchSpec(Spec):

@@ -23,7 +23,7 @@ from hpsearch.spec.tracking import TrackerName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
 Values = dict[str, Any]
-"""Dotted knob name → value."""
+"""Dotted parameter name → value."""
 
 MAY_CHANGE = (
     "description",
@@ -39,7 +39,9 @@ MAY_CHANGE = (
     "data.feature_cache_gib",
     "evaluation.metrics_file",
 )
-"""What may differ from the stored study: it changes no trial (checksums vouch for data, adapter and metrics file)."""
+"""Fields that may differ from the stored study, as they change no trial (checksums protect data, adapter and metrics
+file).
+"""
 _TEXT = "evaluation.metrics_text"
 
 
@@ -88,14 +90,14 @@ class StudySpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _without_dropout(cls, given: Any) -> Any:
-        """Where a task is trained without dropout, a file that doesn't speak of it has none."""
+        """Where a task trains without dropout, a file that does not set it has none."""
         task = TASKS.get(str(given.get("task"))) if isinstance(given, dict) else None
         if task is None or task.has_dropout or not isinstance(lora := given.get("lora", {}), dict):
             return given
         return given | {"lora": {"dropout": 0.0} | lora}
 
     def with_values(self, values: Values) -> StudySpec:
-        """The same study with these knobs set."""
+        """The same study with these parameters set."""
         whole = self.model_dump()
         for knob, value in values.items():
             section, name = knob.split(".")
@@ -112,7 +114,7 @@ class StudySpec(Spec):
 
     @property
     def objectives(self) -> list[Metric]:
-        """The first one rules. Raises ValueError: refused when a file is read."""
+        """The first one decides. Raises ValueError: rejected when a file is read."""
         return [self.metric(name) for name in self.objective_names]
 
     def metric(self, name: str) -> Metric:
@@ -121,7 +123,7 @@ class StudySpec(Spec):
         return own[name] if name in own else find_metric(name, own)
 
     def fitting_metrics(self) -> list[Metric]:
-        """hpsearch's and the person's own, as far as they fit the task."""
+        """hpsearch's and the person's own metrics that fit the task."""
         every = [*METRICS.values(), *self.evaluation.own_metrics.values()]
         return [metric for metric in every if self.task_facts.fits(metric)]
 
@@ -130,7 +132,7 @@ class StudySpec(Spec):
         return getattr(getattr(self, section), name)
 
     def defaults(self) -> Values:
-        """The searched knobs at the values that the file gives them."""
+        """The searched parameters with the file's own values."""
         return {knob: self.value(knob) for knob in self.searched.space}
 
     @property
@@ -146,7 +148,9 @@ class StudySpec(Spec):
         return [str(base) for base in dict.fromkeys([self.model.base, *map(str, choices)])]
 
     def grid_size(self) -> int | None:
-        """How many points a grid over the space has, without building it; None where a range has no step."""
+        """The number of points of a grid over the space, computed without building it; None where a range has no
+        step.
+        """
         sizes = [_num_points(knob, parameter) for knob, parameter in self.searched.space.items()]
         counted = [size for size in sizes if size is not None]
         return prod(counted) if len(counted) == len(sizes) else None
@@ -171,7 +175,7 @@ def changes(was: StudySpec, now: StudySpec) -> dict[str, str]:
 
 
 def _fields(spec: StudySpec) -> dict[str, Any]:
-    """Dotted key → value; of a metrics file the checksum of its code: a comment makes no other study."""
+    """Dotted key → value; for a metrics file the checksum of its code: comments don't count."""
     fields = flat(spec.model_dump())
     text = spec.evaluation.metrics_text
     return fields | {_TEXT: None if text is None else f"SHA-256 {sha256_of(code_of(text))[:12]}…"}

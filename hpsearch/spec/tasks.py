@@ -15,17 +15,17 @@ from hpsearch.spec.metrics import Metric, Over
 from hpsearch.spec.rows import RowFormat
 
 Learns = Literal["text", "class", "preference"]
-"""What a model is taught: to say the answer, to tell the class, or to say the better one of two answers."""
+"""What a model learns: to generate the answer, to predict the class, or to prefer one of two answers."""
 Images = Literal["none", "one", "several"]
-"""How many a row has; several: any number of them, and none as well."""
+"""Images per row; several: any number, including none."""
 Section = Literal["head", "curriculum", "preference"]
-"""Of a study file, those that not every task has."""
+"""Sections of a study file that only some tasks have."""
 SECTIONS: dict[Section, str] = {
     "head": "classification head",
     "curriculum": "curriculum",
     "preference": "preferences to learn",
 }
-"""Each with what a task without it doesn't have."""
+"""Section → what it is called in messages."""
 
 _TEXT: tuple[RowFormat, ...] = ("question-answer", "messages", "prompt-completion", "text")
 _SEEN: tuple[RowFormat, ...] = ("question-answer", "messages")
@@ -37,38 +37,38 @@ _HAVE_TEXT: frozenset[Over] = frozenset(_TEXTS)
 class TaskFacts:
     name: str
     about: str
-    """For people: what goes in → what comes out."""
+    """For people: input → output."""
     learns: Learns
     images: Images
     row_formats: tuple[RowFormat, ...]
-    """That a study may give; the first one is what is expected of a study that gives none of them."""
+    """The row formats that a study may use; the first one is the default."""
     judged_over: tuple[Over, ...]
-    """Which metrics fit it; those over the first are taken where nobody names any."""
+    """The metrics that fit it: those over the first are the default."""
     pipeline: str
-    """The hub's word for such models: https://huggingface.co/tasks."""
+    """The hub's name for such models: https://huggingface.co/tasks."""
     sections: frozenset[Section] = frozenset()
     has_prompts: bool = True
     """Whether system prompts can be tried with it."""
     has_dropout: bool = True
     """Whether it is trained with `lora.dropout`."""
     loss_unit: str = "nats per token"
-    """Of a mean loss. Not all losses of preferences are in nats: hinge, IPO and KTO are not."""
+    """The unit of a mean loss. Some preference losses are not in nats: hinge, IPO and KTO."""
 
     @property
     def has_images(self) -> bool:
-        """Whether there may be any: its models have a vision tower, and its studies an image column."""
+        """Whether rows may have images: its models have a vision tower, and its studies an image column."""
         return self.images != "none"
 
     @property
     def speaks(self) -> bool:
-        """Whether what it trains answers in words of its own."""
+        """Whether the trained model generates text."""
         return self.learns != "class"
 
     def has(self, section: Section) -> bool:
         return section in self.sections
 
     def fits(self, metric: Metric) -> bool:
-        """A metric of the person's own is over the texts of answers, and a class has a text too."""
+        """A person's own metric is over the texts of answers; a class has a text too."""
         if metric.is_own:
             return not _HAVE_TEXT.isdisjoint(self.judged_over)
         return metric.over in ("losses", *self.judged_over)
@@ -167,6 +167,6 @@ TaskName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum
 
 
 def find_task(learns: Learns, *, has_images: bool, sections: frozenset[Section] = frozenset()) -> str | None:
-    """The name of the task of these facts."""
+    """The name of the task with these properties."""
     wanted = (learns, has_images, sections)
     return next((row.name for row in TASKS.values() if (row.learns, row.has_images, row.sections) == wanted), None)

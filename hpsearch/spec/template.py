@@ -22,7 +22,7 @@ _CONDITION = re.compile(r"if (not )?([^:\[\]{}]+):")
 
 @dataclass(frozen=True)
 class Column:
-    """A column, or with a dot a part of one. `has_letters`: a list of choices, each behind its letter."""
+    """A column, or with a dot a part of one. `has_letters`: a list of choices, each with its letter."""
 
     name: str
     has_letters: bool = False
@@ -48,7 +48,7 @@ class Template:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column, once. None: the text is the same for every row."""
+        """Every column, once. Empty: the text is the same for every row."""
         found: list[str] = []
         for part in self.parts:
             found += part.columns if isinstance(part, Bracketed) else [part.name] if isinstance(part, Column) else []
@@ -56,7 +56,7 @@ class Template:
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Those that stand outside of brackets: no row is asked without them."""
+        """The columns outside of brackets: a row without one of them is unusable."""
         return tuple(dict.fromkeys(part.name for part in self.parts if isinstance(part, Column)))
 
     def fill(self, values: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -79,7 +79,7 @@ class Template:
 
 @lru_cache
 def parse(text: str) -> Template:
-    """Text without a brace is the same question for every row, whatever else is in it.
+    """A text without braces is the same question for every row, whatever else it contains.
 
     Raises:
         ValueError: with what to write instead.
@@ -140,7 +140,7 @@ def _optional(part: Bracketed, values: Mapping[str, Any]) -> str:
 
 
 def _text(column: Column, values: Mapping[str, Any]) -> str:
-    """Empty where a row says nothing; pandas writes such values as nan."""
+    """Empty where the value is missing, which pandas writes as nan."""
     said = _said(column, values)
     return "" if said.strip().lower() == "nan" else said
 
@@ -163,7 +163,7 @@ def _letter(number: int) -> str:
 
 
 def find(name: str, values: Mapping[str, Any]) -> Any:
-    """A column's value, or that of a part of it; None where there is none."""
+    """The value of a column or of a part of it; None where there is none."""
     if name in values:
         return values[name]
     first, _, rest = name.partition(".")

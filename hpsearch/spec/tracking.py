@@ -10,7 +10,8 @@ TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 def missing_trackers(names: Iterable[TrackerName]) -> list[TrackerName]:
-    """Those whose library is not installed here. A folder of that name is none: MLflow and wandb both write one into
-    the folder that they run in, and Python takes it for a package without files."""
+    """The trackers whose library is not installed. A folder of that name doesn't count: MLflow and wandb both create
+    one in their working directory, and Python takes it for a namespace package.
+    """
     found = {name: find_spec(name) for name in names}
     return [name for name, spec in found.items() if spec is None or spec.origin is None]

@@ -24,7 +24,7 @@ Rows = Literal["auto"] | PositiveInt
 
 
 class TrainingSpec(Spec):
-    """Optimizer settings, by the names that transformers gives them."""
+    """Optimizer settings, with transformers' names."""
 
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 2e-4
     batch_size: Annotated[
@@ -62,13 +62,13 @@ FORMER = {
     FORMER_KNOB: "batch_size is the rows per optimizer step: what was 1 × 16 is 16, and how "
     "many go through the model at once (micro_batch) is the machine's"
 }
-"""Keys that study files once had, and what to write instead."""
+"""Keys of earlier versions, and what to write instead."""
 
 
 def in_rows_per_step(training: Any) -> Any:
-    """Stored settings in today's terms: `batch_size` was the rows per forward, so many of which made a step.
+    """Converts stored settings: `batch_size` was the rows per forward, several of which made a step.
 
-    What is no such settings stays as it is, for the model that reads it to complain of.
+    Anything else is returned unchanged, for the validating model to reject.
     """
     match training:
         case {"batch_size": int(rows), "gradient_accumulation_steps": int(forwards), **kept}:
@@ -77,7 +77,7 @@ def in_rows_per_step(training: Any) -> Any:
 
 
 class BudgetSpec(Spec):
-    """What one run may spend: `budget` is a trial's, `final` the final run's."""
+    """The length of one run: `budget` is a trial's, `final` the final run's."""
 
     epochs: Annotated[
         float, Field(gt=0, description="Passes over the training rows (the share that train_fraction leaves).")

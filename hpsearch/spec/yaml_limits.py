@@ -28,7 +28,7 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class NotYaml(InputError):
-    """Why a text can't be read, and the line on which that shows (from 1; None: no line's fault)."""
+    """Why a text can't be read, and the line (from 1; None: no single line)."""
 
     def __init__(self, message: str, line: int | None) -> None:
         self.message = message
@@ -37,9 +37,9 @@ class NotYaml(InputError):
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """PyYAML's safe loader, for which every value that can't be made of its text is a YAMLError.
+    """PyYAML's safe loader, in which every value that can't be constructed is a YAMLError.
 
-    Its own raises whatever Python's functions do: ValueError for the date 2024-13-45 and for a number of more digits
+    Its own raises any error of Python's functions: ValueError for the date 2024-13-45 and for a number with more digits
     than Python reads, KeyError for `!!bool maybe`, AttributeError for `!!timestamp now` (PyYAML 6.0.3, constructor.py,
     https://github.com/yaml/pyyaml/blob/6.0.3/lib/yaml/constructor.py).
     """
@@ -56,7 +56,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 
 def read_text(path: Path) -> str:
-    """Raises NotYaml where the file is too large or no UTF-8, and OSError."""
+    """Raises NotYaml where the file is too large or not UTF-8, and OSError."""
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
@@ -69,12 +69,12 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(text: str, loader: type[Loader] = Loader) -> Any:
-    """What the one document in `text` says. Raises NotYaml."""
+    """The value of the one document in `text`. Raises NotYaml."""
     return construct(compose(text, loader), loader)
 
 
 def compose(text: str, loader: type[Loader] = Loader) -> yaml.Node | None:
-    """The nodes of the one document in `text`, which know their lines. Raises NotYaml."""
+    """The nodes of the one document in `text`, with their lines. Raises NotYaml."""
     if found := Reader.NON_PRINTABLE.search(text):
         message = f"holds the character {found.group()!r}, which YAML does not allow"
         raise NotYaml(message, text.count("\n", 0, found.start()) + 1)
@@ -84,7 +84,7 @@ def compose(text: str, loader: type[Loader] = Loader) -> yaml.Node | None:
 
 
 def construct(node: yaml.Node | None, loader: type[Loader] = Loader) -> Any:
-    """What the nodes say; sections that are merged in (`<<`) become part of their nodes. Raises NotYaml."""
+    """The value of the nodes; merged sections (`<<`) become part of their nodes. Raises NotYaml."""
     if node is None:
         return None
     with _in_words(node.end_mark.line + 1):
@@ -93,7 +93,7 @@ def construct(node: yaml.Node | None, loader: type[Loader] = Loader) -> Any:
 
 @contextmanager
 def _in_words(last_line: int) -> Iterator[None]:
-    """libyaml finds what is missing at the end of a text on the line behind it."""
+    """libyaml reports what is missing at the end of a text on the line after it."""
     try:
         yield
     except yaml.YAMLError as error:
@@ -104,7 +104,7 @@ def _in_words(last_line: int) -> Iterator[None]:
 
 @dataclass
 class _Open:
-    """A list or mapping whose end has not come yet."""
+    """A list or mapping that is not closed yet."""
 
     anchor: str | None
     values_before: int
@@ -112,7 +112,7 @@ class _Open:
 
 
 class _Count:
-    """Values and levels of a text, with each alias counted as all that it stands for."""
+    """Counts values and levels of a text, with each alias counted in full."""
 
     def __init__(self) -> None:
         self._open: list[_Open] = []
@@ -127,7 +127,7 @@ class _Count:
                 self._aliases += 1
                 if any(collection.anchor == anchor for collection in self._open):
                     _refuse(f"*{cut(anchor)} stands within what it names", event)
-                self._add(*self._anchored.get(anchor, (1, 0)))  # an unknown one is told by the composer
+                self._add(*self._anchored.get(anchor, (1, 0)))  # the composer reports an unknown one
             case yaml.ScalarEvent(anchor=anchor):
                 self._add(1, 0)
                 self._remember(anchor, 1, 0)
