@@ -28,12 +28,12 @@ TOOLS: dict[str, tuple[Callable[[dict[str, Any]], bool], Callable[[ForeignFile],
     llamafactory.TOOL: (llamafactory.is_mine, llamafactory.read),
     llamafactory_v1.TOOL: (llamafactory_v1.is_mine, llamafactory_v1.read),
 }
-"""Tool → (whether a file with these keys is its, how to read it)."""
+"""Tool → (whether the keys are its own, how to read its file)."""
 
 
 @dataclass(frozen=True)
 class NewStudy:
-    """A study made from another tool's file; `script` rewrites its data and stands beside it, where one is needed."""
+    """A study made from another tool's file; `script` converts its data and is written beside it, if needed."""
 
     tool: str
     text: str
@@ -44,10 +44,10 @@ class NewStudy:
 
 
 def new_study(path: Path, output: Path) -> NewStudy:
-    """The study that will stand in `output`; nothing is written.
+    """The study for `output`; writes nothing.
 
     Raises:
-        InputError: no file of a known tool, or one that no study fits, with the reason.
+        InputError: no file of a known tool, or one that can't be converted, with the reason.
     """
     file = read_foreign(path)
     draft = _reader(file)(file)

@@ -19,7 +19,7 @@ NO_SFT = {
     "diffusion": "trains a diffusion language model",
     "num_labels": "trains a classifier head",
 }
-"""Keys that say that a file is no supervised fine-tuning."""
+"""Keys of files that are no supervised fine-tuning."""
 
 
 def is_mine(values: dict[str, Any]) -> bool:
@@ -67,7 +67,7 @@ def _put_model(draft: Draft) -> None:
         draft.to_do.append("model.base: the file trains on GPTQ weights; name the model in 16 bit")
     if file.flag("fp16") or file.flag("float16"):
         draft.set("model.dtype", "float16")
-    for quiet in ("bf16", "bfloat16"):  # what hpsearch takes by itself, where the hardware has it
+    for quiet in ("bf16", "bfloat16"):  # hpsearch's own choice, where the hardware has it
         file.take(quiet)
     old = {"flash_attention": "flash_attention_2", "sdp_attention": "sdpa", "eager_attention": "eager"}
     named = [kind for key, kind in old.items() if file.flag(key)]
@@ -135,7 +135,7 @@ def _put_training(draft: Draft) -> None:
 
 
 def _put_vision(draft: Draft) -> None:
-    """Axolotl says by the paths of layers whether the vision encoder is trained."""
+    """In Axolotl, layer paths decide whether the vision encoder is trained."""
     file = draft.file
     size = file.take("image_size")
     if not draft.has_images:

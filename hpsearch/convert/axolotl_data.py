@@ -26,7 +26,7 @@ _PREFERENCES = ("bradley_terry", "dpo", "orpo", "kto", "stepwise_supervised", "c
 
 
 def put_parts(draft: Draft, method: str = "") -> None:
-    """`method`: how preferences are learned, where they are."""
+    """`method`: the preference method, if any."""
     file = draft.file
     pretrains = file.take("pretraining_dataset")
     listed = pretrains or file.take("datasets")
@@ -84,7 +84,7 @@ def _unknown(draft: Draft, name: str, where: dict[str, Any]) -> Part:
 
 
 def _where(draft: Draft, entry: ForeignFile) -> dict[str, Any]:
-    """Which rows: a file or folder on this machine, or a data set on the hub."""
+    """The source of the rows: a file or folder on this machine, or a data set on the hub."""
     file, path, files = draft.file, str(entry.take("path")), entry.names("data_files")
     entry.take("ds_type")
     if path in ("json", "csv", "parquet") and len(files) == 1:
@@ -104,7 +104,7 @@ def _where(draft: Draft, entry: ForeignFile) -> dict[str, Any]:
 
 
 def _turns(entry: ForeignFile, where: dict[str, Any], *, is_sharegpt: bool, has_images: bool) -> Part:
-    """`message_field_*` are older words for `message_property_mappings`; sharegpt is the old name of from and value."""
+    """`message_field_*` are older names for `message_property_mappings`; sharegpt is the old name of from and value."""
     properties = entry.section("message_property_mappings")
     usual = ("from", "value", "conversations") if is_sharegpt else ("role", "content", "messages")
     said_as = ForeignFile(entry.path, entry.section("roles"))
@@ -121,7 +121,7 @@ def _turns(entry: ForeignFile, where: dict[str, Any], *, is_sharegpt: bool, has_
 
 
 def _user_defined(kind: ForeignFile, where: dict[str, Any]) -> Part:
-    """A `type:` with fields and formats of its own; its system prompt stands before them."""
+    """A `type:` with its own fields and formats; its system prompt comes before them."""
     before = kind.text("system_prompt") or ""
     if before:
         before = (kind.text("system_format") or "{system}").replace("{system}", before)

@@ -15,7 +15,7 @@ WHOLE_TEXTS = "texts longer than max_tokens are left out, not cut into pieces"
 
 
 def put_data(draft: Draft, script: Path, validation: float) -> str | None:
-    """Fills `data:`; returns the text of the rewriting script where the study needs one.
+    """Fills `data:`; returns the text of the conversion script where the study needs one.
 
     `validation` is the share of the rows, or 0 where the file keeps none.
     """
@@ -52,7 +52,7 @@ def put_data(draft: Draft, script: Path, validation: float) -> str | None:
 
 
 def _that_fit_together(draft: Draft) -> list[Part]:
-    """Rows with an image and rows without, or rows that nobody can read, don't make one study."""
+    """Rows with an image and rows without, or rows in an unknown format, don't make one study."""
     known = [part for part in draft.parts if part.form != "unknown"]
     parts = known or draft.parts[:1]
     if draft.has_images:
@@ -100,7 +100,7 @@ def _placeholder(draft: Draft) -> dict[str, str]:
 
 
 def _put_split(draft: Draft, hub_split: str | None, validation: float) -> None:
-    """A hub data set keeps to the split that the file names; a file is split by shares."""
+    """A hub data set keeps the file's split; a local file is split by shares."""
     share = validation if 0 < validation < 0.5 else SPLIT_SHARE
     comment = None
     if share != validation:
@@ -113,7 +113,7 @@ def _put_split(draft: Draft, hub_split: str | None, validation: float) -> None:
 
 
 def _script(parts: list[Part], target: str) -> str:
-    """The rewriting script with its data sets filled in."""
+    """The conversion script with its data sets filled in."""
     text = Path(__file__).with_name("rewrite_rows.py").read_text(encoding="utf-8")
     listed = pformat([part.for_script() for part in parts], width=110, sort_dicts=False)
     text = text.replace("PARTS: list[dict[str, Any]] = []", f"PARTS: list[dict[str, Any]] = {listed}")

@@ -14,13 +14,13 @@ SECTIONS = ("model", "data", "lora", "preference", "training", "budget", "final"
 
 @dataclass
 class Draft:
-    """What a reader fills in. Keys are dotted: `training.learning_rate`."""
+    """The study while it is read. Keys are dotted: `training.learning_rate`."""
 
     file: ForeignFile
     tool: str
     has_images: bool = False
     is_plain: bool = False
-    """Continues pretraining on plain text."""
+    """Continued pretraining on plain text."""
     learns: Learns = "text"
     values: dict[str, dict[str, Any]] = field(default_factory=lambda: {name: {} for name in SECTIONS})
     comments: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Draft:
         return self.values[section][name]
 
     def drop(self, key: str, why: str) -> None:
-        """`key` of the file is not kept, or kept as something else; the reader gave the value already."""
+        """Notes that the file's `key` is not kept, or is replaced; the reader sets the new value itself."""
         value = self.file.values.get(key)
         shown = f"{key}: {value}" if isinstance(value, str | int | float) else key
         self.not_kept.append(NotKept((shown,), why))

@@ -13,12 +13,12 @@ from hpsearch.errors import InputError
 from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
 Reasons = tuple[tuple[tuple[str, ...], str], ...]
-"""(patterns of keys, why hpsearch does not keep them), the first match counts."""
+"""(patterns of keys, why hpsearch does not keep them); the first match counts."""
 
 
 @dataclass(frozen=True)
 class NotKept:
-    """Keys of the file that the study does not follow, and why."""
+    """Keys of the file that the study does not use, and why."""
 
     keys: tuple[str, ...]
     why: str
@@ -29,14 +29,14 @@ class NotKept:
 
 @dataclass
 class ForeignFile:
-    """The keys of one file. Keys without a value, `false` and `0` mean the same as no key at all."""
+    """The keys of one file. Keys without a value, with `false` or with `0` count as missing."""
 
     path: Path
     values: dict[str, Any]
     asked: set[str] = field(default_factory=set)
 
     def take(self, key: str, default: Any = None) -> Any:
-        """The value of `key`, or `default` where the file gives none."""
+        """The value of `key`, or `default` where it is missing; marks the key as read."""
         self.asked.add(key)
         value = self.values.get(key)
         return default if value is None else value
@@ -52,7 +52,7 @@ class ForeignFile:
         return value.strip().lower() in ("true", "yes", "on", "1") if isinstance(value, str) else bool(value)
 
     def number(self, key: str, default: float) -> float:
-        """YAML 1.1 reads `2e-5` as text; both tools take it as the number that it is."""
+        """YAML 1.1 reads `2e-5` as text; both tools take it as a number."""
         value = self.take(key, default)
         try:
             found = float(value) if not isinstance(value, bool) else math.nan
@@ -69,7 +69,7 @@ class ForeignFile:
         return int(found)
 
     def names(self, key: str) -> list[str]:
-        """A YAML list, or names with commas between them."""
+        """A YAML list, or comma-separated names."""
         value = self.take(key, [])
         parts = value if isinstance(value, list) else str(value).split(",")
         return [name for part in parts if part is not None and (name := str(part).strip())]
@@ -84,12 +84,12 @@ class ForeignFile:
         raise InputError(f"{self.path}: {words}")
 
     def find(self, name: str) -> Path | None:
-        """A file that the YAML names, from where the command runs or from any folder above the YAML."""
+        """A file named in the YAML, relative to the working directory or any folder above the YAML."""
         folders = [Path.cwd(), *self.path.resolve().parents]
         return next((found for folder in folders if (found := folder / Path(name).expanduser()).exists()), None)
 
     def left_over(self, reasons: Reasons) -> list[NotKept]:
-        """What the file says and nobody asked for, with the same reasons together."""
+        """Keys of the file that were not read, grouped by reason."""
         by_reason: dict[str, list[str]] = {}
         for key, value in self.values.items():
             if key not in self.asked and value not in (None, False, "", 0, [], {}):

@@ -71,7 +71,7 @@ def _put_model_and_lora(draft: Draft) -> None:
     settings.put_quantization(draft, file.whole("quantization_bit", 0), "quantization_bit")
     if file.flag("fp16"):
         draft.set("model.dtype", "float16")
-    file.take("bf16")  # what hpsearch takes by itself, where the hardware has it
+    file.take("bf16")  # hpsearch's own choice, where the hardware has it
     settings.put_attention(draft, "flash_attn", str(file.take("flash_attn", "auto")))
     settings.put_trust(draft)
     kind = str(file.take("finetuning_type", "lora")).lower()
@@ -179,12 +179,12 @@ def _fits(draft: Draft, name: str, columns: ForeignFile) -> bool:
 
 
 def _plain(part: Part) -> Part:
-    """Pretraining takes what the first column says, and nothing else (src/llamafactory/data/processor/pretrain.py)."""
+    """Pretraining uses only the first column (src/llamafactory/data/processor/pretrain.py)."""
     return replace(part, form="text", answer=part.questions[0]) if part.questions else replace(part, form="unknown")
 
 
 def _judged(draft: Draft, entry: ForeignFile, part: Part) -> Part:
-    """The same part where nothing is judged."""
+    """The preferences in the part, or the part unchanged if there are none."""
     if draft.learns != "preference":
         return part
     columns = ForeignFile(entry.path, entry.section("columns"))
@@ -195,7 +195,7 @@ def _judged(draft: Draft, entry: ForeignFile, part: Part) -> Part:
 
 
 def _part(name: str, entry: ForeignFile, limit: int | None, media: str | None) -> Part:
-    """One entry of dataset_info.json. Columns that `columns` does not name do not exist, says its parser."""
+    """One entry of dataset_info.json. Its parser ignores columns that `columns` does not name."""
     hub = entry.text("hf_hub_url") or entry.text("ms_hub_url") or entry.text("om_hub_url")
     folder = entry.path.parent.resolve()
     columns = ForeignFile(entry.path, entry.section("columns"))

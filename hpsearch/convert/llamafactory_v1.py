@@ -92,7 +92,7 @@ def _put_parts(draft: Draft) -> None:
             "the file. Run this again from the LLaMA-Factory checkout, or write the file or hub name yourself"
         )
         return
-    root = listed.parents[len(Path(name).parts) - 1]  # where LLaMA-Factory runs: images count from there
+    root = listed.parents[len(Path(name).parts) - 1]  # LLaMA-Factory's working directory: image paths start there
     sets = ForeignFile(listed, {str(key): value for key, value in read_mapping(listed).items()})
     for key in sets.values:
         entry = sets.section(key)
@@ -104,7 +104,7 @@ def _put_parts(draft: Draft) -> None:
 
 
 def _part(file: ForeignFile, entry: dict[str, Any], images: str | None, root: Path) -> Part:
-    """One data set. Without a converter its rows are messages whose content is a list of typed pieces."""
+    """One data set. Without a converter its rows are messages whose content is a list of typed parts."""
     name = str(entry["path"])
     is_local = entry.get("source", "hf_hub") == "local"
     common: dict[str, Any] = {

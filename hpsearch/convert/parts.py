@@ -15,7 +15,7 @@ ROLES = {
     "model": "assistant",
     "system": "system",
 }
-"""Who speaks, in the words of chat data sets, and in those of chat templates."""
+"""The speaker's role in chat data sets → in chat templates."""
 
 Form = Literal["pairs", "turns", "template", "text", "unknown"]
 
@@ -24,9 +24,8 @@ Form = Literal["pairs", "turns", "template", "text", "unknown"]
 class Part:
     """One data set.
 
-    `form` is how a row is read: `pairs` joins the question's columns and adds the answer, `turns` is a
-    conversation, `template` puts columns into a fixed text, `text` is plain text in the column `answer`, `unknown` is
-    for a person to look at.
+    `form` is the row format: `pairs` joins the question's columns and adds the answer, `turns` is a conversation,
+    `template` puts columns into a fixed text, `text` is plain text in the column `answer`, `unknown` needs a person.
     """
 
     name: str
@@ -44,7 +43,7 @@ class Part:
     chosen: str | None = None
     rejected: str | None = None
     desirable: str | None = None
-    """Columns of preferences: two answers, or whether the one answer is."""
+    """Columns of preferences: two answers, or a label whether the single answer is desirable."""
     system: str | None = None
     with_input: str = ""
     without_input: str = ""
@@ -53,12 +52,12 @@ class Part:
     content: str = "content"
     roles: tuple[tuple[str, str], ...] = tuple(ROLES.items())
     in_pieces: bool = False
-    """Whether the content of a turn is a list of typed pieces."""
+    """Whether the content of a turn is a list of typed parts."""
     images: str | None = None
     image_folder: str | None = None
 
     def columns(self) -> dict[str, str] | None:
-        """hpsearch's columns where it can read the rows as they are."""
+        """hpsearch's columns, where it can read the rows unchanged."""
         whole = not (self.data_files or self.revision or self.limit or "[" in self.split or "+" in self.split)
         if not whole or self.images or self.in_pieces:
             return None
@@ -91,7 +90,7 @@ class Part:
 
     @property
     def prompt(self) -> str | None:
-        """`data.prompt` that asks as the file does, where that takes more than one column."""
+        """`data.prompt` that gives the file's question, where it needs more than one column."""
         if self.form == "pairs" and len(self.questions) > 1:
             return joined(self.questions, self.between)
         if self.form != "template":
@@ -100,7 +99,7 @@ class Part:
         return merged(self.with_input, self.without_input, places | {"system": self.system or ""})
 
     def for_script(self) -> dict[str, Any]:
-        """The part as the rewriting script takes it."""
+        """The part in the form that the conversion script reads."""
         return {
             "load": self._load(),
             "limit": self.limit,

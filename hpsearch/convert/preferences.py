@@ -11,7 +11,7 @@ from hpsearch.convert.parts import Part
 
 METHODS = ("dpo", "ipo", "orpo", "kto")
 LOSSES = {"sigmoid": "sigmoid", "hinge": "hinge", "ipo": "ipo", "orpo": "orpo"}
-"""LLaMA-Factory's names, of those that hpsearch has."""
+"""LLaMA-Factory's names of losses that hpsearch has."""
 _QUESTIONS = {
     "argilla": "instruction",
     "icr": "input",
@@ -19,13 +19,15 @@ _QUESTIONS = {
     "prompt_pairs": "prompt",
     "ultra": "prompt",
 }
-"""Axolotl's types, behind chatml. or llama3. → the column that asks (src/axolotl/prompt_strategies/dpo and kto)."""
+"""Axolotl's types, after chatml. or llama3. → the column of the question (src/axolotl/prompt_strategies/dpo and
+kto).
+"""
 _WHOLE = ("argilla_chat", "argilla")
-"""Types of whole conversations: the first behind any template's name, the second behind chat_template."""
+"""Types of whole conversations: the first with any template's prefix, the second with chat_template."""
 
 
 def put_preference(draft: Draft, loss: str, beta: float, weights: tuple[float, float] = (1.0, 1.0)) -> None:
-    """`weights`: of desirable and undesirable answers. Called when the adapter is known: dropout goes."""
+    """`weights`: of desirable and undesirable answers. Called when the adapter is known, as it removes dropout."""
     draft.learns = "preference"
     draft.set("preference.loss", loss)
     draft.set("preference.beta", beta)
@@ -76,7 +78,7 @@ def axolotl_part(entry: ForeignFile, name: str, where: dict[str, Any], turns: Pa
         return None
     if variant == "argilla" and method != "kto":
         judged = {"chosen": "chosen_response", "rejected": "rejected_response"}
-    if variant == "ultra" and method != "kto":  # the question stands in both conversations
+    if variant == "ultra" and method != "kto":  # the question is in both conversations
         return Part(form="pairs", **judged, **where)
     return Part(form="pairs", questions=(_QUESTIONS[variant],), **judged, **where)
 

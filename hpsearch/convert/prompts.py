@@ -10,11 +10,11 @@ from hpsearch.spec.template import parse
 
 _TOKEN = re.compile(r"\{\w+\}|\w+|\s|[^\w\s]")
 Places = Mapping[str, str]
-"""Place in a foreign prompt (instruction, input, system) → column."""
+"""Field of a foreign prompt (instruction, input, system) → column."""
 
 
 def joined(columns: tuple[str, ...], between: str) -> str | None:
-    """The first column and, where they say something, the others; None where no template can name them."""
+    """The first column, and the others where they are not empty; None where no template can name them."""
     first, *rest = columns
     text = _column(first) + "".join(f"[{_doubled(between)}{_column(name)}]" for name in rest)
     said = {name: name for name in columns}
@@ -22,9 +22,9 @@ def joined(columns: tuple[str, ...], between: str) -> str | None:
 
 
 def merged(with_input: str, without_input: str, places: Places) -> str | None:
-    """One template of the wordings with and without an input; a place without a column is empty.
+    """One template that is equivalent to the texts with and without an input; a field without a column is empty.
 
-    None where no template says the same.
+    None where there is no such template.
     """
     given, missing = _tokens(with_input, places), _tokens(without_input, places)
     both: list[str] = []
@@ -35,7 +35,7 @@ def merged(with_input: str, without_input: str, places: Places) -> str | None:
             both += some
             continue
         if "{system}" in (*some, *none):
-            return None  # it may be empty too: brackets in brackets
+            return None  # it may be empty too, which would need nested brackets
         if some and not none:
             both, some, after = _from_its_beginning(both, some)
         else:
@@ -46,7 +46,7 @@ def merged(with_input: str, without_input: str, places: Places) -> str | None:
 
 
 def _samples(with_input: str, without_input: str, places: Places) -> list[tuple[Places, str]]:
-    """Rows, and what the wordings make of them."""
+    """Sample rows, and the texts expected for them."""
     found: list[tuple[Places, str]] = []
     for empty in ((), ("input",), ("system",), ("input", "system")):
         said = {place: "" if place in empty or not column else place for place, column in places.items()}
@@ -62,7 +62,7 @@ def _tokens(text: str, places: Places) -> list[str]:
 
 
 def _from_its_beginning(before: list[str], part: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """(what stands before, the part, what stands behind it): the same text, and a heading in the part is whole."""
+    """(the text before, the part, the text after): moves a common text so that a heading is whole within the part."""
     behind: list[str] = []
     while before and before[-1] == part[-1] and part[-1][0] != "{":
         behind.insert(0, part[-1])
@@ -81,7 +81,7 @@ def _bracketed(some: list[str], none: list[str], places: Places) -> str:
 
 
 def _outside(tokens: list[str], places: Places) -> str:
-    """Only the instruction must say something."""
+    """Only the instruction is required."""
     text = ""
     for token in tokens:
         shown = _inside(token, places)
@@ -104,7 +104,9 @@ def _doubled(text: str) -> str:
 
 
 def _checked(text: str, samples: list[tuple[Places, str]]) -> str | None:
-    """The template where it says what it shall: brackets beside brackets, as in `[[[INST]]`, may be read as others."""
+    """The template if it gives the expected texts: brackets next to brackets, as in `[[[INST]]`, may be parsed
+    differently.
+    """
     try:
         found = parse(text)
     except ValueError:

@@ -22,7 +22,7 @@ OUT = Path(__file__).with_suffix(".jsonl")
 
 
 def rewritten(row: Row, part: dict[str, Any], number: int) -> Row | str:
-    """The row in the form `TO`, or why it is left out."""
+    """The row in the format `TO`, or why it is left out."""
     if part["chosen"] or part["desirable"]:
         return judged(row, part, number)
     if TO == "text":
@@ -64,7 +64,7 @@ def turns_of(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
 
 
 def judged(row: Row, part: dict[str, Any], number: int) -> Row | str:
-    """Two answers to the same turns, or one with whether it is desirable."""
+    """Two answers to the same turns, or one with a label whether it is desirable."""
     if part["form"] == "turns":
         asked = turns_of(row, part)
         if part["desirable"] and not isinstance(asked, str):
@@ -84,7 +84,7 @@ def judged(row: Row, part: dict[str, Any], number: int) -> Row | str:
 
 
 def asked_in(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
-    """By columns, or else in the conversation that the answer ends."""
+    """The turns before the answer, from columns or from the conversation that the answer ends."""
     if not part["questions"]:
         talk = row.get(part["chosen"] or part["answer"])
         return turns_of({"talk": talk[:-1] if isinstance(talk, list) else []}, {**part, "messages": "talk"})
@@ -93,13 +93,13 @@ def asked_in(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
 
 
 def answer_of(value: Any, part: dict[str, Any]) -> str:
-    """A text, a turn, or a conversation that the answer ends."""
+    """The answer as text: from a text, a turn, or the last turn of a conversation."""
     last = value[-1] if isinstance(value, list) and value else value
     return text_of(last.get(part["content"])) if isinstance(last, dict) else str(last or "")
 
 
 def text_of(content: Any) -> str:
-    """Of pieces their texts, and a placeholder where an image stands."""
+    """The text of typed parts, with a placeholder for each image."""
     pieces = content if isinstance(content, list) else [{"text": content}]
     return "".join(text_of_piece(piece) for piece in pieces).strip()
 
@@ -123,7 +123,7 @@ def from_template(row: Row, part: dict[str, Any]) -> Row | str:
 
 
 def images_of(row: Row, part: dict[str, Any], number: int) -> Row:
-    """In their order; where the texts have no placeholders for them, hpsearch has them before the first question."""
+    """The row's images in order; if the texts have no placeholders, hpsearch puts them before the first question."""
     if TO != "image":
         return {}
     images = row.get(part["images"]) or images_in(row, part)
@@ -132,7 +132,7 @@ def images_of(row: Row, part: dict[str, Any], number: int) -> Row:
 
 
 def images_in(row: Row, part: dict[str, Any]) -> list[Any]:
-    """Images that stand among the pieces of a turn's content."""
+    """Images among the typed parts of a turn's content."""
     contents = [turn.get(part["content"]) for turn in row.get(part["messages"]) or []]
     pieces = [piece for content in contents if isinstance(content, list) for piece in content]
     found = [piece for piece in pieces if str(piece.get("type")).startswith("image")]

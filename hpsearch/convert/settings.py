@@ -22,7 +22,7 @@ OPTIMIZERS = {
     "adafactor": "adafactor",
     "sgd": "sgd",
 }
-"""The same algorithm under its other names."""
+"""Other names of the same algorithm."""
 
 NEAREST_OPTIMIZERS = {
     "adamw_torch_8bit": "adamw_8bit",
@@ -64,14 +64,14 @@ def put_scheduler(draft: Draft, key: str, default: str) -> None:
 
 
 def put_batch(draft: Draft, rows_per_forward: int, forwards_per_step: int) -> None:
-    """Rows per optimizer step. How many of them go through the model at once is the machine's."""
+    """Rows per optimizer step. How many of them fit in one forward depends on the machine."""
     draft.set("training.batch_size", rows_per_forward * forwards_per_step)
     if forwards_per_step > 1:
         draft.comments["training.batch_size"] = f"{rows_per_forward} × {forwards_per_step} in the file"
 
 
 def put_warmup(draft: Draft, max_steps: int, default: float) -> None:
-    """hpsearch warms up over a share of the steps, which means the same in a short trial and in the final run."""
+    """hpsearch's warm-up is a share of the steps, so that it is the same for a short trial and the final run."""
     file = draft.file
     steps = file.number("warmup_steps", 0.0)
     ratio = file.number("warmup_ratio", default)
@@ -103,7 +103,7 @@ def put_trust(draft: Draft) -> None:
 
 
 def put_quantization(draft: Draft, bits: int, key: str) -> None:
-    """4 bit is nf4 with double quantization; 16 bit stays as it is; whatever lies between becomes nf4."""
+    """4 bit is nf4 with double quantization; 16 bit is kept; anything in between becomes nf4."""
     if bits not in (0, 4, 16):
         draft.drop(key, "hpsearch has nf4 (4 bit) or no quantization; nf4 instead")
     draft.set("model.quantization", "none" if bits in (0, 16) else "nf4")
@@ -126,7 +126,7 @@ def put_lora(draft: Draft, r: int, alpha: int, dropout: float, *, alpha_is_defau
 
 
 def put_adapter(draft: Draft, key: str) -> None:
-    """The file goes on from an adapter that is there, whose own values then count."""
+    """The file continues from an existing adapter, whose own values then apply."""
     name = draft.file.text(key)
     if not name:
         return
@@ -156,7 +156,7 @@ def put_full_as_qlora(draft: Draft, key: str, what: str) -> None:
 
 
 def put_targets(draft: Draft, key: str, names: list[str]) -> None:
-    """hpsearch names layers by their last part: q_proj, not self_attn.q_proj, nor a pattern."""
+    """hpsearch uses the last part of a layer's name: q_proj, not self_attn.q_proj, nor a pattern."""
     short = list(dict.fromkeys(found for name in names for found in last_names(name)))
     if not short:
         if names:

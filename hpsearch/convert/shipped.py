@@ -10,7 +10,7 @@ EXAMPLES = ("quickstart", "breast_cancer_qa", "breast_cancer_classify", "prefere
 
 
 def example_file(name: str) -> Path:
-    """In a wheel it lies within the package, in a checkout beside it (pyproject.toml, force-include)."""
+    """In a wheel it is inside the package, in a checkout beside it (pyproject.toml, force-include)."""
     package = Path(hpsearch.__file__).parent
     inside = package / "studies" / f"{name}.yaml"
     return inside if inside.exists() else package.parent / "studies" / inside.name

@@ -10,7 +10,7 @@ FACTOR = 5
 
 
 def propose(draft: Draft) -> list[tuple[str, Any, str]]:
-    """(knob, range or choices, why), for each knob worth searching."""
+    """(parameter, range or choices, why), for each parameter worth searching."""
     rate, batch = draft.get("training.learning_rate"), draft.get("training.batch_size")
     return [
         (
@@ -45,7 +45,7 @@ def _of_dropout(dropout: float) -> list[tuple[str, Any, str]]:
 
 
 def _neighbours(value: int) -> list[int]:
-    """Half, the same, twice; from 1 on upwards."""
+    """Half, the same, twice; at least 1."""
     return [1, 2, 4] if value == 1 else sorted({value // 2, value, value * 2})
 
 

@@ -41,7 +41,7 @@ def study_text(draft: Draft, study: str) -> str:
 
 
 def _place(section: str, key: str) -> int:
-    """Where `key` stands in its section: as in the spec."""
+    """The position of `key` in its section, as in the spec."""
     spec = StudySpec.model_fields[section].annotation
     assert isinstance(spec, type)
     assert issubclass(spec, Spec)
