@@ -6,7 +6,7 @@ It is thin: what is shown here is what `hpsearch status`, `best`, `report` and `
 import warnings
 
 with warnings.catch_warnings():
-    # In a kernel without ipywidgets tqdm complains when Optuna imports it, whether a bar is shown or not (tqdm 4.70,
+    # In a kernel without ipywidgets tqdm warns when Optuna imports it, even if no bar is shown (tqdm 4.70,
     # autonotebook.py and notebook.py; Optuna 5.0, progress_bar.py). No bar is shown here.
     warnings.filterwarnings("ignore", "IProgress not found")
     import optuna  # noqa: F401

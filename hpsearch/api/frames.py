@@ -30,15 +30,16 @@ TRIALS = {
     "device": "the kind of device that it ran on; None before it has ended",
     "reason": "why it ended as it did, where there is something to say",
 }
-"""Between `value` and `seconds` stands a column for each objective, where there are several, and one for each
-parameter that is searched."""
+"""Between `value` and `seconds` come a column for each objective, if there are several, and one for each searched
+parameter.
+"""
 CURVES = {
     "trial": "the trial's number",
     "report": "the report's number, from 1",
     "step": "the optimizer step after which it was made; NA where the trial did not end, or ended early by itself",
     "loss": "validation loss, in nats per learned token; NaN where only the trial's folder has it, on another machine",
 }
-"""After them a column for each metric that the trials report."""
+"""Followed by a column for each metric that the trials report."""
 HISTORY = {
     "step": "the optimizer step, from 1",
     "loss": "training loss of its batch, in nats per learned token",
@@ -55,7 +56,7 @@ SCORES = {
 
 
 def trials_frame(view: StudyView, numbers: Sequence[int] | None = None) -> pd.DataFrame:
-    """One row for each trial, or for each of those with these `numbers`, in their order."""
+    """One row for each trial, or for each in `numbers`, in that order."""
     objectives, knobs = view.study.spec.objective_names, list(view.study.spec.searched.space)
     several = objectives if len(objectives) > 1 else []
     found = {trial.number: trial for trial in study_status(view, with_trials=True).trials or []}
@@ -87,7 +88,7 @@ def _trial(trial: TrialStatus, device: str | None, objectives: list[str], knobs:
 
 
 def _device(trial: TrialView) -> str | None:
-    """A trial's attributes are anybody's to set, with Optuna's own tools."""
+    """A trial's attributes can be set by anyone, with Optuna's own tools."""
     try:
         return Fit.model_validate_json(trial.facts[FIT]).device
     except (KeyError, ValidationError):
@@ -99,7 +100,7 @@ def _gib(amount: int | None) -> float | None:
 
 
 def curves_frame(view: StudyView, storage: StorageFolder) -> pd.DataFrame:
-    """One row for each report of each trial. What the store doesn't have is read from the trials' folders."""
+    """One row for each report of each trial. What the store lacks is read from the trials' folders."""
     rows = [row for trial in view.trials for row in _curve(view, trial, storage)]
     return _reports_frame(rows, list(CURVES), view.study.spec.objective_names)
 

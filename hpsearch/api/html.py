@@ -7,7 +7,7 @@ from html import escape
 
 
 def facts_table(title: str, facts: Mapping[str, str]) -> str:
-    """No colours are set: notebooks are read in the dark, too."""
+    """Sets no colours, so that it works in dark notebooks too."""
     rows = "".join(
         f'<tr><th scope="row" style="text-align:left">{escape(name)}</th>'
         f'<td style="text-align:left;white-space:pre-line">{escape(value)}</td></tr>'
@@ -18,7 +18,7 @@ def facts_table(title: str, facts: Mapping[str, str]) -> str:
 
 
 def framed(page: str, title: str, height: int = 640) -> str:
-    """A whole document in a frame: its styles stay in there. In a sandbox, as it runs no scripts and needs none."""
+    """A whole document in a frame, so that its styles stay inside; sandboxed, as it needs no scripts."""
     return (
         f'<iframe srcdoc="{escape(page)}" title="{escape(title)}" sandbox="" '
         f'style="width:100%;height:{height}px;border:1px solid #8884;border-radius:4px"></iframe>'

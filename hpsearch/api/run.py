@@ -192,7 +192,7 @@ class Run:
         self._open.close()
 
     def _asking(self, ask: Callable[[StartTrainer], T]) -> T:
-        """After anything but a mistake of the person's the trainer's state is not known, and another one is started."""
+        """After an error other than the person's the trainer's state is unknown, and it is replaced."""
         if self._start is None:
             self._start = self._open.enter_context(kept_trainer("prediction", self._storage))
         try:

@@ -116,7 +116,7 @@ class Study:
         Raises:
             InputError: the folder is no complete run, or another study's.
         """
-        from hpsearch.opening.report import find_run_of, page_of  # its pictures take two seconds to import
+        from hpsearch.opening.report import find_run_of, page_of  # its plotting libraries take two seconds to import
 
         with self._view() as (store, view):
             found = find_run_of(view, None if run is None else Path(run), self._storage)
@@ -131,7 +131,7 @@ class Study:
         return f"Study({self.name!r}, store={named(self._url)!r})"
 
     def _repr_html_(self) -> str:
-        """A cell that shows a study must not fail because its store is away."""
+        """A cell that shows a study must not fail because its store can't be reached."""
         try:
             with self._view() as (_, view):
                 return facts_table(self.name, _facts(view))

@@ -18,14 +18,14 @@ from hpsearch.folders import StorageFolder
 
 
 def picture_files(pictures: Any, storage: StorageFolder) -> list[str]:
-    """Of none, one or several images."""
+    """The paths of no, one or several images."""
     if pictures is None:
         return []
     return [_as_file(each, storage) for each in (pictures if isinstance(pictures, list | tuple) else [pictures])]
 
 
 def _as_file(picture: Any, storage: StorageFolder) -> str:
-    """The path of an image; a PIL image is written beside those that came as bytes in the data."""
+    """The path of an image; a PIL image is written to the folder of images that came as bytes."""
     if isinstance(picture, str | os.PathLike):
         return os.fspath(picture)
     if not isinstance(picture, Image.Image):
@@ -33,7 +33,7 @@ def _as_file(picture: Any, storage: StorageFolder) -> str:
     upright, content = ImageOps.exif_transpose(picture), io.BytesIO()
     try:
         upright.save(content, "PNG")
-    except OSError:  # PNG has no such mode, CMYK for one
+    except OSError:  # PNG has no such mode, for example CMYK
         upright.convert("RGB").save(content, "PNG")
     path = place_of(hashlib.sha256(content.getvalue()).hexdigest(), DataFolder(storage.path).images)
     keep_image(content.getvalue(), path)
@@ -41,7 +41,7 @@ def _as_file(picture: Any, storage: StorageFolder) -> str:
 
 
 def plain(value: Any, storage: StorageFolder) -> Any:
-    """A cell as a JSONL file would have it: paths for images, and None for NaN."""
+    """A cell's value as in a JSONL file: paths for images, and None for NaN."""
     if isinstance(value, list | tuple):
         return [plain(each, storage) for each in value]
     if isinstance(value, Mapping):

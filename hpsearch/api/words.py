@@ -18,7 +18,7 @@ _ARGUMENTS = {
 
 @contextmanager
 def in_python() -> Iterator[None]:
-    """Within this, what is wrong with an argument is told by the argument's name in Python."""
+    """Within this, errors name an argument as in Python."""
     try:
         yield
     except InputError as error:
