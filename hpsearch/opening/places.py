@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def storage_folder(said: str | None = None) -> StorageFolder:
-    """What is `said`, `$HPSEARCH_STORAGE`, or `./storage`; of a URL, this machine's side of it."""
+    """`said`, `$HPSEARCH_STORAGE`, or `./storage`; for a URL, its local folder."""
     from hpsearch.folders import StorageFolder, mirrored_storage
 
     url = storage_url(said)
@@ -29,13 +29,15 @@ def _usual_storage() -> str:
 
 
 def fixed_storage(said: str | os.PathLike[str] | None) -> str:
-    """The same for whoever goes on for long: neither a change of folder nor of the environment moves it."""
+    """The same as an absolute path, for long use: later changes of the working directory or the environment don't
+    matter.
+    """
     place = None if said is None else os.fspath(said)
     return storage_url(place) or str(storage_folder(place).path)
 
 
 def storage_url(said: str | None = None) -> str | None:
-    """What is `said`, or `$HPSEARCH_STORAGE`, where it is a URL. Raises InputError where that can't be one."""
+    """`said`, or `$HPSEARCH_STORAGE`, if it is a URL. Raises InputError where it is an invalid one."""
     from hpsearch.mirror.address import checked, is_url
 
     said = said or _usual_storage()
@@ -43,10 +45,10 @@ def storage_url(said: str | None = None) -> str | None:
 
 
 def open_mirror(storage: str | None = None) -> Mirror:
-    """Of the storage folder; one that does nothing where it is a plain folder.
+    """The mirror of the storage folder; it does nothing for a plain folder.
 
     Raises:
-        HpsearchError: the bucket can't be written by us, or not reached.
+        HpsearchError: the bucket can't be reached or written.
     """
     from hpsearch.mirror.mirror import Mirror
 
@@ -56,7 +58,7 @@ def open_mirror(storage: str | None = None) -> Mirror:
 
 
 def find_final_run(name: str, storage: str | None = None) -> RunFolder:
-    """A run folder by its path, or by its study's name, also where another machine trained it. Raises InputError."""
+    """A run folder by its path, or by its study's name, also if another machine trained it. Raises InputError."""
     from hpsearch.results.final import find_run
 
     if not Path(name).is_dir() and storage_url(storage):
@@ -66,7 +68,7 @@ def find_final_run(name: str, storage: str | None = None) -> RunFolder:
 
 
 def fetch_adapter(file: StudyFile, storage: str | None = None) -> None:
-    """The final run that the file's `model.adapter` names, where only another machine has it.
+    """Downloads the final run that the file's `model.adapter` names, if only another machine has it.
 
     Raises:
         HpsearchError: the bucket can't be reached.
@@ -84,27 +86,27 @@ def fetch_adapter(file: StudyFile, storage: str | None = None) -> None:
 
 
 def open_store(url: str | None) -> Store:
-    """To work with: it is made where there is none."""
+    """For work: creates the store if there is none."""
     from hpsearch.store import Store
 
     return Store(store_url(url))
 
 
 def change_store(url: str | None) -> Store:
-    """To change what is there. Raises NoStoreYet where nothing is: none is made."""
+    """For changes to an existing store. Raises NoStoreYet where there is none."""
     look_at_store(url).close()
     return open_store(url)
 
 
 def look_at_store(url: str | None) -> Store:
-    """Only to read: nothing is made, changed or waited for."""
+    """Read-only: creates, changes and locks nothing."""
     from hpsearch.store import Store
 
     return Store(store_url(url), only_to_read=True)
 
 
 def store_url(url: str | None, storage: str | None = None, *, from_argv: bool = True) -> URL:
-    """What `--store` says, or `$HPSEARCH_STORE`, or the file in the storage folder."""
+    """`--store`, `$HPSEARCH_STORE`, or the SQLite file in the storage folder."""
     from hpsearch.errors import InputError
     from hpsearch.store.engine import parse_url
 
@@ -120,7 +122,7 @@ def store_url(url: str | None, storage: str | None = None, *, from_argv: bool = 
 
 
 def find_study(store: Store, name: str) -> StoredStudy:
-    """Raises InputError with the names that there are, or why the study can't be read."""
+    """Raises InputError with the names that exist, or why the study can't be read."""
     from hpsearch.errors import InputError, did_you_mean
 
     with store.reaching():

@@ -27,7 +27,7 @@ def page_of(store: Store, view: StudyView, run: FinalRun | None) -> str:
 
 
 def find_run_of(view: StudyView, wanted: Path | None, storage: str | None = None) -> FinalRun | None:
-    """What is known of the final run; None where nobody named one and the usual folder holds none that is complete.
+    """The data of the final run; None where no folder was given and the usual one has no complete run.
 
     Raises:
         InputError: the folder is no complete run, or another study's.
@@ -53,7 +53,7 @@ def find_run_of(view: StudyView, wanted: Path | None, storage: str | None = None
 
 
 def _usual_run(view: StudyView, storage: StorageFolder) -> Path:
-    """`hpsearch train best.yaml` makes a run of the study's name, `hpsearch train STUDY` one of the trial's."""
+    """`hpsearch train best.yaml` names a run after the study, `hpsearch train STUDY` after the trial."""
     named = storage.runs / view.study.name
     if view.best is None or named.exists():
         return named

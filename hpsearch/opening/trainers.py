@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def trainer_starter(name: str, storage: str | None = None, held: list[HeldDevice] | None = None) -> StartTrainer:
-    """Starts trainers on one device, which this process holds from the first of them on; their own words go to a log
-    of that name. The device goes into `held`.
+    """Starts trainers on one device, which this process holds from the first one on; their output goes to a log of that
+    name. The device is added to `held`.
 
-    Starting raises HpsearchError where no device is free: with who holds each.
+    Starting raises HpsearchError where no device is free, with the holder of each.
     """
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.bridge.trainer_process import TrainerProcess
@@ -37,7 +37,7 @@ def trainer_starter(name: str, storage: str | None = None, held: list[HeldDevice
 
 @contextmanager
 def kept_trainer(name: str, storage: str | None = None) -> Iterator[StartTrainer]:
-    """One trainer for every job until the end, when its device is free again. It starts with the first job."""
+    """One trainer for every job; at the end its device is released. It starts with the first job."""
     from hpsearch.bridge.trainer_process import one_trainer
 
     held: list[HeldDevice] = []
@@ -58,5 +58,5 @@ def plain_starter(name: str, environment: dict[str, str] | None = None) -> Start
 
 
 def inspector() -> StartTrainer:
-    """Starts the trainers that look at rows and bases, on the CPU: devices belong to workers."""
+    """Starts trainers that inspect rows and bases, on the CPU: devices are for workers."""
     return plain_starter("inspection", {"CUDA_VISIBLE_DEVICES": ""})
