@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LOOKED_AT = 1000
-"""Rows whose values are looked at."""
+"""Number of rows whose values are read."""
 _MOST_CLASSES = 20
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 _SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -35,7 +35,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "id": ("id", "uid", "uuid", "row_id", "question_id", "qid"),
 }  # fmt: skip
-"""Role → what such a column is often called; the first that is there counts."""
+"""Role → usual names of such a column; the first that exists counts."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Column:
     kind: str
     """image, messages, text, number, truth value or other."""
     about: str
-    """For people: what it holds, with an example."""
+    """For people: its content, with an example."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of a source after a look at its first rows."""
+    """What the first rows of a source show."""
 
     source: str
     num_rows: int
@@ -67,7 +67,7 @@ class Look:
 
     @property
     def learns(self) -> Learns:
-        """What such rows are usually learned for."""
+        """What such rows are usually used to learn."""
         if {"chosen", "rejected"} <= self.roles.keys() or "desirable" in self.roles:
             return "preference"
         says = {"answer", "messages", "completion", "text"} & self.roles.keys()
@@ -75,7 +75,7 @@ class Look:
 
 
 def look_at(source: str, folder: Path) -> Look:
-    """Opens `source`, a relative path counting from `folder`. Raises InputError where it can't be read."""
+    """Opens `source`; a relative path starts at `folder`. Raises InputError where it can't be read."""
     try:
         rows = open_source(DataSpec(source=source), folder).rows
     except FieldError as error:

@@ -19,12 +19,12 @@ Say = Callable[[str], None]
 
 class Ask(Protocol):
     def __call__(self, question: str, default: str | None) -> str:
-        """What a person answers; `default` where they only press Enter."""
+        """The person's answer; `default` if they only press Enter."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the command line answers already; None is asked."""
+    """Answers from the command line; None is asked."""
 
     data: str | None = None
     task: str | None = None
@@ -34,7 +34,7 @@ class Given:
 
 
 def ask_for_study(study: str | None, given: Given, folder: Path, ask: Ask, say: Say) -> Answers:
-    """Asks what `given` doesn't answer. A wrong answer is told and asked again.
+    """Asks what `given` doesn't answer. After a wrong answer it asks again.
 
     Raises:
         InputError: a value of the command line is wrong.

@@ -18,8 +18,9 @@ _BASES = {
     True: ((12, "Qwen/Qwen2-VL-2B-Instruct"), (24, "Qwen/Qwen2.5-VL-3B-Instruct"), (0, "Qwen/Qwen2.5-VL-7B-Instruct")),
     False: ((12, "Qwen/Qwen2.5-1.5B-Instruct"), (24, "Qwen/Qwen2.5-3B-Instruct"), (0, "Qwen/Qwen2.5-7B-Instruct")),
 }
-"""Has images → a base for cards of less than so many GiB; the last one for all larger ones. In 4 bit, with room for
-activations; nothing here was measured."""
+"""Has images → (GiB, base) for cards with less memory than that; the last one for all larger ones. In 4 bit, with room
+for activations; an estimate, not measured.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Answers:
     memory_gib: float
     hours: float
     columns: dict[str, str]
-    """Role → column: those that the task takes."""
+    """Role → column, for the roles that the task uses."""
 
     @property
     def facts(self) -> TaskFacts:
@@ -43,13 +44,13 @@ def propose_base(task: str, memory_gib: float) -> str:
 
 
 def row_format(task: str, roles: dict[str, str]) -> RowFormat:
-    """The format of the rows by their `roles`: the first of the task's that has all that it needs."""
+    """The row format for these `roles`: the task's first one whose required roles are there."""
     formats = TASKS[task].row_formats
     return next((name for name in formats if set(FORMATS[name].needs) <= roles.keys()), formats[0])
 
 
 def missing_roles(task: str, roles: dict[str, str], prompt: str | None) -> list[str]:
-    """Roles without which the task can't be learned. A question may be the same for every row (`data.prompt`)."""
+    """Roles that the task needs and that are missing. A question may be the same for every row (`data.prompt`)."""
     facts = FORMATS[row_format(task, roles)]
     needed = [role for role in facts.needs if role != facts.asks]
     if (
@@ -64,7 +65,7 @@ def missing_roles(task: str, roles: dict[str, str], prompt: str | None) -> list[
 
 
 def fitting_columns(task: str, roles: dict[str, str], prompt: str | None) -> dict[str, str]:
-    """Of `roles`, those that such a study may name."""
+    """The `roles` that such a study may name."""
     name = row_format(task, roles)
     facts, wanted = FORMATS[name], set(FORMATS[name].needs) | set(FORMATS[name].may_have) | ANYWHERE - {"stage"}
     if prompt is not None and facts.asks:
@@ -170,7 +171,7 @@ def _search(answers: Answers) -> list[str]:
 
 
 def checked_study_name(text: str) -> str:
-    """A study's name made of `text`. Raises InputError where nothing is left of it."""
+    """A study name derived from `text`. Raises InputError where no valid character is left."""
     name = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in text)
     name = name.lstrip("._-")[:100]
     if not name:
