@@ -34,7 +34,7 @@ from hpsearch.cli import (
 from hpsearch.errors import HpsearchError, cut
 
 _LONGEST_LINE = 4000
-"""An error may repeat what a file says: nothing in it may move the cursor or fill the screen."""
+"""An error may quote a file: its text must not move the cursor or fill the screen."""
 
 app = typer.Typer(
     name="hpsearch",
@@ -69,7 +69,7 @@ app.add_typer(store.store, name="store")
 
 
 def main() -> None:
-    """Exit codes: 0, 1 (it failed), 2 (your input; Typer tells unknown verbs and options itself), 130 (Ctrl-C)."""
+    """Exit codes: 0, 1 (it failed), 2 (wrong input; Typer reports unknown verbs and options itself), 130 (Ctrl-C)."""
     try:
         app()
     except HpsearchError as error:

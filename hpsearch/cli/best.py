@@ -22,7 +22,7 @@ def best(
     trial: Annotated[int | None, typer.Option(min=0, help="this trial instead of the best", show_default=False)] = None,
     store: StoreOption = None,
 ) -> None:
-    """The best parameters: a table, a complete file for the final training, or its shell command."""
+    """Print the best parameters: a table, a study file for the final training, or its shell command."""
     from hpsearch.files import write_output
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view

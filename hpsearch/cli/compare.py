@@ -25,7 +25,7 @@ def compare(
     ] = "none",
     common: Annotated[bool, typer.Option("--common", help="on the rows that all of them were evaluated on")] = False,
 ) -> None:
-    """Final runs on the same test rows: how sure each number is, and whether a run differs from the first."""
+    """Compare final runs on the same test rows: scores with intervals, and each run's difference to the first."""
     from hpsearch.results.compare import compare_runs
     from hpsearch.watch.comparison import comparison_table, comparison_words
     from hpsearch.watch.console import open_console

@@ -18,7 +18,7 @@ _PATIENCE_S = 0.2
 
 
 def study_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Of an SQLite store: `--store`, if it stands before, or `$HPSEARCH_STORE`, or the one in the storage folder."""
+    """From an SQLite store: of `--store`, if it comes first, `$HPSEARCH_STORE`, or the storage folder."""
     default = f"{_SQLITE}{_storage() / 'hpsearch.db'}"
     url = str(ctx.params.get("store") or os.environ.get("HPSEARCH_STORE") or default)
     file = Path(url.removeprefix(_SQLITE))
@@ -33,7 +33,7 @@ def study_names(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def run_names(incomplete: str) -> list[str]:
-    """Of this machine's storage folder."""
+    """From this machine's storage folder."""
     try:
         return sorted(run.name for run in (_storage() / "runs").iterdir() if run.name.startswith(incomplete))
     except OSError:
@@ -41,5 +41,5 @@ def run_names(incomplete: str) -> list[str]:
 
 
 def _storage() -> Path:
-    """A bucket's side on this machine is not looked up."""
+    """The local folder of a bucket is not looked up."""
     return Path(os.environ.get("HPSEARCH_STORAGE", "storage"))

@@ -69,7 +69,7 @@ def dashboard(
 
 
 def _choose_token(console: Console, hosts: Hosts, asked_for: bool) -> str | None:
-    """None where no token is needed. One that is made here is shown once, and only to a person.
+    """None where no token is needed. A generated token is shown once, and only on a terminal.
 
     Raises:
         InputError: it would be printed into a log.
@@ -117,7 +117,7 @@ def _say_where(console: Console, address: Address, allow_changes: bool) -> None:
 
 
 def _draw(console: Console, store: Store, storage: StorageFolder) -> None:
-    """The pictures that studies lack, because their trials ended elsewhere or `hpsearch run` was stopped."""
+    """Draws missing pictures: of trials that ended on other machines, or after `hpsearch run` was stopped."""
     from hpsearch.search.view import read_view
     from hpsearch.watch.pictures import draw_study
 

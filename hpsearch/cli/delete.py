@@ -14,7 +14,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete a study with all of its trials and their folders, also one that can't be read. Final runs stay."""
+    """Delete a study with all of its trials and their folders, even if it can't be read. Final runs are kept."""
     import shutil
 
     import optuna
@@ -40,7 +40,7 @@ def delete(
         folder = storage.path / "trials" / found.uid
         if not yes:
             typer.confirm(f"delete {study} with its {len(trials)} trials and {folder}?", abort=True)
-        mirror.delete(folder)  # first: where it fails, the same command goes on from there
+        mirror.delete(folder)  # first: if it fails, the same command continues from there
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
             opened.studies.forget_deleted()

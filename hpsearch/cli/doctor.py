@@ -8,7 +8,7 @@ from hpsearch.cli.options import StoreOption, open_mirror, open_store, plain_sta
 
 
 def doctor(store: StoreOption = None) -> None:
-    """What works on this machine and what doesn't, with the fix for each."""
+    """Check what works on this machine, and show how to fix what doesn't."""
     from hpsearch.results.doctor import examine
     from hpsearch.watch.console import open_console
     from hpsearch.watch.tables import checks_table

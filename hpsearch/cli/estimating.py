@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from hpsearch.worker.device_lock import HeldDevice
 
 LONG_S = 3600.0
-"""A search that takes longer is asked about."""
+"""A longer search needs a confirmation."""
 _PATIENCE_S = 60.0
-"""Nobody may be there to answer."""
+"""Without an answer in this time, it begins."""
 _LOOK_EVERY_S = 0.5
 
 
 def measured_estimate(
     file: StudyFile, prepared: PreparedStudy, on_cpu: StartTrainer, tell: Tell, workers: int | None, per_device: int = 1
 ) -> Estimate:
-    """On a device that is free at this moment; what was measured before on such a one is not measured again. `on_cpu`
-    lends the trainer that prepared the study, which does for places on the CPU.
+    """Measures on a device that is free now; an earlier measurement on such a device is reused. `on_cpu` lends the
+    trainer that prepared the study, which is enough for CPU places.
 
     Raises:
         HpsearchError: no device is free, or the measured steps failed.
@@ -57,7 +57,7 @@ def measured_estimate(
 
 
 def kept_estimate(file: StudyFile, prepared: PreparedStudy) -> Estimate | None:
-    """From what was measured before, on whatever device."""
+    """From earlier measurements, on any device."""
     from hpsearch.study.measure import file_s_own_trial, find_measurement
 
     storage = storage_folder()
@@ -66,7 +66,7 @@ def kept_estimate(file: StudyFile, prepared: PreparedStudy) -> Estimate | None:
 
 
 def _estimate(file: StudyFile, prepared: PreparedStudy, found: Measurement, workers: int | None) -> Estimate:
-    """Workers that share a card, or the CPU, are taken to be no faster together than one."""
+    """Workers that share a card, or the CPU, are assumed to be no faster together than one."""
     from hpsearch.study.estimate import estimate
     from hpsearch.worker.devices import find_devices
     from hpsearch.worker.take_device import free_devices
@@ -87,11 +87,11 @@ def _kind(name: str, parts: int) -> str:
 
 
 def agrees(console: Console, stop: StopFlag, stream: int | None = None) -> bool:
-    """Asks a person at the terminal whether to begin. Nobody is there to ask without one, and whoever does not answer
-    within a minute has gone: then it begins.
+    """Asks a person at the terminal whether to begin. Without a terminal, or without an answer within a minute, it
+    begins.
 
     Raises:
-        Interrupted: a stop was asked for meanwhile.
+        Interrupted: a stop was requested meanwhile.
     """
     from hpsearch.errors import Interrupted
 
@@ -110,7 +110,7 @@ def agrees(console: Console, stop: StopFlag, stream: int | None = None) -> bool:
 
 
 def _is_foreground(descriptor: int) -> bool:
-    """Whoever reads a terminal from the background is stopped by it."""
+    """A background process that reads from a terminal is stopped."""
     try:
         return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
     except OSError:

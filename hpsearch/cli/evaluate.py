@@ -35,7 +35,7 @@ def evaluate(
     ] = None,
     without_base: Annotated[bool, typer.Option("--without-base", help="evaluate the tuned model only")] = False,
 ) -> None:
-    """The test split: the base model beside the tuned one, under each prompt, and what guessing gives."""
+    """Score base and tuned model on the test split, with each system prompt, beside a most-frequent-answer baseline."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
     from hpsearch.spec.evaluation import PROMPT_NAMES
     from hpsearch.watch.console import open_console

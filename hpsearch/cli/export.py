@@ -47,7 +47,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="replace an earlier export")] = False,
     store: StoreOption = None,
 ) -> None:
-    """A final run for other tools: merged weights, GGUF, Ollama, or the Hugging Face hub."""
+    """Export a final run for other tools: merged weights, GGUF, Ollama, or the Hugging Face hub."""
     from hpsearch.results.export import Export, ExportOptions
     from hpsearch.watch.console import open_console
 
@@ -71,7 +71,7 @@ def export(
 
 
 def _study_of(folder: RunFolder, url: str | None) -> StudyView | None:
-    """What the store knows of the run's study: the model card tells it."""
+    """The run's study in the store, for the model card."""
     from hpsearch.errors import NoStoreYet
     from hpsearch.search.view import read_view
 

@@ -73,7 +73,7 @@ def launch(
     wait_for_store: WaitOption = 60.0,
     notify: NotifyOption = None,
 ) -> None:
-    """Start workers for a study on this machine, SLURM or a Ray cluster, and leave them to it."""
+    """Start workers for a study on this machine, on SLURM or on a Ray cluster, and return."""
     from hpsearch.launch.sites import choose_site
     from hpsearch.spec import load_study
     from hpsearch.watch.console import open_console
@@ -92,7 +92,7 @@ def launch(
     file = load_study(study_file, set_)
     arguments = worker_arguments(study_file.resolve(), None, set_, workers_per_device, wait_for_store)
     order = _order(console, site, file.spec.study, arguments, store, workers_per_device)
-    if notify is not None:  # not in an argument: an address of a chat is as good as a password
+    if notify is not None:  # not as an argument: the address of a chat is as secret as a password
         order = replace(order, environment={**order.environment, NOTIFY_VARIABLE: notify})
     site.launcher.check(order)
     if dry_run:
@@ -132,7 +132,7 @@ _ONLY_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def _refuse_unreachable(console: Console, url: URL) -> None:
-    """Workers elsewhere would make a store of their own, or find none."""
+    """Workers elsewhere would create a store of their own, or find none."""
     from hpsearch.errors import InputError
 
     if url.get_backend_name() == "sqlite":
@@ -146,7 +146,7 @@ def _refuse_unreachable(console: Console, url: URL) -> None:
 
 
 def _open(console: Console, file: StudyFile, store: Store) -> StoredStudy:
-    """The study, created where it is new: workers that start together then all find it prepared."""
+    """The study, created where it is new, so that workers that start together all find it prepared."""
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.study.open import open_study
 
@@ -174,7 +174,7 @@ def _refuse_idle(store: Store, stored: StoredStudy) -> None:
 
 
 def _say_who_is_there(console: Console, store: Store, stored: StoredStudy) -> None:
-    """A launch adds workers: whoever launches in doubt should know."""
+    """A launch adds workers: the person should know of those that exist."""
     from hpsearch.launch.roll import call_roll
 
     num_jobs = sum(len(called.there) for called in call_roll(store, stored.study_id))
@@ -184,7 +184,7 @@ def _say_who_is_there(console: Console, store: Store, stored: StoredStudy) -> No
 
 
 def _start(site: Site, order: Order, store: Store, study_id: int) -> list[LaunchedJob]:
-    """Started and written down, or neither: what nobody knows of can't be stopped."""
+    """Starts the jobs and records them, or neither: jobs without a record can't be stopped."""
     from hpsearch.store import StoredLaunch
 
     started = site.launcher.start(order)

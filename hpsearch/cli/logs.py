@@ -31,7 +31,7 @@ def logs(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """What a study's workers and trainers said; with a trial: what its attempts said, and why it failed."""
+    """Show the logs of a study's workers and trainers; for a trial, the logs of its attempts and why it failed."""
     with look_at_store(store) as opened:
         found = find_study(opened, study)
         if trial is None:
@@ -94,7 +94,7 @@ def _is_finished(store: Store, study: StoredStudy) -> bool:
 
 
 def _find_trial(store: Store, study: StoredStudy, number: int) -> TrialView:
-    """Raises InputError with the numbers that there are."""
+    """Raises InputError with the numbers that exist."""
     from hpsearch.errors import InputError
     from hpsearch.search.view import read_view
 
@@ -107,7 +107,7 @@ def _find_trial(store: Store, study: StoredStudy, number: int) -> TrialView:
 
 
 def _note_elsewhere(store: Store, study: StoredStudy, folder: Path) -> None:
-    """The machines whose workers left no log here."""
+    """Names machines whose workers have no log here."""
     import socket
 
     from hpsearch.store.workers import host_and_pid
@@ -121,7 +121,7 @@ def _note_elsewhere(store: Store, study: StoredStudy, folder: Path) -> None:
 
 
 def _note_missing(store: Store, study: StoredStudy, number: int, here: set[str]) -> None:
-    """The attempts that left no log here, and on which machine the last one ran."""
+    """Names attempts without a log here, and the machine of the last one."""
     from hpsearch.store.workers import host_and_pid
 
     with store.reaching():
@@ -144,7 +144,7 @@ def _print_failure(trial: TrialView) -> None:
 
 
 def _note(words: str) -> None:
-    """To whoever looks, not among the lines."""
+    """On standard error, apart from the log lines."""
     from hpsearch.errors import cut
 
     print(f"hpsearch: {cut(words, 1000)}", file=sys.stderr, flush=True)

@@ -48,7 +48,7 @@ def new(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite what is there")] = False,
 ) -> None:
-    """A commented study file: asks a few questions about your rows, unless --from or --example says where from."""
+    """Write a commented study file: from a few questions, another tool's file (--from) or an example (--example)."""
     from hpsearch.errors import InputError
     from hpsearch.propose.questions import Given
 
@@ -134,6 +134,6 @@ def _write(texts: dict[Path, str], target: Path, force: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():
             write_text(file, text)
-        write_text(target.with_name(SCHEMA_FILE), as_text(study_schema()))  # for editors; its name is hpsearch's own
+        write_text(target.with_name(SCHEMA_FILE), as_text(study_schema()))  # for editors; the name is hpsearch's own
     except OSError as error:
         raise InputError(f"{target}: can't be written: {error.strerror}") from None

@@ -76,14 +76,14 @@ SetOption = Annotated[
 def worker_arguments(
     study_file: Path, store: str | None, overrides: list[str] | None, workers_per_device: int, wait_for_store: float
 ) -> list[str]:
-    """What makes one verb's options those of the `hpsearch worker` that it starts."""
+    """The arguments of `hpsearch worker` for one verb's options."""
     arguments = [str(study_file), *(part for override in overrides or [] for part in ("--set", override))]
     arguments += ["--store", store] if store else []
     return [*arguments, "--wait-for-store", f"{wait_for_store:g}", "--workers-per-device", str(workers_per_device)]
 
 
 def refuse_paused(stored: StoredStudy) -> None:
-    """Raises HpsearchError with the reason, and how trials begin again."""
+    """Raises HpsearchError with the reason, and how to resume."""
     from hpsearch.errors import HpsearchError
 
     if stored.paused is not None:
@@ -93,13 +93,14 @@ def refuse_paused(stored: StoredStudy) -> None:
 
 
 def short(path: Path) -> Path:
-    """The path from here, where it is below."""
+    """The path relative to the working directory, if it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def names_of(option: str, value: str | None, known: Sequence[str] | None = None) -> Any:
-    """The comma-separated names of an option; None where it was not given. Raises InputError for one that is not
-    `known`, where it can be told here."""
+    """The comma-separated names of an option; None where it was not given. Raises InputError for one that is not in
+    `known`.
+    """
     from hpsearch.errors import InputError, did_you_mean
 
     if value is None:
@@ -112,7 +113,7 @@ def names_of(option: str, value: str | None, known: Sequence[str] | None = None)
 
 
 def stoppable(tell: Tell, stop: StopFlag) -> Tell:
-    """Raises Interrupted as soon as a stop is asked for: preparation has nothing to save."""
+    """Raises Interrupted as soon as a stop is requested: preparation has nothing to save."""
     from hpsearch.errors import Interrupted
 
     def tell_or_stop(name: str, done: int, total: int) -> None:
@@ -128,7 +129,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def telling(console: Console) -> Iterator[Tell]:
-    """A progress line for whatever takes more than a moment: a bar on a terminal, plain lines elsewhere."""
+    """A progress line for longer work: a bar on a terminal, plain lines elsewhere."""
     if not console.is_terminal:
         yield _teller(console)
         return
@@ -158,7 +159,7 @@ def telling(console: Console) -> Iterator[Tell]:
 
 
 def _teller(console: Console) -> Tell:
-    """A line when something new begins, and every few seconds."""
+    """A line when a new phase begins, and every few seconds."""
     last_name, last_at = "", 0.0
 
     def tell(name: str, done: int, total: int) -> None:

@@ -6,7 +6,7 @@ from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_
 
 
 def pause(study: StudyArgument, store: StoreOption = None) -> None:
-    """Let running trials end, and begin no other until resume; the workers leave."""
+    """Let running trials end, and start no others until resume; the workers leave."""
     from hpsearch.watch.console import open_console
 
     console = open_console()

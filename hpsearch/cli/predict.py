@@ -66,7 +66,7 @@ def predict(
 
 
 def _tell(said: list[Prediction]) -> None:
-    """One answer stands alone, for scripts."""
+    """A single answer is printed alone, for scripts."""
     if len(said) == 1 and said[0].base is None:
         print(said[0].answer)
     else:

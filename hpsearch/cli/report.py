@@ -24,7 +24,7 @@ def report(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """The whole story in one HTML file: data, space, trials, final training, evaluation, answers right and wrong."""
+    """Write one HTML report: data, search space, trials, final training, evaluation, right and wrong answers."""
     from hpsearch.files import write_output
     from hpsearch.opening.report import find_run_of, page_of
     from hpsearch.search.view import read_view

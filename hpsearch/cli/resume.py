@@ -6,7 +6,7 @@ from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_
 
 
 def resume(study: StudyArgument, store: StoreOption = None) -> None:
-    """Let trials of a paused study begin again."""
+    """Let a paused study start trials again."""
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
 

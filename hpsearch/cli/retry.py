@@ -20,7 +20,7 @@ def retry(
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Give failed trials back to be run again, from their last checkpoint; a paused study goes on."""
+    """Run failed trials again from their last checkpoint; a paused study resumes."""
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
 
@@ -54,7 +54,7 @@ def _id(store: Store, study_id: int, number: int) -> int:
 
 
 def _chosen(view: StudyView, numbers: list[int] | None) -> list[TrialView]:
-    """Raises InputError for a trial that there isn't, or that did not fail."""
+    """Raises InputError for a trial that does not exist, or did not fail."""
     from hpsearch.errors import InputError
 
     failed = {trial.number: trial for trial in view.failed}

@@ -58,11 +58,11 @@ def run(
     notify: NotifyOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="start also where it takes more than an hour")] = False,
 ) -> None:
-    """Search: create the study or resume it, and work until all of its trials are done."""
+    """Run a search: create the study or resume it, and work until all of its trials are done."""
     from hpsearch.spec import load_study
 
     overrides = [*(set_ or []), *([f"search.trials={trials}"] if trials else [])]
-    file = load_study(study_file, overrides)  # a mistake in it is told before the libraries are loaded
+    file = load_study(study_file, overrides)  # report mistakes before the libraries are loaded
 
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.study.open import open_study
@@ -81,7 +81,7 @@ def run(
         console.print(line, soft_wrap=True)
 
     with stop.preparing(), telling(console) as tell:
-        open_mirror().close()  # what is wrong with it is told before anything begins
+        open_mirror().close()  # report its errors before anything begins
         fetch_adapter(file)
         opened = patiently(lambda: open_store(store), limit_s, stop, say)
     is_new = patiently(lambda: _is_new(opened, file), limit_s, stop, say)
@@ -115,7 +115,7 @@ def run(
 
 
 def _read(store: Store, stored: StoredStudy) -> StudyView:
-    """As it is now: somebody may have paused the study, or changed its budget."""
+    """The current state: somebody may have paused the study, or changed its budget."""
     from hpsearch.search.view import read_view
 
     return read_view(store, find_study(store, stored.name))
@@ -133,7 +133,7 @@ def _is_new(store: Store, file: StudyFile) -> bool:
 def _prepare(
     console: Console, file: StudyFile, stop: StopFlag, workers: int | None, per_device: int, *, asks: bool
 ) -> PreparedStudy:
-    """A study that is in no store yet: whoever doesn't want it to begin can still change its file."""
+    """Prepares a study that is in no store yet: until the person agrees, the file can still be changed."""
     from hpsearch.bridge.trainer_process import one_trainer
     from hpsearch.cli.estimating import LONG_S, agrees, measured_estimate
     from hpsearch.errors import HpsearchError, Interrupted
@@ -196,8 +196,9 @@ def _start_crew(console: Console, store: Store, study: str, arguments: list[str]
 
 
 def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: Crew, stop: StopFlag) -> None:
-    """Until no worker is left. An outage of the store is theirs to survive: nobody stops them for it, and a store that
-    does not answer holds up no stop."""
+    """Runs until no worker is left. The workers survive an outage of the store; it neither stops them nor delays a
+    stop.
+    """
     from hpsearch.launch.crew import supervise
     from hpsearch.watch.live import Follower
 
@@ -218,7 +219,7 @@ def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: C
 
 
 def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
-    """Raises HpsearchError where the workers ended before their time: with the reason and what to do."""
+    """Raises HpsearchError where the workers ended too early: with the reason and what to do."""
     from hpsearch.errors import HpsearchError
 
     refuse_paused(view.study)

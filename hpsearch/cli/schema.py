@@ -20,7 +20,7 @@ def schema(
         Path | None, typer.Option("-o", "--output", dir_okay=False, help="default: the screen", show_default=False)
     ] = None,
 ) -> None:
-    """A JSON schema with which an editor completes, explains and checks study files or launch.yaml."""
+    """Print a JSON schema with which an editor completes, explains and checks study files or launch.yaml."""
     from hpsearch.errors import InputError
     from hpsearch.files import write_text
     from hpsearch.launch.schema import launch_schema

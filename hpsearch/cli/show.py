@@ -17,13 +17,12 @@ def show(
         bool, typer.Option("--measure", help="load the base and time a few steps: how long will the study take?")
     ] = False,
 ) -> None:
-    """The splits, how long it will take, and a few examples as the model will see them: what is masked, what is
-    learned."""
+    """Show a study before it runs: splits, estimated time, and examples with their masked and learned tokens."""
     from hpsearch.bridge.trainer_process import one_trainer
     from hpsearch.cli.estimating import kept_estimate, measured_estimate
     from hpsearch.spec import load_study
 
-    file = load_study(study_file, set_)  # a mistake in it is told before the libraries are loaded
+    file = load_study(study_file, set_)  # report mistakes before the libraries are loaded
 
     from hpsearch.study.adapter import with_adapter
     from hpsearch.study.open import keep_prepared

@@ -37,7 +37,7 @@ def status(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """What every study has come to, and what each worker does now."""
+    """Show the progress of every study, and what each worker is doing."""
     if plots or folder:
         _draw(store, study, folder, is_asked=plots, is_alone=not (watch or as_json))
         return
@@ -88,8 +88,7 @@ def _draw(url: str | None, study: str | None, folder: Path | None, *, is_asked: 
 
 
 def _tell_programs(url: str | None, study: str | None, watch: bool) -> None:
-    """The same exit codes and words for people as without --json, on standard error; nothing else but JSON is
-    printed."""
+    """Same exit codes as without --json; messages go to standard error, so that only JSON is printed."""
     from hpsearch.errors import NoStoreYet
     from hpsearch.launch.roll import Roll
     from hpsearch.store.engine import named

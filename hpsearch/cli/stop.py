@@ -14,7 +14,7 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="exit without saving; keep the last checkpoint")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Ask every worker of a study, here and elsewhere, to save its trial and leave."""
+    """Ask all workers of a study, on every machine, to save their trials and leave."""
     from hpsearch.launch.roll import call_roll, dismiss
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console

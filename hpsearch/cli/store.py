@@ -9,12 +9,12 @@ import typer
 
 from hpsearch.cli.options import StoreOption, storage_folder, store_url
 
-store = typer.Typer(no_args_is_help=True, help="Look the store through, copy it, bring its tables up to date.")
+store = typer.Typer(no_args_is_help=True, help="Check, copy and upgrade the store.")
 
 
 @store.command("check")
 def check(store: StoreOption = None) -> None:
-    """Whether the store is whole: its file, its tables, its studies; and what to do where it isn't."""
+    """Check the store: its file, its tables, its studies; and show how to fix what is wrong."""
     from hpsearch.store.check import check_store
     from hpsearch.watch.console import open_console
     from hpsearch.watch.tables import checks_table
@@ -30,7 +30,7 @@ def backup(
     file: Annotated[Path, typer.Argument(help="file for the copy; it must not exist yet", show_default=False)],
     store: StoreOption = None,
 ) -> None:
-    """Copy an SQLite store as it is at one moment, while workers run; for other databases, the command that does."""
+    """Copy an SQLite store while workers run; for other databases, print the command to use."""
     from hpsearch.store.backup import back_up
     from hpsearch.trial import MIB
     from hpsearch.watch.console import open_console
@@ -41,7 +41,7 @@ def backup(
 
 @store.command("upgrade")
 def upgrade(store: StoreOption = None) -> None:
-    """Bring the tables up to date, Optuna's and hpsearch's; an SQLite file is copied first."""
+    """Bring Optuna's and hpsearch's tables up to date; an SQLite file is copied first."""
     from hpsearch.store.upgrade import upgrade_store
     from hpsearch.watch.console import open_console
 

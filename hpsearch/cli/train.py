@@ -46,7 +46,7 @@ def train(
     store: StoreOption = None,
     set_: SetOption = None,
 ) -> None:
-    """The final training: all of the train split, the final budget, the best adapter kept."""
+    """Run the final training: all of the train split, the final budget; keeps the best adapter."""
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.results.final import RunFolder, train_final
     from hpsearch.trial import Outcome, best_report
@@ -101,7 +101,7 @@ def train(
 def _what_to_train(
     what: str, trial: int | None, no_search: bool, store: str | None, overrides: list[str] | None
 ) -> tuple[StudyFile, str, Manifest | None]:
-    """The file of the final run, the name of its folder, and the manifest of the search where its store is at hand."""
+    """The file of the final run, its folder's name, and the manifest of the search if its store is available."""
     from hpsearch.data.manifest import Manifest
     from hpsearch.errors import InputError
     from hpsearch.results.best import choose

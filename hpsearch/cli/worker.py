@@ -69,7 +69,7 @@ def worker(
     stop = StopFlag(keeper_of_this())
     stop.install(watch_parent=PARENT_VARIABLE in os.environ)
     if keep:
-        load_study(study_file, set_)  # a mistake in it is told once
+        load_study(study_file, set_)  # a mistake in it is reported once
         arguments = worker_arguments(study_file, store, set_, workers_per_device, wait_for_store)
         told = {} if notify is None else {NOTIFY_VARIABLE: notify}
         raise typer.Exit(keep_worker(arguments, told, stop, log.info))
@@ -116,7 +116,7 @@ def worker(
 
 
 def _is_over(store: Store, study_id: int) -> bool:
-    """Whether nothing is left to wait for a device for. An outage is none of it."""
+    """Whether there is no more work to wait for. An outage does not count."""
     from hpsearch.errors import StoreUnreachable
 
     try:
@@ -133,7 +133,7 @@ def _notifying(
     asks: Callable[[Callable[[], StudyView]], StudyView],
     say: Callable[[str], None],
 ) -> AbstractContextManager[None]:
-    """`asks` outlives an outage of the store."""
+    """`asks` retries through an outage of the store."""
     if command is None:
         return nullcontext()
     from hpsearch.search.view import read_view
