@@ -15,11 +15,12 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # A terminal and a scheduler signal whole groups. They are the worker's to handle; it will ask for a checkpoint.
+        # A terminal and a scheduler signal whole process groups. The worker handles these signals and asks for a
+        # checkpoint.
         signal.signal(number, signal.SIG_IGN)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' own business with each other
+    warnings.filterwarnings("ignore", category=FutureWarning)  # from the libraries, about their own future versions
     commands, events = (int(number) for number in sys.argv[1:3])
-    gc.disable()  # a fifth of the time that the libraries take to load, and none of their objects are garbage
+    gc.disable()  # a fifth of the libraries' loading time, and none of their objects are garbage
     from hpsearch.train.channel import Channel
     from hpsearch.train.serve import serve
 
@@ -30,12 +31,12 @@ def main() -> None:
 def _die_with_parent() -> None:
     """The kernel kills this process when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG).
 
-    A closed pipe says so too, but only to a process that still runs Python: one that hangs in a kernel or a library
-    would keep its device.
+    A closed pipe also shows the parent's death, but only to a process that still runs Python: one that hangs in a
+    kernel or a library would keep its device.
     """
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was asked
+    if os.getppid() != parent:  # it died before the prctl call
         os._exit(1)
 
 

@@ -17,7 +17,7 @@ from hpsearch.spec.model import LoraSpec, ModelSpec
 
 _OWN = "default"
 REFERENCE = "ref"
-"""What trl calls a frozen copy of the adapter that a preference training goes on from."""
+"""trl's name for a frozen copy of the adapter that a preference training continues from."""
 
 
 def linear_names(model: PreTrainedModel, *, vision: bool) -> list[str]:
@@ -34,7 +34,7 @@ def linear_names(model: PreTrainedModel, *, vision: bool) -> list[str]:
 
 
 def _outside_language(model: PreTrainedModel) -> str | None:
-    """A pattern of the linear layers that are not the language model's: the vision encoder and its projector."""
+    """A pattern of the linear layers outside of the language model: the vision encoder and its projector."""
     decoder = model.get_decoder()
     inside = {id(module) for module in decoder.modules()} | {id(model.get_output_embeddings())}
     outside = [
@@ -49,7 +49,7 @@ def attach(model: PreTrainedModel, lora: LoraSpec, start: ModelSpec | None = Non
     """A new adapter on `model`, in float32 and drawn from torch's current random state; or the one that `start` names.
 
     Raises:
-        FieldError: that one is not there, or does not fit `model`.
+        FieldError: that one is missing, or does not fit `model`.
     """
     if start is not None and start.adapter is not None:
         adapted = _continued(model, lora, start)
@@ -74,8 +74,9 @@ def _new_config(model: PreTrainedModel, lora: LoraSpec) -> LoraConfig:
 
 
 def _continued(model: PreTrainedModel, lora: LoraSpec, start: ModelSpec) -> PeftModel:
-    """As PeftModel.from_pretrained(…, is_trainable=True) does, with the study's dropout; on a model without weights
-    (meta tensors) it is only seen whether the adapter fits."""
+    """Like PeftModel.from_pretrained(…, is_trainable=True), with the study's dropout; on a model without weights (meta
+    tensors) it only checks whether the adapter fits.
+    """
     folder = adapter_folder(start)
     config = _config_in(folder, dropout=lora.dropout)
     recorded, config.base_model_name_or_path = config.base_model_name_or_path, None  # peft fills in this base's
@@ -91,14 +92,14 @@ def _continued(model: PreTrainedModel, lora: LoraSpec, start: ModelSpec) -> Peft
 
 
 def _config_in(folder: Path, *, dropout: float) -> LoraConfig:
-    """Drawn anyhow: its weights are loaded."""
+    """Its initialisation doesn't matter: its weights are loaded."""
     config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     config.lora_dropout, config.init_lora_weights, config.inference_mode = dropout, True, False
     return config
 
 
 def _load(model: PeftModel, folder: Path, name: str = _OWN) -> Any:
-    """The keys that don't fit. Of architectures that transformers has renamed layers of, the old names do."""
+    """Returns the keys that don't fit. Old layer names of architectures that transformers has renamed do fit."""
     renamed = getattr(model.get_base_model(), "_checkpoint_conversion_mapping", None)
     is_meta = model.device.type == "meta"
     return model.load_adapter(
@@ -118,17 +119,17 @@ def _why_unfit(start: ModelSpec, recorded: str | None, error: str) -> str:
 
 
 def begin_again(model: PeftModel) -> None:
-    """Gives an adapter that goes on from another one that one's weights, exactly."""
+    """Resets an adapter that continues from another one to exactly that one's weights."""
     start = getattr(model, "started_from", None)
     if start is not None:
         _load(model, adapter_folder(start))
 
 
 def keep_reference(model: PeftModel) -> None:
-    """Where the adapter goes on from another one: a frozen copy of that one, under the name `REFERENCE`.
+    """If the adapter continues from another one: a frozen copy of that one, under the name `REFERENCE`.
 
-    For methods whose loss compares with the model before the training, as trl 1.16 does (trainer/dpo_trainer.py,
-    `model.add_adapter("ref", …)`). There is none of a new adapter: with it switched off the base is the reference.
+    For methods whose loss compares with the model before the training, as in trl 1.16 (trainer/dpo_trainer.py,
+    `model.add_adapter("ref", …)`). A new adapter needs none: the base, with the adapter switched off, is the reference.
     """
     start = getattr(model, "started_from", None)
     if start is None:
@@ -142,7 +143,7 @@ def keep_reference(model: PeftModel) -> None:
 
 
 def reopen(model: PreTrainedModel, adapter: Path, spec: ModelSpec) -> PeftModel:
-    """A trained adapter on its base, to be asked."""
+    """A trained adapter on its base, for inference."""
     adapted = PeftModel.from_pretrained(model, str(adapter))
     if spec.adapter is not None:
         adapted.started_from = spec  # type: ignore[assignment]
@@ -150,12 +151,14 @@ def reopen(model: PreTrainedModel, adapter: Path, spec: ModelSpec) -> PeftModel:
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """The trained one alone."""
+    """Saves the trained adapter only, without the reference."""
     model.save_pretrained(str(folder), selected_adapters=[_OWN])
 
 
 def adapts_vision(model: PeftModel | PreTrainedModel) -> bool:
-    """Whether an adapter sits anywhere but in the language model: then no tower says twice what it said once."""
+    """Whether an adapter targets layers outside of the language model: then the vision tower's outputs change and can't
+    be reused.
+    """
     if not isinstance(model, PeftModel):
         return False
     whole: Any = model.get_base_model()
@@ -164,11 +167,11 @@ def adapts_vision(model: PeftModel | PreTrainedModel) -> bool:
 
 
 def _keep_gradients_out(model: PeftModel) -> None:
-    """No gradient enters the vision tower and its projector, frozen as they are.
+    """Stops gradients from entering the frozen vision tower and its projector.
 
-    With gradient checkpointing SFTTrainer calls `enable_input_require_grads` (trl 1.16, sft_trainer.py), which has the
-    outputs of every embedding require gradients, of the tower's patches too (transformers 5.24, modeling_utils.py):
-    the whole tower would be computed twice and back-propagated, for nothing.
+    With gradient checkpointing SFTTrainer calls `enable_input_require_grads` (trl 1.16, sft_trainer.py), which makes
+    the outputs of every embedding require gradients, also of the tower's patches (transformers 5.24,
+    modeling_utils.py): the whole tower would be computed twice and back-propagated, for nothing.
     """
     inner: Any = model.get_base_model().base_model
     if hasattr(inner, "get_image_features"):
@@ -178,9 +181,9 @@ def _keep_gradients_out(model: PeftModel) -> None:
 def to_float32(model: PeftModel) -> None:
     """Keeps trainable weights in float32.
 
-    SFTTrainer casts a quantized model's adapter to bfloat16 (trl 1.16, sft_trainer.py, "When using QLoRA"). With
-    8 bits of mantissa an AdamW step of 1e-5 on a weight of 0.02 rounds to nothing, so a search over learning
-    rates would compare runs that do not learn with runs that do.
+    SFTTrainer casts a quantized model's adapter to bfloat16 (trl 1.16, sft_trainer.py, "When using QLoRA"). With 8 bits
+    of mantissa an AdamW step of 1e-5 on a weight of 0.02 rounds to nothing, so a search over learning rates would
+    compare runs that do not learn with runs that do.
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -188,7 +191,7 @@ def to_float32(model: PeftModel) -> None:
 
 
 def parameter_counts(model: PeftModel) -> tuple[int, int]:
-    """(trainable, all) parameters; 4-bit weights counted unpacked, a reference not at all."""
+    """(trainable, all) parameters; 4-bit weights counted unpacked, without a reference adapter."""
     trainable, total = model.get_nb_trainable_parameters()
     copied = sum(parameter.numel() for name, parameter in model.named_parameters() if f".{REFERENCE}." in name)
     return int(trainable), int(total) - copied

@@ -31,12 +31,14 @@ from hpsearch.trial import MIB
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base. `model` stays untouched; `fresh_model` is what trials get."""
+    """A loaded base. `model` is never changed; trials get `fresh_model`."""
 
     spec: ModelSpec
     model: PreTrainedModel
     processor: Any
-    """What the task's `processor_class` loads: a tokenizer, or where rows have images a ProcessorMixin with one."""
+    """An object of the task's `processor_class`: a tokenizer, or, if rows have images, a ProcessorMixin that contains
+    one.
+    """
     rows: KeptRows = field(default_factory=KeptRows, compare=False)
 
     def fresh_model(self) -> PreTrainedModel:
@@ -49,21 +51,23 @@ class Base:
         return copy.deepcopy(self.model, shared)
 
     def fresh_processor(self) -> Any:
-        """A tokenizer of its own for each run, around the same image processor.
+        """A new tokenizer for each run, around the same image processor.
 
-        transformers caches the constants of an image processor by the instance (5.23,
-        image_processing_backends.py, `_fuse_mean_std_and_rescale_factor`): copies of it would never be freed.
+        transformers caches the constants of an image processor by the instance (5.23, image_processing_backends.py,
+        `_fuse_mean_std_and_rescale_factor`): copies of it would never be freed.
         """
         parts = [getattr(self.processor, name, None) for name in ("image_processor", "video_processor")]
         return copy.deepcopy(self.processor, {id(part): part for part in parts if part is not None})
 
     def fingerprint(self) -> str:
-        """Of the weights, their quantization, and everything in the module tree that a trial could disturb."""
+        """A checksum of the weights, their quantization, and everything in the module tree that a trial could
+        change.
+        """
         digest = hashlib.sha256()
         for name, tensor in _tensors(self.model).items():
             digest.update(f"{name} {_tensor_facts(tensor)}".encode())
             state = getattr(tensor, "quant_state", None)
-            while state is not None:  # the state's own absmax is quantized once more
+            while state is not None:  # the state's own absmax is quantized again
                 digest.update(f"{state.blocksize} {_tensor_facts(state.absmax)}".encode())
                 state = state.state2
         for name, module in self.model.named_modules():
@@ -83,14 +87,15 @@ def _tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _tensor_facts(tensor: torch.Tensor) -> str:
-    """Identity and content: dtype, shape, flags and a checksum of the bytes."""
+    """dtype, shape, flags and a checksum of the bytes."""
     facts = (tensor.dtype, tuple(tensor.shape), tensor.requires_grad, tensor.grad is None, _checksum(tensor.detach()))
     return " ".join(map(str, facts))
 
 
 def _checksum(data: torch.Tensor) -> int:
-    """The sum of the bytes, a piece at a time: torch makes an int64 copy of the bytes that it sums, eight times as
-    large (2.15, aten/src/ATen/native/ReduceOpsUtils.h, `make_reduction`). Of Gemma 3's embeddings that is 10 GiB."""
+    """The sum of the bytes, in pieces: torch makes an int64 copy of the bytes that it sums, eight times as large (2.15,
+    aten/src/ATen/native/ReduceOpsUtils.h, `make_reduction`). For Gemma 3's embeddings that is 10 GiB.
+    """
     raw = data.contiguous().reshape(-1).view(torch.uint8)
     total = torch.zeros((), dtype=torch.int64, device=data.device)
     for piece in raw.split(_CHECKSUM_PIECE):
@@ -99,7 +104,7 @@ def _checksum(data: torch.Tensor) -> int:
 
 
 class Bases:
-    """Keeps the last base warm: most trials of a study share it."""
+    """Keeps the last base loaded: most trials of a study share it."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -110,14 +115,14 @@ class Bases:
         spec = spec.without_adapter
         if self._warm is None or self._warm[0] != task or self._warm[1].spec != spec:
             gc.unfreeze()
-            self._warm = None  # the old base goes before the new one comes
+            self._warm = None  # free the old base before loading the new one
             give_back()
             self._warm = (task, load_base(task, spec, self._tell))
         return self._warm[1]
 
 
 def compute_dtype(spec: ModelSpec) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that has it, float16 on an older GPU, and float32 on a CPU."""
+    """`auto` is bfloat16 on a GPU that supports it, float16 on an older GPU, and float32 on a CPU."""
     if spec.dtype != "auto":
         dtype = getattr(torch, spec.dtype)
         assert isinstance(dtype, torch.dtype)
@@ -128,12 +133,12 @@ def compute_dtype(spec: ModelSpec) -> torch.dtype:
 
 
 def find_base(spec: ModelSpec, tell: Tell) -> str:
-    """What `from_pretrained` takes: tiny bases are built first."""
+    """The argument for `from_pretrained`; tiny bases are built first."""
     if not spec.base.startswith("tiny:"):
         return spec.base
     if spec.base not in TINY_BASES:
         raise FieldError("model.base", f"there is no {spec.base!r}; {did_you_mean(spec.base, list(TINY_BASES))}")
-    from hpsearch.train.tiny import ensure_tiny  # imports scikit-learn, which most trainers never need
+    from hpsearch.train.tiny import ensure_tiny  # imports scikit-learn, which most trainers don't need
 
     return str(ensure_tiny(spec.base, tell))
 
@@ -143,7 +148,7 @@ def load_processor(task: Task, spec: ModelSpec, tell: Tell) -> Any:
 
 
 def load_base(task: Task, spec: ModelSpec, tell: Tell) -> Base:
-    """Loads, quantizes and freezes a base, or reads the copy that an earlier trainer kept of it.
+    """Loads, quantizes and freezes a base, or reads the quantized copy that an earlier trainer saved.
 
     Raises:
         FieldError: no such base, or not one of this task.
@@ -183,7 +188,7 @@ def _load_quantized(task: Task, spec: ModelSpec, tell: Tell, processor: Any, opt
     model = _from_pretrained(task.model_class, spec, tell, options | {"quantization_config": settings})
     base = Base(spec, _freeze(model, dtype), processor)
     now = place_now()
-    # Not where the hub's branch or the folder has moved on meanwhile. None: it was downloaded only now.
+    # Not if the hub's branch or the folder has changed meanwhile. None: it was downloaded just now.
     if now and place in (now, None):
         tell(f"keeping the quantized {spec.base} for the next trainer", 0, 0)
         quantized.keep(base.model, now, base.fingerprint())
@@ -196,7 +201,7 @@ def load_unquantized(task: Task, spec: ModelSpec, dtype: torch.dtype, tell: Tell
     Raises:
         FieldError: no such base, not one of this task, or one that was saved quantized.
     """
-    attention = "sdpa" if spec.attention == "flash_attention_2" else spec.attention  # that one is for GPUs
+    attention = "sdpa" if spec.attention == "flash_attention_2" else spec.attention  # flash attention runs on GPUs only
     model = _from_pretrained(task.model_class, spec, tell, {"dtype": dtype, "attn_implementation": attention})
     if getattr(model, "hf_quantizer", None) is not None:
         message = f"{spec.base!r} is quantized itself; an adapter is merged into the base that it was quantized from"
@@ -206,15 +211,15 @@ def load_unquantized(task: Task, spec: ModelSpec, dtype: torch.dtype, tell: Tell
 
 
 def _freeze(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Freezes the weights, in the form that they keep: later nothing may change them in place.
+    """Freezes the weights in their final dtypes: nothing may change them in place later.
 
-    They stay as they were loaded, in the compute dtype (peft's `prepare_model_for_kbit_training` makes float32 copies
-    of all that are not 4-bit), but for float16, see `_wide_again`.
+    They keep the compute dtype in which they were loaded (peft's `prepare_model_for_kbit_training` makes float32 copies
+    of all that are not 4-bit), except for float16, see `_wide_again`.
 
-    bitsandbytes does so in two places. On CPUs with avx512_bf16 it repacks a Linear4bit's weight at the first
-    forward without gradients, and training forwards then lose the input's gradient; the flag turns that off.
-    And Linear4bit.forward casts a bias to the compute dtype in place, so it is cast here.
-    Source: bitsandbytes 0.50.2, nn/modules.py, `Linear4bit.forward`.
+    bitsandbytes changes weights in place in two cases. On CPUs with avx512_bf16 it repacks a Linear4bit's weight at the
+    first forward without gradients, and training forwards then lose the input's gradient; the flag turns that off. And
+    Linear4bit.forward casts a bias to the compute dtype in place, so it is cast here. Source: bitsandbytes 0.50.2,
+    nn/modules.py, `Linear4bit.forward`.
     """
     model.requires_grad_(False)
     if dtype == torch.float16:
@@ -229,11 +234,11 @@ def _freeze(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _wide_again(model: PreTrainedModel) -> None:
-    """Embeddings, norms and what else is no matrix product get float32 weights again.
+    """Embeddings, norms and everything else that is no matrix product get float32 weights again.
 
-    Hidden states have the embeddings' dtype: what autocast computes in 16 bit is added to them. bfloat16 has the range
-    of float32, and the bases are published in it; float16 ends at 65,504, where Gemma 3's hidden states don't. Linear
-    layers and convolutions can stay in float16: autocast would round their weights anew at each forward. A head that
+    Hidden states have the embeddings' dtype: the 16-bit results of autocast are added to them. bfloat16 has the range
+    of float32, and the bases are published in it; float16 ends at 65,504, which Gemma 3's hidden states exceed. Linear
+    layers and convolutions can stay in float16: autocast would round their weights again at each forward. A head that
     is tied to the embeddings is an embedding.
     """
     for module in model.modules():

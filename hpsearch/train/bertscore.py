@@ -38,16 +38,17 @@ def add_bertscore(file: Path, model: str) -> None:
 
 
 def _has_words(row: AnsweredRow) -> bool:
-    """Nothing against something is 0, as bert-score says, too; but with transformers 5 it crashes on an empty text
-    (bert-score 0.3.13, utils.py, `sent_encode` asks for `build_inputs_with_special_tokens`)."""
+    """An empty text scores 0, as in bert-score; but with transformers 5 bert-score crashes on it (0.3.13, utils.py,
+    `sent_encode` calls `build_inputs_with_special_tokens`).
+    """
     return bool(row.prediction.strip() and (row.reference or "").strip())
 
 
 def _limit_length(scorer: Any) -> None:
-    """Cuts texts where the model's positions end.
+    """Truncates texts at the model's number of positions.
 
-    bert-score cuts them at the tokenizer's `model_max_length`, which is 10^30 for a tokenizer that does not say one,
-    and the Rust tokenizers take no such number (bert-score 0.3.13, utils.py, `sent_encode`;
+    bert-score truncates at the tokenizer's `model_max_length`, which is 10^30 for a tokenizer without a limit, and the
+    Rust tokenizers accept no such number (bert-score 0.3.13, utils.py, `sent_encode`;
     https://github.com/Tiiiger/bert_score/issues/205).
     """
     tokenizer, config = scorer._tokenizer, scorer._model.config
@@ -55,7 +56,7 @@ def _limit_length(scorer: Any) -> None:
 
 
 def _num_layers(model: str) -> int:
-    """The layer that bert-score tuned for a model that it knows, else three quarters of the way up."""
+    """The layer that bert-score selected for a known model, else the one at three quarters of the depth."""
     from bert_score.utils import model2layers
     from transformers import AutoConfig
 

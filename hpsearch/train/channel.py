@@ -12,7 +12,9 @@ from hpsearch.trial import Record
 
 
 class Channel:
-    """Events out, commands in. Once the worker is dead the process ends, whoever writes or waits; nothing is raised."""
+    """Sends events, receives commands. When the worker is dead, reading or writing ends this process; nothing is
+    raised.
+    """
 
     def __init__(self, commands: BinaryIO, events: BinaryIO) -> None:
         self._commands = commands
@@ -56,7 +58,7 @@ class Channel:
     def _listen(self) -> None:
         for line in self._commands:
             command = read_command(line)
-            if isinstance(command, Run):  # here, in the order in which it was said: a stop may follow at once
+            if isinstance(command, Run):  # handled here, to keep the order of commands: a stop may follow at once
                 self._stop_wanted.clear()
             if isinstance(command, Stop):
                 self._stop_wanted.set()
@@ -65,5 +67,5 @@ class Channel:
 
     @staticmethod
     def _worker_is_gone() -> None:
-        """Nobody is left to train for: the process ends, and the driver takes its memory back."""
+        """Without a worker the process ends, and the driver frees its memory."""
         os._exit(1)

@@ -19,7 +19,7 @@ Turn = tuple[str, str]
 
 
 def chat_format(encoder: Encoder, model: PreTrainedModel) -> ChatFormat:
-    """Ollama renders its template once for each turn of both sides, and gives the system prompt to the first alone."""
+    """Ollama renders its template once for each pair of turns, and gives the system prompt only to the first."""
     stop = _stop_tokens(encoder, model)
     if FORMATS[encoder.rows.row_format].is_raw:
         return ChatFormat(template=_PROMPT + _RESPONSE, stop=stop)
@@ -43,7 +43,7 @@ def chat_format(encoder: Encoder, model: PreTrainedModel) -> ChatFormat:
 
 
 def _rendered(encoder: Encoder, turns: tuple[Turn, ...], ask: bool) -> str:
-    """Without the token that begins every text: llama.cpp adds it itself."""
+    """Without the BOS token: llama.cpp adds it itself."""
     messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
     if encoder.has_images:
         messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
@@ -52,7 +52,7 @@ def _rendered(encoder: Encoder, turns: tuple[Turn, ...], ask: bool) -> str:
 
 
 def _with_system(render: Callable[..., str]) -> str | None:
-    """The first turn with a system prompt; None where the template takes none."""
+    """The first turn with a system prompt; None where the template supports none."""
     try:
         text = render(("system", _SYSTEM), ("user", _PROMPT), ask=True)
     except TemplateError:
@@ -61,7 +61,7 @@ def _with_system(render: Callable[..., str]) -> str | None:
 
 
 def _default_system(asked: str, later: str, with_system: str) -> str | None:
-    """What the template says in the place of a system prompt that is not given, as Qwen2.5's does."""
+    """The template's default system prompt, as Qwen2.5's has."""
     before, _, after = with_system.partition(_SYSTEM)
     if asked == later or not (asked.startswith(before) and asked.endswith(after)):
         return None

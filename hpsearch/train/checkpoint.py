@@ -38,8 +38,8 @@ _PROBE_BYTES = 2**20
 def save_like_base(model: PreTrainedModel, processor: Any, spec: ModelSpec, folder: Path, tell: Tell) -> None:
     """Writes weights, config, and the base's own tokenizer, processor and generation files.
 
-    Training changes none of these, and the base's own are what other tools know. transformers 5 writes others in
-    their place, and no tokenizer.model, which llama.cpp reads for Gemma.
+    Training changes none of these, and other tools know the base's own. transformers 5 writes different ones, and no
+    tokenizer.model, which llama.cpp reads for Gemma.
     """
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -50,7 +50,7 @@ def save_like_base(model: PreTrainedModel, processor: Any, spec: ModelSpec, fold
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Lets a full disk, or one that is read-only, be the OSError that it is, whatever a library makes of it.
+    """Raises the OSError of a full or read-only disk, whatever error a library turns it into.
 
     torch 2.15 says "unexpected pos 64 vs 0" (caffe2/serialize/inline_container.cc, https://github.com/pytorch/pytorch),
     safetensors 0.8 raises an error of its own.
@@ -76,7 +76,7 @@ def _own_files(spec: ModelSpec, tell: Tell) -> list[Path]:
 
 
 def _name_special_tokens(file: Path) -> None:
-    """Calls further special tokens what both transformers 4 and 5 call them.
+    """Renames additional special tokens to names that transformers 4 and 5 both accept.
 
     5 writes a list under a name that is a dict for 4 ("'list' object has no attribute 'keys'"); llama.cpp's converter
     runs with 4.57 (its requirements/requirements-convert_legacy_llama.txt).

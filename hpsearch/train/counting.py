@@ -25,24 +25,24 @@ from hpsearch.jobs import InspectionConfig, Tell
 from hpsearch.train.encoding import Row
 
 Count = tuple[int, int]
-"""Tokens of a row, and how many it adds where it is shown before another one."""
+"""Tokens of a row, and the tokens that it adds as a few-shot example."""
 CountRow = Callable[[Row], Count]
 
 _AT_ONCE = 100
-"""Rows that a process is given at a time."""
+"""Rows per portion of work for a process."""
 _FEWEST = 10
-"""Such portions for each process: a start costs as much as counting some hundred rows."""
+"""Portions per process, at least: starting one costs as much as counting some hundred rows."""
 _MOST_PROCESSES = 8
 _COUNTED_AS = 1
-"""Another number when rows become other tokens by our own code: they are counted anew."""
+"""Increased when our own code tokenizes rows differently: they are counted again."""
 _NO_MATTER = ("id", "images")
-"""Of a row: an image is known by its checksum."""
+"""Fields of a row that don't matter: an image is identified by its checksum."""
 
 
 def kept_counts(config: InspectionConfig, processor: Any) -> Path | None:
-    """The file with the counts of rows that were counted just so.
+    """The file with the counts of rows that were counted in exactly this way.
 
-    `processor` is named by what it would save: vocabulary, chat template, what it does with images.
+    `processor` is identified by the files it would save: vocabulary, chat template, image settings.
     """
     if config.counted is None:
         return None
@@ -56,10 +56,11 @@ def kept_counts(config: InspectionConfig, processor: Any) -> Path | None:
 
 
 def count_rows(rows: datasets.Dataset, count: CountRow, kept: Path | None, tell: Tell) -> Iterator[Count]:
-    """In the order of the rows. Raises what `count` raises of the first row of which it does."""
+    """In the order of the rows. Raises the error of `count` for the first failing row."""
     portions = _Portions(rows, count, _read(kept) if kept else {})
     processes = _num_processes(len(portions))
-    # Forks: nothing is loaded anew, and what is loaded lies in memory once. torch's loader has them compute on one
+    # Forks: nothing is loaded again, and memory is shared. torch's loader lets each process use one thread, buffers few
+    # results, keeps their order, and ends all processes with this one.
     # thread each, holds few results, keeps their order, and sees to it that none outlives this process.
     loader = data.DataLoader(
         portions,
@@ -72,14 +73,14 @@ def count_rows(rows: datasets.Dataset, count: CountRow, kept: Path | None, tell:
         for number, counted in enumerate(loader):
             tell("counting tokens", number * _AT_ONCE, len(rows))
             if counted is None:
-                counted = portions.count(number)  # raises here what was raised there
+                counted = portions.count(number)  # raises here what the process raised
             if new := [json.dumps(found) for *found, is_new in counted if is_new]:
                 lines.add("\n".join(new))
             yield from ((alone, added) for _, alone, added, _ in counted)
 
 
 _Counted = tuple[str, int, int, bool]
-"""A row's checksum, its count, and whether it was counted only now."""
+"""A row's checksum, its count, and whether it was counted just now."""
 
 
 class _Portions(data.Dataset[list[_Counted] | None]):
@@ -92,7 +93,7 @@ class _Portions(data.Dataset[list[_Counted] | None]):
         return -(-len(self._rows) // _AT_ONCE)
 
     def __getitem__(self, number: int) -> list[_Counted] | None:
-        """None: something was raised."""
+        """None: an error was raised."""
         try:
             return self.count(number)
         except Exception:
@@ -110,7 +111,7 @@ class _Portions(data.Dataset[list[_Counted] | None]):
 
 
 def _num_processes(num_portions: int) -> int:
-    """As many as this process may use cores; 0: this one alone."""
+    """The number of cores that this process may use; 0: only this process."""
     found = min(cpu_count(), _MOST_PROCESSES, num_portions // _FEWEST)
     return found if found > 1 else 0
 

@@ -20,7 +20,7 @@ from hpsearch.trial import GIB
 _SHOWN = ("torch", "transformers", "peft", "bitsandbytes", "trl", "accelerate")
 _SMALL_CARD_GIB = 12
 _TOLERANCE = 0.1
-"""Of log-probabilities of up to 40 nats: products may be rounded to TF32, a wrong kernel is off by whole nats."""
+"""For log-probabilities of up to 40 nats: products may be rounded to TF32, a wrong kernel is off by whole nats."""
 
 
 def diagnose() -> DiagnosisResult:
@@ -72,7 +72,7 @@ def _four_bit() -> Check:
         loss = model(torch.ones(2, 64, device=device)).square().mean()
         loss.backward()
     except Exception as error:
-        # Whatever bitsandbytes raises on a machine that it does not support is the finding.
+        # Any error of bitsandbytes on an unsupported machine is a result of the check.
         return Check(
             name=name,
             verdict="fails",
@@ -83,10 +83,10 @@ def _four_bit() -> Check:
 
 
 def _kernels() -> Check:
-    """The fused head that trl computes its losses with, whatever `loss_type` says (1.16, sft_trainer.py,
-    `compute_loss`): a Triton kernel on CUDA, which compiles a stub in C at its first use. A classifier does without.
+    """The fused head with which trl computes its losses, for every `loss_type` (1.16, sft_trainer.py, `compute_loss`):
+    a Triton kernel on CUDA, which compiles a C stub at its first use. A classifier does not use it.
 
-    Compiled anew, not taken from Triton's cache, which may be older than the compiler's absence.
+    Compiled again, not taken from Triton's cache: the compiler may have been removed since.
     """
     name = "kernels (Triton, with a C compiler)"
     if not torch.cuda.is_available():
@@ -96,7 +96,7 @@ def _kernels() -> Check:
             os.environ["TRITON_CACHE_DIR"] = empty  # the process does nothing else
             difference = _fused_head("cuda")
     except Exception as error:
-        # Whatever Triton, the compiler or the driver raise is the finding.
+        # Any error of Triton, the compiler or the driver is a result of the check.
         return Check(name=name, verdict="fails", found=f"{type(error).__name__}: {error}", fix=_compiler_fix())
     if difference > _TOLERANCE:
         found = f"the fused head is off by {difference:.2g} in a log-probability"
@@ -105,7 +105,9 @@ def _kernels() -> Check:
 
 
 def _fused_head(device: str) -> float:
-    """The largest difference to torch's own cross-entropy, over 8 tokens and 1,000 words, gradients included."""
+    """The largest difference to torch's own cross-entropy, over 8 tokens and 1,000 vocabulary entries, including
+    gradients.
+    """
     generator = torch.Generator().manual_seed(0)
     words, hidden = (torch.randn(size, 64, generator=generator) for size in (1000, 8))
     targets = torch.arange(8) * 100
@@ -123,7 +125,7 @@ def _fused_head(device: str) -> float:
 
 
 def _compiler_fix() -> str:
-    """Triton takes $CC, gcc or clang, and Python's own headers (3.9, runtime/build.py, `_build`)."""
+    """Triton uses $CC, gcc or clang, and Python's headers (3.9, runtime/build.py, `_build`)."""
     if not os.environ.get("CC") and not shutil.which("gcc") and not shutil.which("clang"):
         return "on Debian and Ubuntu: apt-get install gcc libc6-dev"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():

@@ -33,16 +33,16 @@ _OWN_TOKEN = "its words hold a token that stands for an image in this base; writ
 
 Row = dict[str, Any]
 Batch = dict[str, Any]
-"""What a model takes by name: tensors, and `mm_encoder_outputs` where it takes features of images.
+"""A model's keyword arguments: tensors, and `mm_encoder_outputs` where it takes image features.
 
-`input_ids`, `attention_mask` and `labels` have shape (rows, tokens). Pixels are as each processor gives them: Gemma 3's
-(images, channels, height, width), the Qwens' (patches of all images, numbers of a patch) beside an `image_grid_thw` of
+`input_ids`, `attention_mask` and `labels` have shape (rows, tokens). Pixels are as each processor returns them: Gemma
+3's (images, channels, height, width), the Qwens' (patches of all images, values per patch) with an `image_grid_thw` of
 (images, 3).
 """
 
 
 def with_rejected(row: Row) -> Row | None:
-    """The row with its other answer, where it has one."""
+    """The row with its rejected answer, if it has one."""
     if row.get("rejected") is None:
         return None
     return {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": row["rejected"]}]}
@@ -50,12 +50,11 @@ def with_rejected(row: Row) -> Row | None:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row as the model sees it.
+    """One row as the model's input.
 
-    `tokens` are the arrays with one entry per token, shape (tokens,), `input_ids` and `attention_mask` among
-    them; `others` are the rest, such as pixels, one image after the other. `pictures` are there instead of pixels
-    where the vision tower is frozen. The first `num_prompt` tokens are what the model is given when it speaks last:
-    all images are in them.
+    `tokens` are the arrays with one entry per token, shape (tokens,), including `input_ids` and `attention_mask`;
+    `others` are the rest, such as pixels, one image after the other. `pictures` replace pixels where the vision tower
+    is frozen. The first `num_prompt` tokens come before the model's last turn: they contain all images.
     """
 
     tokens: dict[str, torch.Tensor]
@@ -68,13 +67,13 @@ class Encoded:
         return len(self.tokens["input_ids"])
 
     def prompt(self) -> Encoded:
-        """The conversation up to where the model speaks last: what `generate` is given."""
+        """The conversation before the model's last turn: the input of `generate`."""
         tokens = {name: value[: self.num_prompt] for name, value in self.tokens.items()}
         return replace(self, tokens=tokens, labels=self.labels[: self.num_prompt])
 
     @property
     def num_bytes(self) -> int:
-        """Of memory, besides what is mapped from disk."""
+        """In memory, without what is mapped from disk."""
         held = [*self.tokens.values(), *self.others.values(), self.labels]
         for picture in self.pictures:
             held += picture.pixels.values()
@@ -86,8 +85,8 @@ class Encoded:
 class Encoder:
     """Encodes rows for one model. `processor` is its tokenizer, or its processor where rows may have images.
 
-    Of images it gives `features` where there are any to give, and else their pixels, at the size at which they are
-    kept where they are `resized`. Rows without pixels are `kept`.
+    Images become `features` if given, else pixels, read from the `resized` copies if given. Rows without pixels are
+    cached in `kept`.
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class Encoder:
         return encoded
 
     def _key(self, row: Row, images: list[CheckedImage]) -> Hashable:
-        """All that a row's tokens depend on, besides the base."""
+        """Everything that a row's tokens depend on, besides the base."""
         shown, own = (
             tuple((message["role"], message["content"]) for message in turns)
             for turns in (row.get("examples") or [], row["messages"])
@@ -154,19 +153,19 @@ class Encoder:
         return encoded
 
     def with_answer(self, prompt: Encoded, answer: str) -> Encoded:
-        """The prompt of a row, and another answer to it than the row's own."""
+        """The prompt of a row with another answer."""
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
         return self.with_tokens(prompt, self._tokenize(self._template.segments(turns)[-1].text))
 
     def with_tokens(self, prompt: Encoded, answer: list[int]) -> Encoded:
-        """The prompt of a row, and these tokens to learn behind it."""
+        """The prompt of a row with these tokens to learn after it."""
         return self._appended(prompt, answer, is_learned=True)
 
     def num_tokens(self, row: Row) -> int:
-        """Tokens of the whole conversation; cheap where images of one size recur.
+        """Tokens of the whole conversation; cheap where image sizes repeat.
 
         Raises:
-            FieldError: its words hold one of the base's own image tokens.
+            FieldError: its text contains one of the base's own image tokens.
         """
         images = images_of(row) if self.has_images else []
         segments = self._segments(row, images)
@@ -181,9 +180,9 @@ class Encoder:
 
     @cached_property
     def end_token(self) -> int | None:
-        """The token that ends each taught answer: the last one that is learned.
+        """The token that ends each taught answer: the last learned one.
 
-        None where that is an ordinary one, which may stand in the middle of an answer: such a template marks no end.
+        None where that is an ordinary token, which may occur within an answer: such a template marks no end.
         """
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
         last = self._tokenize(self._template.segments(turns)[-1].text)[-1]
@@ -191,7 +190,7 @@ class Encoder:
 
     @cached_property
     def _own_per_image(self) -> int:
-        """How many image tokens a chat template writes for each image; the processor makes more of them."""
+        """How many image tokens a chat template writes per image; the processor expands them."""
         prompt = self._template.blank_prompt(with_image=True)
         return sum(token in self.image_token_ids for token in self._tokenize(prompt))
 
@@ -200,9 +199,9 @@ class Encoder:
 
     @cached_property
     def _beginning(self) -> list[int]:
-        """What the tokenizer puts before each text: most Llamas and Gemmas a BOS, the Qwens nothing.
+        """The tokens that the tokenizer puts before each text: a BOS for most Llamas and Gemmas, none for the Qwens.
 
-        Raw prompts get it. Chat templates write their own.
+        Used for raw prompts; chat templates write their own.
         """
         bare = self._tokenize("a")
         with_special = list(self.tokenizer("a")["input_ids"])
@@ -211,9 +210,9 @@ class Encoder:
     def _pieces(self, segments: list[Segment]) -> list[list[int]]:
         """The tokens of each segment.
 
-        Raw prompts and completions have those of stock SFTTrainer (trl 1.16, trainer/sft_trainer.py, `tokenize_fn`),
-        which tokenizes them together, as a tokenizer that begins each text with a space asks for. But where a token
-        would reach across the border it trains on another prompt than generation is given; here the prompt stays.
+        Raw prompts and completions get those of stock SFTTrainer (trl 1.16, trainer/sft_trainer.py, `tokenize_fn`),
+        which tokenizes both together, as needed by tokenizers that begin each text with a space. But if a token would
+        cross the border, SFTTrainer trains on another prompt than generation gets; here the prompt is unchanged.
         """
         if not FORMATS[self.rows.row_format].is_raw:
             return [self._tokenize(segment.text) for segment in segments]
@@ -233,7 +232,7 @@ class Encoder:
         )
 
     def _with_images(self, encoded: Encoded, text: str, images: list[CheckedImage]) -> Encoded:
-        """Followed by a text with images in it, of which nothing is learned."""
+        """Appends a text with images, of which nothing is learned."""
         assert self._texts is not None
         tokens, others, pictures = self._texts.encode(text, images)
         before = encoded.others
@@ -249,19 +248,19 @@ class Encoder:
         return self.batch([self.encode(row) for row in rows])
 
     def batch(self, rows: list[Encoded]) -> Batch:
-        """To learn from: padded on the right."""
+        """For training: padded on the right."""
         labels = [row.labels for row in rows]
         return self._joined(rows, "right") | {"labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED)}
 
     def prompt_batch(self, rows: list[Encoded]) -> Batch:
-        """To generate from: padded on the left, as each row goes on where its prompt ends; without labels."""
+        """For generation: padded on the left, as each row continues after its prompt; without labels."""
         return self._joined([row.prompt() for row in rows], "left")
 
     def _joined(self, rows: list[Encoded], side: str) -> Batch:
-        """Per-token arrays padded to (rows, tokens), the others joined, image by image in the order of the rows.
+        """Per-token arrays padded to (rows, tokens), the others concatenated, image by image in the order of the rows.
 
-        Where no row has an image there is nothing of one: the model doesn't ask its vision tower, which learns nothing
-        from such a batch where it has an adapter.
+        If no row has an image there are no image arrays: the model does not run its vision tower, whose adapter, if
+        any, learns nothing from such a batch.
         """
         batch: Batch = {}
         for name in rows[0].tokens:
@@ -277,7 +276,7 @@ class Encoder:
 
 
 def _filler(name: str, ids: torch.Tensor) -> torch.Tensor:
-    """The entries of a per-token array for appended text."""
+    """The values of a per-token array for appended text."""
     if name == "input_ids":
         return ids
     return torch.ones_like(ids) if name == "attention_mask" else torch.zeros_like(ids)

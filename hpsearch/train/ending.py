@@ -11,9 +11,9 @@ from hpsearch.train.encoding import Encoder
 
 
 def end_tokens(encoder: Encoder, generation_config: Any) -> list[int]:
-    """What ends an answer in `generate`: the base's own end tokens first.
+    """The end tokens for `generate`: the base's own first.
 
-    Qwen2.5-0.5B's are `<|endoftext|>` alone, while its chat template ends each taught answer with `<|im_end|>`: without
+    Qwen2.5-0.5B has only `<|endoftext|>`, while its chat template ends each taught answer with `<|im_end|>`: without
     that one its answers would run to the limit.
     """
     taught = [] if encoder.end_token is None else [encoder.end_token]
@@ -28,11 +28,11 @@ def _own_ends(generation_config: Any) -> list[int]:
 
 
 def write_end(folder: Path, encoder: Encoder, generation_config: Any) -> None:
-    """Has other tools end answers there, too: those that load what is saved in `folder`.
+    """Makes other tools that load `folder` use the same end tokens.
 
-    transformers and vLLM read all ends in generation_config.json. llama.cpp's converter takes one, the eos_token of
-    tokenizer_config.json (gguf-py/gguf/vocab.py, `SpecialVocab`), which is therefore a taught end that the base did
-    not know. What the base knew already stays as the base has it.
+    transformers and vLLM read all of them from generation_config.json. llama.cpp's converter uses one, the eos_token of
+    tokenizer_config.json (gguf-py/gguf/vocab.py, `SpecialVocab`), so that is set to a taught end token which the base
+    did not know. End tokens that the base knows stay unchanged.
     """
     file = folder / "generation_config.json"
     is_new = encoder.end_token is not None and encoder.end_token not in _own_ends(generation_config)

@@ -29,8 +29,7 @@ from hpsearch.train.validation import reference
 
 
 def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel: Channel) -> EvaluationResult:
-    """Writes each variant's answers to `folder`; rows that are answered already are not asked again, and where all
-    are, no model is loaded."""
+    """Writes each variant's answers to `folder`; existing answers are kept, and if all exist, no model is loaded."""
     task = TASKS[config.task]
     rows: list[Row] = list(Dataset.load_from_disk(str(config.test_rows)))
     unanswered = [variant for variant in config.variants if _whole_lines(folder.answers(variant.name)) < len(rows)]
@@ -41,7 +40,7 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
         base = bases.get(task, config.model)
         channel.tell(f"preparing the {kind} model", 0, 0)
         fresh = base.fresh_model()
-        # Without references nothing is compared with what a training went on from, which may be gone.
+        # Without references nothing is compared with the model that training continued from, which may be missing.
         spec = config.model if config.has_references else config.model.without_adapter
         model = reopen(fresh, config.adapter, spec) if kind == "tuned" else fresh
         encoder = make_encoder(base, model, config.rows, config.images, has_images=task.has_images)
@@ -107,7 +106,7 @@ def _answer_batch(
     is_tuned = variant.model == "tuned"
     losses: Sequence[RowLoss | None] = [None] * len(rows)
     has_references = config.has_references
-    # A method with a loss of its own has none to give without what it trained.
+    # A method with its own loss can't compute it without what it trained.
     if has_references and not FORMATS[config.rows.row_format].has_answers:
         losses = method.losses(model, asked, dtype)
         said = [Answer("", numbers={TEXT_LOSS.name: loss.total / max(1, loss.num_tokens)}) for loss in losses]
@@ -131,7 +130,7 @@ def _answer_batch(
 
 
 def _whole_lines(file: Path) -> int:
-    """How many rows were answered before; half a line at the end, left by a kill, goes."""
+    """The number of rows answered before; removes an incomplete last line from a kill."""
     if not file.exists():
         return 0
     content = file.read_bytes()
@@ -142,7 +141,7 @@ def _whole_lines(file: Path) -> int:
 
 
 def prompted(row: Row, prompt: str, prompts: PromptsSpec) -> Row:
-    """The row with a system prompt before its messages; keywords are looked for in its last question."""
+    """The row with a system prompt before its messages; keywords are searched in its last question."""
     words = prompts.static if prompt == "static" else None
     if prompt == "adaptive":
         question = str(row["messages"][-2]["content"]).replace(PLACEHOLDER, " ")

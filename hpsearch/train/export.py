@@ -27,17 +27,17 @@ from hpsearch.train.loss import mixed_precision
 from hpsearch.train.tasks import TASKS, Task
 
 _TOLERANCE = {"bfloat16": 0.03, "float16": 0.01}
-"""Of the largest logit. A weight in bfloat16 has 8 bits of mantissa: each is off by up to 0.2 %."""
+"""Share of the largest logit. A weight in bfloat16 has 8 bits of mantissa: each is off by up to 0.2 %."""
 _ROUGHER = 3
-"""So many times the tolerance where the memory does not do for float32."""
+"""Factor on the tolerance where memory is too small for float32."""
 _CHEAP = 1_000_000_000
-"""Parameters up to which the 4-bit base is asked on a CPU too."""
+"""Parameters up to which the 4-bit base is compared on a CPU too."""
 _MOST_POSITIONS = 64
 
 
 @dataclass(frozen=True)
 class _Merging:
-    """What the merged model must say. Logits are of shape (positions, vocabulary)."""
+    """The expected output of the merged model. Logits are of shape (positions, vocabulary)."""
 
     inputs: list[Batch]
     tuned: torch.Tensor
@@ -87,7 +87,7 @@ def _merge(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) 
     merged = model.merge_and_unload().to(dtype)
     chat = chat_format(encoder, merged)
     channel.tell("saving the merged model", 0, 0)
-    processor = load_processor(task, config.model, channel.tell)  # as it was before the encoder changed it
+    processor = load_processor(task, config.model, channel.tell)  # the encoder changed the other one
     save_like_base(merged, processor, config.model, config.output, channel.tell)
     if task.facts.speaks:
         write_end(config.output, encoder, merged.generation_config)
@@ -95,7 +95,7 @@ def _merge(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) 
 
 
 def _read_back(config: ExportConfig, task: Task, rows: list[Row], channel: Channel) -> tuple[list[Batch], torch.Tensor]:
-    """What the saved processor makes of the rows, and the saved model's logits."""
+    """The rows encoded by the saved processor, and the saved model's logits."""
     saved = config.model.model_copy(update={"base": str(config.output), "revision": None})
     encoder = Encoder(load_processor(task, saved, channel.tell), config.rows, has_images=task.has_images)
     inputs = [encoder.collate([row]) for row in rows]
@@ -106,7 +106,7 @@ def _read_back(config: ExportConfig, task: Task, rows: list[Row], channel: Chann
 
 
 def _load(task: Task, spec: ModelSpec, dtype: torch.dtype, channel: Channel) -> Any:
-    """Weights rounded to `dtype`; computing with them in float32 adds no error of its own."""
+    """Weights rounded to `dtype`; computing with them in float32 adds no further error."""
     model = load_unquantized(task, spec, dtype, channel.tell)
     fits = 4 * model.num_parameters() < psutil.virtual_memory().available
     return model.float() if fits else model
@@ -114,7 +114,7 @@ def _load(task: Task, spec: ModelSpec, dtype: torch.dtype, channel: Channel) -> 
 
 @torch.no_grad()
 def _logits(model: Any, inputs: list[Batch]) -> torch.Tensor:
-    """In float32, at the tokens of the answers; at the first ones of long answers."""
+    """In float32, at the tokens of the answers; of long answers only the first tokens."""
     found = []
     for batch in inputs:
         learned = (batch["labels"][0] != IGNORED).nonzero().flatten()[:_MOST_POSITIONS]
@@ -140,9 +140,10 @@ def _are_alike(a: Batch, b: Batch) -> bool:
 def _quantized_agreement(
     config: ExportConfig, task: Task, merging: _Merging, found: torch.Tensor, bases: Bases, channel: Channel
 ) -> float | None:
-    """How often the 4-bit base with the adapter would say the same token.
+    """How often the 4-bit base with the adapter predicts the same token.
 
-    None where there is none, where asking it would take long, and where a head speaks instead of tokens.
+    None where there is no 4-bit base, where computing it would take long, and where a head predicts classes instead of
+    tokens.
     """
     is_cheap = torch.cuda.is_available() or merging.num_parameters < _CHEAP
     if config.model.quantization == "none" or not task.facts.speaks or not is_cheap:

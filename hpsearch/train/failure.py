@@ -17,7 +17,7 @@ R = TypeVar("R")
 _ALLOCATION = re.compile(
     r"(?:[Tt]ried to allocate|Trying to allocate|Requested size:|allocation: requested) ([0-9.]+) ?(bytes|KiB|MiB|GiB)?"
 )
-"""What torch 2.15 says when out of memory: libc10_cuda.so "CUDA out of memory. Tried to allocate …", "Allocation was
+"""torch 2.15's out-of-memory messages: libc10_cuda.so "CUDA out of memory. Tried to allocate …", "Allocation was
 preemptively rejected because it would exceed per_process_memory_fraction limit. Requested size: …", "Preemptively
 rejecting allocation: requested …"; libc10.so "you tried to allocate … bytes", "Out of Memory. Trying to allocate …".
 """
@@ -25,7 +25,7 @@ _UNITS = {"bytes": 1, None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 
 
 def failure(error: Exception) -> TrialResult:
-    """With a traceback, unless it is told in words."""
+    """With a traceback, unless the error is one for people."""
     if isinstance(error, FieldError):
         return TrialResult(outcome=Outcome.FAILED, reason=str(error))
     text = traceback.format_exc()
@@ -40,7 +40,7 @@ def failure(error: Exception) -> TrialResult:
 
 
 def is_out_of_memory(error: Any) -> bool:
-    """CUDA raises its own type; the CPU allocator, cuBLAS and cuDNN a RuntimeError with these words."""
+    """CUDA raises its own type; the CPU allocator, cuBLAS and cuDNN raise a RuntimeError with these messages."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
@@ -50,7 +50,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC
 
 
 def unless_out_of_memory(work: Callable[[], R], *, may_fail: bool = True) -> tuple[R] | None:
-    """(what it gives,); None where memory ran out and that may be: what it held is given back by then."""
+    """(result,); None after an out-of-memory error, if `may_fail`: by then its memory is freed."""
     try:
         return (work(),)
     except (RuntimeError, MemoryError) as error:
@@ -63,7 +63,7 @@ def unless_out_of_memory(work: Callable[[], R], *, may_fail: bool = True) -> tup
 
 
 def _bytes_needed(message: str) -> int | None:
-    """What the process held, as the driver or the kernel counts, plus what was asked for when it failed."""
+    """The process's memory, as the driver or the kernel counts it, plus the failed request."""
     found = _ALLOCATION.search(message)
     if not found:
         return None

@@ -30,14 +30,15 @@ from hpsearch.train.tensor_cache import TensorCache
 from hpsearch.trial import CacheConfig, RowsConfig
 
 _MODEL_TYPES = ("gemma3", "qwen2_vl", "qwen2_5_vl")
-"""Whose forward takes nothing of an image but its `pooler_output`; Qwen3-VL's takes layers in between as well."""
+"""Models whose forward uses only the `pooler_output` of an image; Qwen3-VL's also uses intermediate layers."""
 _FEATURES = "features"
 _PIXELS = "pixel_values"
 
 
 class Features:
-    """Asks one base's tower. Always for one image at a time, in evaluation mode and under the study's precision: what
-    it says does not depend on who asked first, nor on the images beside."""
+    """Runs one base's vision tower. Always on a single image, in evaluation mode and with the study's precision, so
+    that the result depends neither on the caller nor on other images.
+    """
 
     def __init__(self, base: Base, size: ImageSize | None, cache: TensorCache | None) -> None:
         self._base = base
@@ -49,7 +50,7 @@ class Features:
 
     @staticmethod
     def fit(base: Base) -> bool:
-        """Whether the base takes features in the place of pixels."""
+        """Whether the base accepts features instead of pixels."""
         return base.model.config.model_type in _MODEL_TYPES
 
     def find(self, image: CheckedImage) -> tuple[Picture, Outputs] | None:
@@ -65,7 +66,7 @@ class Features:
         return Picture(image.sha256, outputs)
 
     def given(self, pictures: list[Picture]) -> dict[str, BaseModelOutputWithPooling]:
-        """What a model takes as `mm_encoder_outputs` (transformers 5.24, modeling_gemma3.py, `Gemma3Model.forward`).
+        """The model's `mm_encoder_outputs` (transformers 5.24, modeling_gemma3.py, `Gemma3Model.forward`).
 
         Gemma 3 takes one tensor of shape (images and their crops, tokens, width), the Qwens a list of (tokens, width).
         """
@@ -76,7 +77,7 @@ class Features:
         return {"image": BaseModelOutputWithPooling(pooler_output=together)}
 
     def _give_features(self, picture: Picture, beside: list[Picture]) -> None:
-        """Gives the picture its features: another row with its image, or another worker, may have asked for them."""
+        """Sets the picture's features: they may exist already, from another row with this image or another worker."""
         if picture.features is not None:
             return
         twin = next((other for other in beside if other.name == picture.name and other.features is not None), None)
@@ -98,8 +99,9 @@ class Features:
 
     @torch.no_grad()
     def _run_tower(self, outputs: Outputs) -> torch.Tensor:
-        """Of one image's `outputs`: Gemma 3's (image and its crops, tokens, width), the Qwens' (tokens, width); on the
-        CPU, in the compute dtype."""
+        """The tower's result for one image's `outputs`: Gemma 3's (image and its crops, tokens, width), the Qwens'
+        (tokens, width); on the CPU, in the compute dtype.
+        """
         if self._tower is None:
             self._tower = self._base.fresh_model().eval().base_model
         ask = self._tower.get_image_features
@@ -109,7 +111,7 @@ class Features:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             found = ask(**inputs, return_dict=True).pooler_output
         whole = found if isinstance(found, torch.Tensor) else torch.cat(found)
-        # CUDA's autocast has layer norms give float32, and Gemma 3's projector casts its 16-bit product to that.
+        # CUDA's autocast makes layer norms return float32, and Gemma 3's projector casts its 16-bit product to that.
         return whole.to(dtype).cpu()
 
 
@@ -128,7 +130,7 @@ def make_encoder(
 
 
 def _key(base: Base, size: ImageSize | None, identity: str | None) -> str:
-    """Names the folder: all that features depend on besides the image."""
+    """The folder's name: a digest of everything that features depend on besides the image."""
     cuda = torch.cuda.is_available()
     facts = [
         base.model.name_or_path if identity is None else identity,

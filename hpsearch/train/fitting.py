@@ -22,18 +22,20 @@ from hpsearch.train.peak import peak_bytes, room_bytes
 from hpsearch.trial import Fit, TrialConfig
 
 ENOUGH_ROWS = 4
-"""So many rows per forward are not worth recomputing every activation for more of them."""
+"""From this many rows per forward on, recomputing every activation for more rows is not worth it."""
 _CANDIDATES = 64
-"""Rows whose text is longest, and as many that have the most images, of which the longest in tokens are taken."""
+"""Number of rows with the longest text, and of rows with the most images; the longest of these in tokens are used."""
 _OPTIMIZER_BYTES = {"adamw_torch": 8, "adamw_8bit": 2, "lion_8bit": 1}
-"""Per trained parameter, on the device; paged ones keep their state in managed memory, the others next to none."""
+"""Bytes per trained parameter on the device; paged optimizers keep their state in managed memory, the others use almost
+none.
+"""
 
 Probe = Callable[[list[Encoded], bool], None]
-"""Forward and backward of rows, with gradient checkpointing or without; whatever it left is gone afterwards."""
+"""Forward and backward of rows, with or without gradient checkpointing; frees everything afterwards."""
 
 
 def shape_of(config: TrialConfig) -> str:
-    """What decides on the memory of a forward besides the device."""
+    """Everything that affects the memory of a forward besides the device."""
     training = config.training
     parts = [
         config.task,
@@ -49,14 +51,14 @@ def shape_of(config: TrialConfig) -> str:
 
 
 def known_fit(config: TrialConfig) -> Fit | None:
-    """What an earlier trial found on such a device; the fewest rows where trials differ."""
+    """The result of an earlier trial on such a device; the fewest rows where results differ."""
     device, shape = device_name(), shape_of(config)
     found = [fit for fit in config.fits if (fit.device, fit.shape) == (device, shape)]
     return min(found, key=lambda fit: fit.rows, default=None)
 
 
 def longest_rows(rows: Dataset, num_tokens: Callable[[Row], int], count: int) -> list[Row]:
-    """`count` rows, the longest first; one twice where there are fewer."""
+    """`count` rows, the longest first; repeated where there are fewer."""
     lengths = [0] * len(rows)
     for column in {"messages", "examples"} & set(rows.column_names):
         for position, turns in enumerate(rows[column]):
@@ -74,7 +76,7 @@ def longest_rows(rows: Dataset, num_tokens: Callable[[Row], int], count: int) ->
 
 @dataclass(frozen=True)
 class _Line:
-    """Bytes as they grow with the rows of a forward."""
+    """Bytes as a linear function of the rows per forward."""
 
     fixed: int
     per_row: int
@@ -87,11 +89,10 @@ class _Line:
 
 
 def find_fit(config: TrialConfig, read: Callable[[], list[Encoded]], trainable: int, probe: Probe) -> Fit:
-    """`read` gives as many rows as a step has, the longest of the data; it is asked where something is to be measured.
-    `trainable` parameters have a state in the optimizer.
+    """`read` returns the rows of one step, the longest of the data; it is called only if something must be measured.
+    `trainable` parameters have an optimizer state.
 
-    Raises:
-        torch.OutOfMemoryError: one row does not fit.
+    Raises: torch.OutOfMemoryError: one row does not fit.
     """
     training = config.training
     if training.micro_batch != "auto" and training.gradient_checkpointing != "auto":
@@ -104,7 +105,7 @@ def find_fit(config: TrialConfig, read: Callable[[], list[Encoded]], trainable: 
     enough = wanted if is_given else min(wanted, ENOUGH_ROWS)
     choices = [False, True] if training.gradient_checkpointing == "auto" else [training.gradient_checkpointing]
     best: tuple[int, bool, int] | None = None
-    """Rows per forward, whether it recomputes, and the bytes predicted for them."""
+    """Rows per forward, whether it recomputes, and the predicted bytes."""
     for recomputes in choices:
         line = _measured(rows, recomputes, probe, may_fail=recomputes is not choices[-1] or best is not None)
         if line is None:
@@ -135,21 +136,22 @@ def _fit(
 
 
 def _measured(rows: list[Encoded], recomputes: bool, probe: Probe, *, may_fail: bool) -> _Line | None:
-    """From the peaks of one row and of two: a row takes their difference, and what is left of the first was there
-    without rows. None: not even one row fits, where that may be."""
+    """From the peaks of one row and of two: their difference is the memory of a row, and the rest of the first does not
+    depend on rows. None: not even one row fits, if `may_fail`.
+    """
     one = unless_out_of_memory(lambda: peak_bytes(lambda: probe(rows[:1], recomputes)), may_fail=may_fail)
     if one is None:
         return None
     if len(rows) == 1:
         return _Line(one[0], 0)
     two = unless_out_of_memory(lambda: peak_bytes(lambda: probe(rows[:2], recomputes)))
-    if two is None:  # so all of one row's peak is taken for the row's own
+    if two is None:  # so the whole peak of one row counts as the row's own
         return _Line(0, one[0])
     return _Line(2 * one[0] - two[0], two[0] - one[0])
 
 
 def _tried(rows: list[Encoded], most: int, recomputes: bool, probe: Probe) -> int:
-    """`most`, or half of it and so on: what really fits."""
+    """`most`, or half of it and so on, until it really fits."""
     while most > 1 and unless_out_of_memory(partial(probe, rows[:most], recomputes)) is None:
         most //= 2
     return most

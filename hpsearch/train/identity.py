@@ -8,10 +8,10 @@ from huggingface_hub import try_to_load_from_cache
 
 
 def identity_of(location: str, revision: str | None) -> str | None:
-    """A hub base's commit; a folder's file names, sizes and times. None: nobody knows.
+    """A hub base's commit; a folder's file names, sizes and times. None: unknown.
 
-    The commit is in the path of the hub's cache, where the base must lie already: since 5.24 transformers' configs no
-    longer tell it (configuration_utils.py drops `_commit_hash`).
+    The commit is read from the path of the hub's cache, where the base must be already: since 5.24 transformers'
+    configs no longer contain it (configuration_utils.py drops `_commit_hash`).
     """
     if Path(location).is_dir():
         files = sorted(file for file in Path(location).rglob("*") if file.is_file())

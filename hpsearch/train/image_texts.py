@@ -29,11 +29,11 @@ Arrays = dict[str, torch.Tensor]
 
 
 class ImageTexts:
-    """Of images it gives `features` where there are any to give, and else their pixels, at the size at which they are
-    kept where they are `resized`.
+    """Encodes texts with images. Images become `features` if given, else pixels, read from the `resized` copies if
+    given.
 
-    `token_ids` are the special tokens that come with an image: those that no prompt without one has. `token_arrays` are
-    the names of what has an entry for each token.
+    `token_ids` are the special tokens for images, which no prompt without an image contains. `token_arrays` are the
+    names of the arrays with one entry per token.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class ImageTexts:
         self.token_arrays = tuple(_per_token(found)[0])
 
     def known(self, images: Sequence[CheckedImage]) -> list[tuple[Picture, Outputs]] | None:
-        """Each image's picture, and what the image processor said of it; None where one of them must be read."""
+        """Each image's picture, and the image processor's outputs; None where one of them must be read."""
         found = [self._features.find(image) for image in images] if self._features else []
         known = [one for one in found if one is not None]
         return known if len(known) == len(images) else None
 
     def encode(self, text: str, images: Sequence[CheckedImage]) -> tuple[Arrays, Arrays, list[Picture]]:
-        """(what has an entry for each token, (tokens,); what else a model takes, one image after the other; pictures).
+        """(arrays with one entry per token, (tokens,); other inputs of the model, one image after the other; pictures).
 
-        Images are looked at one at a time where features are given, which do not depend on the images beside.
+        Images are processed one at a time where features are used, which do not depend on other images.
         """
         if self._features is None:
             return *_per_token(process(self._processor, text, list(map(self._load, images)))), []
@@ -90,7 +90,7 @@ class ImageTexts:
         return len(self._processor.tokenizer(whole, add_special_tokens=False)["input_ids"])
 
     def _said_of(self, image: CheckedImage) -> Outputs:
-        """What the image processor says of an image of this size, without its pixels."""
+        """The image processor's outputs for an image of this size, without its pixels."""
         size = fitted_size(image_size(image.path), self._size)
         if size not in self._said_by_size:
             (said,) = process_each(self._processor, self._blank, [Image.new("RGB", size)])[1]
@@ -110,7 +110,7 @@ def _without_pixels(found: Arrays) -> Arrays:
 
 
 def _per_token(found: Arrays) -> tuple[Arrays, Arrays]:
-    """Arrays with an entry for each token of the one row, and the others."""
+    """Arrays with one entry per token of the one row, and the others."""
     shape = found["input_ids"].shape
     tokens = {name: value[0] for name, value in found.items() if value.shape == shape}
     return tokens, {name: value for name, value in found.items() if value.shape != shape}

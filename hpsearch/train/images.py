@@ -18,15 +18,15 @@ from hpsearch.spec.data import ImageSize
 from hpsearch.train.tensor_cache import TensorCache
 
 Outputs = dict[str, torch.Tensor]
-"""What an image processor says of one image: `pixel_values` in whatever shape, and numbers such as a grid's."""
+"""The image processor's outputs for one image: `pixel_values` of any shape, and numbers such as a grid's."""
 
 
 @dataclass
 class Picture:
-    """An image that goes into a model as what its vision tower made of it.
+    """An image as the output of the model's vision tower.
 
-    `pixels` are what the tower is asked with, until its answer is there. `is_mapped`: the answer lies on disk, and
-    takes no memory of this process's own.
+    `pixels` are the tower's input until its output is there. `is_mapped`: the output is on disk, and takes no memory of
+    this process.
     """
 
     name: str
@@ -36,27 +36,27 @@ class Picture:
 
 
 class Pictures(Protocol):
-    """Gives features of images to a model in the place of their pixels: `features.Features`."""
+    """Gives a model image features instead of pixels: see `features.Features`."""
 
     def find(self, image: CheckedImage) -> tuple[Picture, Outputs] | None:
-        """The image's picture, and what the image processor said of it; None: the image must be read."""
+        """The image's picture, and the image processor's outputs; None: the image must be read."""
 
     def picture(self, image: CheckedImage, outputs: Outputs) -> Picture:
-        """Of an image that was read."""
+        """For an image that was read."""
 
     def given(self, pictures: list[Picture]) -> dict[str, Any]:
-        """What a model takes as `mm_encoder_outputs`; where the tower has still to be asked, it is asked here."""
+        """The model's `mm_encoder_outputs`; runs the tower where needed."""
 
 
 def load_image(path: Path, size: ImageSize | None) -> Image.Image:
-    """The image as people see it, in RGB at the study's size. Raises UnusableImage."""
+    """The image upright, in RGB, at the study's size. Raises UnusableImage."""
     rgb = read_image(path)
     wanted = fitted_size(rgb.size, size)
     return rgb if wanted == rgb.size else rgb.resize(wanted, Image.Resampling.LANCZOS)
 
 
 def fitted_size(found: tuple[int, int], size: ImageSize | None) -> tuple[int, int]:
-    """(width, height) for the study's image size: exactly a pair, or at most one number on the longer side."""
+    """(width, height) for the study's image size: exactly a pair, or a limit for the longer side."""
     if size is None:
         return found
     if isinstance(size, tuple):
@@ -66,8 +66,9 @@ def fitted_size(found: tuple[int, int], size: ImageSize | None) -> tuple[int, in
 
 
 class Resized:
-    """Images that the study wants smaller than they are, kept at that size: a photograph of 12 megapixels takes 50
-    times as long to read as the 448 pixels a side that are left of it."""
+    """Cached copies of images that the study scales down: reading a photograph of 12 megapixels takes 50 times as long
+    as reading 448 × 448 pixels.
+    """
 
     def __init__(self, cache: TensorCache, size: ImageSize) -> None:
         self._cache = cache
@@ -75,7 +76,7 @@ class Resized:
         self._folder = f"resized-{size}-{DECODED_AS}".replace(" ", "")
 
     def load(self, image: CheckedImage) -> Image.Image:
-        """As `load_image` does, bit for bit."""
+        """The same as `load_image`, bit for bit."""
         place = f"{self._folder}/{image.sha256}"
         if found := self._cache.read(place):
             return Image.fromarray(found["rgb"].numpy())
@@ -87,16 +88,16 @@ class Resized:
 
 
 def process(processor: Any, text: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-    """What the model takes of a text with images: (1, tokens), and pixels in whatever shape."""
+    """The model's inputs for a text with images: (1, tokens), and pixels of any shape."""
     return dict(processor(text=[text], images=[list(images)], add_special_tokens=False, return_tensors="pt"))
 
 
 def process_each(
     processor: Any, text: str, given: Sequence[Image.Image | Outputs]
 ) -> tuple[dict[str, torch.Tensor], list[Outputs]]:
-    """(the same, what the image processor said of each image): it is asked about one at a time.
+    """(the same, the image processor's outputs for each image): images are processed one at a time.
 
-    `given`: an image, or what the image processor said of it, as far as the text depends on that.
+    `given`: an image, or the image processor's outputs for it, as far as the text depends on them.
     """
     asked = _ImageProcessor(processor.image_processor, given)
     processor = copy.copy(processor)
@@ -105,10 +106,10 @@ def process_each(
 
 
 def spelled_out(processor: Any, text: str, said: Sequence[Outputs]) -> str:
-    """A text with images as its tokenizer gets it, without the rest of a processor's work, which takes three times as
-    long. `said`: what the image processor said of each image.
+    """A text with images as the tokenizer gets it, without the rest of a processor's work, which takes three times as
+    long. `said`: the image processor's outputs for each image.
 
-    As transformers does it (5.24, processing_utils.py, `_process_images` and `get_text_with_replacements`).
+    As in transformers (5.24, processing_utils.py, `_process_images` and `get_text_with_replacements`).
     """
     first, *others = text.split(processor.image_token)
     written = [processor.replace_image_token(outputs, image_idx=0) for outputs in said]
@@ -116,9 +117,10 @@ def spelled_out(processor: Any, text: str, said: Sequence[Outputs]) -> str:
 
 
 class _ImageProcessor:
-    """Stands in a processor for the image processor, and keeps what that said: transformers' processors (5.24,
-    processing_utils.py, `ProcessorMixin.__call__`) put as many image tokens into the text as it tells, and leave out
-    what the model does not take."""
+    """Replaces a processor's image processor, and records its outputs: transformers' processors (5.24,
+    processing_utils.py, `ProcessorMixin.__call__`) insert image tokens by them, and drop those that the model does not
+    take.
+    """
 
     def __init__(self, own: Any, given: Sequence[Image.Image | Outputs]) -> None:
         self._own = own

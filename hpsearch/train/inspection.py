@@ -66,7 +66,7 @@ def _before_itself(row: Row) -> Row:
 
 
 def _try_metrics(rows: Dataset, file: MetricsFile | None, channel: Channel) -> None:
-    """On a few rows, with the right answer and with none.
+    """On a few rows, with the correct answer and with an empty one.
 
     Raises:
         MetricFailed: with the row.
@@ -80,10 +80,10 @@ def _try_metrics(rows: Dataset, file: MetricsFile | None, channel: Channel) -> N
 
 
 def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[str]:
-    """Names of the linear layers, from the base's configuration alone: no weights are loaded.
+    """Names of the linear layers, from the base's configuration only: no weights are loaded.
 
     Raises:
-        FieldError: the base is of another kind, or the adapter that the study goes on from does not fit it.
+        FieldError: the base is of another kind, or the adapter that the study continues from does not fit it.
     """
     config = AutoConfig.from_pretrained(
         find_base(spec, channel.tell), trust_remote_code=spec.trust_remote_code, revision=spec.revision
@@ -129,7 +129,7 @@ def _pieces(encoder: Encoder, row: Row) -> list[TokenPiece]:
 
 
 def _runs(learned: torch.Tensor, image: torch.Tensor) -> list[tuple[int, int]]:
-    """Spans of tokens that are alike in both flags."""
+    """Spans of tokens with the same values of both flags."""
     kinds = (2 * learned + image).tolist()
     starts = [i for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] != kind]
     return list(zip(starts, [*starts[1:], len(kinds)], strict=True))

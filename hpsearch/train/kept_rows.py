@@ -19,27 +19,27 @@ Arrays = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Kept:
-    """A row's arrays by their names in `Encoded`; images are kept elsewhere."""
+    """A row's arrays by their names in `Encoded`; images are cached elsewhere."""
 
     tokens: dict[str, NDArray[np.int32]]
     labels: NDArray[np.int32]
     num_prompt: int
     others: tuple[str, ...]
-    """Names of what else a model takes, which the image processor said of the row's image."""
+    """Names of other model inputs, from the image processor's outputs for the row's image."""
 
     @property
     def num_bytes(self) -> int:
         return sum(array.nbytes for array in (*self.tokens.values(), self.labels))
 
     def arrays(self) -> tuple[Arrays, torch.Tensor]:
-        """(tokens, labels), new ones."""
+        """(tokens, labels), as new tensors."""
         tokens = {name: torch.from_numpy(array).long() for name, array in self.tokens.items()}
         return tokens, torch.from_numpy(self.labels).long()
 
 
 @dataclass
 class KeptRows:
-    """Rows of one base by all that their arrays depend on; once the limit is reached, no more are kept."""
+    """Rows of one base, by everything that their arrays depend on; when the limit is reached, no more are added."""
 
     limit_bytes: int = LIMIT_BYTES
     _rows: dict[Hashable, Kept] = field(default_factory=dict)

@@ -14,16 +14,16 @@ from hpsearch.train.pools import start_pools
 from hpsearch.trial import MIB, MemoryLedger, MemorySnapshot
 
 _TENSORS_OF_LIBRARIES = 16
-"""Live tensors that libraries keep for themselves after a first run."""
+"""Live tensors that libraries keep after a first run."""
 _DEVICE_TOLERANCE_BYTES = 16 * MIB
 _HOST_TOLERANCE_BYTES = 512 * MIB
 _THREADS_OF_LIBRARIES = 4
-"""Such as tqdm's monitors. The pools, which are as large as the machine, run before anything is counted."""
+"""Such as tqdm's monitors. Thread pools, as large as the machine, are started before counting."""
 _FILES_OF_LIBRARIES = 8
 
 
 class LedgerBook:
-    """The ledgers of one process: every trial is held against the state before the first one."""
+    """The ledgers of one process: every trial is compared with the state before the first one."""
 
     def __init__(self) -> None:
         self._baseline: MemorySnapshot | None = None
@@ -31,12 +31,12 @@ class LedgerBook:
         self._peak_host_bytes = 0
 
     def open(self, base: Base) -> None:
-        """Before a trial. A new base starts new books."""
+        """Before a trial. A new base starts a new ledger."""
         if self._base is not base:
             self._base = base
             start_pools(base.fresh_processor())
             give_back()
-            gc.freeze()  # what the libraries and the base hold is not searched again after each trial
+            gc.freeze()  # objects of the libraries and the base are not searched again after each trial
             self._baseline = _snapshot(base)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -48,7 +48,7 @@ class LedgerBook:
         return self._base is not None
 
     def note_host(self) -> None:
-        """Called while a trial runs: host memory has no high-water mark that can be reset."""
+        """Called while a trial runs: the peak of host memory can't be reset."""
         self._peak_host_bytes = max(self._peak_host_bytes, host_rss_bytes())
 
     def close(self) -> MemoryLedger:
@@ -70,8 +70,9 @@ class LedgerBook:
 
 
 def _device_peaks() -> tuple[int, int]:
-    """Bytes of tensors, and of torch's pool. The pool is what no other process can have: fragments and blocks that are
-    kept for later are in it."""
+    """Bytes of tensors, and of torch's pool. Other processes can't use the pool's memory: it includes fragments and
+    cached blocks.
+    """
     if not torch.cuda.is_available():
         return 0, 0
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()

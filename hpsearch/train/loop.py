@@ -40,11 +40,11 @@ from hpsearch.trial import Fit, MemoryLedger, Outcome, Report, TrialConfig, Tria
 
 
 class _Stopped(Exception):
-    """The worker asked to stop before the first step."""
+    """The worker requested a stop before the first step."""
 
 
 def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> TrialResult:
-    """Trains as the config says. Whatever happens ends as a result; the ledger is closed on every path."""
+    """Trains by the config. Every path ends with a result and a closed ledger."""
     watch = Stopwatch()
     tracking = Tracking(config, folder)
     try:
@@ -71,10 +71,11 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
 
 
 def _closed(book: LedgerBook, left: list[str]) -> MemoryLedger | None:
-    """With what is `left` besides what the book finds.
+    """With what is `left` besides the ledger's own findings.
 
-    None where the device no longer answers: after a CUDA error such as an illegal address each further call raises
-    the same, and the error that the trial ended with would be lost."""
+    None where the device no longer answers: after a CUDA error such as an illegal address every further call raises the
+    same, and the trial's own error would be lost.
+    """
     try:
         ledger = book.close()
         return ledger.model_copy(update={"not_given_back": [*ledger.not_given_back, *left]})
@@ -118,7 +119,7 @@ def _train(
     tracking: Tracking,
 ) -> TrialResult:
     _begin_phase(channel, "attaching the adapter")
-    # The seed is set right before the adapter is drawn: nothing that ran earlier in this process shows in it.
+    # The seed is set right before the adapter is drawn, so that nothing that ran earlier in this process affects it.
     set_seed(config.training.seed)
     task = TASKS[config.task]
     train_rows = Dataset.load_from_disk(str(config.train_rows))
@@ -187,7 +188,7 @@ def _train_stages(run: _Run, stages: list[Stage], start: Start) -> None:
                 save_adapter(run.model, draft)
                 run.validation.method.save(run.model, draft)
             place.finish(reporter.reports)
-        give_back()  # trl leaves the trainer, and with it the optimizer's state, in a cycle
+        give_back()  # trl leaves the trainer, and with it the optimizer's state, in a reference cycle
 
 
 def _train_stage(
@@ -199,7 +200,7 @@ def _train_stage(
     checkpoint: Path | None,
     open_report: Report | None,
 ) -> None:
-    """Trains from the checkpoint, or else from where the stage `before` it ended."""
+    """Trains from the checkpoint, or else from the end of the stage `before` it."""
     config, reporter = run.config, run.reporter
     processor = run.encoder.processor
     trainer = make_trainer(
@@ -224,7 +225,7 @@ def _train_stage(
     begin_again(run.model)
     if before:
         _take_over(run.model, run.validation.method, before)
-        set_seed(config.training.seed + reporter.step)  # or each stage would draw the same dropout masks
+        set_seed(config.training.seed + reporter.step)  # otherwise each stage would draw the same dropout masks
     if checkpoint is None:
         trainer.train()
         return
@@ -234,7 +235,7 @@ def _train_stage(
         reporter.ask_again(open_report, trainer.control)
     elif is_due:
         trainer.evaluate()
-    # Behind a checkpoint of the last step transformers (5.23) trains on to the epoch's next step.
+    # From a checkpoint of the last step transformers (5.23) trains on to the epoch's next step.
     if reporter.outcome is Outcome.COMPLETE and trainer.state.global_step < num_steps:
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
@@ -245,14 +246,14 @@ def _found_fit(run: _Run, trainer: ReportingTrainer) -> Fit:
     def read() -> list[Encoded]:
         rows = longest_rows(run.train_rows, method.num_tokens, run.config.training.batch_size)
         longest = sorted(map(method.encode, rows), key=len, reverse=True)
-        method.batch(longest[:2])  # asks the vision tower, whose own peak would hide what a row takes
+        method.batch(longest[:2])  # runs the vision tower first, whose own peak would hide a row's memory
         return longest
 
     return find_fit(run.config, read, parameter_counts(run.model)[0], trainer.probe)
 
 
 def _save_best(model: PeftModel, method: Method, base: Base, encoder: Encoder, adapter: Path, *, speaks: bool) -> None:
-    """A kill before the rename leaves none: the report is not in the journal then, and is made again."""
+    """A kill before the rename leaves none: the report is not in the journal then, and is repeated."""
     draft = draft_of(adapter)
     with disk_errors(draft):
         save_adapter(model, draft)
@@ -264,7 +265,7 @@ def _save_best(model: PeftModel, method: Method, base: Base, encoder: Encoder, a
 
 
 def _take_over(model: PeftModel, method: Method, before: StageFolder) -> None:
-    """Starts from where the stage before ended, whether that was just now or before a kill."""
+    """Starts from the end of the previous stage, whether that was just now or before a kill."""
     set_peft_model_state_dict(model, load_peft_weights(str(before.adapter), device=str(model.device)))
     method.load(model, before.adapter)
 

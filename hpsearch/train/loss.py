@@ -17,18 +17,18 @@ from hpsearch.errors import FieldError
 from hpsearch.train.encoding import IGNORED, Batch
 
 SLICE_BYTES = 64 * 2**20
-"""Of a slice's logits in float32, whatever the batch. They exist about three times over while their loss is taken."""
+"""Bytes of a slice's logits in float32, for any batch. About three copies exist while the loss is computed."""
 
 
 @torch.no_grad()
 def token_losses(model: Any, batch: Batch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood in nats of each row's learned tokens, summed, and their number; both of shape (rows,),
-    on the CPU. `batch` has `labels` of shape (rows, tokens), which are moved by one here: what a position says is
-    compared with the token behind it.
+    """Negative log-likelihood in nats of each row's learned tokens, summed, and their number; both of shape (rows,), on
+    the CPU. `batch` has `labels` of shape (rows, tokens), which are shifted by one here: the prediction at a position
+    is compared with the next token.
 
-    Only where the next token is learned are hidden states projected onto the vocabulary. What that gives differs from
-    a projection of the whole batch by float32's rounding: a product of matrices is summed in an order that depends on
-    their shapes. `dtype` is the compute dtype of the study.
+    Hidden states are projected onto the vocabulary only where the next token is learned. The result differs from a
+    projection of the whole batch by float32 rounding: the order of summation in a matrix product depends on the shapes.
+    `dtype` is the compute dtype of the study.
 
     Raises:
         FieldError: a model whose decoder is not where transformers says.
@@ -51,10 +51,10 @@ def token_losses(model: Any, batch: Batch, dtype: torch.dtype) -> tuple[torch.Te
 
 @contextmanager
 def _sliced(model: Any, is_wanted: torch.Tensor, num_positions: int) -> Iterator[None]:
-    """Meanwhile each call of `model` gives the logits of the next wanted positions, (1, positions, vocabulary).
+    """Within this each call of `model` returns the logits of the next wanted positions, (1, positions, vocabulary).
 
-    The model's own `forward` makes them of its decoder's output, so that it does to logits whatever its architecture
-    does: Gemma 2 and 3n cap them (`final_logit_softcapping`), Granite and Cohere scale them.
+    The model's own `forward` computes them from its decoder's output, so that architecture-specific changes of logits
+    apply: Gemma 2 and 3n cap them (`final_logit_softcapping`), Granite and Cohere scale them.
     """
     whole = getattr(model, "get_base_model", lambda: model)()
     decoder = whole.base_model
@@ -71,7 +71,7 @@ def _sliced(model: Any, is_wanted: torch.Tensor, num_positions: int) -> Iterator
 
 
 class _Slices:
-    """Stands in for a decoder's `forward`: runs it once, and gives the next slice of its hidden states at each call."""
+    """Replaces a decoder's `forward`: runs it once, and returns the next slice of its hidden states at each call."""
 
     def __init__(self, forward: Callable[..., Any], is_wanted: torch.Tensor, num_positions: int) -> None:
         self._forward = forward
@@ -90,12 +90,12 @@ class _Slices:
 
 
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """The autocast in which accelerate runs training steps, for passes outside of a trainer."""
+    """The autocast that accelerate uses for training steps, for passes outside of a trainer."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """What a model takes of a batch, where the model is. `labels` stay behind: with them it would compute a loss."""
+    """A batch's inputs on the model's device. `labels` are left out: with them the model would compute a loss."""
     return {name: _moved(value, device) for name, value in batch.items() if name != "labels"}
 
 

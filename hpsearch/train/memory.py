@@ -16,12 +16,13 @@ from hpsearch.bridge.witness import device_bytes
 from hpsearch.trial import MIB
 
 CONTEXT_BYTES = 512 * MIB
-"""Of a CUDA context with torch's and bitsandbytes' kernels: an estimate on the large side. CUDA loads each
-kernel when it is first called; and in some containers nobody tells what the context takes."""
+"""Memory of a CUDA context with torch's and bitsandbytes' kernels: a high estimate. CUDA loads each kernel at its first
+call; and in some containers the context's size can't be read.
+"""
 
 
 def device_name() -> str:
-    """The kind of device, not which one."""
+    """The model of the device, such as its product name."""
     if torch.cuda.is_available():
         parts = device_parts()
         return torch.cuda.get_device_name(0) + (f", one of {parts} parts" if parts > 1 else "")
@@ -29,12 +30,12 @@ def device_name() -> str:
 
 
 def device_parts() -> int:
-    """Among how many workers this process's device is shared out; the worker says so (`worker.device_lock`)."""
+    """The number of workers that share this process's device; set by the worker (`worker.device_lock`)."""
     return int(os.environ.get(PARTS_VARIABLE, "1"))
 
 
 def live_tensors() -> int:
-    """Tensors that Python can still reach. `type`, not `isinstance`: some lazy modules warn when looked at."""
+    """Tensors that Python can still reach. `type`, not `isinstance`: some lazy modules warn when they are accessed."""
     return sum(1 for item in gc.get_objects() if issubclass(type(item), torch.Tensor))
 
 
@@ -43,15 +44,17 @@ def host_rss_bytes() -> int:
 
 
 def own_host_bytes() -> int:
-    """Of what is resident, all but pages of mapped files, which Linux takes back where it needs them: libraries that a
-    first step on CUDA loads (cuBLASLt, cuDNN and Triton are 1.5 GB of files), and features of images."""
+    """Resident memory without pages of mapped files, which Linux frees on demand: libraries that a first step on CUDA
+    loads (cuBLASLt, cuDNN and Triton are 1.5 GB of files), and image features.
+    """
     memory = psutil.Process().memory_info()
     return int(memory.rss - memory.shared)
 
 
 def beside_torch() -> tuple[int, bool]:
-    """(bytes, whether they are estimated) that this process holds of its card outside of torch's pool: CUDA's context,
-    loaded kernels, managed memory. NVML tells no process of a container that has process ids of its own."""
+    """(bytes, whether they are estimated) of GPU memory outside of torch's pool: CUDA's context, loaded kernels,
+    managed memory. NVML can't report processes of a container with its own process ids.
+    """
     if not torch.cuda.is_available():
         return 0, False
     held = device_bytes(os.getpid())
@@ -61,7 +64,7 @@ def beside_torch() -> tuple[int, bool]:
 
 
 def give_back() -> None:
-    """Returns every byte that no living object holds: cycles, the CUDA cache, cuBLAS's workspaces, malloc's arenas."""
+    """Frees all memory that no living object holds: cycles, the CUDA cache, cuBLAS's workspaces, malloc's arenas."""
     gc.collect()
     gc.collect()
     if torch.cuda.is_available():
@@ -73,7 +76,7 @@ def give_back() -> None:
 
 
 def clear_traceback(error: BaseException | None) -> None:
-    """Empties the frames that an exception, its cause and its context keep alive; they hold the whole trainer."""
+    """Clears the frames that an exception, its cause and its context keep alive; they hold the whole trainer."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
@@ -82,8 +85,9 @@ def clear_traceback(error: BaseException | None) -> None:
 
 @dataclass(frozen=True)
 class RandomState:
-    """What dropout is drawn from: of the CPU, and of the device where there is one. Taken before something that may be
-    done twice, and set again before the second time."""
+    """The random state of the CPU and of the device, which dropout uses. Saved before work that may be repeated, and
+    restored before the repetition.
+    """
 
     cpu: torch.Tensor
     device: torch.Tensor | None

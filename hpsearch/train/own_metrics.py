@@ -34,11 +34,11 @@ from hpsearch.trial import MetricsFile
 _MODULE = "the_studys_own_metrics"
 _SECONDS_BETWEEN_TELLING = 0.3
 _ROUNDING = 1e-9
-"""How far beyond an end of its range a number may be, in parts of 1: a cosine of 1.0000000000000002 is 1."""
+"""How far a number may be outside of its range, as a share of 1: a cosine of 1.0000000000000002 counts as 1."""
 
 
 class MetricFailed(FieldError):
-    """A metric of the person's own gave no number for a row."""
+    """A person's own metric returned no valid number for a row."""
 
     def __init__(self, message: str) -> None:
         super().__init__("evaluation.metrics_file", message)
@@ -49,7 +49,7 @@ class OwnMetric:
     fact: Metric
     file: str
     function: Any
-    """What the file calls so when it has run."""
+    """The function of this name in the executed file."""
 
     def of(self, row_id: str, reference: str, prediction: str) -> float:
         """Raises MetricFailed where there is no number within the metric's range."""
@@ -81,13 +81,13 @@ class OwnMetric:
 
 @contextmanager
 def loaded(file: MetricsFile | None) -> Iterator[dict[str, OwnMetric]]:
-    """Its metrics by name; nothing of the file is left in the process afterwards.
+    """Its metrics by name; everything of the file is removed from the process afterwards.
 
-    The module is among `sys.modules` meanwhile: a dataclass in it looks itself up there (Python 3.11, dataclasses.py,
+    The module is in `sys.modules` meanwhile: a dataclass in it looks itself up there (Python 3.11, dataclasses.py,
     `_is_type`).
 
     Raises:
-        MetricFailed: the file can't be run.
+        MetricFailed: the file can't be executed.
     """
     if file is None:
         yield {}
@@ -102,13 +102,13 @@ def loaded(file: MetricsFile | None) -> Iterator[dict[str, OwnMetric]]:
         yield {name: OwnMetric(fact, file.name, vars(module).get(name)) for name, fact in facts.items()}
     finally:
         sys.modules.pop(_MODULE, None)
-        vars(module).clear()  # functions hold their module's names, and these the functions
+        vars(module).clear()  # functions refer to their module's names, and these to the functions
 
 
 def add_own_metrics(answers: dict[str, Path], file: MetricsFile, channel: Channel) -> list[str]:
-    """Gives every answered row of each variant its numbers, in place of those by an earlier file.
+    """Adds the metrics to every answered row of each variant, replacing those of an earlier file.
 
-    `answers`: variant → file. Returns which metric a variant goes without, and why.
+    `answers`: variant → file. Returns which metric a variant lacks, and why.
     """
     names, notes = list(own_metrics(file.text).metrics), []
     try:
@@ -163,7 +163,7 @@ def _run(file: MetricsFile, module: ModuleType) -> None:
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn or seeded inside: a training's losses do not depend on how it is judged."""
+    """Restores the random states afterwards: a training's losses must not depend on its metrics."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
@@ -183,7 +183,7 @@ def _number(given: Any) -> float | None:
 
 
 def _raised(error: BaseException, file: str) -> str:
-    """The error with the last line of the file that it passed."""
+    """The error with the last line of the file in its traceback."""
     line, at = None, error.__traceback__
     while isinstance(at, TracebackType):
         line = at.tb_lineno if at.tb_frame.f_code.co_filename == file else line

@@ -16,12 +16,13 @@ from hpsearch.train.memory import CONTEXT_BYTES, beside_torch, device_parts, giv
 from hpsearch.trial import GIB
 
 _USABLE = 0.92
-"""Of what is free: an allocator cuts memory into pieces, and not all of them are filled."""
+"""Usable share of the free memory: an allocator divides memory into blocks that are not completely filled."""
 
 
 def room_bytes(memory_gib: float | None) -> int:
-    """For tensors, of which this process holds none yet but the base model's: on the card, within the study's budget
-    for it; on a host, half of what is free, as others live there too."""
+    """For tensors, when this process holds only the base model's: on the card, within the study's budget; on a host,
+    half of the free memory, as other processes run there too.
+    """
     if not torch.cuda.is_available():
         return psutil.virtual_memory().available // 2
     free, _ = torch.cuda.mem_get_info()
@@ -29,8 +30,9 @@ def room_bytes(memory_gib: float | None) -> int:
 
 
 def keep_within(memory_gib: float | None) -> None:
-    """Makes torch's allocator refuse what is beyond the study's budget, so that a large card shows it as a small one
-    would. Holds for the process until the next call."""
+    """Makes torch's allocator refuse memory beyond the study's budget, so that a large card behaves like a small one.
+    Holds for the process until the next call.
+    """
     if not torch.cuda.is_available():
         return
     most = _pool_as_started()
@@ -40,13 +42,14 @@ def keep_within(memory_gib: float | None) -> None:
 
 @cache
 def _pool_as_started() -> float:
-    """The share of the card that PYTORCH_CUDA_ALLOC_CONF gives to torch's pool; asked before it is first changed."""
+    """The share of the card that PYTORCH_CUDA_ALLOC_CONF allows for torch's pool; read before it is first changed."""
     return torch.cuda.get_per_process_memory_fraction()
 
 
 def _share_bytes(memory_gib: float | None) -> int:
-    """For torch's pool: this process's part of the card, or the study's budget where that is less, without what the
-    context takes or will: CUDA loads each kernel when it is first called, and the driver counts that, too."""
+    """For torch's pool: this process's part of the card, or the study's budget where that is less, minus the context's
+    present and future size: CUDA loads each kernel at its first call, and the driver counts that, too.
+    """
     total = torch.cuda.get_device_properties(0).total_memory
     parts = device_parts()
     if memory_gib is None and parts == 1:
@@ -56,10 +59,10 @@ def _share_bytes(memory_gib: float | None) -> int:
 
 
 def peak_bytes(work: Callable[[], None]) -> int:
-    """The most that tensors held while `work` ran; on a host, above what they held before.
+    """The peak of tensor memory while `work` ran; on a host, above the memory held before.
 
-    CUDA's allocator counts for itself. On a host the storages that operations make are counted while they live;
-    what a kernel takes within itself is not seen.
+    CUDA's allocator measures it itself. On a host, the storages created by operations are counted while they live;
+    memory within a kernel is not seen.
     """
     if torch.cuda.is_available():
         give_back()
@@ -74,7 +77,7 @@ def peak_bytes(work: Callable[[], None]) -> int:
 
 
 class _LiveStorages(TorchDispatchMode):
-    """Bytes of the storages that operations made and that are still there."""
+    """Bytes of the storages that operations created and that still exist."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -29,20 +29,21 @@ from hpsearch.trial import GIB
 
 _LIBRARIES = ("torch", "transformers", "bitsandbytes", "hpsearch")
 _MOST_BYTES = 48 * GIB
-"""Of all copies together; those that were used longest ago go. A 7B base takes 6 to 7 GiB."""
+"""Limit for all copies together; the least recently used are deleted. A 7B base takes 6 to 7 GiB."""
 _LEAVES_FREE_BYTES = 10 * GIB
-"""On the disk: checkpoints and results need room, copies don't."""
+"""Disk space to leave free for checkpoints and results, which matter more than copies."""
 _FINGERPRINT = "fingerprint.txt"
 
 
 def place_of(location: str, revision: dict[str, str], settings: Any, model_class: type) -> Path | None:
-    """Where the copy of a base lies, or will; `settings` are all that its weights depend on besides the base.
+    """The path of a base's copy, existing or not; `settings` are everything that its weights depend on besides the
+    base.
 
-    None where none is kept: the base is quantized itself, comes with Python code, or nobody knows which commit it is.
+    None where no copy is made: the base is quantized itself, comes with Python code, or its commit is unknown.
     """
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False, **revision)
-    except (OSError, ValueError):  # loading the base will say what is wrong with it
+    except (OSError, ValueError):  # loading the base will report what is wrong with it
         return None
     if getattr(config, "quantization_config", None) is not None or getattr(config, "auto_map", None) is not None:
         return None
@@ -57,25 +58,25 @@ def place_of(location: str, revision: dict[str, str], settings: Any, model_class
 
 
 def read_copy(place: Path, name: str, model_class: Any, options: dict[str, Any]) -> tuple[PreTrainedModel, str] | None:
-    """(the model, the fingerprint that it should have), under its own name again; None: there is none that loads."""
+    """(the model, its expected fingerprint), under its own name again; None: there is no copy that loads."""
     if not place.is_dir():
         return None
     try:
         wanted = (place / _FINGERPRINT).read_text()
         model = model_class.from_pretrained(place, **options)
-    except Exception as error:  # whatever readers of JSON and safetensors raise on a broken file
+    except Exception as error:  # any error of JSON and safetensors readers on a broken file
         if is_out_of_memory(error):
             raise
         reject(place, f"{type(error).__name__}: {error}")
         return None
-    with contextlib.suppress(OSError):  # another user's copy, or a disk that is only to be read
-        os.utime(place)  # it was used now: what was used longest ago goes first
-    model.name_or_path = model.config._name_or_path = name  # what adapters are saved with
+    with contextlib.suppress(OSError):  # another user's copy, or a read-only disk
+        os.utime(place)  # marks it as recently used
+    model.name_or_path = model.config._name_or_path = name  # the name that adapters are saved with
     return model, wanted
 
 
 def reject(place: Path, why: str) -> None:
-    """Another worker may have dropped it already."""
+    """Another worker may have deleted it already."""
     print(f"the quantized copy {place} is dropped: {why}", flush=True)
     try:
         drop(place)
@@ -84,7 +85,9 @@ def reject(place: Path, why: str) -> None:
 
 
 def keep(model: PreTrainedModel, place: Path, fingerprint: str) -> None:
-    """Writes the copy, unless it is there, a worker writes one now, or the disk is short. A failure is no trial's."""
+    """Writes the copy, unless it exists, a worker is writing one now, or the disk is nearly full. An error here fails
+    no trial.
+    """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.parent / "writing.lock", timeout=0):  # two copies at once could fill the disk together
@@ -108,12 +111,12 @@ def _write(model: PreTrainedModel, place: Path, fingerprint: str) -> None:
 
 
 def _num_bytes(model: PreTrainedModel) -> int:
-    """Of the file, nearly: the quantization's own numbers are a byte for 64 weights and less."""
+    """The approximate file size: the quantization state is less than a byte per 64 weights."""
     return sum(weight.nbytes + weight.nbytes // 16 for weight in model.parameters())
 
 
 def _make_room(folder: Path, num_bytes: int) -> bool:
-    """Drops what was used longest ago until a copy of this size is within the bounds; False: it can't be."""
+    """Deletes the least recently used copies until one of this size is within the limits; False: impossible."""
     copies = sorted(
         (path for path in folder.iterdir() if path.is_dir() and (path / _FINGERPRINT).exists()),
         key=lambda path: path.stat().st_mtime,

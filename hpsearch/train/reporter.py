@@ -28,21 +28,22 @@ _SECONDS_BETWEEN_PROGRESS = 0.3
 def report_steps(num_steps: int, num_reports: int) -> dict[int, int]:
     """Optimizer step → report number, evenly spaced and ending with the last step.
 
-    With fewer steps than reports, a step carries the highest report number that falls on it.
+    With fewer steps than reports, a step gets the highest report number that falls on it.
     """
     return {math.ceil(num_steps * report / num_reports): report for report in range(1, num_reports + 1)}
 
 
 class Reporter(TrainerCallback):
-    """Speaks for a run with the worker, and writes what outlives it: journal and history. transformers calls it at each
-    step, log line and validation; it answers through `TrainerControl` whether to validate, save or stop.
+    """Exchanges a run's messages with the worker, and writes what must survive a kill: journal and history.
+    transformers calls it at each step, log line and validation; it answers through `TrainerControl` whether to
+    validate, save or stop.
 
     One for a whole run. Its stages count their steps from zero, and `begin_stage` says how many came before:
 
-        begin ─► for each stage: begin_stage ─► (at a checkpoint: resume, ask_again) ─► on_train_begin … on_evaluate
+    begin ─► for each stage: begin_stage ─► (at a checkpoint: resume, ask_again) ─► on_train_begin … on_evaluate
 
-    Afterwards `outcome`, `reports` and `step` say how far it came. It holds no trainer: a callback that did would keep
-    the model alive in a cycle.
+    Afterwards `outcome`, `reports` and `step` hold its result. It has no reference to a trainer, which would keep the
+    model alive in a cycle.
 
     Raises:
         OSError: a line of the journal or the history can't be written. Without its journal a report would be lost.
@@ -69,7 +70,7 @@ class Reporter(TrainerCallback):
         self._note_host = note_host
         self._save_best = save_best
         self.watch = watch or Stopwatch()
-        """Between two laps lies what is no part of a step: here, a stage's beginning and the worker's answers."""
+        """The time between two laps is not part of a step: here, a stage's beginning and the worker's answers."""
         self._clock = clock
         self._saved_at = clock()
         self._steps_before = 0
@@ -81,7 +82,7 @@ class Reporter(TrainerCallback):
         """Optimizer steps of the whole run."""
 
     def begin(self, reports: list[Report]) -> None:
-        """`reports` were made before the checkpoint that is continued. Once, before any stage."""
+        """`reports` were made before the checkpoint that training continues from. Called once, before any stage."""
         self.reports = reports
         write_lines(self._folder.journal, reports)
         self._channel.send(Began(reports=reports))
@@ -90,7 +91,7 @@ class Reporter(TrainerCallback):
         self._steps_before = self.step = steps_before
 
     def resume(self, step: int) -> bool:
-        """At a checkpoint of the stage; whether a report falls due there."""
+        """At a checkpoint of the stage; returns whether a report is due there."""
         self.step = self._whole(step)
         return self.step in self._steps
 
@@ -131,7 +132,7 @@ class Reporter(TrainerCallback):
         self.watch.begin_lap()
 
     def alive(self, state: TrainerState) -> None:
-        """A sign of life between micro-batches: a step of many may last minutes."""
+        """A sign of life between micro-batches: a step of many may take minutes."""
         self._send_progress(state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -152,7 +153,7 @@ class Reporter(TrainerCallback):
         self._saved_at = self._clock()
 
     def validating(self, done: int, total: int, doing: str = "validating") -> bool:
-        """Between validation batches, and rows that an own metric looks at; whether to go on."""
+        """Called between validation batches, and between rows of a person's own metric; returns whether to continue."""
         if self._channel.stop_wanted:
             self.outcome = Outcome.STOPPED
             return False
@@ -184,7 +185,7 @@ class Reporter(TrainerCallback):
         self.watch.begin_lap()
 
     def ask_again(self, report: Report, control: TrainerControl) -> None:
-        """A report that was made at the checkpoint's very step, before a kill: it is as good as a new one."""
+        """Repeats a report that was made at exactly the checkpoint's step, before a kill."""
         self._note(report)
         self._ask(report, self.step, control)
 

@@ -33,7 +33,7 @@ _REUSABLE = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.DIVERGED, Outcome.STOPPED
 
 
 def serve(channel: Channel) -> None:
-    """Jobs, one after the other, until the worker goes.
+    """Does jobs, one after the other, until the worker is gone.
 
     A job whose folder can't be used leaves no result: the process ends, and its last line says why.
     """
@@ -59,7 +59,7 @@ def serve(channel: Channel) -> None:
 
 
 def _give_up(why: str, own_log: int) -> NoReturn:
-    """Says it in the job's log and in the trainer's own: one of them may be what can't be written."""
+    """Writes to the job's log and to the trainer's own: one of them may be what can't be written."""
     for descriptor in (sys.stdout.fileno(), own_log):
         with contextlib.suppress(OSError):
             os.write(descriptor, f"{why}\n".encode())
@@ -67,7 +67,7 @@ def _give_up(why: str, own_log: int) -> NoReturn:
 
 
 def _do(job: Job, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Channel) -> BaseModel:
-    """The border of the training plane: whatever is raised in a job ends as a stored result."""
+    """The outermost handler of the training plane: every exception in a job becomes a stored result."""
     if isinstance(job, TrialConfig):
         return run_trial(job, folder, bases, book, channel)
     try:
@@ -86,14 +86,14 @@ def _do(job: Job, folder: JobFolder, bases: Bases, book: LedgerBook, channel: Ch
 
 
 def _is_clean(result: BaseModel) -> bool:
-    """After a crash, an out-of-memory error or an open ledger, a process is not trusted with another trial."""
+    """After a crash, an out-of-memory error or an unbalanced ledger, a process gets no further trial."""
     if isinstance(result, TrialResult):
         return result.outcome in _REUSABLE and result.ledger is not None and result.ledger.closes
     return not isinstance(result, JobFailure)
 
 
 def log_to(file: Path) -> None:
-    """Sends everything that libraries print to the job's log."""
+    """Redirects everything that libraries print to the job's log."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

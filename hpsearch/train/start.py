@@ -18,7 +18,7 @@ from hpsearch.trial import Report
 
 @dataclass(frozen=True)
 class Plan:
-    """What each attempt of a run shares: `stage_steps`, and at which step of the whole run each report falls due."""
+    """What all attempts of a run share: `stage_steps`, and the step of the whole run at which each report is due."""
 
     stage_steps: list[int]
     due: dict[int, int]
@@ -29,9 +29,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Start:
-    """Behind `stage` whole stages, from a checkpoint of the next one where there is any.
+    """The position after `stage` complete stages, with a checkpoint of the next one if there is one.
 
-    `open_report` was made at the checkpoint's very step: nobody knows whether it was answered.
+    `open_report` was made at exactly the checkpoint's step: its answer is unknown.
     """
 
     stage: int = 0
@@ -43,7 +43,7 @@ class Start:
 
 @dataclass(frozen=True)
 class _Place:
-    """A checkpoint that may be torn; without one, the beginning of the stage behind those that are done."""
+    """A checkpoint that may be torn; without one, the beginning of the stage after the complete ones."""
 
     folder: JobFolder
     stage: int
@@ -52,7 +52,7 @@ class _Place:
 
 
 def find_start(own: JobFolder, earlier: list[Path], plan: Plan) -> Start:
-    """The furthest that is whole; of equally far ones the own folder's. What is passed over is said in the log."""
+    """The furthest complete position; of equally far ones the own folder's. Skipped ones are logged."""
     for path in (own.path, *(plan.stage(own, position).path for position in range(len(plan.stage_steps)))):
         clear_drafts(path)
     places = [place for folder in (own, *map(JobFolder, earlier)) for place in _places(folder, plan)]
@@ -113,7 +113,7 @@ def _start_at(place: _Place, plan: Plan) -> Start:
 
 
 def _taken_over(place: _Place, start: Start, own: JobFolder, plan: Plan) -> Start:
-    """Copies what is continued. The checkpoint comes last: with it the own folder is complete.
+    """Copies what training continues from. The checkpoint comes last: with it the own folder is complete.
 
     Raises:
         Torn: the earlier folder vanished or changed meanwhile.
@@ -136,6 +136,6 @@ def _taken_over(place: _Place, start: Start, own: JobFolder, plan: Plan) -> Star
 
 
 def _mend_history(own: JobFolder) -> None:
-    """Cuts off half a line, which a kill left: the next one would be added to it."""
+    """Removes an incomplete last line that a kill left, so that the next line is not appended to it."""
     if own.history.exists() and not own.history.read_bytes().endswith(b"\n"):
         write_lines(own.history, own.read_history())

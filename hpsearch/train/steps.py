@@ -19,12 +19,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ROWS_WITHOUT_GRADIENTS = 32
-"""Rows per forward of a validation or evaluation, where they fit: more win little."""
+"""Rows per forward of a validation or evaluation, if they fit: more gain little."""
 
 
 @dataclass
 class MicroBatch:
-    """Rows per forward, for a whole run; `halvings` are the sizes that did not fit in the middle of it."""
+    """Rows per forward, for a whole run; `halvings` are the sizes that did not fit during it."""
 
     size: int
     halvings: list[int] = field(default_factory=list)
@@ -45,23 +45,23 @@ class MicroBatch:
 
 
 def chosen(wanted: Rows, most: int) -> int:
-    """Rows per forward to begin with: `auto` is the most, which is halved where it does not fit."""
+    """Rows per forward to begin with: `auto` is `most`, which is halved if it does not fit."""
     return most if wanted == "auto" else min(wanted, most)
 
 
 @dataclass(frozen=True)
 class StepRows:
-    """What the data loader gives for a step: rows that are being encoded."""
+    """The data loader's batch for a step: rows that are being encoded."""
 
     _encoding: Future[list[Encoded]]
 
     def encoded(self) -> list[Encoded]:
-        """Waits for them. Raises what encoding raised."""
+        """Waits for them. Raises the error of the encoding."""
         return self._encoding.result()
 
 
 class StepCollator:
-    """Encodes a step's rows in a thread: the data loader fetches a step ahead, so this is done beside the device."""
+    """Encodes a step's rows in a thread: the data loader is one step ahead, so this overlaps with the device's work."""
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
@@ -78,9 +78,9 @@ class StepCollator:
 
 
 def in_parts(rows: list[T], most: MicroBatch, do: Callable[[list[T]], R]) -> Iterator[tuple[list[T], R]]:
-    """(rows, what `do` gave for them), part after part.
+    """(rows, the result of `do` for them), part after part.
 
-    Out of memory: the part is done again with half the rows, and no later one is larger. Raised where it is one row.
+    Out of memory: the part is repeated with half the rows, and no later one is larger. Raised if it is one row.
     """
     done = 0
     while done < len(rows):
@@ -94,9 +94,9 @@ def in_parts(rows: list[T], most: MicroBatch, do: Callable[[list[T]], R]) -> Ite
 
 
 def micro_batches(rows: list[Encoded], size: int) -> list[list[Encoded]]:
-    """As few parts as `size` allows, as equal as can be, the longest rows together and first.
+    """As few parts as `size` allows, as equal as possible, the longest rows together and first.
 
-    First, because what does not fit shows at once; in the order of the data where one part holds all.
+    First, so that an out-of-memory error comes at once; in the order of the data if one part holds all.
     """
     num_parts = -(-len(rows) // size)
     if num_parts == 1:

@@ -10,7 +10,7 @@ import psutil
 from hpsearch.trial import Pace
 
 _MOST = 32
-"""Steps that are noted; a long run says no more of itself."""
+"""Number of steps whose times are recorded."""
 
 
 @cache
@@ -20,7 +20,7 @@ def seconds_to_start() -> float:
 
 
 class Stopwatch:
-    """Each lap begins where the last one ended; what nobody takes a lap of is in none of the parts."""
+    """Each lap begins at the end of the last one; time without a lap belongs to no part."""
 
     def __init__(self) -> None:
         self._began = self._mark = time.monotonic()
@@ -31,7 +31,7 @@ class Stopwatch:
         self._mark = time.monotonic()
 
     def end_lap(self, part: str) -> None:
-        """Of `part`, a list in Pace. The next one begins."""
+        """Adds the lap to `part`, a list in Pace. The next one begins."""
         now = time.monotonic()
         laps = self._laps.setdefault(part, [])
         if len(laps) < _MOST or part == "validation_s":  # as many as the run has reports
@@ -39,7 +39,7 @@ class Stopwatch:
         self._mark = now
 
     def saw(self, lengths: list[int]) -> None:
-        """Rows that a step learns from, by their tokens."""
+        """The token counts of the rows that a step learns from."""
         self._rows += len(lengths)
         self._tokens += sum(lengths)
 

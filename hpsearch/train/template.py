@@ -16,7 +16,7 @@ _IMAGE = {"type": "image"}
 
 @dataclass(frozen=True)
 class Segment:
-    """`num_images`: how many of the text's placeholders, as the template writes them, stand for images."""
+    """`num_images`: how many of the text's placeholders, in the template's notation, are images."""
 
     text: str
     is_learned: bool
@@ -45,10 +45,10 @@ class Template:
     def segments(
         self, messages: list[Message], examples: list[Message] | None = None, num_images: int = 0
     ) -> list[Segment]:
-        """The rendered conversation in order, `examples` shown before its first question; the last segment is learned.
+        """The rendered conversation in order, with `examples` before its first question; the last segment is learned.
 
-        Of examples nothing is learned. Images stand where placeholders are in what a user says; where there is none,
-        before the first such words.
+        Nothing of the examples is learned. Images are at the placeholders in user turns; without placeholders, before
+        the first user turn.
         """
         if FORMATS[self._rows.row_format].is_raw:
             *before, prompt, completion = (message["content"] for message in messages)
@@ -76,7 +76,7 @@ class Template:
         return segments
 
     def _turns(self, messages: list[Message], num_images: int) -> list[Turn]:
-        """As chat templates take them: a text, or parts of text and images where there may be images."""
+        """In the form of chat templates: a text, or parts of text and images where there may be images."""
         if not self._has_images:
             return list(messages)
         turns: list[Turn] = []
@@ -105,14 +105,14 @@ def _text(text: str) -> dict[str, str]:
 
 
 def _parts(text: str) -> list[dict[str, str]]:
-    """What a user says, with an image at each placeholder; white space stays as it is."""
+    """A user's text with an image at each placeholder; white space is kept."""
     first, *others = text.split(PLACEHOLDER)
     pieces = [_text(first), *(part for other in others for part in (_IMAGE, _text(other)))]
     return [piece for piece in pieces if piece != _text("")]
 
 
 def _with_system_prompt(messages: list[Message], prompt: str) -> list[Message]:
-    """Chat templates take one system turn: a second one joins the first."""
+    """Chat templates take one system turn: a second one is joined to the first."""
     if messages[0]["role"] == "system":
         return [{"role": "system", "content": f"{prompt}\n{messages[0]['content']}"}, *messages[1:]]
     return [{"role": "system", "content": prompt}, *messages]

@@ -22,26 +22,26 @@ from hpsearch.trial import CacheConfig
 Tensors = dict[str, torch.Tensor]
 
 LEAVES_FREE_BYTES = 5 * 2**30
-"""On the disk: checkpoints and results need room, these files don't."""
+"""Disk space to leave free for checkpoints and results, which matter more than these files."""
 _KEPT_SHARE = 0.9
-"""Of the limit, after files had to go: not each new one makes another look at all of them necessary."""
+"""Share of the limit to keep when files are deleted, so that not every new file needs another scan."""
 
 
 class TensorCache:
-    """The files that were read longest ago go first.
+    """The least recently read files are deleted first.
 
-    Each process counts what it wrote since it last looked at all files, and looks again when that is a twentieth of
-    the limit: with N processes the folder can be larger than the limit by N twentieths of it.
+    Each process counts its writes since it last scanned all files, and scans again when they are a twentieth of the
+    limit: with N processes the folder can exceed the limit by N twentieths.
     """
 
     def __init__(self, config: CacheConfig) -> None:
         self.folder = config.folder
         self._limit = config.limit_bytes
         self._unseen = self._limit
-        """Bytes written since the last look; a first look is due at the first write."""
+        """Bytes written since the last scan; the first write triggers one."""
 
     def read(self, place: str) -> Tensors | None:
-        """The tensors of a file, mapped into memory and read as they are used. None: there is none that is whole."""
+        """The tensors of a file, memory-mapped and read on use. None: there is no complete file."""
         file = self.folder / place
         try:
             found = load_file(file)
@@ -50,12 +50,12 @@ class TensorCache:
         except (OSError, SafetensorError, RuntimeError):  # RuntimeError: torch can't map it
             self._drop(file)
             return None
-        with contextlib.suppress(OSError):  # another user's file, or a disk that is only to be read
+        with contextlib.suppress(OSError):  # another user's file, or a read-only disk
             os.utime(file)
         return found
 
     def write(self, place: str, tensors: Tensors) -> None:
-        """Keeps the tensors, unless there is no room. `place` is a name within a folder, such as "key/image"."""
+        """Stores the tensors, unless there is no room. `place` is a name within a folder, such as "key/image"."""
         num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         if num_bytes > self._limit:
             return
@@ -79,12 +79,12 @@ class TensorCache:
         return shutil.disk_usage(self.folder).free - num_bytes >= LEAVES_FREE_BYTES
 
     def _make_room(self, num_bytes: int) -> None:
-        """Drafts of killed processes are files like others: nobody reads them, so their turn comes."""
+        """Drafts of killed processes count as files: they are never read, so they are deleted in turn."""
         found = []
         for file in self.folder.glob("*/*"):
             try:
                 status = file.stat()
-            except OSError:  # another process dropped it
+            except OSError:  # another process deleted it
                 continue
             found.append((status.st_mtime_ns, status.st_size, file))
         total = sum(size for _, size, _ in found)

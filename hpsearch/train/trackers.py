@@ -18,11 +18,11 @@ from hpsearch.trial import Outcome, TrackingConfig
 
 _GOOD_ENDS = (Outcome.COMPLETE, Outcome.PRUNED)
 _RUN = "hpsearch.run"
-"""The tag by which an MLflow run is found again: MLflow chooses the ids of its runs itself."""
+"""The tag that identifies an MLflow run: MLflow chooses the ids of its runs itself."""
 
 
 class Tracker(Protocol):
-    """For one run, called from one thread. What is called may raise anything, and is called again then."""
+    """For one run, called from one thread. A call that raises is repeated."""
 
     def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None: ...
 
@@ -32,7 +32,7 @@ class Tracker(Protocol):
     def end(self, outcome: Outcome, reason: str | None, values: dict[str, float]) -> None: ...
 
     def close(self) -> None:
-        """Leaves nothing in this process, also of a run that never began."""
+        """Removes everything from this process, also for a run that never began."""
 
 
 class TensorBoardTracker:
@@ -71,7 +71,8 @@ class MlflowTracker:
         from transformers.integrations.integration_utils import MLflowCallback
 
         del folder
-        # Or it prints a run's address, password and all (3.17, tracking/_tracking_service/client.py, `_log_url`).
+        # Otherwise it prints a run's address, including the password (3.17, tracking/_tracking_service/client.py,
+        # `_log_url`).
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
         if mlflow.active_run() is None:
             experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", run.group))
@@ -96,17 +97,17 @@ class MlflowTracker:
         mlflow.end_run(status)
 
     def close(self) -> None:
-        """A run that could not be ended is this thread's, and is forgotten with it."""
+        """A run that could not be ended belongs to this thread, and is forgotten with it."""
 
 
 _LONGEST_TAG = 500
 
 
 class _Synchronous:
-    """mlflow, each call of which has been answered when it returns.
+    """mlflow with synchronous calls.
 
-    The callback asks for calls that return at once, from threads of mlflow's own that outlive the run; of one that
-    failed nobody hears (mlflow 3.17, utils/async_logging/async_logging_queue.py).
+    The callback makes asynchronous calls, on threads of mlflow's own that outlive the run; their errors are reported
+    nowhere (mlflow 3.17, utils/async_logging/async_logging_queue.py).
     """
 
     def __init__(self, mlflow: Any) -> None:
@@ -159,7 +160,7 @@ class WandbTracker:
         wandb.finish(exit_code=0 if outcome in _GOOD_ENDS else 1)
 
     def close(self) -> None:
-        """With the process that wandb starts for itself, and the threads that speak to it."""
+        """Also ends the process that wandb starts, and the threads that communicate with it."""
         if self._is_loaded:
             import wandb
 
@@ -167,8 +168,9 @@ class WandbTracker:
 
 
 def _begin(callback: TrainerCallback, run: TrackingConfig, parameters: dict[str, Any]) -> None:
-    """What callbacks read of a trainer's arguments are the parameters: transformers' own hundred say little of a trial,
-    and name this machine's folders."""
+    """Callbacks log a trainer's arguments as parameters: this replaces transformers' own hundred, which say little
+    about a trial and contain this machine's paths.
+    """
     arguments = SimpleNamespace(
         run_name=run.name,
         output_dir="",

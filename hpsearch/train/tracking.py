@@ -24,11 +24,11 @@ from hpsearch.trial import Outcome, TrialConfig, TrialResult
 
 RETRY_S = 10.0
 _LAST_WORDS_S = 60.0
-"""How long a run that has ended waits for what its trackers were not told yet."""
+"""How long a run that has ended waits for its trackers to receive the rest."""
 _STOPPED_S = 5.0
-"""And one that was stopped: its machine may be taken away."""
+"""The same for a run that was stopped: its machine may be taken away."""
 _NOT_A_STUDY_S = ("MLFLOW_RUN_ID", "MLFLOW_NESTED_RUN", "WANDB_RUN_ID", "WANDB_LOG_MODEL", "WANDB_WATCH")
-"""Variables of the trackers that a trainer drops: they name one run, or ask for the model."""
+"""Variables of the trackers that a trainer removes: they name a single run, or upload the model."""
 TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
     "tensorboard": TensorBoardTracker,
     "mlflow": MlflowTracker,
@@ -39,7 +39,7 @@ TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
 class Tracking(TrainerCallback):
     """One run's trackers, through all of its stages: start ─► for each stage: begin_stage, on_log … ─► end.
 
-    It keeps no trainer and no model, and never raises.
+    It keeps no reference to a trainer or a model, and never raises.
     """
 
     def __init__(self, config: TrialConfig, folder: JobFolder) -> None:
@@ -49,7 +49,7 @@ class Tracking(TrainerCallback):
         self._lines: list[_Line] = []
 
     def start(self) -> None:
-        """Once the memory ledger is open: what trackers take is the run's."""
+        """Called once the memory ledger is open: the trackers' memory counts as the run's."""
         run = self._config.tracking
         if run is None or self._lines:
             return
@@ -77,8 +77,8 @@ class Tracking(TrainerCallback):
             line.tell(lambda tracker: tracker.log(step, told))
 
     def end(self, result: TrialResult) -> list[str]:
-        """Tells how the run ended; what did not end with it, for the memory ledger."""
-        self.start()  # a run that ended before its base was loaded is told of as well
+        """Reports the run's end; returns what could not be ended, for the memory ledger."""
+        self.start()  # a run that ended before its base was loaded is reported too
         values = values_of(self._config, result)
         for line in self._lines:
             line.end(lambda tracker: tracker.end(result.outcome, result.reason, values))
@@ -89,7 +89,7 @@ class Tracking(TrainerCallback):
 
 
 class _Line:
-    """One tracker, and the thread that speaks to it."""
+    """One tracker, and the thread that calls it."""
 
     def __init__(self, name: TrackerName, tracker: Tracker) -> None:
         self.name = name
@@ -134,19 +134,19 @@ class _Line:
 
 
 def parameters_of(config: TrialConfig) -> dict[str, Any]:
-    """Dotted name → value of each, as in a study file."""
+    """Dotted name → value, as in a study file."""
     sections = config.model_dump(mode="json", include={"task", "model", "lora", "training", "budget", "curriculum"})
     return {name: value for name, value in flat(sections).items() if value not in (None, [])}
 
 
 def values_of(config: TrialConfig, result: TrialResult) -> dict[str, float]:
-    """What the search is told of the run, by the names of its objectives; nothing where it never reported."""
+    """The run's values of the objectives, by name; empty where it never reported."""
     report = result.report_that_counts(config.objectives[0])
     return {f"value_{each.name}": report.value(each) for each in config.objectives} if report else {}
 
 
 def _in_words(error: Exception) -> str:
-    """One line without secrets: errors of connections show their address, and that may hold a password."""
+    """One line without secrets: connection errors contain their address, and that may hold a password."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST_SECRET and re.search("KEY|TOKEN|PASSWORD|SECRET", name.upper()):

@@ -28,32 +28,32 @@ from hpsearch.train.validation import Validation
 from hpsearch.trial import TrialConfig
 
 NUM_KEPT = 2
-"""Checkpoints: should the newest be torn, there is the one before."""
+"""Checkpoints: if the newest is torn, the one before is used."""
 
 
 class ReportingTrainer(SFTTrainer):
-    """SFTTrainer that validates and learns as the task's method says, and whose checkpoints are whole."""
+    """SFTTrainer with the task method's validation and loss, and with complete checkpoints."""
 
     validation: Validation
     reporter: Reporter
     micro_batch: MicroBatch
     model: Any
-    """A PeftModel, which has all that the model below it has."""
+    """A PeftModel, which forwards attributes to the model below it."""
     _whole: list[Path]
-    """Checkpoints that this process saved or began at, the newest last."""
+    """Complete checkpoints that this process saved or began at, the newest last."""
     _draft: Path | None = None
 
     def resume(self, checkpoint: Path) -> None:
-        """Brings weights and step back, so that it can be validated before it trains on."""
+        """Restores weights and step, so that it can be validated before training continues."""
         self._load_from_checkpoint(str(checkpoint))
         self.validation.method.load(self.model, checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self._whole.append(checkpoint)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Saves first: a validation may last longer than all that was trained since the last one."""
+        """Saves first: a validation may take longer than the training since the last one."""
         self._save_checkpoint(self.model, None)
-        with torch.random.fork_rng():  # training goes on from the state that is in the checkpoint
+        with torch.random.fork_rng():  # training continues from the random state in the checkpoint
             self.reporter.watch.begin_lap()
             values = self.validation.of(self.model, self.reporter.validating)
             self.reporter.watch.end_lap("validation_s")
@@ -66,10 +66,10 @@ class ReportingTrainer(SFTTrainer):
         return metrics
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Has transformers write it elsewhere, so that its name is only ever that of a whole one.
+        """Makes transformers write it elsewhere, so that its final name always means a complete one.
 
         transformers (5.23, trainer.py, `_save_checkpoint`) writes into `checkpoint-N` under `_get_output_dir`, file by
-        file, and removes older ones itself where `save_total_limit` says so.
+        file, and deletes older ones itself if `save_total_limit` says so.
         """
         target = self._folder / f"checkpoint-{self.state.global_step}"
         if self._whole and self._whole[-1] == target:
@@ -91,7 +91,7 @@ class ReportingTrainer(SFTTrainer):
                 drop(other)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """trl writes one beside the checkpoints at each save. The card of a run is made once, in `results`."""
+        """trl writes one beside the checkpoints at each save. A run's card is made once, in `results`."""
 
     @property
     def _folder(self) -> Path:
@@ -104,11 +104,11 @@ class ReportingTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """A micro-batch's part in its step's loss, a scalar; `num_items_in_batch` are those of the whole step."""
+        """A micro-batch's part of its step's loss, a scalar; `num_items_in_batch` is of the whole step."""
         method, dtype = self.validation.method, self.validation.dtype
         if not method.has_own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
-        # accelerate's autocast is wrapped around the model's `forward`, which such a method need not call.
+        # accelerate wraps autocast around the model's `forward`, which such a method need not call.
         with mixed_precision(model.device, dtype):
             return method.training_loss(model, inputs, num_items_in_batch)
 
@@ -117,8 +117,8 @@ class ReportingTrainer(SFTTrainer):
     ) -> torch.Tensor:
         """Forward and backward of an optimizer step's rows, in micro-batches.
 
-        What they add up to does not depend on their size: each part's loss is divided by the items of the whole step.
-        Out of memory in the middle: half the size, and this step again, from the same weights and random state.
+        The result does not depend on their size: each part's loss is divided by the items of the whole step. After an
+        out-of-memory error it halves the size and repeats the step, from the same weights and random state.
         """
         del num_items_in_batch
         rows = inputs.encoded()
@@ -135,10 +135,10 @@ class ReportingTrainer(SFTTrainer):
             random_state.set()
 
     def _in_parts(self, model: Any, rows: list[Encoded], num_items: int) -> torch.Tensor:
-        """The step's loss, and its gradients."""
+        """The step's loss; adds up its gradients."""
         method, size = self.validation.method, self.micro_batch.size
         total = torch.zeros((), device=self.args.device)
-        model.train()  # a validation before this step left it otherwise
+        model.train()  # a validation before this step switched to evaluation mode
         with mixed_precision(self.args.device, self.validation.dtype):
             shared = method.shared(model, rows, size)
         for number, part in enumerate(micro_batches(rows, size)):
@@ -148,7 +148,7 @@ class ReportingTrainer(SFTTrainer):
         return total
 
     def probe(self, rows: list[Encoded], recomputes: bool) -> None:
-        """Forward and backward of rows as a part of a step, before the first one; nothing of it is left."""
+        """Forward and backward of rows as in a step, before the first one; everything is undone afterwards."""
         state = RandomState.now()
         self.model.train()
         self.recompute(recomputes)
@@ -166,9 +166,9 @@ class ReportingTrainer(SFTTrainer):
     def recompute(self, recomputes: bool) -> None:
         """Turns gradient checkpointing on or off.
 
-        Not by the trainer's arguments: then trl (1.16, sft_trainer.py, "we need to enable input gradients") has every
-        embedding give gradients, the vision tower's too, which is then back-propagated though it is frozen.
-        Checkpoints that are not reentrant need no gradient at their input.
+        Not by the trainer's arguments: then trl (1.16, sft_trainer.py, "we need to enable input gradients") makes every
+        embedding require gradients, also the vision tower's, which is then back-propagated although it is frozen.
+        Non-reentrant checkpointing needs no gradient at its input.
         """
         if recomputes:
             self.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -176,10 +176,10 @@ class ReportingTrainer(SFTTrainer):
             self.model.activation_checkpointing_disable()
 
     def _get_num_items_in_batch(self, *_: Any) -> None:
-        """Known when the rows are encoded: `training_step` counts them."""
+        """Known only when the rows are encoded: `training_step` counts them."""
 
     def floating_point_ops(self, *_: Any) -> int:
-        """transformers reads the first batch for an estimate that nobody looks at."""
+        """transformers reads the first batch for an estimate that hpsearch does not use."""
         return 0
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -218,9 +218,9 @@ def make_trainer(
 
 
 def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
-    """Optimizer steps of each stage, as transformers counts them; `max_steps` is shared out in proportion.
+    """Optimizer steps of each stage, as transformers counts them; `max_steps` is divided in proportion.
 
-    Each stage has a step at least.
+    Each stage has at least one step.
     """
     training = config.training
     per_stage = []
@@ -233,7 +233,7 @@ def planned_steps(stages: list[Stage], config: TrialConfig) -> list[int]:
 
 
 def shared_out(total: int, weights: list[int]) -> list[int]:
-    """`total` in whole parts in proportion to `weights`, each at least 1; it is at least as large as their number."""
+    """Divides `total` into integers in proportion to `weights`, each at least 1; `total` is at least their number."""
     parts: list[int] = []
     for position, weight in enumerate(weights):
         left = total - sum(parts)
@@ -246,7 +246,7 @@ def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: P
     training = config.training
     return SFTConfig(
         output_dir=str(checkpoints),
-        # what the study says
+        # from the study
         max_steps=num_steps,
         learning_rate=stage.learning_rate,
         train_sampling_strategy="random" if stage.is_shuffled else "sequential",
@@ -263,7 +263,7 @@ def _arguments(config: TrialConfig, stage: Stage, num_steps: int, checkpoints: P
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=not torch.cuda.is_available(),
-        # what hpsearch does itself: rows are encoded lazily, validation and saving follow the report steps
+        # done by hpsearch itself: rows are encoded lazily, validation and saving follow the report steps
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         max_length=None,

@@ -17,13 +17,13 @@ from hpsearch.train.steps import MicroBatch, in_parts
 from hpsearch.train.tasks.task import Answer, Method, RowLoss, mean_loss
 
 KEPT_BYTES = 256 * 2**20
-"""Of encoded rows, from one report to the next. Features of images are mapped from disk and take none of it."""
+"""Memory of encoded rows that are kept between reports. Image features are mapped from disk and don't count."""
 _ROW_BYTES = 16 * 2**10
-"""What a row costs besides its tensors: objects, and the pages of a mapping, of which Linux gives a process 65,530."""
+"""Overhead of a row besides its tensors: objects, and memory mappings, of which Linux allows a process 65,530."""
 
 
 class GoesOn(Protocol):
-    """Told how far a validation is, and with what; whether it is to go on."""
+    """Called with the progress of a validation; returns whether to continue."""
 
     def __call__(self, done: int, total: int, doing: str = "validating", /) -> bool: ...
 
@@ -33,7 +33,7 @@ Measured = tuple[list[RowLoss], list[Answer]]
 
 @dataclass(frozen=True)
 class Validation:
-    """What is asked of the validation rows at each report."""
+    """The evaluation of the validation rows at each report."""
 
     rows: Dataset
     batch: MicroBatch
@@ -41,17 +41,19 @@ class Validation:
     dtype: torch.dtype
     metrics: list[str]
     own: dict[str, OwnMetric] = field(default_factory=dict)
-    """Of `metrics`, those of the person's own."""
+    """The person's own among `metrics`."""
     _by_length: list[int] = field(default_factory=list)
-    """Positions of the rows, the longest first: rows of a batch have little padding, and what does not fit shows at
-    once. The order is of the data alone, so that a batch is the same at each report, in whatever process."""
+    """Positions of the rows, the longest first: batches need little padding, and an out-of-memory error comes at once.
+    The order depends on the data only, so that batches are the same at each report, in any process.
+    """
     _kept: dict[int, Encoded] = field(default_factory=dict)
 
     def of(self, model: Any, goes_on: GoesOn = lambda *_: True) -> dict[str, float] | None:
-        """Objective → value, token-weighted over the whole set; None: `goes_on`, asked before each batch, said no.
+        """Objective → value, token-weighted over the whole set; None: `goes_on`, called before each batch, returned
+        False.
 
         Raises:
-            MetricFailed: a metric of the person's own gave no number for a row.
+            MetricFailed: a person's own metric returned no valid number for a row.
         """
         model.eval()
         if not self._by_length:
@@ -76,7 +78,7 @@ class Validation:
         return None if counted is None else values | self._scores(counted)
 
     def _with_own(self, answers: list[Answer], goes_on: GoesOn) -> list[Answer] | None:
-        """With the numbers of the person's own metrics, in the rows' order; None: `goes_on` said no."""
+        """Adds the person's own metrics, in the rows' order; None: `goes_on` returned False."""
         if not self.own:
             return answers
         counted = []
@@ -89,7 +91,7 @@ class Validation:
         return counted
 
     def _scores(self, said: list[Answer]) -> dict[str, float]:
-        """Of all rows, in order: computed from their texts, or the mean of the numbers that came with them."""
+        """Over all rows, in order: computed from their texts, or the mean of their stored numbers."""
         computed = [name for name in self.metrics if name in COMPUTED]
         values = {
             name: sum(answer.numbers[name] for answer in said) / len(said)
@@ -110,11 +112,11 @@ class Validation:
 
     @property
     def _with_texts(self) -> bool:
-        """Whether a metric is taken of what the model says."""
+        """Whether a metric needs the model's texts."""
         return any(name not in METRICS or METRICS[name].over != "preferences" for name in self.metrics)
 
     def _keep(self, positions: list[int], rows: list[Encoded]) -> None:
-        """As many as there is room for: the others are encoded again at each report."""
+        """Keeps as many as fit: the others are encoded again at each report."""
         held = sum(row.num_bytes + _ROW_BYTES for row in self._kept.values())
         for position, row in zip(positions, rows, strict=True):
             held += 0 if position in self._kept else row.num_bytes + _ROW_BYTES
@@ -124,5 +126,5 @@ class Validation:
 
 
 def reference(row: Any) -> str:
-    """What the data gives as the answer."""
+    """The answer in the data."""
     return str(row["messages"][-1]["content"]).strip()

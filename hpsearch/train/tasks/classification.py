@@ -42,7 +42,7 @@ class Classification:
         model.add_module(_HEAD, head.to(model.device))
 
     def encode(self, row: Row) -> Encoded:
-        """The prompt; its label is one number, that of the class, if the row is more than a question."""
+        """The prompt; its label is the class number, if the row has an answer."""
         label = IGNORED if row["label"] is None else self._classes.index(row["label"])
         return replace(self._encoder.encode(row).prompt(), labels=torch.tensor([label]))
 
@@ -63,7 +63,8 @@ class Classification:
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
         """Weighted per row and divided by the number of rows, as in Cui et al.
 
-        Not torch's mean, which divides by the weights of the batch: in a batch of one row they would cancel out.
+        Not torch's weighted mean, which divides by the weights of the batch: in a batch of one row they would cancel
+        out.
         """
         labels = batch["labels"].to(model.device)
         losses = cross_entropy(logits_of(model, batch), labels, reduction="none")
@@ -86,7 +87,7 @@ class Classification:
     def measure(
         self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
     ) -> tuple[list[RowLoss], list[Answer]]:
-        """Losses are one per row and unweighted: trials with different weights are compared by the same measure."""
+        """Losses are one per row and unweighted, so that trials with different weights are comparable."""
         del with_texts
         batch = self.batch(rows)
         with mixed_precision(model.device, dtype):
@@ -117,7 +118,7 @@ class Classification:
 
 
 def _without_label(row: Encoded) -> Encoded:
-    """As a language model takes it: its prompt, of which no token is learned."""
+    """The row as a language model's input: its prompt, of which no token is learned."""
     return replace(row, labels=torch.full_like(row.tokens["input_ids"], IGNORED))
 
 
@@ -145,7 +146,7 @@ def logits_of(model: Any, batch: Batch) -> torch.Tensor:
 def class_weights(labels: list[str], classes: list[str], spec: HeadSpec) -> torch.Tensor | None:
     """(classes,), with mean 1 over the classes that have rows; None: all rows weigh the same.
 
-    From the training rows alone. A class without any has no weight.
+    From the training rows only. A class without rows has no weight.
     """
     beta = spec.balance_beta
     if beta is None:

@@ -12,7 +12,7 @@ from hpsearch.trial import TrialConfig
 
 
 def curriculum_stages(config: TrialConfig, rows: Dataset) -> list[Stage]:
-    """Each order sees each row equally often, but for what is left over when a pass is no whole one."""
+    """All orders visit each row equally often, except for the remainder of a partial pass."""
     curriculum, rate = config.curriculum, config.training.learning_rate
     names = [curriculum.stage_of(value) for value in rows["stage"]]
     of_stage = [[i for i, name in enumerate(names) if name == stage.name] for stage in curriculum.stages]
@@ -30,9 +30,9 @@ def curriculum_stages(config: TrialConfig, rows: Dataset) -> list[Stage]:
 
 
 def _in_one_training(config: TrialConfig, of_stage: list[list[int]]) -> list[int]:
-    """Positions of the rows as one training meets them: pass after pass, each over all stages.
+    """Positions of the rows in one training: pass after pass, each over all stages.
 
-    Written out, because a training that ends within a pass would else never see the last stages.
+    Written out, because a training that ends within a pass would otherwise never reach the last stages.
     """
     epochs = _epochs(config, of_stage)
     num_passes = max(1, round(epochs))
@@ -50,7 +50,7 @@ def _in_one_training(config: TrialConfig, of_stage: list[list[int]]) -> list[int
 
 
 def _up(number: float) -> int:
-    """To the next whole number, whatever the last digits of a product of fractions are."""
+    """Rounds up, ignoring floating-point errors in a product of fractions."""
     return math.ceil(round(number, 6))
 
 

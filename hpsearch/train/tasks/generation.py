@@ -16,7 +16,7 @@ from hpsearch.trial import AnswersConfig
 
 
 class Generation:
-    """Learns answers token by token; nothing is trained beside the adapter."""
+    """Learns answers token by token; trains only the adapter."""
 
     has_own_loss = False
 
@@ -71,7 +71,7 @@ class Generation:
     def measure(
         self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
     ) -> tuple[list[RowLoss], list[Answer]]:
-        """A forward over the taught answer, and as many as the model's own answer has tokens."""
+        """One forward for the taught answer, and one per token of the model's own answer."""
         del with_texts
         return self.losses(model, rows, dtype), self.answers(model, rows, dtype, is_tuned=True)
 
@@ -83,6 +83,6 @@ class Generation:
 
 
 def _decoded(tokenizer: Any, tokens: list[int], ends: set[int]) -> Answer:
-    """Behind its end an answer is padded up to the longest of its batch."""
+    """After its end an answer is padded up to the longest of its batch."""
     length = next((place for place, token in enumerate(tokens) if token in ends), None)
     return Answer(tokenizer.decode(tokens[:length], skip_special_tokens=True).strip(), is_cut=length is None)

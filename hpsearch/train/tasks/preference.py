@@ -24,12 +24,12 @@ from hpsearch.train.tasks.task import Answer, RowLoss
 from hpsearch.trial import AnswersConfig
 
 _DESIRABLE, _KL, _WHOLE, _NUM_TOKENS = "is_desirable", "kl", "whole", "num_tokens"
-"""What a batch has beside what a model takes."""
+"""Entries of a batch that are not model inputs."""
 
 
 @dataclass(frozen=True)
 class Judged(Encoded):
-    """A row with its other answer, or with what is thought of its only one; neither where it only asks."""
+    """A row with its rejected answer, or with the label of its only one; neither if it is only a question."""
 
     name: str = ""
     rejected: Encoded | None = None
@@ -46,8 +46,9 @@ class Judged(Encoded):
 
 @dataclass(frozen=True)
 class _Likelihoods:
-    """Log-probabilities of rows' answers, summed over their tokens, and how many those are; each of shape (rows,).
-    `other`, `num_other`: of the rejected ones, where rows have any."""
+    """Log-probabilities of rows' answers, summed over their tokens, and the number of tokens; each of shape (rows,).
+    `other`, `num_other`: of the rejected ones, if rows have any.
+    """
 
     one: torch.Tensor
     num_one: torch.Tensor
@@ -56,7 +57,7 @@ class _Likelihoods:
 
     @staticmethod
     def of(sums: torch.Tensor, counts: torch.Tensor, num_rows: int) -> _Likelihoods:
-        """Of sequences as `_sequences` orders them."""
+        """From sequences in the order of `_sequences`."""
         return _Likelihoods(sums[:num_rows], counts[:num_rows], sums[num_rows:], counts[num_rows:])
 
     def over(self, reference: _Likelihoods) -> Pairs:
@@ -64,7 +65,7 @@ class _Likelihoods:
 
 
 class Preference(Generation):
-    """Learns which answer is better. What it says is generated, as of a model that learned to say answers."""
+    """Learns which answer is better. Its answers are generated, as by a model that learned answers."""
 
     has_own_loss = True
 
@@ -75,10 +76,10 @@ class Preference(Generation):
         self._references: dict[tuple[Any, ...], tuple[float, ...]] = {}
 
     def extend(self, model: Any) -> None:
-        """trl's fused head, which makes no logits of the whole vocabulary, and its learning without dropout.
+        """Uses trl's fused head, which does not compute logits of the whole vocabulary, and trains without dropout.
 
         Raises:
-            FieldError: an adapter on the head: the fused one would pass it over.
+            FieldError: an adapter on the head: the fused head would ignore it.
         """
         if isinstance(model.get_output_embeddings(), BaseTunerLayer):
             raise FieldError("lora.target_modules", "preferences can't be learned with an adapter on the output layer")
@@ -87,11 +88,11 @@ class Preference(Generation):
         disable_dropout_in_model(model)
 
     def encode(self, row: Row) -> Judged:
-        """Of the conversation only the last answer is learned."""
+        """Only the last answer of the conversation is learned."""
         one = self._last_answer(row)
         other = None
         if worse := with_rejected(row):
-            other = replace(self._last_answer(worse), pictures=one.pictures)  # which are held once
+            other = replace(self._last_answer(worse), pictures=one.pictures)  # which are stored once
         return Judged(
             one.tokens, one.others, one.labels, one.num_prompt, one.pictures, row["id"], other, row.get("desirable")
         )
@@ -108,7 +109,7 @@ class Preference(Generation):
         return max(super().num_tokens(row), super().num_tokens(worse) if worse else 0)
 
     def batch(self, rows: list[Encoded]) -> Batch:
-        """Chosen answers first, then the rejected ones, as trl has them in one forward."""
+        """Chosen answers first, then the rejected ones, as in trl's forward."""
         batch = self._encoder.batch(_sequences(rows))
         if self._is_orpo:
             batch[_WHOLE] = self._whole_labels(batch, len(rows))
@@ -119,7 +120,7 @@ class Preference(Generation):
         return len(rows)
 
     def shared(self, model: Any, rows: list[Encoded], size: int) -> Batch:
-        """kto: how far the model is from the reference; orpo: how many tokens the chosen conversations have."""
+        """kto: the divergence from the reference; orpo: the number of tokens of the chosen conversations."""
         if self._is_orpo:
             whole = self._whole_labels(self._encoder.batch(rows), len(rows))
             return {_NUM_TOKENS: (whole[:, 1:] != IGNORED).sum()}
@@ -127,10 +128,11 @@ class Preference(Generation):
 
     @torch.no_grad()
     def _divergence(self, model: Any, rows: list[Encoded], size: int) -> torch.Tensor:
-        """The mean log-ratio of answers to other prompts, and not below 0: z₀ of the KTO paper, 4.1.
+        """The mean log-ratio of answers to other prompts, at least 0: z₀ of the KTO paper, 4.1.
 
-        trl (1.16, kto_trainer.py, `add_kl_completion_ids`) gives each prompt the answer of the row before it, within a
-        forward's rows. Here the rows are those of the optimizer step, so that it doesn't depend on how it is cut.
+        trl (1.16, kto_trainer.py, `add_kl_completion_ids`) pairs each prompt with the answer of the previous row,
+        within a forward's rows. Here it is within the optimizer step's rows, so that the result doesn't depend on the
+        micro-batch size.
         """
         mixed = [
             self._encoder.with_tokens(row.prompt(), before.tokens["input_ids"][before.num_prompt :].tolist())
@@ -165,8 +167,9 @@ class Preference(Generation):
         return labelled_losses(ratios.chosen, is_desirable.to(ratios.chosen.device), kl, self._spec)
 
     def _whole_labels(self, batch: Batch, num_rows: int) -> torch.Tensor:
-        """Of each chosen conversation everything but its image, (rows, tokens): trl (1.16, orpo_trainer.py,
-        `concatenated_forward`) has the model learn prompts as well."""
+        """The labels of each chosen conversation except its image, (rows, tokens): trl (1.16, orpo_trainer.py,
+        `concatenated_forward`) learns prompts as well.
+        """
         ids, mask = batch["input_ids"][:num_rows], batch["attention_mask"][:num_rows]
         of_image = torch.isin(ids, torch.tensor(sorted(self._encoder.image_token_ids), dtype=torch.long))
         return torch.where((mask == 1) & ~of_image, ids, IGNORED)
@@ -199,7 +202,7 @@ class Preference(Generation):
     def measure(
         self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
     ) -> tuple[list[RowLoss], list[Answer]]:
-        """kto takes the model to be no distance from the reference: its loss of a row is then the row's alone."""
+        """For kto the divergence from the reference is taken as 0, so that a row's loss depends on the row alone."""
         policy = self._likelihoods(model, rows, dtype)
         ratios = policy.over(self._reference_likelihoods(model, rows, dtype))
         judged = [row.is_desirable for row in rows if isinstance(row, Judged)]
@@ -222,7 +225,8 @@ class Preference(Generation):
 
     def _rewards(self, ratios: Pairs, is_desirable: torch.Tensor | None) -> list[dict[str, float]]:
         """The implicit reward of an answer is beta times its log-ratio (Rafailov et al. 2023, 4). A single answer is
-        held against the reference's 0: as a desirable one shall be above it, another one below."""
+        compared with the reference's 0: a desirable one should be above it, another one below.
+        """
         if is_desirable is None:
             margins = self._spec.beta * ratios.delta
         else:
@@ -234,7 +238,7 @@ class Preference(Generation):
         return _Likelihoods.of(-totals, counts, len(rows))
 
     def _reference_likelihoods(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> _Likelihoods:
-        """Asked once per run: it does not learn."""
+        """Computed once per run: the reference does not learn."""
         keys = [_key(row) for row in rows]
         if any(key not in self._references for key in keys):
             with _reference(model):
@@ -263,7 +267,7 @@ def _are_pairs(rows: list[Encoded]) -> bool:
 
 
 def _key(row: Encoded) -> tuple[Any, ...]:
-    """Names a row and its words: under another system prompt it is another one."""
+    """Identifies a row by its id and its text: with another system prompt it is another one."""
     assert isinstance(row, Judged)
     return row.name, *(sequence.tokens["input_ids"].numpy().tobytes() for sequence in _sequences([row]))
 
@@ -278,10 +282,10 @@ def _log_probs(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def _reference(model: Any) -> Any:
-    """Meanwhile `model` is the reference."""
+    """Within this `model` is the reference."""
     return use_adapter(model, REFERENCE if REFERENCE in model.peft_config else None)
 
 
 def _rankings(found: _Likelihoods) -> list[dict[str, float]]:
-    """Whether the chosen answer is the likelier one: Chen et al. 2024, https://arxiv.org/abs/2405.19534."""
+    """Whether the chosen answer has the higher likelihood: Chen et al. 2024, https://arxiv.org/abs/2405.19534."""
     return [{"ranking_accuracy": float(better)} for better in (found.one > found.other).tolist()]

@@ -19,8 +19,9 @@ from hpsearch.spec.preference import PreferenceSpec
 
 @dataclass(frozen=True)
 class Pairs:
-    """Each of shape (pairs,): how much more log-probability an answer has than under the reference, summed over its
-    tokens, and how many tokens those are."""
+    """Each of shape (pairs,): the log-ratios of the answers (log-probability minus the reference's, summed over
+    tokens), and their numbers of tokens.
+    """
 
     chosen: Tensor
     rejected: Tensor
@@ -33,7 +34,7 @@ class Pairs:
 
     @property
     def mean_delta(self) -> Tensor:
-        """Of log-ratios per token."""
+        """The difference of log-ratios per token."""
         return self.chosen / self.num_chosen.clamp(min=1.0) - self.rejected / self.num_rejected.clamp(min=1.0)
 
 
@@ -43,7 +44,7 @@ def _sigmoid(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
 
 
 def _sigmoid_norm(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
-    """DPO of means over tokens: Lambert et al. 2024 (Tülu 3), https://arxiv.org/abs/2411.15124."""
+    """DPO with means over tokens: Lambert et al. 2024 (Tülu 3), https://arxiv.org/abs/2411.15124."""
     return -logsigmoid(spec.beta * pairs.mean_delta)
 
 
@@ -53,12 +54,14 @@ def _hinge(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
 
 
 def _ipo(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
-    """Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17; per token, as its authors told trl's."""
+    """Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17; per token, as its authors advised trl's."""
     return (pairs.mean_delta - 1 / (2 * spec.beta)) ** 2
 
 
 def _robust(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
-    """Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409: a share of the pairs is the wrong way round."""
+    """Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409: assumes that a share of the pairs is labelled the wrong
+    way round.
+    """
     epsilon = spec.label_smoothing
     as_told = -(1 - epsilon) * logsigmoid(spec.beta * pairs.delta)
     flipped = -epsilon * logsigmoid(-spec.beta * pairs.delta)
@@ -90,12 +93,14 @@ def _sppo_hard(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
 
 
 def _apo_zero(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
-    """D'Oosterlinck et al. 2024 (APO), https://arxiv.org/abs/2408.06266, eq. 7: chosen is better than the model."""
+    """D'Oosterlinck et al. 2024 (APO), https://arxiv.org/abs/2408.06266, eq. 7: for chosen answers that are better than
+    the model's.
+    """
     return 1 - torch.sigmoid(spec.beta * pairs.chosen) + torch.sigmoid(spec.beta * pairs.rejected)
 
 
 def _apo_down(pairs: Pairs, spec: PreferenceSpec) -> Tensor:
-    """The same, eq. 8: chosen is worse than the model."""
+    """The same, eq. 8: for chosen answers that are worse than the model's."""
     return torch.sigmoid(spec.beta * pairs.chosen) + (1 - torch.sigmoid(spec.beta * pairs.delta))
 
 
@@ -116,7 +121,8 @@ PAIR_FORMULAS: dict[str, Callable[[Pairs, PreferenceSpec], Tensor]] = {
 
 
 def odds_loss(chosen: Tensor, rejected: Tensor, spec: PreferenceSpec) -> Tensor:
-    """ORPO's part beside the likelihood of what was chosen: Hong et al. 2024, https://arxiv.org/abs/2403.07691, eq. 6.
+    """ORPO's odds-ratio term, besides the likelihood of the chosen answer: Hong et al. 2024,
+    https://arxiv.org/abs/2403.07691, eq. 6.
 
     `chosen`, `rejected`: mean log-probabilities per token, of shape (pairs,).
     """
@@ -127,17 +133,17 @@ def odds_loss(chosen: Tensor, rejected: Tensor, spec: PreferenceSpec) -> Tensor:
 def _log1mexp(x: Tensor) -> Tensor:
     """log(1 - exp(x)) of x < 0, exact at both ends (Mächler 2012, Accurately Computing log(1 - exp(-|a|))).
 
-    A short answer that is learned by heart has a log-probability that rounds to 0, where both branches, and with them
-    all gradients of the step, would be infinite or no number: x stays below that.
+    A short answer that is learned by heart has a log-probability that rounds to 0, where both branches, and so all
+    gradients of the step, would be infinite or NaN: x is limited to less than that.
     """
     x = x.clamp(max=-torch.finfo(x.dtype).eps)
     return torch.where(x < -math.log(2), torch.log1p(-torch.exp(x)), torch.log(-torch.expm1(x)))
 
 
 def labelled_losses(ratios: Tensor, is_desirable: Tensor, kl: Tensor, spec: PreferenceSpec) -> Tensor:
-    """Losses of single answers, of shape (answers,): desirable ones shall gain on the reference, others lose.
+    """Losses of single answers, of shape (answers,): the log-ratio should rise for desirable ones and fall for others.
 
-    kto: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, eq. 7; `kl` is its z₀, how far the model is from the
+    kto: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, eq. 7; `kl` is its z₀, the divergence from the
     reference. apo_zero_unpaired has none: D'Oosterlinck et al. 2024 (APO).
     """
     if spec.loss == "kto":

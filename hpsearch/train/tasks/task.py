@@ -18,7 +18,7 @@ from hpsearch.trial import AnswersConfig, TrialConfig
 
 @dataclass(frozen=True)
 class RowLoss:
-    """Nats, summed over the `num_tokens` of one row that are learned."""
+    """Nats, summed over the `num_tokens` learned tokens of one row."""
 
     total: float
     num_tokens: int
@@ -31,54 +31,56 @@ def mean_loss(losses: list[RowLoss]) -> float:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to a row: a text, or the name of a class."""
+    """A model's answer to a row: a text, or the name of a class."""
 
     text: str
     is_cut: bool = False
     """It reached the generation limit before it ended."""
     numbers: dict[str, float] = field(default_factory=dict)
-    """Metric → the row's number, of metrics that nobody computes from texts."""
+    """Metric → the row's number, for metrics that are not computed from texts."""
 
 
 class Method(Protocol):
-    """What a model learns to do with a row, and how that is measured. One for each run."""
+    """What a model learns from a row, and how that is measured. One for each run."""
 
     has_own_loss: bool
-    """False: the model's own, of the next token."""
+    """False: the model's own next-token loss."""
 
     def extend(self, model: Any) -> None:
-        """Adds to `model` what is trained beside the adapter."""
+        """Adds to `model` what is trained besides the adapter."""
 
     def encode(self, row: Row) -> Encoded:
-        """A row to learn from."""
+        """A row as a training example."""
 
     def num_tokens(self, row: Row) -> int:
-        """How long a row is, without reading its image."""
+        """The length of a row in tokens, without reading its image."""
 
     def batch(self, rows: list[Encoded]) -> Batch:
-        """Rows as the model takes them together, with labels."""
+        """Rows as one input of the model, with labels."""
 
     def num_items(self, rows: list[Encoded]) -> int:
-        """What an optimizer step's loss is the mean of: learned tokens, or rows where `has_own_loss`."""
+        """The denominator of an optimizer step's mean loss: learned tokens, or rows where `has_own_loss`."""
 
     def shared(self, model: Any, rows: list[Encoded], size: int) -> Batch:
-        """What each part of an optimizer step is given besides its rows: what its loss has to know of all of them.
-        `size`: rows per forward, where it takes one."""
+        """What each micro-batch needs besides its rows: what its loss depends on over the whole optimizer step. `size`:
+        rows per forward.
+        """
 
     def training_loss(self, model: Any, batch: Batch, num_items: int) -> torch.Tensor:
-        """A batch's part in the mean loss over the `num_items` of its optimizer step, where `has_own_loss`."""
+        """A batch's part of the mean loss over the `num_items` of its optimizer step, where `has_own_loss`."""
 
     def losses(self, model: Any, rows: list[Encoded], dtype: torch.dtype) -> list[RowLoss]:
-        """The loss of each row that `encode` gave; `model` is in evaluation mode."""
+        """The loss of each encoded row; `model` is in evaluation mode."""
 
     def answers(self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, is_tuned: bool) -> list[Answer]:
-        """What the model says to each row."""
+        """The model's answer to each row."""
 
     def measure(
         self, model: Any, rows: list[Encoded], dtype: torch.dtype, *, with_texts: bool = True
     ) -> tuple[list[RowLoss], list[Answer]]:
-        """`losses` and `answers` of a model that has what `extend` adds: in one forward, where one gives both.
-        `with_texts`: nobody asks for the answers' texts where it is false, only for their numbers."""
+        """`losses` and `answers` of a model with what `extend` adds, in one forward where that gives both.
+        `with_texts`: False where only the answers' numbers are needed, not their texts.
+        """
 
     def save(self, model: Any, folder: Path) -> None:
         """Writes what `extend` added."""
@@ -88,7 +90,7 @@ class Method(Protocol):
 
 
 class MethodClass(Protocol):
-    """A class of methods: it says of all of them whether they have a loss of their own, and makes one for a run."""
+    """A class of methods: it tells whether they have a loss of their own, and makes one for a run."""
 
     has_own_loss: bool
 
@@ -98,7 +100,7 @@ class MethodClass(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training run: its rows, how often, how fast, and whether they are shuffled."""
+    """A part of a training run: its rows, how often, the learning rate, and whether they are shuffled."""
 
     name: str
     rows: Dataset
@@ -113,7 +115,7 @@ def one_stage(config: TrialConfig, rows: Dataset) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Task:
-    """What the training plane adds to a row of `spec.tasks`: how it is trained."""
+    """The training plane's part of a task in `spec.tasks`: how it is trained."""
 
     name: str
     method: MethodClass

@@ -45,7 +45,7 @@ RECIPES = {
 
 
 def ensure_tiny(name: str, tell: Tell) -> Path:
-    """The folder of a tiny base, built first where the cache has none."""
+    """The folder of a tiny base; builds it if the cache has none."""
     folder = cache_folder() / f"{name.replace(':', '-')}-{_recipe_hash()}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -86,7 +86,7 @@ def build_tiny(recipe: Recipe, folder: Path, tell: Tell, phase: str) -> None:
 
 
 def _batches(lesson: list[LessonRow], encoder: Encoder) -> Iterator[Batch]:
-    """Random ones without an end; a row is encoded when it is first drawn."""
+    """Random batches without end; a row is encoded when it is first drawn."""
     encoded = cache(lambda number: encoder.encode(lesson[number]))
     generator = torch.Generator().manual_seed(0)
     while True:
@@ -109,7 +109,7 @@ def _pretrain(model: Any, batches: Iterator[Batch], recipe: Recipe, tell_step: C
 
 
 def _loss(model: Any, batch: Batch) -> torch.Tensor:
-    """The model's own loss, without logits where nothing is learned: they'd cost a sixth to a half of a step."""
+    """The model's own loss, without logits where nothing is learned: they would take a sixth to a half of a step."""
     labels = batch.pop("labels")[:, 1:]
     hidden = model.model(**batch).last_hidden_state[:, :-1]
     learned = labels != IGNORED
@@ -117,5 +117,5 @@ def _loss(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def _rate(step: int, num_steps: int) -> float:
-    """Warm-up, a plateau, and a linear fall over the last third."""
+    """Warm-up, constant, and a linear decay over the last third."""
     return min(1.0, (step + 1) / _WARMUP_STEPS, max(0.05, (num_steps - step) / (num_steps / 3)))

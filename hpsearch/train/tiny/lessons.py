@@ -20,7 +20,7 @@ _LONGEST_WORD = 10
 def read_print(folder: Path, rng: np.random.Generator) -> list[LessonRow]:
     """Printed digits in all fonts, upright and distorted; the images go to `folder`.
 
-    Some questions ask for words to be repeated as well: a base that only ever said digits could say nothing else.
+    Some questions also ask to repeat words: a base trained on digits alone could generate nothing else.
     """
     vocabulary = _words()
     rows = []
@@ -59,7 +59,7 @@ def compare_wines(_folder: Path, rng: np.random.Generator) -> list[LessonRow]:
 
 
 def _words() -> list[str]:
-    """The short words of the prose that the vocabulary was learned from: addresses would make rows ten times longer."""
+    """The short words of the text that the vocabulary was trained on: addresses would make rows ten times longer."""
     return sorted({word for text in prose() for word in text.split() if len(word) <= _LONGEST_WORD})
 
 

@@ -20,7 +20,7 @@ QUESTIONS = ("What number do you see?", "Read the digit in the picture.", "Which
 
 @cache
 def _glyphs(digit: int) -> list[Image.Image]:
-    """The digit in every font that matplotlib ships, white on black, cut to its outline."""
+    """The digit in every font that matplotlib ships, white on black, cropped."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     files = sorted(file for file in folder.glob("*.ttf") if file.stem.startswith(_FONTS))
     glyphs = []
@@ -33,7 +33,7 @@ def _glyphs(digit: int) -> list[Image.Image]:
 
 
 def printed_digit(digit: int, distortion: float, rng: np.random.Generator) -> Image.Image:
-    """White on black, 8×8 pixels. `distortion` from 0 (upright, centred) to 1 (shifted, turned, squeezed)."""
+    """White on black, 8×8 pixels. `distortion` from 0 (upright, centred) to 1 (shifted, rotated, squeezed)."""
     glyphs = _glyphs(digit)
     glyph = glyphs[rng.integers(len(glyphs))]
     height = _CANVAS - 4

@@ -66,7 +66,7 @@ QWEN_TEMPLATE = (
 
 
 def prose() -> Iterable[str]:
-    """English that is on every machine: scikit-learn's descriptions of its data sets."""
+    """English text that is on every machine: scikit-learn's descriptions of its data sets."""
     for load in (load_breast_cancer, load_digits, load_wine, load_iris, load_diabetes):
         yield " ".join(line.strip() for line in load().DESCR.splitlines() if not set(line) <= set("=- :"))
 
