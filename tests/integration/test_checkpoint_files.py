@@ -65,7 +65,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(
         else:
             (draft / name).write_bytes(pickle.dumps(Planted(was_here)))
     planted = (checkpoint / name).read_bytes()
-    result = run_trial(config, folder, inside.bases, LedgerBook(), Answering(lambda _: True, None))
+    result = run_trial(config, folder, inside.bases, LedgerBook(), Answering(lambda _: True, lambda _: False))
     assert not was_here.exists()
     assert result.outcome in (Outcome.COMPLETE, Outcome.FAILED)
     (tmp_path / "again").write_bytes(planted)
