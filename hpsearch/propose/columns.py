@@ -104,7 +104,8 @@ def _column(name: str, head: Dataset) -> Column:
         return Column(name, "messages", "a conversation")
     texts = first if isinstance(first, list) and isinstance(first[0], str) else [first]
     if all(isinstance(text, str) and text.lower().endswith(_IMAGE_ENDINGS) for text in texts):
-        return Column(name, "image", f"{'paths' if texts is first else 'the path'} of images, as {texts[0]}")
+        about = "paths of images" if texts is first else "the path of an image"
+        return Column(name, "image", f"{about}, as {texts[0]}")
     if isinstance(first, bool):
         return Column(name, "truth value", f"true or false, as {str(first).lower()}")
     different = len(set(map(str, values)))

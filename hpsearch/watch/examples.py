@@ -39,10 +39,7 @@ def format_left_out(manifest: Manifest) -> list[str]:
     lines = [
         *format_num_images(manifest),
         *manifest.notes,
-        *(
-            f"left out: {len(ids)} × {reason}: {', '.join(ids[:_NAMED_IDS])}{' …' if len(ids) > _NAMED_IDS else ''}"
-            for reason, ids in manifest.left_out.items()
-        ),
+        *(f"left out: {len(ids)} × {reason} ({_format_ids(ids)})" for reason, ids in manifest.left_out.items()),
     ]
     kept = sum(len(keys) for keys in manifest.splits.values())
     lost = sum(len(ids) for ids in manifest.left_out.values())
@@ -51,6 +48,11 @@ def format_left_out(manifest: Manifest) -> list[str]:
             f"careful: {lost / (kept + lost):.0%} of the rows are left out; if they are too long, raise data.max_tokens"
         )
     return lines
+
+
+def _format_ids(ids: list[str]) -> str:
+    named = ", ".join(ids[:_NAMED_IDS])
+    return f"row {named}" if len(ids) == 1 else f"rows {named}{' …' if len(ids) > _NAMED_IDS else ''}"
 
 
 def format_num_images(manifest: Manifest) -> list[str]:

@@ -113,7 +113,7 @@ def test_broken_images_are_left_out_counted_and_named(hpsearch: Hpsearch, folder
     (folder / "7.png").write_bytes((folder / "8.png").read_bytes()[:50])
     code, said, _ = hpsearch("show study.yaml")
     assert code == 0
-    assert "left out: 2 × image can't be decoded: 3, 7\n" in said
+    assert "left out: 2 × image can't be decoded (rows 3, 7)\n" in said
 
 
 def test_nothing_but_broken_images_is_a_mistake(hpsearch: Hpsearch, folder: Path) -> None:

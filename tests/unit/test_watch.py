@@ -155,12 +155,12 @@ def test_splits_are_shown_with_what_trials_and_the_final_run_see() -> None:
     spec = study_spec(spec={"budget": {"train_fraction": 0.25}, "final": {"train_fraction": 0.5}})
     shown = cells(seen(splits_table(spec, manifest(40, {"empty answer": ["7"]}))))
     assert shown[2:5] == [["train", "40", "10", "20"], ["validation", "1", "1", "1"], ["test", "1", "none", "none"]]
-    assert " ".join(shown[5]) == "left out: 1 × empty answer: 7"
+    assert " ".join(shown[5]) == "left out: 1 × empty answer (row 7)"
 
 
 def test_rows_that_were_left_out_are_named_and_many_are_a_warning() -> None:
     few = format_left_out(manifest(98, {"empty answer": list("1234567"), "no image": ["8"]}))
-    assert few == ["left out: 7 × empty answer: 1, 2, 3, 4, 5 …", "left out: 1 × no image: 8"]
+    assert few == ["left out: 7 × empty answer (rows 1, 2, 3, 4, 5 …)", "left out: 1 × no image (row 8)"]
     assert format_left_out(manifest(8, {"no image": ["8", "9"]}))[1].startswith("careful: 17% of the rows are left out")
 
 
