@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError
 from hpsearch.errors import InputError
 from hpsearch.jobs import Check
 from hpsearch.store import specs
-from hpsearch.store.engine import named
+from hpsearch.store.engine import RESCUE, named
 from hpsearch.store.reading import reading
 from hpsearch.store.versions import version_of_optuna, version_of_ours
 
@@ -42,8 +42,7 @@ def _file(connection: Connection, url: URL) -> Check:
     except DatabaseError as error:
         found = [str(error.orig)]
     wrong = [] if found == ["ok"] else found
-    fix = "stop all workers and go back to the last backup, or rescue what can be read with: sqlite3 FILE .recover"
-    return _found("file", wrong, f"{named(url)} is whole", fix)
+    return _found("file", wrong, f"{named(url)} is whole", RESCUE)
 
 
 def _versions(connection: Connection) -> list[Check]:

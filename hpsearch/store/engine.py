@@ -18,6 +18,8 @@ from hpsearch.store import mysql
 from hpsearch.store.deadlines import connect_arguments, set_deadlines
 from hpsearch.store.trials import QuickStorage
 
+RESCUE = "stop all workers and go back to the last backup, or rescue what can be read with: sqlite3 FILE .recover"
+"""What to do with a damaged SQLite file."""
 BUSY_TIMEOUT_S = 60
 
 
@@ -126,6 +128,8 @@ def speaking_to(url: URL) -> Iterator[None]:
         except DatabaseError as error:
             if type(error) is not DatabaseError:  # its subclasses mean something else
                 raise
+            if "malformed" in str(error.orig):
+                raise InputError(f"{shown(url)} is damaged ({error.orig}): {RESCUE}") from error
             raise InputError(f"--store: {shown(url)} is no database: {error.orig}") from error
 
 

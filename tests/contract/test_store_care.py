@@ -91,6 +91,15 @@ class TestCheck:
         file.write_bytes(content)
         assert "file" in wrong(store, tmp_path)
 
+    @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+    def test_a_file_too_damaged_to_open_is_told_with_the_way_back(self, store: Store, tmp_path: Path) -> None:
+        store.close()
+        file = tmp_path / "store.db"
+        content = file.read_bytes()
+        file.write_bytes(content[: 3 * 4096] + bytes(len(content) - 3 * 4096))
+        with pytest.raises(InputError, match=r"store\.db is damaged .*: .* go back to the last backup"):
+            check_store(store.url, tmp_path)
+
 
 @contextmanager
 def writing(store: Store) -> Iterator[None]:
