@@ -178,7 +178,8 @@ def _number(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], span:
         if bar.seconds > (0.12 + 0.075 * len(told)) * inch_s:
             middle = (bar.began_s + bar.ended_s) / 2 / unit_s
             place = (middle, rows[bar.device, bar.lane])
-            axes.text(*place, told, ha="center", va="center", fontsize=8.5, color=_DARK, clip_on=True)
+            behind = {"facecolor": _look(bar.ending)[0], "edgecolor": "none", "pad": 0.8}
+            axes.text(*place, told, ha="center", va="center", fontsize=8.5, color=_DARK, bbox=behind, clip_on=True)
 
 
 def _explain(figure: Figure, axes: Axes, bars: list[Bar]) -> None:
