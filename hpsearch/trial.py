@@ -36,6 +36,8 @@ from hpsearch.spec.training import BudgetSpec, TrainingSpec, in_rows_per_step
 
 GIB = 2**30
 MIB = 2**20
+STARTING = "starting"
+"""A worker's device until its trainer has named it."""
 MOST_PER_DEVICE = 8
 """Workers that share a card."""
 

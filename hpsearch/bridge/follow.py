@@ -11,12 +11,12 @@ from collections.abc import Callable
 from hpsearch.bridge.protocol import Continue, Done, Event, Phase, Progress, Prune, Reported, Run, Stop
 from hpsearch.bridge.silence import Silence
 from hpsearch.bridge.stopping import StopFlag
-from hpsearch.bridge.trainer_process import STARTING, StartTrainer, Trainer
+from hpsearch.bridge.trainer_process import StartTrainer, Trainer
 from hpsearch.errors import HpsearchError, Interrupted, TrainingFailed
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import Tell
 from hpsearch.spec.limits import SilenceSpec
-from hpsearch.trial import Outcome, TrialResult
+from hpsearch.trial import STARTING, Outcome, TrialResult
 
 TICK_S = 0.5
 

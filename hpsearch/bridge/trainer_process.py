@@ -19,6 +19,7 @@ import psutil
 
 from hpsearch.bridge.protocol import Command, Event, Ready, Run, read_event, to_line
 from hpsearch.errors import TrainerDied
+from hpsearch.trial import STARTING
 
 _DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -46,8 +47,6 @@ _KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that people, schedulers and the kernel's out-of-memory killer send; a process does not raise them by
 itself.
 """
-STARTING = "starting"
-"""The device of a trainer that is not ready yet."""
 _ASKED_S = 1.0
 """How long a trainer may take to leave after it was asked to."""
 _SECRETS = (

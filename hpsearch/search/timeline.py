@@ -13,6 +13,7 @@ from hpsearch.search.view import StudyView, live
 from hpsearch.store import Store, StoredWorker
 from hpsearch.store.attempts import StoredAttempt
 from hpsearch.store.workers import host_and_pid
+from hpsearch.trial import STARTING
 
 RUNNING = "running"
 SILENT = "ended without a word"
@@ -110,8 +111,12 @@ def _devices(workers: Sequence[StoredWorker]) -> dict[str, str]:
     """Worker → host and device, by host; cards of one name are numbered, in the order in which they came."""
     cards: dict[tuple[str, str], list[str | None]] = {}
     places = {}
+    hosts = {worker.worker_id: host_and_pid(worker.worker_id)[0] for worker in workers}
+    named = {(hosts[each.worker_id], each.device_uuid): each.device for each in workers if each.device != STARTING}
     for worker in sorted(workers, key=lambda each: each.started_at):
-        place = (host_and_pid(worker.worker_id)[0], worker.device)
+        host = hosts[worker.worker_id]
+        is_named = worker.device != STARTING
+        place = (host, worker.device if is_named else named.get((host, worker.device_uuid), STARTING))
         uuids = cards.setdefault(place, [])
         if worker.device_uuid not in uuids:
             uuids.append(worker.device_uuid)

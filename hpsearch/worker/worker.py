@@ -21,7 +21,7 @@ from hpsearch.search.usage import Usage, reached
 from hpsearch.store import Activity, Handover, Lease, Store
 from hpsearch.store.workers import DEAD_WORKERS
 from hpsearch.study.open import OpenStudy
-from hpsearch.trial import Outcome, TrialResult
+from hpsearch.trial import STARTING, Outcome, TrialResult
 from hpsearch.worker.attempt import Attempt
 from hpsearch.worker.endings import Endings, Step
 from hpsearch.worker.failures import MAX_STRIKES, given_up, is_machines, struck
@@ -81,9 +81,7 @@ class Worker:
         """Works until the study is finished or a stop is requested; always leaves cleanly."""
         study_id = self.study.study_id
         try:
-            self._relay.ask(
-                lambda: self._store.workers.register(self.worker_id, study_id, "starting", self._device_uuid)
-            )
+            self._relay.ask(lambda: self._store.workers.register(self.worker_id, study_id, STARTING, self._device_uuid))
             while (step := self.step()) not in _LAST:
                 if step is Step.NOTHING_FREE:
                     self._signs.give(Activity(doing="waiting for other workers' trials"))

@@ -8,10 +8,10 @@ import pytest
 
 from hpsearch.bridge.protocol import Began, Done, Event, Phase, Progress, Ready
 from hpsearch.bridge.silence import Silence
-from hpsearch.bridge.trainer_process import STARTING
 from hpsearch.errors import TrainerDied
 from hpsearch.folders import JobFolder
 from hpsearch.spec.limits import SilenceSpec
+from hpsearch.trial import STARTING
 from hpsearch.worker.endings import Step
 from tests.unit.worker_fixtures import Clock, MakeDemo, ScriptedTrainer, Starter, plays, report, steadily
 

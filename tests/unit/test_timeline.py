@@ -63,6 +63,15 @@ def test_workers_that_share_a_card_have_lanes_and_those_one_after_the_other_shar
     assert rows_of(axes) == ["box, H100", ""]
 
 
+def test_a_worker_whose_trainer_starts_is_on_the_device_that_others_had_before() -> None:
+    before, starting = (stored_worker(f"box:{number}:1", number, 99, gone=True) for number in (1, 2))
+    attempts = [begun(0, "box:1:1", 0, 10), begun(1, "box:2:1", 20, 30)]
+    found = timeline_of(attempts, [before, replace(starting, device="starting")], 99)
+    assert found.devices == ["box, H100"]
+    elsewhere = replace(starting, device="starting", device_uuid="b")
+    assert timeline_of(attempts, [before, elsewhere], 99).devices == ["box, H100", "box, starting"]
+
+
 def test_a_long_pause_of_everybody_is_taken_out_and_said() -> None:
     attempts = [begun(0, "box:1:1", 0, 100), begun(1, "box:1:1", 110, 200), begun(2, "box:1:1", 90000, 90100)]
     found = timeline_of(attempts, [stored_worker("box:1:1", 0, 90100)], 90100)
