@@ -7,12 +7,12 @@ from __future__ import annotations
 
 READ = {
     "HPSEARCH_STORE": "Database URL of the store, where `--store` gives none; by default SQLite in the storage folder. "
-    "A password may stand in it here, and not on a command line.",
+    "It may contain a password, unlike a command line.",
     "HPSEARCH_STORAGE": "Folder for trials, final runs, prepared data and logs, or a bucket (`s3://BUCKET/PREFIX`, "
     "`gs://BUCKET/PREFIX`) for machines that share no folder; by default `./storage`.",
     "HPSEARCH_CACHE": "Folder for what all storage folders share: quantized and tiny bases, and this machine's side of "
     "a bucket; by default `~/.cache/hpsearch`.",
-    "HPSEARCH_NOTIFY": "Command that `run` and `worker` call when a study ends, as `--notify` says it.",
+    "HPSEARCH_NOTIFY": "Command that `run` and `worker` call when a study ends, like `--notify`.",
     "HPSEARCH_DASHBOARD_TOKEN": "Token that `hpsearch dashboard` asks for, from 16 characters; by default a new one.",
     "HPSEARCH_JOB": "Name of the job that a worker runs in, shown by `hpsearch status`; launchers set it.",
 }
@@ -20,8 +20,8 @@ READ = {
 GIVEN = {
     "HPSEARCH_STUDY": "The study's name.",
     "HPSEARCH_EVENT": "finished, paused, limit, stopped or failed.",
-    "HPSEARCH_MESSAGE": "What there is to tell; the same comes on standard input.",
-    "HPSEARCH_HOST": "The machine that tells it.",
+    "HPSEARCH_MESSAGE": "The message, as on standard input.",
+    "HPSEARCH_HOST": "The machine that sends it.",
     "HPSEARCH_TRIALS_FINISHED": "Trials that have ended.",
     "HPSEARCH_TRIALS_WANTED": "Trials in all.",
     "HPSEARCH_OBJECTIVE": "The first objective.",

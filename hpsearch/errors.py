@@ -31,11 +31,11 @@ _MOST_TOLD = 50
 
 
 EXIT_CODES = {
-    0: "The command did what it was asked to. A worker: the study has all of its trials, or has come to its limit.",
+    0: "Success. A worker: all trials of the study are done, or it has reached its limit.",
     1: "Something failed; the message says what, and where to look.",
-    2: "The input: a study file, an option or a name; the message says what was found and what to write instead.",
-    3: "A worker ends before the study does: it is paused, or the device is set aside. A person has to look first.",
-    130: "A person or a scheduler asked to stop (Ctrl-C, SIGTERM, `hpsearch stop`). The same command goes on.",
+    2: "Wrong input: a study file, an option or a name; the message says what was found and what to write instead.",
+    3: "A worker ended before the study: the study is paused, or the device is set aside. A person has to look first.",
+    130: "A person or a scheduler asked to stop (Ctrl-C, SIGTERM, `hpsearch stop`). The same command continues.",
 }
 """Exit codes, for people; each error below has its own."""
 

@@ -17,7 +17,7 @@ class Units(Record):
 
     name: str = Field(description="rows, images, or groups with their column")
     num: int
-    effective: float = Field(description="as many units of one size say as much")
+    effective: float = Field(description="equivalent number of equal-sized units")
 
     @property
     def told(self) -> str:

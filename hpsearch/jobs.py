@@ -30,7 +30,7 @@ class InspectionConfig(Record):
     num_examples: int = 0
     metrics_file: MetricsFile | None = Field(None, description="tried on a few of the rows")
     counts_shown: bool = Field(False, description="also what each row adds where it is shown before another one")
-    counted: Place | None = Field(None, description="where counts are kept, for whoever counts again; none: nowhere")
+    counted: Place | None = Field(None, description="cache of token counts; none: no cache")
 
 
 class Variant(Record):
@@ -68,7 +68,7 @@ class EvaluationConfig(Record):
     images: CacheConfig | None = Field(None, description="as in a training's config")
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")
     bertscore_model: str | None = None
-    metrics_file: MetricsFile | None = Field(None, description="whose metrics the answers get numbers by")
+    metrics_file: MetricsFile | None = Field(None, description="file with metrics to compute for the answers")
 
 
 class ExportConfig(Record):
@@ -81,7 +81,7 @@ class ExportConfig(Record):
     rows: RowsConfig
     dtype: Literal["bfloat16", "float16"]
     check_rows: Place = Field(description="the few rows on which both are compared")
-    output: Place = Field(description="where the merged model goes")
+    output: Place = Field(description="folder of the merged model")
 
 
 class DiagnosisConfig(Record):
@@ -129,7 +129,7 @@ class AnsweredRow(Record):
     loss: float | None
     num_tokens: int
     is_cut: bool = Field(description="the answer reached the generation limit before it ended")
-    numbers: dict[str, float] = Field({}, description="metric → the row's number, where no text tells it")
+    numbers: dict[str, float] = Field({}, description="metric → the row's number, where it is not computed from texts")
     group: int | None = Field(None, description="rows of one group are not independent; noted when they are scored")
 
     @model_validator(mode="before")
@@ -157,7 +157,7 @@ class ChatFormat(Record):
     """The format of a conversation for the model, for tools without its Python code."""
 
     template: str = Field(description="a template of Ollama's, with .System, .Prompt and .Response")
-    default_system: str | None = Field(None, description="what the chat template says where nobody says anything")
+    default_system: str | None = Field(None, description="the chat template's default system prompt")
     stop: list[str] = Field([], description="tokens that end an answer")
 
 

@@ -121,15 +121,15 @@ class Fit(Record):
     shape: str
     rows: int
     gradient_checkpointing: bool
-    predicted_bytes: int | None = Field(None, description="peak of such a forward and backward; none was asked for")
-    room_bytes: int | None = Field(None, description="what there was to take")
+    predicted_bytes: int | None = Field(None, description="peak of such a forward and backward; none: not predicted")
+    room_bytes: int | None = Field(None, description="the available memory")
 
 
 class TrackingConfig(Record):
     """The trackers of a run, its id in them, and the name that groups runs."""
 
     trackers: list[TrackerName]
-    id: str = Field(description="the same for all attempts, and no other run's")
+    id: str = Field(description="unique, and the same for all attempts")
     name: str
     group: str
     tensorboard: Place = Field(description="folder of the run's event files")
@@ -149,11 +149,11 @@ class TrialConfig(Record):
     train_rows: Place = Field(description="folder of prepared rows")
     validation_rows: Place
     answers: AnswersConfig = AnswersConfig()
-    images: CacheConfig | None = Field(None, description="where what is made of images is kept; none: nowhere")
-    objectives: list[NamedMetric] = Field([LOSS], description="computed at each report; the first one rules")
-    metrics_file: MetricsFile | None = Field(None, description="where own ones of these are computed")
+    images: CacheConfig | None = Field(None, description="cache of image features and resized images; none: no cache")
+    objectives: list[NamedMetric] = Field([LOSS], description="computed at each report; the first one decides")
+    metrics_file: MetricsFile | None = Field(None, description="file of the person's own metrics among these")
     curriculum: CurriculumSpec = CurriculumSpec()
-    fits: list[Fit] = Field([], description="what earlier trials found to fit, on whatever device")
+    fits: list[Fit] = Field([], description="what earlier trials found to fit, on any device")
     earlier: list[Place] = Field([], description="folders of this trial's earlier attempts, the latest first")
     is_final: bool = Field(False, description="the final run keeps its best adapter")
     tracking: TrackingConfig | None = None
@@ -191,7 +191,7 @@ class MemoryLedger(Record):
         description="the most that the process took of the card: torch's pool, fragments and all, and CUDA's context"
     )
     peak_allocated_bytes: int = Field(0, description="the most that tensors took of it")
-    is_context_estimated: bool = Field(False, description="NVML doesn't tell the trainer what its context takes")
+    is_context_estimated: bool = Field(False, description="the trainer could not read its context's memory from NVML")
     not_given_back: list[str] = Field(description="empty when the ledger closes")
     witnessed_device_bytes: int | None = Field(None, description="after the trial, as NVML shows it to the worker")
     witnessed_peak_bytes: int | None = Field(None, description="the most that it showed while the trial ran")

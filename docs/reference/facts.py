@@ -22,8 +22,8 @@ def outcomes() -> str:
     about = words_of(Outcome)
     trials = [[code(each.value), prose(about[each.name])] for each in Outcome]
     trials += [
-        [code("running"), "A worker has it."],
-        [code("waiting"), "Nobody has it. It may have started already: then it continues from its checkpoint."],
+        [code("running"), "A worker runs it."],
+        [code("waiting"), "No worker has it. If it has started before, it continues from its checkpoint."],
     ]
     jobs = words_of(JobState)
     return page(
@@ -32,8 +32,8 @@ def outcomes() -> str:
         "As `hpsearch status` and the report show them. Optuna's own tools show COMPLETE, PRUNED or FAIL.",
         table(["outcome", "what happened"], trials),
         "## Failures",
-        "What happened, what counts as its cause, and what follows. A *strike* is an attempt that trained and got no "
-        "further than those before it. Running out of memory and a diverging loss are results, not failures.",
+        "What happened, what counts as its cause, and what follows. A *strike* is an attempt that trained but made no "
+        "progress beyond earlier ones. Running out of memory and a diverging loss are results, not failures.",
         table(["what happened", "cause", "what follows"], ([row.what, row.cause, row.consequence] for row in FAILURES)),
         "A trial whose trainer died on a device is tried there again only after all others: the next trial shows "
         "whose fault it was. `hpsearch retry` runs failed trials again under their own numbers.",
@@ -59,10 +59,10 @@ def words_of(kind: type) -> dict[str, str]:
 
 
 _OVER = {
-    "losses": ("Losses", "Of every task."),
-    "texts": ("Answers as texts", "Of what the model writes, against the reference."),
+    "losses": ("Losses", "For every task."),
+    "texts": ("Answers as texts", "What the model writes, compared with the reference."),
     "classes": ("Answers as classes", "Each reference is a class, and an answer that is none of them is wrong."),
-    "preferences": ("Preferences", "Of pairs of answers, or of single answers that are desirable or not."),
+    "preferences": ("Preferences", "For pairs of answers, or for single answers that are desirable or not."),
 }
 
 
@@ -77,7 +77,7 @@ def metrics() -> str:
     return page(
         "Metrics",
         "Each may be the `objective` of a search, except those that need another model. `evaluation.metrics` names "
-        "those computed on the test rows. Metrics of your own stand in a Python file, `evaluation.metrics_file`.",
+        "those computed on the test rows. Metrics of your own are in a Python file, `evaluation.metrics_file`.",
         *parts,
     )
 
@@ -101,7 +101,7 @@ def tasks() -> str:
             images[task.images],
             listed(task.row_formats),
             listed(sorted(task.sections)),
-            f"per {task.loss_unit}",
+            task.loss_unit,
         ]
         for name, task in TASKS.items()
     ]
@@ -114,7 +114,7 @@ def tasks() -> str:
     return page(
         "Tasks",
         "The `task` of a study says what is learned, from which rows, and which sections its file may have.",
-        table(["task", "what is learned", "images", "row formats", "own sections", "loss in nats"], rows),
+        table(["task", "what is learned", "images", "row formats", "own sections", "loss"], rows),
         "## Row formats",
         "The format of the rows follows from the roles in `data.columns`. Each format may also have "
         f"{listed(sorted(ANYWHERE))}. A `data.prompt` with columns in braces takes the place of the question column.",

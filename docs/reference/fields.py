@@ -200,8 +200,8 @@ def launch_file() -> str:
     every = {"on": rules["properties"]["on"], "workers": workers}
     return page(
         "launch.yaml",
-        "Options of [`hpsearch launch`](commands.md#hpsearch-launch) by name, for `--profile NAME`. It lies where "
-        "the command is given. An option on the command line counts before the file's.",
+        "Options of [`hpsearch launch`](commands.md#hpsearch-launch) by name, for `--profile NAME`. It is read from "
+        "the working directory. Options on the command line override the file's.",
         "```yaml\nlab:\n  on: slurm\n  workers: 8\n  time: 4h\n  partition: gpu\n```",
         "## Every engine",
         _fields({"properties": every, "required": ["on"]}, ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-MADE = "<!-- Made from the code by `make reference`: a change here is lost, and a test tells of it. -->"
+MADE = "<!-- Generated from the code by `make reference`: edits are lost, and a test reports them. -->"
 
 
 def page(title: str, *parts: str) -> str:

@@ -22,7 +22,7 @@ def store() -> str:
         "hpsearch keeps its tables beside Optuna's in one database: SQLite, PostgreSQL, MySQL or MariaDB. A trial's "
         "parameters, reports and values are in Optuna's tables, so `optuna` and `optuna-dashboard` open it too. "
         "`hpsearch_alembic_version` holds the version of ours; `hpsearch store upgrade` brings them up to date.",
-        "Moments are seconds since 1970, by the database's own clock. A study that was deleted with Optuna's tools is "
+        "Times are seconds since 1970, by the database's own clock. A study that was deleted with Optuna's tools is "
         "gone: its rows here are removed before the next study is made.",
         *(part for each in metadata.sorted_tables for part in _table(each)),
     )

@@ -14,10 +14,10 @@ def best(
     study: StudyArgument,
     format_: Annotated[
         Literal["table", "yaml", "json", "sh"] | None,
-        typer.Option("--format", help="how to print them; -o's ending decides otherwise"),
+        typer.Option("--format", help="output format; default: by the ending of -o"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", dir_okay=False, help="write a file instead", show_default=False)
+        Path | None, typer.Option("-o", "--output", dir_okay=False, help="write to this file", show_default=False)
     ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="this trial instead of the best", show_default=False)] = None,
     store: StoreOption = None,

@@ -21,9 +21,11 @@ def compare(
         ),
     ],
     prompt: Annotated[
-        Literal["none", "static", "adaptive"], typer.Option(help="the prompt under which the tuned models are compared")
+        Literal["none", "static", "adaptive"], typer.Option(help="system prompt for the comparison")
     ] = "none",
-    common: Annotated[bool, typer.Option("--common", help="on the rows that all of them were evaluated on")] = False,
+    common: Annotated[
+        bool, typer.Option("--common", help="compare on the rows that all runs were evaluated on")
+    ] = False,
 ) -> None:
     """Compare final runs on the same test rows: scores with intervals, and each run's difference to the first."""
     from hpsearch.results.compare import compare_runs

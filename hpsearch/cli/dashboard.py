@@ -22,19 +22,17 @@ if TYPE_CHECKING:
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8080,
     host: Annotated[
-        str, typer.Option(help="address to listen on; any but this machine's own loopback asks for a token")
+        str, typer.Option(help="address to listen on; other than loopback, it requires a token")
     ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME[:PORT]", help="one more name under which browsers may find it: a proxy's, a tunnel's"
-        ),
+        typer.Option(metavar="NAME[:PORT]", help="another host name for browsers, such as a proxy's or a tunnel's"),
     ] = None,
     token: Annotated[
-        bool, typer.Option("--token", help="ask for a token on loopback, too; $HPSEARCH_DASHBOARD_TOKEN sets it")
+        bool, typer.Option("--token", help="require a token on loopback too; $HPSEARCH_DASHBOARD_TOKEN sets it")
     ] = False,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="let it rename, tell, note and delete; otherwise it only shows")
+        bool, typer.Option("--allow-changes", help="allow changes: rename, tell, note and delete; default: read-only")
     ] = False,
     store: StoreOption = None,
 ) -> None:

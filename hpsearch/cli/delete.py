@@ -11,7 +11,7 @@ from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_
 
 def delete(
     study: StudyArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
     store: StoreOption = None,
 ) -> None:
     """Delete a study with all of its trials and their folders, even if it can't be read. Final runs are kept."""

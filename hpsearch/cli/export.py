@@ -34,15 +34,16 @@ def export(
         Path | None,
         typer.Option("-o", "--output", help="folder; default: exports/ in the run folder", show_default=False),
     ] = None,
-    dtype: Annotated[Literal["bfloat16", "float16"], typer.Option(help="of the merged weights")] = "bfloat16",
+    dtype: Annotated[Literal["bfloat16", "float16"], typer.Option(help="dtype of the merged weights")] = "bfloat16",
     llama_cpp: Annotated[
-        Path | None, typer.Option(help="a checkout of llama.cpp, which makes GGUF files", show_default=False)
+        Path | None, typer.Option(help="checkout of llama.cpp, for GGUF files", show_default=False)
     ] = None,
     python: Annotated[
-        Path | None, typer.Option(help="for llama.cpp's converter; default: its checkout's .venv", show_default=False)
+        Path | None,
+        typer.Option(help="Python for llama.cpp's converter; default: its checkout's .venv", show_default=False),
     ] = None,
     repo: Annotated[str | None, typer.Option(help="OWNER/NAME on the hub", show_default=False)] = None,
-    private: Annotated[bool, typer.Option("--private", help="a repository that only its owner sees")] = False,
+    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
     merged: Annotated[bool, typer.Option("--merged", help="push the merged model instead of the adapter")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier export")] = False,
     store: StoreOption = None,

@@ -53,7 +53,7 @@ def launch(
         int | None, typer.Option(min=1, help="default: 1; local: one per free GPU", show_default=False)
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="a site of ./launch.yaml, with its options", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="profile in ./launch.yaml, with its options", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be submitted; submit nothing")] = False,
     time: Annotated[str | None, _engine_option("slurm: time limit of a job, as 4h, 90m or 1-12:00:00")] = None,
@@ -170,7 +170,7 @@ def _refuse_idle(store: Store, stored: StoredStudy) -> None:
             "search.trials in its file, or --set search.trials=N"
         )
     if view.reached_limit:
-        raise HpsearchError(f"{stored.name} has come to its limit: {view.reached_limit}")
+        raise HpsearchError(f"{stored.name} has reached its limit: {view.reached_limit}")
 
 
 def _say_who_is_there(console: Console, store: Store, stored: StoredStudy) -> None:

@@ -27,7 +27,7 @@ def logs(
     study: StudyArgument,
     trial: Annotated[int | None, typer.Argument(min=0, help="a trial's number", show_default=False)] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="go on until the study, or the trial, is over, or Ctrl-C")
+        bool, typer.Option("--follow", "-f", help="follow until the study or the trial is over, or Ctrl-C")
     ] = False,
     store: StoreOption = None,
 ) -> None:

@@ -30,12 +30,14 @@ def new(
         str | None,
         typer.Option("--data", help="your rows: a file, a saved datasets folder, a hub name", show_default=False),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="what is learned", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option("--task", help="the study's task", show_default=False)] = None,
     base: Annotated[str | None, typer.Option("--base", help="hub name or folder", show_default=False)] = None,
     memory_gib: Annotated[
-        float | None, typer.Option("--memory-gib", help="memory of your card", show_default=False)
+        float | None, typer.Option("--memory-gib", help="GPU memory in GiB", show_default=False)
     ] = None,
-    hours: Annotated[float | None, typer.Option("--hours", help="that the search may take", show_default=False)] = None,
+    hours: Annotated[
+        float | None, typer.Option("--hours", help="time limit of the search, in hours", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -49,7 +49,7 @@ StoreOption = Annotated[
 WaitOption = Annotated[
     float,
     typer.Option(
-        "--wait-for-store", metavar="MINUTES", min=0, help="how long an outage of the store may last before it gives up"
+        "--wait-for-store", metavar="MINUTES", min=0, help="how long to wait for a store that can't be reached"
     ),
 ]
 NOTIFY_VARIABLE = "HPSEARCH_NOTIFY"
@@ -69,7 +69,7 @@ PerDeviceOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="overrides a field of the study file", show_default=False),
+    typer.Option("--set", metavar="KEY=VALUE", help="override a field of the study file", show_default=False),
 ]
 
 

@@ -18,27 +18,29 @@ def predict(
     run_folder: RunArgument,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="the image that the questions are about; may be given several times", show_default=False),
+        typer.Option(help="image for the questions; may be repeated", show_default=False),
     ] = None,
     question: Annotated[
-        list[str] | None, typer.Option(help="to be asked; may be given several times", show_default=False)
+        list[str] | None, typer.Option(help="question to ask; may be repeated", show_default=False)
     ] = None,
     input_: Annotated[
         Path | None,
-        typer.Option("--input", help="JSONL of rows with the study's columns, instead", show_default=False),
+        typer.Option(
+            "--input", help="JSONL file of rows with the study's columns, instead of questions", show_default=False
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="JSONL of the same rows with predictions", show_default=False)
     ] = None,
-    base: Annotated[bool, typer.Option("--base", help="the untuned model's answers too")] = False,
+    base: Annotated[bool, typer.Option("--base", help="add the base model's answers")] = False,
     prompt: Annotated[
-        Literal["none", "static", "adaptive"], typer.Option(help="a system prompt of the study's")
+        Literal["none", "static", "adaptive"], typer.Option(help="which of the study's system prompts")
     ] = "none",
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="longest answer to generate; default: the study's", show_default=False)
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="rows at once; default: as in evaluations", show_default=False)
+        int | None, typer.Option(min=1, help="rows per batch; default: as in evaluations", show_default=False)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite --output")] = False,
 ) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def retry(
     study: StudyArgument,
     trials: Annotated[
-        list[int] | None, typer.Argument(metavar="[TRIAL]...", help="their numbers; default: all that failed")
+        list[int] | None, typer.Argument(metavar="[TRIAL]...", help="trial numbers; default: all failed trials")
     ] = None,
     store: StoreOption = None,
 ) -> None:

@@ -50,13 +50,15 @@ def run(
     ] = None,
     workers_per_device: PerDeviceOption = 1,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="trials in all, instead of the file's", show_default=False)
+        int | None, typer.Option(min=1, help="total number of trials, instead of the file's", show_default=False)
     ] = None,
     store: StoreOption = None,
     set_: SetOption = None,
     wait_for_store: WaitOption = 60.0,
     notify: NotifyOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="start also where it takes more than an hour")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="start without asking, also if it takes more than an hour")
+    ] = False,
 ) -> None:
     """Run a search: create the study or resume it, and work until all of its trials are done."""
     from hpsearch.spec import load_study

@@ -15,9 +15,9 @@ class Kind(StrEnum):
 
 
 def schema(
-    kind: Annotated[Kind, typer.Argument(help="of study files, or of launch.yaml")] = Kind.STUDY,
+    kind: Annotated[Kind, typer.Argument(help="schema of study files, or of launch.yaml")] = Kind.STUDY,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", dir_okay=False, help="default: the screen", show_default=False)
+        Path | None, typer.Option("-o", "--output", dir_okay=False, help="default: standard output", show_default=False)
     ] = None,
 ) -> None:
     """Print a JSON schema with which an editor completes, explains and checks study files or launch.yaml."""

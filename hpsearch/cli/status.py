@@ -23,14 +23,14 @@ _LOOK_EVERY_S = 1.0
 def status(
     study: Annotated[
         str | None,
-        typer.Argument(help="one study in full; default: all", show_default=False, autocompletion=study_names),
+        typer.Argument(help="one study in detail; default: all", show_default=False, autocompletion=study_names),
     ] = None,
     folder: Annotated[
         Path | None, typer.Argument(help="of --plots; default: storage/plots/STUDY", show_default=False)
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="keep updating until Ctrl-C")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="one JSON document for programs; with --watch one a line, each second")
+        bool, typer.Option("--json", help="print JSON for programs; with --watch one line per second")
     ] = False,
     plots: Annotated[
         bool, typer.Option("--plots", help="draw the study as it is now into FOLDER, as PNG and SVG")

@@ -26,14 +26,15 @@ class Manifest(Record):
     left_out: dict[str, list[str]]
     """Reason → ids."""
     labels: dict[SplitName, dict[str, int]] = Field({}, description="how many rows of each split have which label")
-    notes: list[str] = Field([], description="what a person should know of the data that are used")
+    notes: list[str] = Field([], description="notes about the rows that are used")
 
     examples: int = Field(0, description="how many training rows each row is shown")
     examples_sha256: str | None = Field(
         None, description="of the examples, where there are any: which rows are tied is no part of the splits"
     )
     num_images: dict[SplitName, dict[int, int]] = Field(
-        {}, description="how many rows of each split have so many images; not told by those of an earlier version"
+        {},
+        description="rows of each split by their number of images; missing in manifests of an earlier version",
     )
 
     @property

@@ -132,16 +132,16 @@ def _how_to_use(spec: StudySpec, kind: CardKind, *, has_ends: bool) -> str:
     if spec.data.system_prompt:
         notes.append(f"Every conversation began with this system prompt:\n\n{_quote(spec.data.system_prompt)}")
     if spec.data.template.columns:
-        notes.append(f"Each question was made of its row's columns by this template:\n\n{_quote(spec.data.prompt)}")
+        notes.append(f"Each question was made from the row's columns with this template:\n\n{_quote(spec.data.prompt)}")
     if spec.data.examples:
-        notes.append(f"Before each question stood {spec.data.examples} training rows with their answers.")
+        notes.append(f"Before each question came {spec.data.examples} training rows with their answers.")
     if spec.data.image_size:
         notes.append(f"Images were resized to {spec.data.image_size} pixels first.")
     if spec.task_facts.has("head"):
         column = spec.data.columns.question
         notes.append(
             "The class comes from the head in `head.safetensors`: two linear layers with GELU between them, on the "
-            "mean of the last hidden states over all tokens that are no padding; `head.json` has the classes in order. "
+            "mean of the last hidden states over all tokens except padding; `head.json` has the classes in order. "
             f"The prompt was {f'the column {column}' if column else repr(spec.data.prompt)}."
         )
     return "\n\n".join(["## How to use", "```python\n" + "\n".join(lines) + "\n```", *notes])
@@ -164,7 +164,7 @@ def _data(spec: StudySpec, manifest: Manifest) -> str:
         ]
         text += f"\n\n{_table(header, counts)}" if len(counts) <= 50 else ""
     if manifest.notes:
-        text += f"\n\nOf the data: {'; '.join(manifest.notes)}."
+        text += f"\n\nNotes on the data: {'; '.join(manifest.notes)}."
     if left_out:
         text += f"\n\nLeft out: {', '.join(left_out)}."
     return text + f"\n\nChecksum of the split: `{manifest.sha256}`."
@@ -177,7 +177,7 @@ def _training(spec: StudySpec, config: TrialConfig, result: TrialResult) -> str:
     return (
         f"## Training\n\n{result.num_steps} optimizer steps in {result.train_seconds:.0f} s{best}; "
         f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters were trained "
-        f"(seed {config.training.seed}).\n\n{_table(['value', 'of the final run'], values)}"
+        f"(seed {config.training.seed}).\n\n{_table(['parameter', 'final run'], values)}"
     )
 
 
@@ -196,14 +196,14 @@ def _search(study: StudyView) -> str:
         f"Each trial ran {spec.budget.epochs:g} epochs on {spec.budget.train_fraction:.0%} of the train split at most."
     )
     best = study.best
-    header = ["searched", "over", *([f"best (trial {best.number})"] if best else [])]
+    header = ["parameter", "searched over", *([f"best (trial {best.number})"] if best else [])]
     rows = [
         [knob, _format_space(parameter), *([_told(best.params.get(knob))] if best else [])]
         for knob, parameter in spec.searched.space.items()
     ]
     text += f"\n\n{_table(header, rows)}"
     if best and best.value is not None:
-        text += f"\n\nThe best trial came to a {spec.objectives[0].title} of {best.value:.4f}."
+        text += f"\n\nThe best trial reached a {spec.objectives[0].title} of {best.value:.4f}."
     return text
 
 
@@ -257,7 +257,7 @@ def _merge(export: ExportResult) -> str:
     )
     if export.quantized_agreement is not None:
         words += (
-            f" The scores above are those of the adapter on the 4-bit base, which would say the same token at "
+            f" The scores above are those of the adapter on the 4-bit base, which predicts the same token at "
             f"{export.quantized_agreement:.0%} of these positions."
         )
     return words

@@ -186,7 +186,7 @@ def _devices() -> Check:
         return Check(name="devices", verdict="fails", found=found, fix=fix)
     told = "\n".join([*map(str, devices.allowed), *held_devices(devices), *devices.notes, *devices.refused])
     if devices.refused:
-        fix = "nvidia-smi says more; a card that is lost comes back with a restart of the machine"
+        fix = "see nvidia-smi; a lost card returns after a restart of the machine"
         return Check(name="devices", verdict="limited" if devices.allowed else "fails", found=told, fix=fix)
     return Check(name="devices", verdict="works", found=told)
 

@@ -31,7 +31,7 @@ class CurriculumSpec(Spec):
         "the shuffled rows.",
     )
     learning_rate_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="The peak learning rate of a stage is that of the stage before times this."
+        1.0, description="Factor on the peak learning rate from one stage to the next."
     )
 
     def stage_of(self, value: str | None) -> str | None:

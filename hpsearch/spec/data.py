@@ -38,12 +38,10 @@ class ColumnsSpec(Spec):
     group: str | None = Field(
         None, description="Column whose equal values keep rows in one split, such as a photograph or a document."
     )
-    label: str | None = Field(
-        None, description="Column whose shares of values all splits keep; the class of classification tasks."
-    )
+    label: str | None = Field(None, description="Column to stratify the splits by; the class of classification tasks.")
     stage: str | None = Field(None, description="Column that says which stage of the curriculum a row belongs to.")
     id: str | None = Field(
-        None, description="Column that names a row in messages and manifests; by default its position."
+        None, description="Column with the row's id, for messages and manifests; by default its position."
     )
 
     @property
@@ -67,11 +65,11 @@ class ColumnsSpec(Spec):
 
 
 class SplitByFraction(Spec):
-    """Splits that hpsearch draws, once: groups stay whole, labels keep their shares."""
+    """Splits drawn once by hpsearch: groups are kept whole, and labels are stratified."""
 
     train: Fraction = Field(0.8, description="Share of the rows to train on; the three shares add up to 1.")
     validation: Fraction = Field(0.1, description="Share of the rows that trials are compared on.")
-    test: Fraction = Field(0.1, description="Share of the rows that only the final evaluation looks at.")
+    test: Fraction = Field(0.1, description="Share of the rows for the final evaluation only.")
     seed: int = Field(0, description="Seed of the draw.")
 
     @model_validator(mode="after")
@@ -83,7 +81,7 @@ class SplitByFraction(Spec):
 
 
 class SplitByColumn(Spec):
-    """Splits that a column of the data names; one that it doesn't name is drawn from the training rows."""
+    """Splits given by a column of the data; a missing one is drawn from the training rows."""
 
     column: str = Field(description="Column that says which split a row belongs to.")
     train: str = Field("train", description="Its value for training rows.")
@@ -151,7 +149,7 @@ class DataSpec(Spec):
         None, description="Folder that relative image paths start from; by default that of the source."
     )
     group_duplicates: bool = Field(
-        False, description="Keep copies of one picture, also stored anew or in another size, in one split."
+        False, description="Keep copies of one picture in one split, also if saved again or resized."
     )
     image_size: ImageSize | None = Field(
         None, description="Pixels: 448 shrinks images to at most 448 a side; [896, 896] resizes to width and height."

@@ -19,7 +19,7 @@ PROMPT_NAMES: tuple[str, ...] = get_args(PromptName)
 class KeywordPrompt(Spec):
     """A system prompt for the questions that hold one of the keywords, in any case, as whole words."""
 
-    keywords: Annotated[list[str], Field(min_length=1, description="Words, one of which the question must hold.")]
+    keywords: Annotated[list[str], Field(min_length=1, description="Words of which the question must contain one.")]
     prompt: str = Field(description="The system prompt for such questions.")
 
 

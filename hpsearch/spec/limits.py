@@ -20,7 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 class LimitsSpec(Spec):
     """What a study may use besides trials. Checked before each trial begins: running trials are not cut off."""
 
-    hours: Positive | None = Field(None, description="Hours during which at least one worker was there.")
+    hours: Positive | None = Field(None, description="Hours during which at least one worker was running.")
     until: Moment | None = Field(
         None,
         description="Time after which no trial begins, as 2026-12-24 08:00, by the worker's clock and zone.",

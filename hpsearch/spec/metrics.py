@@ -77,17 +77,17 @@ METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 ABOUT = {
     "loss": "Mean loss in nats per learned token; of classes and preferences per row.",
     "exact_match": "Share of answers equal to the reference after SQuAD's normalizing: case, punctuation and articles.",
-    "exact_match_raw": "Share of answers equal to the reference but for blanks around them.",
+    "exact_match_raw": "Share of answers equal to the reference, ignoring whitespace around them.",
     "token_f1": "Mean F1 of the words that answer and reference share, normalized as for exact_match.",
     "rouge1": "Mean F-measure of shared words (ROUGE-1), without stemming, for text in any script.",
     "rougeL": "Mean F-measure of the longest common subsequence of words (ROUGE-L), without stemming.",
     "bleu": "BLEU over all rows together (sacrebleu, 13a), up to the longest n-grams that there are.",
     "accuracy": "Share of rows with the right class; case counts.",
-    "balanced_accuracy": "Mean over the classes of the share that was found (recall).",
+    "balanced_accuracy": "Mean recall over the classes.",
     "macro_f1": "Mean over the classes of F1.",
     "bertscore": "Mean F1 of BERTScore, with the model that evaluation.bertscore_model names.",
-    "ranking_accuracy": "Share of pairs whose chosen answer is likelier to the model than the rejected one.",
-    "reward_accuracy": "Share of pairs, or of single answers, that the implicit reward judges as the data does.",
+    "ranking_accuracy": "Share of pairs whose chosen answer has a higher likelihood than the rejected one.",
+    "reward_accuracy": "Share of pairs, or of single answers, that the implicit reward ranks as the data does.",
     "reward_margin": "Mean of chosen minus rejected implicit reward: beta times the log-ratio to the reference.",
 }
 """Name → description, for people."""

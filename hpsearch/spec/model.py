@@ -33,9 +33,7 @@ class ModelSpec(Spec):
     quantization: Literal["nf4", "none"] = Field(
         "nf4", description="nf4: 4-bit NormalFloat with double quantization (QLoRA); none: plain LoRA."
     )
-    dtype: Dtype = Field(
-        "auto", description="Type that the model computes in; auto is bfloat16 where the hardware has it."
-    )
+    dtype: Dtype = Field("auto", description="Compute dtype; auto is bfloat16 where the hardware has it.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         "sdpa", description="Attention implementation of transformers."
     )

@@ -55,7 +55,7 @@ StartupTrials = Annotated[int, Field(ge=0, description="Trials drawn at random b
 PrunerStartup = Annotated[int, Field(ge=0, description="Trials that must have finished before any is pruned.")]
 Warmup = Annotated[int, Field(ge=0, description="Reports of a trial before it may be pruned.")]
 MinReports = Annotated[int, Field(ge=1, description="Reports of a trial before the first rung.")]
-ReductionFactor = Annotated[int, Field(ge=2, description="One in so many trials goes on at each rung.")]
+ReductionFactor = Annotated[int, Field(ge=2, description="One in this many trials continues at each rung.")]
 
 
 class Tpe(Spec):
@@ -109,7 +109,7 @@ class Percentile(Spec):
     """Stops a trial that is not among the best keep_percent of the others at the same report."""
 
     name: Literal["percentile"]
-    keep_percent: Annotated[float, Field(gt=0, lt=100, description="Percent of the trials that go on.")] = 25.0
+    keep_percent: Annotated[float, Field(gt=0, lt=100, description="Percent of the trials that continue.")] = 25.0
     startup_trials: PrunerStartup = 5
     warmup_reports: Warmup = 1
 
@@ -135,7 +135,7 @@ class Patient(Spec):
 
     name: Literal["patient"]
     patience: Annotated[int, Field(ge=1, description="Reports that must all be worse than the best before them.")] = 2
-    min_delta: Annotated[float, Field(ge=0, description="By how much they must be worse.")] = 0.0
+    min_delta: Annotated[float, Field(ge=0, description="How much worse they must be.")] = 0.0
 
 
 class NoPruner(Spec):
@@ -185,7 +185,7 @@ class SearchSpec(Spec):
         description="Start a new training process after so many trials; by default when one leaves memory behind.",
     )
     limits: LimitsSpec = Field(
-        LimitsSpec(), description="What the study may use besides trials: hours, cost, time of day."
+        LimitsSpec(), description="Limits besides the number of trials: hours, cost, time of day."
     )
     space: Annotated[dict[str, ParameterSpec], Field(min_length=1)] = Field(
         description="Dotted name of a field, such as lora.r → a range {low, high, log, step}, or a list of choices."

@@ -69,14 +69,14 @@ class StudySpec(Spec):
         description="What the search optimizes on the validation rows: loss, a metric, or a list of them; the first "
         "one of a list chooses the best trial.",
     )
-    budget: BudgetSpec = Field(BudgetSpec(), description="What one trial may spend.")
-    final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="What the final run may spend.")
+    budget: BudgetSpec = Field(BudgetSpec(), description="Length and memory of a trial.")
+    final: BudgetSpec = Field(BudgetSpec(epochs=3.0), description="Length and memory of the final run.")
     silence: SilenceSpec = Field(
         SilenceSpec(), description="How long a trainer may be silent before it counts as hung."
     )
     tracking: list[TrackerName] = Field(
         [],
-        description="Trackers that trials and the final run are shown in, besides the dashboard: tensorboard, mlflow, "
+        description="Trackers for trials and the final run, besides the dashboard: tensorboard, mlflow, "
         "wandb; may change at any time.",
     )
     evaluation: EvaluationSpec = Field(
@@ -84,7 +84,7 @@ class StudySpec(Spec):
     )
     search: SearchSpec | None = Field(
         None,
-        description="What to search, and how; absent in the file of a final run, which has nothing left to search.",
+        description="What to search, and how; absent in the file of a final run.",
     )
 
     @model_validator(mode="before")

@@ -94,5 +94,5 @@ class BudgetSpec(Spec):
     ] = 4
     memory_gib: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="GPU memory in GiB that a run may take, as nvidia-smi counts it; one that took more never wins.",
+        description="GPU memory in GiB that a run may take, as nvidia-smi counts it; a trial above it never wins.",
     )

@@ -45,7 +45,7 @@ studies = Table(
         doc="Gzipped JSON: row ids and SHA-256 of each split, and which rows were left out and why.",
     ),
     Column("trials", Integer, nullable=False, doc="Number of trials wanted: how many slots there are."),
-    Column("folder", Text, nullable=False, doc="Folder of the study file; relative data paths count from there."),
+    Column("folder", Text, nullable=False, doc="Folder of the study file; relative data paths start there."),
     Column("created_at", Float(53), nullable=False, doc="When the study was created."),
     Column(
         "uid",
@@ -95,23 +95,23 @@ leases = Table(
         doc="Number of the slot; a study has each only once, so that no more trials start than are wanted.",
     ),
     Column("trial_id", Integer, unique=True, doc="Optuna's id of the trial in this slot."),
-    Column("worker_id", String(200), doc="Worker that holds the trial; empty: given back."),
+    Column("worker_id", String(200), doc="Worker that holds the trial; empty: released."),
     Column(
         "attempt",
         Integer,
         nullable=False,
         doc="Number of claims so far: the fencing token. A write with an older one is refused.",
     ),
-    Column("deaths", Integer, nullable=False, doc="Number of claims that ended without a word."),
+    Column("deaths", Integer, nullable=False, doc="Number of claims whose worker was lost."),
     Column(
-        "strikes", Integer, nullable=False, doc="Attempts in a row that got no further; after three the trial is FAIL."
+        "strikes", Integer, nullable=False, doc="Attempts in a row without progress; after three the trial is FAIL."
     ),
     Column("progress", Integer, nullable=False, doc="Furthest optimizer step of any attempt."),
     Column(
         "stumbles",
         Integer,
         nullable=False,
-        doc="Number of workers that failed at this trial by a mistake of hpsearch; after two the trial is FAIL.",
+        doc="Number of workers that failed at this trial by a bug in hpsearch; after two the trial is FAIL.",
     ),
     Column("reasons", _LONG_TEXT, doc="How its attempts ended, as a JSON list."),
     Column(
@@ -120,7 +120,7 @@ leases = Table(
         nullable=False,
         doc="When the trial may be taken over by another worker; renewed while its worker lives.",
     ),
-    Column("result", _LONG_TEXT, doc="The trial's result as JSON, kept until Optuna has been told."),
+    Column("result", _LONG_TEXT, doc="The trial's result as JSON, kept until it is in Optuna."),
     Column("finished", Boolean, nullable=False, doc="Whether the slot's trial has ended."),
     UniqueConstraint("study_id", "slot", name="uq_hpsearch_leases_study_slot"),
     Index("ix_hpsearch_leases_open", "study_id", "finished"),  # a claim reads only the open ones
@@ -136,7 +136,9 @@ attempts = Table(
     Column("study_id", Integer, nullable=False, index=True, doc="The study."),
     Column("worker_id", String(200), nullable=False, doc="Worker that claimed the slot."),
     Column("began_at", Float(53), nullable=False, doc="When it did."),
-    Column("ended_at", Float(53), doc="When it ended the trial or gave it back; empty: not yet, or without a word."),
+    Column(
+        "ended_at", Float(53), doc="When it ended the trial or gave it back; empty: not yet, or its worker was lost."
+    ),
     Column("ending", String(40), doc="The trial's outcome, or why it was given back."),
     info={"about": "One row for each claim of a slot, for the timeline: who had it, from when until when."},
 )

@@ -20,18 +20,18 @@ def closing_words(view: StudyView) -> str:
         if limit := view.reached_limit:
             used = format_usage(view)
             told = f"{done}, {used}" if used else done
-            return f"{name} has come to its limit: {limit}. {told}. The same command continues it with a higher one."
+            return f"{name} has reached its limit: {limit}. {told}. The same command continues it with a higher limit."
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
     if view.best is None and "complete" in counts:
         return (
             f"{name} is finished ({tally}), but every complete trial needs more memory than budget.memory_gib allows "
-            f"({view.study.spec.budget.memory_gib} GiB). hpsearch status shows how much each one took; "
-            f"hpsearch best {name} --trial N takes one anyway."
+            f"({view.study.spec.budget.memory_gib} GiB). hpsearch status shows the memory of each; "
+            f"hpsearch best {name} --trial N uses one anyway."
         )
     if view.best is None:
         return (
             f"{name} is finished and no trial is complete ({tally}). "
-            f"hpsearch status shows why each one ended; the traces are in the dashboard."
+            f"hpsearch status shows why each one ended; the tracebacks are in the dashboard."
         )
     return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view)])
 
@@ -43,7 +43,7 @@ def format_usage(view: StudyView) -> str:
     for used, limit, unit in (
         (usage.hours, limits.hours, "hours"),
         (usage.device_hours, limits.device_hours, "device-hours"),
-        (usage.cost(limits), limits.cost, "of its price"),
+        (usage.cost(limits), limits.cost, "(cost)"),
     ):
         if used is not None and limit is not None:
             told.append(f"{used:.2f} of {limit:g} {unit} used, {max(0.0, limit - used):.2f} left")
@@ -62,7 +62,7 @@ def _found(view: StudyView, tally: str) -> str:
     defaults = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     if defaults is not None and defaults.outcome == "complete" and defaults.number != best.number:
         came_to = format_metric(view.objective, defaults.value)
-        found += f"\nThe study file's own values (trial {defaults.number}) came to {came_to}."
+        found += f"\nThe study file's own values (trial {defaults.number}) reached {came_to}."
     return found
 
 
@@ -79,7 +79,9 @@ def cautions(view: StudyView) -> list[str]:
     low_high = [_at_edge(view, knob) for knob in spec.searched.space]
     edges = [edge for edge in low_high if edge]
     if edges:
-        words.append(f"The best values lie at an end of the range for {', '.join(edges)}: widen it and search on.")
+        words.append(
+            f"The best values lie at an end of the range for {', '.join(edges)}: widen it and continue the search."
+        )
     return words
 
 

@@ -18,9 +18,9 @@ OUTCOMES = ("complete", "pruned", "diverged", "out of memory", "failed", "runnin
 STATES = {
     "finished": "All of its trials have ended.",
     "paused": "No trial starts until `hpsearch resume`: somebody paused it, or it paused itself, with a reason.",
-    "limit": "It has come to one of `search.limits`; no trial starts.",
-    "working": "At least one worker is there.",
-    "idle": "Trials are left, and no worker is there: `hpsearch run` goes on.",
+    "limit": "It has reached one of `search.limits`; no trial starts.",
+    "working": "At least one worker is running.",
+    "idle": "Trials are left, and no worker is running: `hpsearch run` continues.",
 }
 """Of a study: the first that applies."""
 
@@ -52,7 +52,7 @@ class ReportStatus(Told):
 class TrialStatus(Told):
     number: int
     outcome: str = Field(description="one of the names in `trials_by_outcome`")
-    value: Number = Field(description="of the first objective: what a complete trial came to, else its last report's")
+    value: Number = Field(description="of the first objective: a complete trial's value, else the last report's")
     values: dict[str, Number] = Field(description="of every objective, by its name; empty where it is not complete")
     fits_memory: bool = Field(description="whether it keeps to budget.memory_gib")
     params: dict[str, Value]
@@ -61,7 +61,7 @@ class TrialStatus(Told):
     seconds: Number = Field(description="from its beginning to its end; null before it")
     peak_device_bytes: int | None = Field(description="to the nearest thousandth of a GiB")
     peak_host_bytes: int | None = Field(description="the same, of the host's memory")
-    ledger_closes: bool | None = Field(description="whether it gave all of its memory back")
+    ledger_closes: bool | None = Field(description="whether it freed all of its memory")
     reason: str | None = Field(description="why it ended as it did, where there is something to say")
 
 
@@ -69,7 +69,7 @@ class WorkerStatus(Told):
     name: str = Field(description="unique for ever")
     host: str
     process: int
-    job: str | None = Field(description="how the engine that runs it names it")
+    job: str | None = Field(description="its id in the engine that runs it")
     device: str
     device_uuid: str | None
     is_live: bool = Field(description="it gave a sign of life within the last minute and has not left")
@@ -102,7 +102,7 @@ class JobStatus(Told):
 class UsageStatus(Told):
     """Since the study began."""
 
-    seconds: float = Field(description="with any worker there")
+    seconds: float = Field(description="with at least one worker")
     device_seconds: float = Field(description="of all workers together")
     cost: float | None = Field(description="in the currency of search.limits.price_per_device_hour")
 
@@ -115,10 +115,10 @@ class StudyStatus(Told):
     created_at_seconds: float
     objectives: list[ObjectiveStatus]
     state: Literal["finished", "paused", "limit", "working", "idle"] = Field(
-        description="the first that applies; working: a worker is there"
+        description="the first that applies; working: a worker is running"
     )
     paused: str | None = Field(description="why no trial starts, until hpsearch resume")
-    limit: str | None = Field(description="which of search.limits it has come to")
+    limit: str | None = Field(description="which of search.limits it has reached")
     slots_wanted: int
     slots_finished: int
     slots_leased: int

@@ -19,7 +19,7 @@ from hpsearch.watch.words import format_bytes, format_count, format_time
 
 
 def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> RenderableType:
-    table = Table(title=f"{spec.study}: what it will take", title_justify="left", box=None, header_style="bold")
+    table = Table(title=f"{spec.study}: estimate", title_justify="left", box=None, header_style="bold")
     for heading in ("", "a trial", f"{found.trials} trials", "the final training"):
         table.add_column(heading, justify="right" if heading else "left")
     trial, final = found.trial, found.final
@@ -50,7 +50,7 @@ def steps_line(spec: StudySpec, prepared: PreparedStudy) -> str:
     """What is known before any measurement."""
     steps, _ = num_steps(spec, spec.budget, subset(prepared.splits["train"], spec.budget.train_fraction))
     return (
-        f"how long: {num_trials(spec)} trials of {format_count(steps)} steps; what these take is measured on a few of "
+        f"how long: {num_trials(spec)} trials of {format_count(steps)} steps; their time is measured on a few of "
         "them when hpsearch run begins, or now with hpsearch show --measure"
     )
 
@@ -64,7 +64,7 @@ def _below(spec: StudySpec, found: Estimate, storage: Path) -> list[str]:
     if found.matters:
         lines.append(f"other values of {', '.join(found.matters)} make a trial shorter or longer")
     if not isinstance(spec.searched.pruner, NoPruner):
-        lines.append("no trial is taken to be stopped early: what the pruner stops makes it less")
+        lines.append("this assumes that no trial is pruned: pruning makes it shorter")
     free = shutil.disk_usage(storage).free
     if free < found.disk_bytes:
         lines.append(

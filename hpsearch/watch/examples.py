@@ -19,7 +19,7 @@ _MANY = 0.1
 
 def splits_table(spec: StudySpec, manifest: Manifest) -> RenderableType:
     table = Table(title=f"{spec.study}: rows", title_justify="left", box=None, header_style="bold")
-    for heading in ("split", "rows", "a trial sees", "the final run sees"):
+    for heading in ("split", "rows", "in a trial", "in the final run"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     seen = {
         "train": (spec.budget.train_fraction, spec.final.train_fraction),

@@ -37,7 +37,7 @@ class Follower:
             self._is_cut_off = False
         except StoreUnreachable as error:
             if not self._is_cut_off:
-                self._say(f"{error}; the workers go on")
+                self._say(f"{error}; the workers continue")
             self._is_cut_off = True
 
     def show(self, view: StudyView) -> None:

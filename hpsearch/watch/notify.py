@@ -161,10 +161,10 @@ def _call(command: str, notice: Notice) -> str:
             process.wait()
             return f"the command did not end within {DEADLINE_S:g} s and was killed"
         if code == 0:
-            return "told"
+            return "sent"
         output.seek(0)
         lines = output.read().decode(errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
     how = f"ended with exit code {code}" if code > 0 else f"was killed by signal {-code}"
     return f"the command {how}: {cut(last, 300)}"
 

@@ -47,9 +47,11 @@ def _standing(view: StudyView) -> list[RenderableType]:
     """What a person should know before the table of trials."""
     lines: list[RenderableType] = []
     if view.study.paused is not None:
-        lines.append(Text(f"paused: {view.study.paused}; hpsearch resume {view.study.name} goes on", style="yellow"))
+        lines.append(
+            Text(f"paused: {view.study.paused}; hpsearch resume {view.study.name} continues it", style="yellow")
+        )
     if view.reached_limit:
-        lines.append(Text(f"no more trials begin: {view.reached_limit}", style="yellow"))
+        lines.append(Text(f"no more trials start: {view.reached_limit}", style="yellow"))
     elif used := format_usage(view):
         lines.append(Text(used))
     if not view.is_finished and (shared := sharing(view)):
@@ -65,7 +67,7 @@ def _started_over(view: StudyView) -> list[str]:
     told = [
         f"trial {trial.number}, {trial.facts[STARTED_OVER]}" for trial in view.trials if STARTED_OVER in trial.facts
     ]
-    more = [f"and {len(told) - _SHOWN_LOSSES} more trials began anew"] if len(told) > _SHOWN_LOSSES else []
+    more = [f"and {len(told) - _SHOWN_LOSSES} more trials started over"] if len(told) > _SHOWN_LOSSES else []
     return [*told[-_SHOWN_LOSSES:], *more]
 
 
@@ -161,8 +163,8 @@ def _bar(done: int, total: int, width: int = 10) -> str:
 
 def studies_table(views: list[StudyView]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("study", "trials", "running", "best", "base", "workers", "what it is for"):
-        table.add_column(heading, no_wrap=heading != "what it is for")
+    for heading in ("study", "trials", "running", "best", "base", "workers", "description"):
+        table.add_column(heading, no_wrap=heading != "description")
     for view in views:
         running = sum(trial.outcome == "running" for trial in view.trials)
         best = ""

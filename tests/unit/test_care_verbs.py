@@ -70,7 +70,7 @@ class TestPauseAndResume:
         )
         assert demo.run(nobody) is Step.PAUSED
         code, said, _ = run("status demo")
-        assert "paused: paused with hpsearch pause; hpsearch resume demo goes on" in said
+        assert "paused: paused with hpsearch pause; hpsearch resume demo continues it" in said
         code, said, _ = run("pause demo")
         assert (code, said) == (0, "demo is paused already: paused with hpsearch pause\n")
         code, said, _ = run("resume demo")

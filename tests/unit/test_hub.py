@@ -198,7 +198,7 @@ def test_a_card_tells_what_was_searched(folder: RunFolder, make_demo: MakeDemo) 
     assert "1 trials (1 complete); sampler random, pruner none; objective: loss on the validation rows" in card
     assert "| training.learning_rate | 1e-05 to 0.001, logarithmic | " in card
     assert "| lora.r | 8, 16 | " in card
-    assert "The best trial came to a validation loss of 0.5000." in card
+    assert "The best trial reached a validation loss of 0.5000." in card
 
 
 def test_the_command_tells_the_search_where_the_store_knows_it(

@@ -47,9 +47,9 @@ def here(demo: Demo, workplace: Path, said: list[str]) -> Callable[[str], Any]:
     ("command", "words"),
     [
         ("echo oh >&2; printf 'no \\033[2Jmail'; exit 3", r"the command ended with exit code 3: no \x1b[2Jmail"),
-        ("exit 1", "the command ended with exit code 1: it said nothing"),
+        ("exit 1", "the command ended with exit code 1: no output"),
         ("no-such-command-here", "not found"),
-        ("kill -9 $$", "the command was killed by signal 9: it said nothing"),
+        ("kill -9 $$", "the command was killed by signal 9: no output"),
         ("if", "the command ended with exit code 2: "),
     ],
 )
@@ -83,14 +83,14 @@ def test_a_command_that_leaves_a_child_behind_or_reads_nothing_holds_nobody_up(
     with here("sleep 600 & echo $! > child"):
         pass
     os.kill(int(Path("child").read_text()), signal.SIGKILL)
-    assert said == ["--notify: told (paused)"]
+    assert said == ["--notify: sent (paused)"]
 
 
 def test_of_several_processes_one_tells(here: Any, demo: Demo, workplace: Path, said: list[str]) -> None:
     with here(), here():
         demo.store.orders.pause(demo.study.study_id, "a person said so")
     assert events(workplace) == ["paused"]
-    assert said == ["--notify: told (paused)", "--notify: another process sends it (paused)"]
+    assert said == ["--notify: sent (paused)", "--notify: another process sends it (paused)"]
 
 
 def test_what_happens_again_after_the_study_went_on_is_told_again(here: Any, demo: Demo, workplace: Path) -> None:

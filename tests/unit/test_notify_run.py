@@ -99,7 +99,7 @@ class TestARun:
 
     def test_that_finishes(self, run: Run, workplace: Path) -> None:
         said = run(KEEP, GOOD)
-        assert "--notify: told (finished)" in said
+        assert "--notify: sent (finished)" in said
         assert events(workplace) == ["finished"]
         message = (workplace / "message.txt").read_text()
         assert message.startswith("demo is finished: 4 complete.\nBest: trial 0, validation loss")
@@ -140,7 +140,7 @@ class TestARun:
     def test_that_comes_to_a_limit(self, run: Run, workplace: Path) -> None:
         run(KEEP, GOOD, set_=["search.limits.until=2020-01-01 00:00"])
         assert events(workplace) == ["limit"]
-        assert "demo has come to its limit: it is past 2020-01-01" in (workplace / "message.txt").read_text()
+        assert "demo has reached its limit: it is past 2020-01-01" in (workplace / "message.txt").read_text()
 
     def test_with_more_trials_tells_once_more(self, run: Run, workplace: Path) -> None:
         run(KEEP, GOOD)

@@ -81,7 +81,7 @@ def test_where_a_loss_was_no_number_is_marked() -> None:
     broken = [replace_loss(point, math.nan) if point.step == 4 else point for point in history(4)]
     diverged = result(3.0, math.nan, num_steps=4, outcome=Outcome.DIVERGED)
     losses = training_figure(config(), broken, diverged).axes[0]
-    assert "no number from step 4" in legend(losses)
+    assert "NaN or infinite from step 4" in legend(losses)
     assert list(losses.lines[1].get_ydata()) == [3.0]
 
 

@@ -105,7 +105,7 @@ def search(view: StudyView) -> Page:
 
 def test_the_story_of_the_search_is_told(search: Page) -> None:
     for words in (
-        "6 trials tried values of training.learning_rate and lora.r for a QLoRA fine-tune of tiny:qwen2",
+        "6 trials searched training.learning_rate and lora.r for a QLoRA fine-tune of tiny:qwen2",
         "trials 6 of 8",
         "best validation loss 0.5000 trial 0",
         "The study is not finished: 6 of 8 trials are done.",
@@ -116,8 +116,8 @@ def test_the_story_of_the_search_is_told(search: Page) -> None:
         "training.learning_rate Peak learning rate. 1e-05 to 0.001, logarithmic 0.0002",
         "lora.r Rank of the adapter's matrices. one of 8, 16 16",
         "2 complete, 1 pruned, 1 diverged, 1 out of memory, 1 failed, 1 running",
-        "From so few trials it is a hint",
-        "There is none yet: hpsearch train best.yaml makes it",
+        "complete trials they are only a hint",
+        "Not run yet: hpsearch train best.yaml runs it",
     ):
         assert words in search.words
     assert search.tags.count("svg") == 5
@@ -137,7 +137,7 @@ def test_why_a_trial_ended_early_is_said(search: Page) -> None:
 
 def test_the_best_values_stand_beside_the_files_own(search: Page) -> None:
     best = search.words.partition("The best parameters")[2]
-    assert best.startswith(" Trial 0, beside the values that the study file had.")
+    assert best.startswith(" Trial 0, with the study file's own values beside it.")
     assert "training.learning_rate 0.0001 0.0002 lora.r 16 16" in best
     assert "study: demo" in best
 
@@ -193,7 +193,7 @@ def test_a_base_that_was_not_asked_is_said(view: StudyView, tmp_path: Path) -> N
     assert run.evaluation is not None
     words = page_of(view, replace(run, evaluation=without_base(run.evaluation))).words
     assert "10 test rows were answered by the tuned model. " in words
-    assert "is the bar that it has to clear" in words
+    assert "The baseline is the most frequent training answer" in words
     assert "answer cat tuned cat row row 0" in words
 
 

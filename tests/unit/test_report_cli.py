@@ -76,7 +76,7 @@ def test_what_is_no_run_of_this_study_is_refused(main: Main, tmp_path: Path) -> 
         f"hpsearch: {tmp_path / 'other'} is a run of study 'another', not of 'demo'\n",
     )
     code, _, complained = main("demo", "--run", str(tmp_path))
-    assert (code, "is no run folder" in complained) == (2, True)
+    assert (code, "is not a run folder" in complained) == (2, True)
 
 
 def test_where_it_can_not_write_it_says_so(main: Main) -> None:

@@ -43,7 +43,7 @@ def test_where_no_card_is_there_is_no_panel_for_one(view: StudyView) -> None:
     trials = [replace(t, facts=t.facts | {"ledger.peak_device_gib": 0.0}) for t in view.trials if t.number == 0]
     (host,) = memory_figure(replace(view, trials=trials)).axes
     assert host.get_ylabel() == "host memory (GiB)"
-    with pytest.raises(NothingToDraw, match="no trial has told its memory yet"):
+    with pytest.raises(NothingToDraw, match="no trial has reported its memory yet"):
         memory_figure(replace(view, trials=[]))
 
 

@@ -213,7 +213,7 @@ def test_an_outage_does_not_end_a_run(running: Running, outage: Outage) -> None:
     running.stop.happens[1:1] = [lambda: None] * 3
     (job,) = running.work([*[None] * 6, 0])
     assert job.exit_codes == [0]
-    assert running.said.count("the server closed the connection; the workers go on") == 1
+    assert running.said.count("the server closed the connection; the workers continue") == 1
 
 
 def test_a_store_that_never_answers_holds_up_no_stop(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

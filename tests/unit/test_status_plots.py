@@ -40,7 +40,7 @@ def test_every_picture_has_a_line_and_nothing_is_written_into_the_store(main: Ma
     assert said.splitlines() == [
         "learning-curves: looked/at/learning-curves.png and .svg",
         "importance: not yet: importance needs two complete trials with different results",
-        "memory: not yet: no trial has told its memory yet",
+        "memory: not yet: no trial has reported its memory yet",
         "time: looked/at/time.png and .svg",
         "timeline: looked/at/timeline.png and .svg",
     ]

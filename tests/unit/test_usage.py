@@ -167,10 +167,10 @@ class TestAWorker:
         assert demo.run(nobody, name="next:1:1.00") is Step.LIMIT
         assert EXIT_CODES[Step.LIMIT] == 0
         assert demo.states == ["COMPLETE"] * 2
-        assert "no more trials begin: 2.50 of 2 are used (search.limits.hours)" in shown(demo)
+        assert "no more trials start: 2.50 of 2 are used (search.limits.hours)" in shown(demo)
         assert closing_words(demo.view) == (
-            "demo has come to its limit: 2.50 of 2 are used (search.limits.hours). 2 of 3 trials are done, "
-            "2.50 of 2 hours used, 0.00 left. The same command continues it with a higher one."
+            "demo has reached its limit: 2.50 of 2 are used (search.limits.hours). 2 of 3 trials are done, "
+            "2.50 of 2 hours used, 0.00 left. The same command continues it with a higher limit."
         )
 
     def test_one_that_runs_is_not_cut_off(self, make_demo: MakeDemo) -> None:
@@ -207,7 +207,7 @@ class TestAWorker:
         told = format_usage(demo.view).split("; ")
         assert told[1:] == [
             "4.00 of 9 device-hours used, 5.00 left",
-            "12.00 of 30 of its price used, 18.00 left",
+            "12.00 of 30 (cost) used, 18.00 left",
             "until 2199-01-01 08:00",
         ]
         assert told[0].startswith("2.0")

@@ -101,7 +101,7 @@ def test_the_time_left_is_estimated_from_the_trials_so_far(view: StudyView) -> N
 def test_all_studies_are_shown_in_one_table(view: StudyView) -> None:
     described = with_spec(view, description="what it is for")
     heading, row = seen(studies_table([described])).splitlines()
-    assert heading.split() == ["study", "trials", "running", "best", "base", "workers", "what", "it", "is", "for"]
+    assert heading.split() == ["study", "trials", "running", "best", "base", "workers", "description"]
     assert row.split()[:3] == ["demo", "6/8", "1"]
     assert "0.5000 (trial 0)" in row
     assert row.split()[-6:] == ["tiny:qwen2", "1", "what", "it", "is", "for"]

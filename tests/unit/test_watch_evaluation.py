@@ -89,7 +89,7 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "  tuned against nobody: no difference shown, +20.0 points (+10.0 to +70.0), p = 0.012",
         "Intervals are resampled over 12 images with all their rows, as rows of a group are not independent.",
         "p values are Holm-corrected over 3 comparisons; intervals are not corrected.",
-        "Answers cut at the limit: base-adaptive 7",
+        "Answers truncated at the limit: base-adaptive 7",
         "Every row with its answer and metrics, and all scores: scores",
     ]
     alone = evaluation_words(without_base(evaluation), Path("scores"))

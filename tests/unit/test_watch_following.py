@@ -97,7 +97,7 @@ def test_the_files_own_values_are_the_bar_to_beat(view: StudyView) -> None:
         trials = [replace(t, facts={"defaults": True} | t.facts) if t.number == number else t for t in view.trials]
         return finished(replace(view, trials=trials))
 
-    assert "own values (trial 5) came to 2.0000." in closing_words(with_defaults(5))
+    assert "own values (trial 5) reached 2.0000." in closing_words(with_defaults(5))
     assert "own values" not in closing_words(with_defaults(0)), "they are the best themselves"
     assert "own values" not in closing_words(with_defaults(1)), "a pruned trial has no loss to compare"
 
@@ -155,7 +155,7 @@ LOG = {"low": 1e-6, "high": 1e-3, "log": True}
 def test_a_best_value_at_an_end_of_its_range_is_cautioned_about(
     view: StudyView, knob: str, parameter: Any, value: Any, is_near: bool
 ) -> None:
-    caution = f"The best values lie at an end of the range for {knob}: widen it and search on."
+    caution = f"The best values lie at an end of the range for {knob}: widen it and continue the search."
     assert (caution in at(view, knob, parameter, value)) is is_near
 
 

@@ -60,7 +60,7 @@ def confusion_figure(variant: VariantScores) -> Figure:
     axes.set_xticklabels([shortened(name) for name in columns], rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticklabels([shortened(name) for name in labels], rotation=0)
     axes.tick_params(length=0)
-    axes.set(xlabel="taken for", ylabel="is")
+    axes.set(xlabel="predicted class", ylabel="true class")
     title = f"{variant.name} model, test rows"
     hidden = len(variant.confusion.labels) - len(labels)
     axes.set_title(f"{title}: the {len(labels)} largest of {len(labels) + hidden} classes" if hidden else title)
@@ -105,7 +105,7 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(xlim=(0, 1.08), xlabel="accuracy within the class (its test rows in brackets)")
+    axes.set(xlim=(0, 1.08), xlabel="accuracy of the class (test rows in brackets)")
     axes.xaxis.set_major_formatter(as_percent())
     hidden = len(tuned.classes) - len(classes)
     axes.set_title(f"accuracy of the {len(classes)} largest classes of {len(tuned.classes)}" if hidden else "classes")

@@ -31,7 +31,7 @@ def memory_figure(view: StudyView) -> Figure:
     host = _amounts(view, lambda trial: trial.facts.get("ledger.peak_host_gib"))
     panels = [(name, amounts) for name, amounts in (("device", device), ("host", host)) if amounts]
     if not panels:
-        raise NothingToDraw("no trial has told its memory yet")
+        raise NothingToDraw("no trial has reported its memory yet")
     figure, axes = new_figure(1.0 + 2.6 * len(panels), rows=len(panels), sharex=True)
     for (name, amounts), panel in zip(panels, axes, strict=True):
         _draw_points(panel, amounts)

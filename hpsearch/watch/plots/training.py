@@ -95,7 +95,7 @@ def _draw_losses(axes: Axes, history: Sequence[HistoryPoint], validation: Points
     _mark_best(axes, LOSS, validation)
     diverged = [point.step for point in history if not math.isfinite(point.loss)]
     if diverged:
-        label = f"no number from step {diverged[0]}"
+        label = f"NaN or infinite from step {diverged[0]}"
         axes.axvline(diverged[0], color=VERMILION, linestyle=":", linewidth=2, label=label)
     axes.legend(loc="upper right")
 

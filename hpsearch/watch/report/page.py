@@ -129,7 +129,7 @@ def _study_cards(view: StudyView) -> list[Card]:
     own = next((trial for trial in view.trials if trial.facts.get("defaults")), None)
     beside = ""
     if own is not None and own.outcome == "complete" and own.number != best.number:
-        beside = f"; the file's own values came to {format_metric(view.objective, own.value)}"
+        beside = f"; the study file's own values: {format_metric(view.objective, own.value)}"
     value = format_metric(view.objective, best.value)
     return [*cards, Card(f"best {view.objective.title}", value, f"trial {best.number}{beside}")]
 
@@ -173,7 +173,7 @@ def _pictures(asked: Asked) -> dict[str, Picture]:
     }
     pictures["importance"] = drawn(
         lambda: importance_figure(view.study.name, asked.importances),
-        "the share of each parameter in what the trials came to",
+        "parameter importances",
     )
     pictures["memory"] = drawn(lambda: memory_figure(view), "the most memory that each trial took")
     pictures["time"] = drawn(lambda: time_figure(view), "the time that each trial took")
@@ -191,5 +191,5 @@ def _pictures(asked: Asked) -> dict[str, Picture]:
         pictures["scores"] = drawn(lambda: configurations_figure(evaluation), "every configuration's scores")
         if evaluation.tuned.classes:
             pictures["classes"] = drawn(lambda: classes_figure(evaluation), "accuracy within each class")
-            pictures["confusion"] = drawn(lambda: confusion_figure(evaluation.tuned), "what was taken for what")
+            pictures["confusion"] = drawn(lambda: confusion_figure(evaluation.tuned), "confusion matrix")
     return pictures

@@ -30,9 +30,9 @@ def summary(view: StudyView, manifest: Manifest) -> str:
     named = " and ".join(filter(None, [", ".join(knobs[:-1]), knobs[-1]]))
     kind = "QLoRA" if spec.model.quantization == "nf4" else "LoRA"
     return (
-        f"{view.slots.finished} trials tried values of {named} for a {kind} fine-tune of {spec.model.base}, "
+        f"{view.slots.finished} trials searched {named} for a {kind} fine-tune of {spec.model.base}, "
         f"each on {spec.budget.train_fraction:.0%} of {len(manifest.splits['train']):,} train rows, "
-        f"judged by {' and '.join(objective.title for objective in spec.objectives)} on validation rows."
+        f"compared by {' and '.join(objective.title for objective in spec.objectives)} on validation rows."
     )
 
 
@@ -46,8 +46,8 @@ def question_facts(spec: StudySpec) -> Facts:
         ("base model", spec.model.base + (f" at revision {spec.model.revision}" if spec.model.revision else "")),
         ("weights", "4-bit NormalFloat (QLoRA)" if spec.model.quantization == "nf4" else "not quantized (LoRA)"),
         ("objective", ", ".join(goals) + ", on the validation rows"),
-        ("a trial may spend", _format_budget(spec.budget)),
-        ("the final run may spend", _format_budget(spec.final)),
+        ("budget of a trial", _format_budget(spec.budget)),
+        ("budget of the final run", _format_budget(spec.final)),
     ]
     if spec.curriculum.stages:
         stages = " → ".join(stage.name for stage in spec.curriculum.stages)
@@ -248,7 +248,7 @@ def endings(view: StudyView) -> list[Ending]:
         Ending(
             trial.number,
             trial.outcome,
-            trial.facts.get("reason") or "no reason was kept",
+            trial.facts.get("reason") or "no reason was stored",
             f"{trial.facts['bytes_needed'] / 2**30:.2f} GiB" if trial.facts.get("bytes_needed") else "",
             trial.facts.get("traceback"),
         )
