@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
 
@@ -72,8 +72,8 @@ def _draw_points(axes: Axes, amounts: dict[int, tuple[str, float]], as_bars: Col
         if lines := [point for point in points if point[0] not in as_bars and not is_many]:
             ends = [height for _, height in lines]
             axes.vlines([number for number, _ in lines], 0, ends, color=colour, linewidth=1.5, alpha=0.5)
-        axes.plot(numbers, heights, linestyle="", color=colour, marker=look.get("end", "o"), label=told,
-                  markersize=4 if is_many else 7, rasterized=is_many)  # fmt: skip
+        how: dict[str, Any] = {"markersize": 3, "alpha": 0.6, "rasterized": True} if is_many else {"markersize": 7}
+        axes.plot(numbers, heights, linestyle="", color=colour, marker=look.get("end", "o"), label=told, **how)
     axes.set_ylim(0, 1.15 * highest)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -84,10 +84,11 @@ def _draw_limit(axes: Axes, view: StudyView, device: dict[int, tuple[str, float]
         axes.set_ylim(0, max(axes.get_ylim()[1], 1.1 * limit))
     unknown = [t.number for t in view.trials if t.outcome == Outcome.OUT_OF_MEMORY and t.number not in device]
     if unknown:
-        top = [axes.get_ylim()[1]] * len(unknown)
+        top = [0.96 * axes.get_ylim()[1]] * len(unknown)
+        look: dict[str, Any] = {"marker": "^", "color": LOOKS["out of memory"]["color"]}
+        size = 4 if len(unknown) > FEW_TRIALS else 7
         label = f"out of memory, need unknown ({len(unknown)})"
-        axes.plot(unknown, top, linestyle="", marker="^", markersize=8, color=LOOKS["out of memory"]["color"],
-                  clip_on=False, label=label)  # fmt: skip
+        axes.plot(unknown, top, linestyle="", markersize=size, label=label, **look)
 
 
 @styled()
