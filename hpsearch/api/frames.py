@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -31,7 +31,7 @@ TRIALS = {
     "reason": "why it ended as it did, where there is something to say",
 }
 """Between `value` and `seconds` come a column for each objective, if there are several, and one for each searched
-parameter.
+parameter. A metric with the name of one of these columns is `value_NAME`.
 """
 CURVES = {
     "trial": "the trial's number",
@@ -58,23 +58,23 @@ SCORES = {
 def trials_frame(view: StudyView, numbers: Sequence[int] | None = None) -> pd.DataFrame:
     """One row for each trial, or for each in `numbers`, in that order."""
     objectives, knobs = view.study.spec.objective_names, list(view.study.spec.searched.space)
-    several = objectives if len(objectives) > 1 else []
+    several = {name: _column(name, TRIALS) for name in objectives} if len(objectives) > 1 else {}
     found = {trial.number: trial for trial in study_status(view, with_trials=True).trials or []}
     devices = {trial.number: _device(trial) for trial in view.trials}
     rows = [
         _trial(found[number], devices[number], several, knobs) for number in (found if numbers is None else numbers)
     ]
-    frame = pd.DataFrame(rows, columns=[*list(TRIALS)[:3], *several, *knobs, *list(TRIALS)[3:]])
-    floats = ("value", *several, "seconds", "peak_device_gib", "peak_host_gib")
+    frame = pd.DataFrame(rows, columns=[*list(TRIALS)[:3], *several.values(), *knobs, *list(TRIALS)[3:]])
+    floats = ("value", *several.values(), "seconds", "peak_device_gib", "peak_host_gib")
     return frame.astype(dict.fromkeys(floats, "float64") | {"attempts": "Int64", "ledger_closes": "boolean"})
 
 
-def _trial(trial: TrialStatus, device: str | None, objectives: list[str], knobs: list[str]) -> dict[str, Any]:
+def _trial(trial: TrialStatus, device: str | None, objectives: dict[str, str], knobs: list[str]) -> dict[str, Any]:
     return {
         "number": trial.number,
         "outcome": trial.outcome,
         "value": trial.value,
-        **{name: trial.values.get(name) for name in objectives},
+        **{column: trial.values.get(name) for name, column in objectives.items()},
         **{knob: trial.params.get(knob) for knob in knobs},
         "seconds": trial.seconds,
         "attempts": trial.attempts,
@@ -85,6 +85,11 @@ def _trial(trial: TrialStatus, device: str | None, objectives: list[str], knobs:
         "device": device,
         "reason": trial.reason,
     }
+
+
+def _column(metric: str, taken: Iterable[str]) -> str:
+    """The name of a metric's column: a metric of the user's may have the name of another column."""
+    return f"value_{metric}" if metric in taken and metric != LOSS.name else metric
 
 
 def _device(trial: TrialView) -> str | None:
@@ -102,14 +107,14 @@ def _gib(amount: int | None) -> float | None:
 def curves_frame(view: StudyView, storage: StorageFolder) -> pd.DataFrame:
     """One row for each report of each trial. What the store lacks is read from the trials' folders."""
     rows = [row for trial in view.trials for row in _curve(view, trial, storage)]
-    return _reports_frame(rows, list(CURVES), view.study.spec.objective_names)
+    return _reports_frame(rows, list(CURVES), [_column(name, CURVES) for name in view.study.spec.objective_names])
 
 
 def _curve(view: StudyView, trial: TrialView, storage: StorageFolder) -> list[dict[str, Any]]:
     stored: dict[int, dict[str, float]] = {}
     for objective in view.study.spec.objectives:
         for report, value in curve(view, trial, objective).items():
-            stored.setdefault(report, {})[objective.name] = value
+            stored.setdefault(report, {})[_column(objective.name, CURVES)] = value
     folder = storage.trial(view.study.uid, trial.number).last
     more = {report.step: _measured(report) for report in folder.read_journal()} if folder else {}
     steps = _steps(view, trial, list(stored))
@@ -120,7 +125,7 @@ def _curve(view: StudyView, trial: TrialView, storage: StorageFolder) -> list[di
 
 
 def _measured(report: Report) -> dict[str, float]:
-    return {LOSS.name: report.loss, **report.metrics}
+    return {LOSS.name: report.loss} | {_column(name, CURVES): value for name, value in report.metrics.items()}
 
 
 def _steps(view: StudyView, trial: TrialView, reports: list[int]) -> dict[int, int]:

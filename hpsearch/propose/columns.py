@@ -42,7 +42,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 class Column:
     name: str
     kind: str
-    """image, messages, text, number, truth value or other."""
+    """image, messages, label, text, number, truth value or other."""
     about: str
     """For people: its content, with an example."""
 

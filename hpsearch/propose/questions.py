@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from hpsearch.errors import InputError, did_you_mean
 from hpsearch.propose.columns import Look, look_at
-from hpsearch.propose.study import Answers, fitting_columns, missing_roles, propose_base
+from hpsearch.propose.study import Answers, checked_study_name, fitting_columns, missing_roles, propose_base
 from hpsearch.spec.tasks import TASKS, find_task
 
 MEMORY_GIB, HOURS = 16.0, 8.0
@@ -45,9 +45,11 @@ def ask_for_study(study: str | None, given: Given, folder: Path, ask: Ask, say: 
     say(_format_look(look))
     say("\n".join(f"  {row.name:<16} {row.about}" for row in TASKS.values() if row.has_images <= look.has_images))
     task = _until_right(given.task, _task, ask, say, "Task, one of these", _proposed_task(look))
-    memory_gib = _until_right(given.memory_gib, _positive, ask, say, "Memory of the card in GiB", f"{MEMORY_GIB:g}")
+    memory_gib = _until_right(
+        given.memory_gib, _positive("--memory-gib"), ask, say, "Memory of the card in GiB", f"{MEMORY_GIB:g}"
+    )
     base = _until_right(given.base, str, ask, say, "Base model (hub name or folder)", propose_base(task, memory_gib))
-    hours = _until_right(given.hours, _positive, ask, say, "Hours that the search may take", f"{HOURS:g}")
+    hours = _until_right(given.hours, _positive("--hours"), ask, say, "Hours that the search may take", f"{HOURS:g}")
     roles = dict(look.roles)
     for role in missing_roles(task, roles, look.prompt):
         roles[role] = _until_right(None, _column_of(look), ask, say, f"Column of the {role}")
@@ -89,14 +91,17 @@ def _task(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < float("inf"):
-        raise InputError(f"expected a number above 0, found {text!r}")
-    return number
+def _positive(option: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = 0
+        if not 0 < number < float("inf"):
+            raise InputError(f"{option}: expected a number above 0, found {text!r}")
+        return number
+
+    return read
 
 
 def _column_of(look: Look) -> Callable[[str], str]:
@@ -109,4 +114,4 @@ def _column_of(look: Look) -> Callable[[str], str]:
 
 
 def _study_name(look: Look) -> str:
-    return Path(look.source.removeprefix("sklearn:")).stem or "study"
+    return checked_study_name(Path(look.source.removeprefix("sklearn:")).stem)

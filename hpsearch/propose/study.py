@@ -88,7 +88,9 @@ def study_text(answers: Answers) -> str:
         _data(answers),
         _lora(answers),
         ["training:", "  learning_rate: 1e-4", "  batch_size: 8  # rows per optimizer step"],
-        ["objective: reward_accuracy  # which share of the pairs is ranked rightly"] if _has_pairs(answers) else [],
+        ["objective: reward_accuracy  # the share of pairs with the higher reward for the chosen answer"]
+        if _has_pairs(answers)
+        else [],
         _budgets(answers),
         _search(answers),
     ]

@@ -13,6 +13,8 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 
@@ -143,7 +145,8 @@ def measure(
         shutil.rmtree(folder.path, ignore_errors=True)
     file = _file(prepared, storage)
     others = [each for each in _read(file) if (each.what, each.device) != (found.what, found.device)]
-    write_text(file, _KEPT.dump_json([*others, found]).decode())
+    with suppress(OSError):  # on a full disk it is measured again
+        write_text(file, _KEPT.dump_json([*others, found]).decode())
     return found
 
 
@@ -161,7 +164,8 @@ def _read(file: Path) -> list[Measurement]:
 def _what(config: TrialConfig) -> str:
     places = {"name", "train_rows", "validation_rows", "images", "fits", "earlier"}
     facts = config.model_dump_json(exclude=places | {"budget"})
-    return hashlib.sha256(f"{facts} {config.budget.memory_gib}".encode()).hexdigest()[:16]
+    versions = [version(name) for name in ("hpsearch", "torch", "transformers", "bitsandbytes")]
+    return hashlib.sha256(f"{facts} {config.budget.memory_gib} {versions}".encode()).hexdigest()[:16]
 
 
 def _short(config: TrialConfig, prepared: PreparedStudy, folder: JobFolder) -> TrialConfig:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import hpsearch
-from hpsearch.api.frames import CURVES, TRIALS
+from hpsearch.api.frames import CURVES, TRIALS, _column
 from hpsearch.bridge.protocol import Done, Event, Reported
 from hpsearch.errors import InputError
 from hpsearch.files import append_line
@@ -217,3 +217,9 @@ def test_there_is_no_best_trial_before_one_is_complete(demo: Demo, workplace: Pa
     assert (study.trials.empty, study.curves.empty, study.front.empty) == (True, True, True)
     assert isinstance(study.trials, pd.DataFrame)
     assert "0 of" in study._repr_html_()
+
+
+def test_a_metric_named_like_a_column_has_another_column() -> None:
+    assert _column("step", CURVES) == "value_step"
+    assert _column("loss", CURVES) == "loss"
+    assert _column("accuracy", CURVES) == "accuracy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -52,3 +53,14 @@ def fixtures_of(tree: ast.Module) -> list[str]:
 
 def assigned(tree: ast.Module) -> set[str]:
     return {ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+
+
+def test_every_package_is_in_the_contracts_on_imports() -> None:
+    """The one on layers is exhaustive; the others list what they are about."""
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    sources = {contract["name"]: set(contract.get("source_modules", [])) for contract in contracts}
+    inside = (REPOSITORY / "hpsearch").iterdir()
+    rooms = {f"hpsearch.{path.stem}" for path in inside if path.suffix == ".py" or (path / "__init__.py").exists()}
+    rooms -= {"hpsearch.__init__", "hpsearch.__main__"}
+    assert sources["The training plane is a tower of its own: nobody imports it"] == rooms - {"hpsearch.train"}
+    assert sources["Only the mirror speaks to a bucket"] == rooms - {"hpsearch.mirror"}

@@ -122,7 +122,7 @@ def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path
         ({"data": "gone.jsonl"}, "no file or folder"),
         ({"task": "vlm-stf"}, "did you mean 'vlm-sft'"),
         ({"memory_gib": -1}, "above 0"),
-        ({"hours": 0}, "above 0"),
+        ({"hours": 0}, "--hours: expected a number above 0"),
     ],
 )
 def test_a_wrong_value_of_the_command_line_is_refused(tmp_path: Path, given: dict[str, Any], words: str) -> None:
@@ -152,3 +152,11 @@ def test_without_a_terminal_the_rows_must_be_named(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "--data" in done.stderr
+
+
+def test_a_study_is_named_after_its_rows_whatever_their_name(tmp_path: Path) -> None:
+    write(tmp_path, ROWS["pairs"][0])
+    (tmp_path / "rows.jsonl").rename(tmp_path / "données (1).jsonl")
+    answers = ask_for_study(None, Given(data="données (1).jsonl"), tmp_path, never, lambda _: None)
+    (tmp_path / "study.yaml").write_text(study_text(answers))
+    assert load_study(tmp_path / "study.yaml").spec.study == "donn_es__1_"
