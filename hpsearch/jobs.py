@@ -63,7 +63,7 @@ class EvaluationConfig(Record):
     batch_size: Rows
     rules: Literal[2, 3] = Field(
         description="how answers come about; 2: they end where they were taught to end; 3, of rows that may have "
-        "images: these are seen as people see them. By other ones: asked anew"
+        "images: these are seen as people see them. By other ones: generated again"
     )
     images: CacheConfig | None = Field(None, description="as in a training's config")
     has_references: bool = Field(True, description="false: the rows are questions only, there is no loss")

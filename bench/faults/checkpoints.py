@@ -271,7 +271,7 @@ def _began_at(log: str) -> int | None:
     """By the trainer's words; None: it was killed before it said so."""
     if "training begins at the first step" in log:
         return 0
-    said = re.findall(r"^training goes on from step (\d+),", log, re.MULTILINE)
+    said = re.findall(r"^training continues from step (\d+),", log, re.MULTILINE)
     return int(said[-1]) if said else None
 
 

@@ -1,4 +1,4 @@
-"""DataFrames of what studies and runs came to, and the words for their columns."""
+"""DataFrames of the results of studies and runs, and descriptions of their columns."""
 
 from __future__ import annotations
 

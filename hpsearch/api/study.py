@@ -55,7 +55,7 @@ def _name(study: PathLike) -> str:
 
 
 class Study:
-    """One study. Each attribute looks into the store anew; what it returned before stays as it was.
+    """One study. Each attribute reads the store again; earlier results don't change.
 
     Attributes:
         name: the study's name.

@@ -105,7 +105,7 @@ def agrees(console: Console, stop: StopFlag, stream: int | None = None) -> bool:
             return said in ("", "y", "yes")
         if stop.requested:
             raise Interrupted("stopped before anything was trained")
-    console.print("\nnobody answers: it starts")
+    console.print("\nno answer: it starts")
     return True
 
 

@@ -138,7 +138,7 @@ def _note_missing(store: Store, study: StoredStudy, number: int, here: set[str])
 def _print_failure(trial: TrialView) -> None:
     from hpsearch.watch.logs import shown
 
-    print(shown(f"── failed: {trial.facts.get('reason', 'nobody knows why')} ──".encode()))
+    print(shown(f"── failed: {trial.facts.get('reason', 'no reason was stored')} ──".encode()))
     for line in str(trial.facts.get("traceback") or "").splitlines():
         print(shown(line.encode(errors="replace")))
 

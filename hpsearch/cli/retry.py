@@ -40,9 +40,7 @@ def retry(
             console.print(f"trial {number} is running right now: try again", soft_wrap=True)
     if given_back:
         numbers = ", ".join(str(chosen[trial_id]) for trial_id in given_back)
-        console.print(
-            f"given back to be run again: trial{'' if len(given_back) == 1 else 's'} {numbers}", soft_wrap=True
-        )
+        console.print(f"to be run again: trial{'' if len(given_back) == 1 else 's'} {numbers}", soft_wrap=True)
     if paused:
         console.print(f"{study} was paused ({paused}); its trials may start again", soft_wrap=True)
     console.print("start workers with hpsearch run, worker or launch", soft_wrap=True)

@@ -31,7 +31,7 @@ def check_labels(rows: Sequence[Row]) -> None:
         renamed = ", ".join(f"{quoted(name)}: {quoted(first)}" for first, *others in groups for name in others)
         raise FieldError(
             _KEY,
-            f"{told} differ in nothing but case or blanks. If they are one class, say so with "
+            f"{told} differ only in case or whitespace. If they are one class, say so with "
             f"data.labels: {{{renamed}}}; if not, give one of them another name there",
         )
 

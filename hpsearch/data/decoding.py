@@ -121,5 +121,5 @@ def _eight_bits(image: Image) -> Image:
 
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 0xFFFF:
-        raise UnusableImage("has grey levels of 32 bits, which don't say what is white")
+        raise UnusableImage("has grey levels of 32 bits, whose white level is unknown")
     return Image.fromarray(np.uint8(np.round(levels / 257)))

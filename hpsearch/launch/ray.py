@@ -97,7 +97,7 @@ class Ray:
         if not grows and not any(all(_has(node, name) >= much for name, much in wanted.items()) for node in nodes):
             has = "\n".join(f"  {node['node_name']}: {_told({n: _has(node, n) for n in wanted})}" for node in nodes)
             raise HpsearchError(
-                f"no node of the cluster has what a worker is to be given ({_told(wanted)}), so it would wait for "
+                f"no node of the cluster has the resources that a worker needs ({_told(wanted)}), so it would wait for "
                 f"ever; there are\n{has}"
             )
 

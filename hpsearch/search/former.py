@@ -30,6 +30,6 @@ def refuse_former(store: Store, study_id: int, spec: StudySpec) -> None:
     if any(FORMER_KNOB in trial.params for trial in store.optuna.get_all_trials(study_id, deepcopy=False)):
         raise InputError(
             f"study {spec.study!r} was searched by an older hpsearch, over training.gradient_accumulation_steps. Its "
-            "results can be read (status, best, report, train), and no trial added: go on under another name, with "
+            "results can be read (status, best, report, train), and no trial added: continue under another name, with "
             f"--set study={spec.study}-2"
         )

@@ -53,7 +53,7 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
     row_format, mistakes = FORMATS[name], []
     if data.template.columns and row_format.asks is None:
         mistakes.append(
-            Mistake("data.prompt", f"{name} rows bring all their words: a prompt over columns has no place")
+            Mistake("data.prompt", f"{name} rows contain the whole text: a prompt over columns can't be used")
         )
     elif data.template.columns and row_format.asks in data.columns.named():
         column = data.columns.named()[row_format.asks]
@@ -62,7 +62,7 @@ def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
     elif told := next((name for name in data.template.columns if name.partition(".")[0] in _learned(data)), None):
         role = _learned(data)[told.partition(".")[0]]
         mistakes.append(
-            Mistake("data.prompt", f"{{{told}}} is data.columns.{role}: the question would tell the answer")
+            Mistake("data.prompt", f"{{{told}}} is data.columns.{role}: the question would reveal the answer")
         )
     elif _may_ask_nothing(task, data) and row_format.asks not in data.columns.named():
         message = "is missing: without it, or a data.prompt over columns, every row asks the same"
@@ -111,9 +111,9 @@ def _adapter_mistakes(spec: StudySpec) -> list[Mistake]:
     model, space = spec.model, spec.search.space if spec.search else {}
     if model.adapter is None:
         extra = [name for name in ("adapter_revision", "adapter_sha256") if getattr(model, name) is not None]
-        return [Mistake(f"model.{name}", "means nothing without model.adapter") for name in extra]
+        return [Mistake(f"model.{name}", "has no effect without model.adapter") for name in extra]
     mistakes = [
-        Mistake(f"search.space.{knob}", "is the adapter's own: training goes on from model.adapter as it is")
+        Mistake(f"search.space.{knob}", "is fixed by the adapter: training continues from model.adapter unchanged")
         for knob in space
         if knob.startswith("lora.") and knob != "lora.dropout"
     ]
@@ -185,7 +185,7 @@ def _split_mistakes(spec: StudySpec) -> list[Mistake]:
         mistakes.append(Mistake("data.held_out", "goes with a split by fractions, not with a split column"))
     shares = [share for share in (split.validation, split.test) if isinstance(share, float)]
     if sum(shares) >= 1:
-        mistakes.append(Mistake("data.split", "validation and test leave nothing of train"))
+        mistakes.append(Mistake("data.split", "validation and test leave no rows for train"))
     return mistakes
 
 

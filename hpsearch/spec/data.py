@@ -125,7 +125,7 @@ def _answer_names(value: Any) -> Any:
         return value
     for found, answer in value.items():
         if isinstance(answer, str) and not answer.strip():
-            raise ValueError(f"{found} becomes nothing, which no model can learn to answer; leave its line out")
+            raise ValueError(f"{found} becomes an empty answer, which no model can learn; leave its line out")
         if isinstance(answer, bool):
             raise ValueError('YAML reads yes, no, true and false as truth values: put the answer in quotes, as in "no"')
     texts = {found: str(answer) if isinstance(answer, int | float) else answer for found, answer in value.items()}

@@ -43,8 +43,8 @@ def _from_1(spec: dict[str, Any]) -> dict[str, Any]:
     elif BATCH_SIZE in space and forwards != 1:
         raise InputError(
             "was made by an older hpsearch and searches a batch_size of which several made an optimizer step; now it "
-            "is the rows per optimizer step: start it anew under another name (hpsearch dashboard and optuna trials "
-            "still show what its trials came to)"
+            "is the rows per optimizer step: start it again under another name (hpsearch dashboard and optuna trials "
+            "still show its trials' results)"
         )
     search = {"search": search | {"space": space}} if search else {}
     return spec | {"training": in_rows_per_step(training)} | search

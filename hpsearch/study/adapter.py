@@ -105,7 +105,7 @@ def _lora(file: StudyFile, own: LoraSpec) -> LoraSpec:
     for name in sorted(given.model_fields_set - kept):
         wanted, found = getattr(given, name), getattr(own, name)
         if not _are_alike(wanted, found):
-            words = f"is {found} in the adapter, which training goes on from as it is, not {wanted}: leave it out"
+            words = f"is {found} in the adapter, which training continues unchanged, not {wanted}: leave it out"
             mistakes += file.mistake(f"lora.{name}", words).mistakes
     if mistakes:
         raise StudyFileErrors(str(file.path), mistakes)

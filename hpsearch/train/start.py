@@ -66,7 +66,7 @@ def find_start(own: JobFolder, earlier: list[Path], plan: Plan) -> Start:
         except Torn as torn:
             print(f"{place.checkpoint or place.folder.path} is not used: {torn}", flush=True)
             continue
-        print(f"training goes on from step {place.step}, saved in {place.folder.path}", flush=True)
+        print(f"training continues from step {place.step}, saved in {place.folder.path}", flush=True)
         return start
     if len(places) > 0 or earlier:
         print("no checkpoint can be used: training begins at the first step", flush=True)

@@ -161,9 +161,7 @@ def _trials(studies: list[StudyStatus]) -> GaugeMetricFamily:
 
 
 def _best(studies: list[StudyStatus]) -> GaugeMetricFamily:
-    explained = (
-        "What the best trial came to, by the first objective: a loss in nats, a metric as it is: most are shares of 1."
-    )
+    explained = "Value of the best trial by the first objective: a loss in nats, or a metric, mostly as a share of 1."
     family = GaugeMetricFamily("hpsearch_best_value", explained, labels=["study", "objective"])
     for study in studies:
         for objective, value in (study.best.values if study.best else {}).items():

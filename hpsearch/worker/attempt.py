@@ -64,7 +64,7 @@ class Attempt(Listener):
         self._reports.append(report.report)
         answer = self._bring()
         if answer is None:
-            log.warning("the store does not answer; report %d is in the journal and the trial goes on", report.step)
+            log.warning("the store does not answer; report %d is in the journal and the trial continues", report.step)
             return True
         return answer
 

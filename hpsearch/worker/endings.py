@@ -32,7 +32,7 @@ class Step(Enum):
     FINISHED = "the study has all of its trials"
     STOPPED = "the worker was asked to stop"
     PAUSED = "the study is paused"
-    LIMIT = "the study has come to its limit"
+    LIMIT = "the study has reached its limit"
     SET_ASIDE = "the device is set aside"
 
 
@@ -115,7 +115,7 @@ class Endings:
         verdict = self._doctor.of_death(trial.lease.slot, died, began=began, got_further=got_further)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(trial.lease, verdict.reason)
-        log.warning("trial %d: %s; it goes on from its last checkpoint", trial.number, died)
+        log.warning("trial %d: %s; it continues from its last checkpoint", trial.number, died)
         lease = struck(trial.lease, f"attempt {trial.lease.attempt}: {died}", step) if began else trial.lease
         self._relay.ask(lambda: self._store.leases.release(lease))
         return Step.WORKED

@@ -33,9 +33,9 @@ _CUDA = re.compile(r"CUDA error|CUDNN_STATUS|CUBLAS_STATUS|NCCL")
 
 
 class Consequence(Enum):
-    TELL = "the result is told"
-    AGAIN = "the trial is given back, with a strike where it trained and got no further"
-    SET_ASIDE = "the trial is given back as it was, and the device set aside"
+    TELL = "the result is stored"
+    AGAIN = "the trial is released, with a strike if it trained without progress"
+    SET_ASIDE = "the trial is released unchanged, and the device set aside"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Relay:
                     return answer.result()
                 waited_s = time.monotonic() - asked_at
             if self._stop.requested and waited_s > _ANSWER_S:
-                raise StoreUnreachable(f"the store {self._store.name} does not answer, and a stop was asked for")
+                raise StoreUnreachable(f"the store {self._store.name} does not answer, and a stop was requested")
             if waited_s > _HARD_S:
                 asked_at = time.monotonic()
                 self._lines.cut()

@@ -90,7 +90,7 @@ class Worker:
         except StoreUnreachable as error:
             if not self._stop.requested:
                 raise
-            log.warning("%s; another worker goes on with its trial once the lease has run out", error)
+            log.warning("%s; another worker continues its trial once the lease has run out", error)
             return Step.STOPPED
         finally:
             self._warm.end()
@@ -266,7 +266,7 @@ class Worker:
         if here >= lease.progress or folders.attempt(number - 1).path.exists():
             return
         host = self._relay.ask(lambda: self._store.workers.last_host(self.study.study_id, trial.number, self.worker_id))
-        how = f"goes on from {before[0].path.name}" if before else "started over"
+        how = f"continues from {before[0].path.name}" if before else "started over"
         why = f"{self._mirror.url} does not have it" if self._mirror.url else "HPSEARCH_STORAGE is not shared"
         told = (
             f"attempt {number} {how}: the folder of attempt {number - 1} is on {host or 'another machine'}, and {why}"

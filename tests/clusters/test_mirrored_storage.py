@@ -129,7 +129,7 @@ def site(server: ThreadedMotoServer, tmp_path: Path) -> Iterator[Site]:
 
 def begun_at(folder: JobFolder) -> int:
     """The step at which an attempt went on, by its trainer's log."""
-    (said,) = (line for line in folder.log.read_text().splitlines() if "training goes on from step" in line)
+    (said,) = (line for line in folder.log.read_text().splitlines() if "training continues from step" in line)
     return int(said.partition("step ")[2].partition(",")[0])
 
 

@@ -108,7 +108,7 @@ class Lab:
     def goes_on_from(self, trial: int) -> int:
         """The step at which the trial's second attempt began; 0 where it hasn't."""
         logs = self.folder.glob(f"storage/trials/demo-*/{trial:04d}/attempt-2/log.txt")
-        found = re.search(r"training goes on from step (\d+)", "".join(log.read_text() for log in logs))
+        found = re.search(r"training continues from step (\d+)", "".join(log.read_text() for log in logs))
         return int(found[1]) if found else 0
 
 

@@ -88,7 +88,7 @@ def _goes_on(lab: Lab, number: int, attempts: int) -> None:
         folder = JobFolder(trial / f"attempt-{k}")
         if steps and folder.last_step():
             said = folder.log.read_text()
-            found = re.search(r"training goes on from step (\d+)", said)
+            found = re.search(r"training continues from step (\d+)", said)
             assert found is not None, f"attempt {k} of trial {number} began anew, after step {steps}:\n{said[-3000:]}"
             assert int(found[1]) == steps
         steps = max(steps, folder.last_step())

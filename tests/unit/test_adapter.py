@@ -76,7 +76,7 @@ class TestWhatItIsLike:
     def test_what_contradicts_it_is_told_with_its_line(self, desk: Desk) -> None:
         write_adapter(desk.folder / "old")
         found = refused(desk, "old", "lora={r: 16, alpha: 24, target_modules: all-linear, vision: true}")
-        words = "in the adapter, which training goes on from as it is, not"
+        words = "in the adapter, which training continues unchanged, not"
         assert found == {
             "lora.r": f"is 8 {words} 16: leave it out",
             "lora.target_modules": f"is ['q_proj', 'v_proj'] {words} all-linear: leave it out",
@@ -86,10 +86,10 @@ class TestWhatItIsLike:
     @pytest.mark.parametrize(
         ("overrides", "key", "words"),
         [
-            (["search.space.lora.r=[8, 16]"], "search.space.lora.r", "is the adapter's own: "),
+            (["search.space.lora.r=[8, 16]"], "search.space.lora.r", "is fixed by the adapter: "),
             (["search.space.model.base=[a/b, c/d]"], "search.space.model.base", "model.adapter belongs to one base"),
             (["search.space.model.adapter=[x, y]"], "search.space.model.adapter", "there is no such field to search"),
-            (["model.adapter=null", "model.adapter_revision=main"], "model.adapter_revision", "means nothing without"),
+            (["model.adapter=null", "model.adapter_revision=main"], "model.adapter_revision", "has no effect without"),
         ],
     )
     def test_what_no_trial_can_have(self, desk: Desk, overrides: list[str], key: str, words: str) -> None:

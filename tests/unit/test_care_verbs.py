@@ -130,14 +130,14 @@ class TestRetry:
         code, said, _ = run("retry demo")
         assert (code, said.splitlines()) == (
             0,
-            ["given back to be run again: trials 0, 2", "start workers with hpsearch run, worker or launch"],
+            ["to be run again: trials 0, 2", "start workers with hpsearch run, worker or launch"],
         )
         assert failed.run(plays(GOOD), name=NEXT) is Step.FINISHED
         assert failed.states == ["COMPLETE"] * 3
         assert [lease.attempt for lease in failed.leases] == [2, 1, 2]
 
     def test_those_that_are_named(self, run: Run, failed: Demo) -> None:
-        assert run("retry demo 2 2")[1].startswith("given back to be run again: trial 2\n")
+        assert run("retry demo 2 2")[1].startswith("to be run again: trial 2\n")
         assert failed.states == ["FAIL", "COMPLETE", "RUNNING"]
 
     @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ class TestRetry:
         demo.store.studies.update(demo.study.study_id, demo.study.spec, 8)
         assert demo.run(plays(BAD)) is Step.PAUSED
         said = run("retry demo")[1]
-        assert "given back to be run again: trials 0, 1, 2" in said
+        assert "to be run again: trials 0, 1, 2" in said
         assert "demo was paused (the first 3 trials all failed" in said
         assert demo.run(plays(BAD), name=NEXT) is Step.PAUSED, "they fail alike once more"
         assert demo.states == ["FAIL"] * 3
@@ -179,7 +179,7 @@ class TestRetry:
         with failed.store.optuna.engine.begin() as connection:
             connection.execute(update(leases).where(leases.c.slot == 0).values(finished=False))
         said = run("retry demo")[1].splitlines()
-        assert said[:2] == ["trial 0 is running right now: try again", "given back to be run again: trial 2"]
+        assert said[:2] == ["trial 0 is running right now: try again", "to be run again: trial 2"]
         assert failed.states == ["FAIL", "COMPLETE", "RUNNING"]
 
 

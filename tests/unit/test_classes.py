@@ -77,7 +77,7 @@ def test_labels_that_differ_in_case_or_blanks_alone_are_refused_and_the_way_out_
     source({"cat": 20, other: 10, "dog": 20})
     key, message = refusal(read, tmp_path)
     assert key == KEY
-    assert message.startswith(f'"cat" (20 rows) and {told} (10 rows) differ in nothing but case or blanks. ')
+    assert message.startswith(f'"cat" (20 rows) and {told} (10 rows) differ only in case or whitespace. ')
     assert way_out(message) == {other: "cat"}
     splits, _ = divided(read, tmp_path, labels=way_out(message))
     assert Counter(row.label for rows in splits.values() for row in rows) == {"cat": 30, "dog": 20}

@@ -204,7 +204,7 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
         (
             TEXT,
             ("columns: {", "split: {column: part, validation: 0.5, test: 0.5}\n  columns: {"),
-            ("data.split", 6, "validation and test leave nothing of train"),
+            ("data.split", 6, "validation and test leave no rows for train"),
         ),
         (
             TEXT,

@@ -127,7 +127,7 @@ def test_grey_levels_of_16_bits_keep_their_brightness(kind: str, tmp_path: Path)
 @pytest.mark.parametrize("levels", [np.float32([[0, 0.5]]), np.int32([[0, 70000]]), np.int32([[-1, 5]])], ids=str)
 def test_numbers_that_do_not_say_what_is_white_leave_an_image_out(levels: Any, tmp_path: Path) -> None:
     Image.fromarray(levels).save(tmp_path / "image", "TIFF")
-    with pytest.raises(UnusableImage, match=r"^has grey levels of 32 bits, which don't say what is white$"):
+    with pytest.raises(UnusableImage, match=r"^has grey levels of 32 bits, whose white level is unknown$"):
         read_image(tmp_path / "image")
 
 

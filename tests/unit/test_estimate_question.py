@@ -64,7 +64,7 @@ def test_nobody_is_waited_for_who_is_not_there(answering: Any, monkeypatch: pyte
     monkeypatch.setattr(estimating, "_PATIENCE_S", 0.02)
     agreed, said = answering(None)
     assert agreed
-    assert "nobody answers: it starts" in said
+    assert "no answer: it starts" in said
     monkeypatch.setattr(estimating, "_is_foreground", lambda _: False)
     assert answering(None) == (True, "")
 
@@ -131,7 +131,7 @@ LONG = "search.trials=3000"
 
 def test_a_new_study_s_estimate_is_shown_and_a_long_one_is_asked_about(runs: Any, desk: Desk) -> None:
     study, said, asked = runs(measuring())
-    assert "demo: what it will take" in said
+    assert "demo: estimate" in said
     assert asked == 0
     assert runs(measuring(), LONG)[2] == 1
     assert runs(measuring(), LONG, asks=False)[2] == 0

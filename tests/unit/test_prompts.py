@@ -215,12 +215,12 @@ def test_an_answer_that_no_row_has_is_a_mistake(read: Read, write_jsonl: WriteJs
     [
         (TEXT, "question: q, answer: a", 'prompt: "{a} {b}"',
          ("data.columns.question", 7, "has no place: data.prompt asks over several columns already; write {q} in it")),
-        (TEXT, "messages: m", 'prompt: "{a} {b}"', ("data.prompt", 6, "messages rows bring all their words: ")),
+        (TEXT, "messages: m", 'prompt: "{a} {b}"', ("data.prompt", 6, "messages rows contain the whole text: ")),
         (TEXT, "messages: m", "answers: {0: a}", ("data.answers", 6, "messages rows have no answer column")),
         (CLASSIFY, "image: i, label: kind", "answers: {0: a}",
          ("data.answers", 6, "question-label rows have no answer column; other names for labels are data.labels")),
         (TEXT, "question: q, answer: a", "answers: {0: no, 1: yes}", ("data.answers", 6, "put the answer in quotes")),
-        (TEXT, "question: q, answer: a", 'answers: {0: " "}', ("data.answers", 6, "0 becomes nothing")),
+        (TEXT, "question: q, answer: a", 'answers: {0: " "}', ("data.answers", 6, "0 becomes an empty answer")),
         (TEXT, "answer: a", 'prompt: "{b}[ {a}]"', ("data.prompt", 6, "{a} is data.columns.answer: the question ")),
     ],
 )  # fmt: skip

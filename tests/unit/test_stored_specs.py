@@ -60,7 +60,7 @@ def test_batch_size_was_the_rows_per_forward() -> None:
 
 
 def test_a_batch_size_that_was_searched_beside_several_forwards_can_t_be_read() -> None:
-    with pytest.raises(InputError, match="it is the rows per optimizer step: start it anew"):
+    with pytest.raises(InputError, match="it is the rows per optimizer step: start it again"):
         specs.from_text(version_1("training.batch_size"))
 
 

@@ -187,7 +187,7 @@ def test_a_trial_that_comes_back_goes_on_from_what_is_here_and_says_what_is_not(
     second = Second()
     assert worker(one, A, second, None).run() is Step.FINISHED
     assert second.found == ("checkpoint-2",)
-    told = "attempt 3 goes on from attempt-1: the folder of attempt 2 is on b.lab, and HPSEARCH_STORAGE is not shared"
+    told = "attempt 3 continues from attempt-1: the folder of attempt 2 is on b.lab, and HPSEARCH_STORAGE is not shared"
     assert told in standing(one)
 
 

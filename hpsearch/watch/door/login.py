@@ -173,7 +173,7 @@ input, button {{ font: inherit; padding: .4em .6em; box-sizing: border-box; widt
 </style></head>
 <body>
 <h1>hpsearch dashboard</h1>
-<p>Its token stands in the terminal where <code>hpsearch dashboard</code> was started, or in that terminal's
+<p>The token is shown in the terminal where <code>hpsearch dashboard</code> was started, or in that terminal's
 <code>$HPSEARCH_DASHBOARD_TOKEN</code>.</p>
 <p class="complaint" role="alert">{complaint}</p>
 <form method="post" action="/login">

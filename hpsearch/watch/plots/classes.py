@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 MOST_CLASSES = 20
 """Of more, the ones with the most rows are drawn, and what was taken for one of the others is put together."""
 _COUNTED_CLASSES = 12
-"""Up to here each field of the confusion has its share under its count."""
+"""Up to this many classes each field of the confusion matrix has its share under its count."""
 _SHARE = LinearSegmentedColormap.from_list("share", [(*to_rgb(BLUE), 0.0), (*to_rgb(BLUE), 1.0)])
 _DARK = 0.55
-"""A share from here on has its words in light."""
+"""From this share on the text of a field is light."""
 
 
 @styled()
 def confusion_figure(variant: VariantScores) -> Figure:
-    """Rows of each class by what they were taken for, as shares of the class.
+    """Confusion matrix: predictions for the rows of each class, as shares of the class.
 
     Raises NothingToDraw where the answers are not classes.
     """
@@ -68,7 +68,7 @@ def confusion_figure(variant: VariantScores) -> Figure:
 
 
 def _shown(confusion: Confusion) -> tuple[list[str], list[str], np.ndarray]:
-    """Labels, columns and counts (labels, columns), without what is empty or too much."""
+    """Labels, columns and counts (labels, columns), without empty ones and those beyond the limit."""
     counts = np.array(confusion.matrix)
     columns = confusion.columns
     labels = confusion.labels[:MOST_CLASSES]

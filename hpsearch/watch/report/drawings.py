@@ -27,7 +27,7 @@ class Drawings:
         self._numbers = count(1)
 
     def inline(self, figure: Figure, words: str) -> Markup:
-        """The figure as an svg element; `words` for those who can't see it. Its ids are its own on the page."""
+        """The figure as an svg element; `words` is its alternative text. Its ids are unique on the page."""
         svg = as_svg(figure)
         view_box = re.search(r'viewBox="([^"]*)"', svg)
         assert view_box, "matplotlib gives every drawing a view box"

@@ -19,7 +19,7 @@ from hpsearch.watch.report.story import Facts
 from hpsearch.watch.words import format_metric, format_time
 
 MOST_EXAMPLES = 6
-"""Of the right answers, and as many of the wrong ones."""
+"""For right answers, and as many for wrong ones."""
 Row = dict[str, Any]
 """One line of a scored file."""
 
@@ -37,7 +37,7 @@ class FinalRun:
 
     @cached_property
     def answers(self) -> list[Example]:
-        """Each test row with what the tuned model and the base model said; empty where no file of them is there."""
+        """Each test row with the tuned and the base model's answers; empty where their files are missing."""
         if self.evaluation is None or self.evaluation.metrics[0].over == "losses":
             return []
         tuned = self.evaluation.tuned.name
@@ -61,7 +61,7 @@ class FinalRun:
 
 
 def _rows(file: Path) -> list[Row]:
-    """An answer may hold what Python takes for the end of a line, but no line break."""
+    """An answer may contain characters that Python's splitlines takes for line ends, but no newline."""
     return read_file(file, _parsed) if file.exists() else []
 
 
@@ -70,8 +70,9 @@ def _parsed(content: bytes) -> list[Row]:
 
 
 def _score(row: Row, metric: Metric) -> float:
-    """By the metric that leads, or else by equality: not every metric has a number for one row, and one of the
-    person's own need not say what is right."""
+    """By the leading metric, or else by equality: not every metric has a number per row, and a person's own need not
+    tell what is right.
+    """
     numbers = row | row.get("numbers", {})
     return float(row["accuracy"] if metric.is_own or metric.name not in numbers else numbers[metric.name])
 
@@ -92,7 +93,7 @@ class Example:
 
 
 def right_ones(answers: list[Example]) -> list[Example]:
-    """Some that are right in full, of as many different references as there are; or else the nearest ones."""
+    """Correct ones, with as many different references as possible; or else the closest ones."""
     right = [example for example in answers if example.score >= 1]
     if right:
         return _mixed(right)
@@ -102,14 +103,14 @@ def right_ones(answers: list[Example]) -> list[Example]:
 
 
 def wrong_ones(answers: list[Example]) -> list[Example]:
-    """Of those that are the most wrong, of as many different references as there are."""
+    """Some of the most wrong ones, with as many different references as possible."""
     wrong = sorted((example for example in answers if example.score < 1), key=lambda example: example.score)
     worst = [example for example in wrong if example.score == wrong[0].score]
     return _mixed(worst if len(worst) >= MOST_EXAMPLES else wrong[:MOST_EXAMPLES])
 
 
 def _mixed(examples: list[Example]) -> list[Example]:
-    """One of each reference in turn."""
+    """Alternates between references."""
     by_reference: defaultdict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_reference[example.reference].append(example)

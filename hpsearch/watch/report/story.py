@@ -141,7 +141,7 @@ def _format_choice(settings: dict[str, Any]) -> str:
 
 
 def parameter_rows(spec: StudySpec) -> list[list[str]]:
-    """Knob, what it is, where it was searched, and the file's own value."""
+    """Parameter, description, search range, and the file's own value."""
     own = spec.defaults()
     return [
         [knob, KNOBS[knob].description or "", _format_parameter(parameter), format_value(own[knob])]
@@ -150,7 +150,7 @@ def parameter_rows(spec: StudySpec) -> list[list[str]]:
 
 
 def best_rows(view: StudyView) -> list[list[str]]:
-    """Knob, the best trial's value, and the file's own."""
+    """Parameter, the best trial's value, and the file's own."""
     own, best = view.study.spec.defaults(), view.best
     return (
         [[knob, format_value(value), format_value(own.get(knob))] for knob, value in best.params.items()]
@@ -167,14 +167,14 @@ def _format_parameter(parameter: ParameterSpec) -> str:
 
 
 def fixed_rows(spec: StudySpec) -> list[list[str]]:
-    """Every other knob."""
+    """Every other parameter."""
     others = [knob for knob in KNOBS if knob not in spec.searched.space]
     return [[knob, format_value(spec.value(knob))] for knob in others if spec.value(knob) is not None]
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial as the table shows it; every variant is ready to read."""
+    """A trial's row, with all values as text."""
 
     number: int
     kind: str
@@ -190,7 +190,7 @@ class TrialRow:
     device: str
     host: str
     given_back: str
-    """Whether all memory was; empty where the ledger was not closed."""
+    """Whether all memory was freed; empty where the ledger was not closed."""
     attempts: str
 
 
@@ -233,7 +233,7 @@ def _gib(amount: float | None) -> str:
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a trial ended before its time."""
+    """Why a trial ended early."""
 
     number: int
     outcome: str

@@ -207,7 +207,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"{stopped.checkpoints}/checkpoint-4 is not used: ") for line in said)
     assert any(TEARS[tear] in line for line in said)
-    assert f"training goes on from step 2, saved in {stopped.path}" in said
+    assert f"training continues from step 2, saved in {stopped.path}" in said
     assert (begun(worker), reported(worker)) == ([], [1, 2, 3])
     assert names(folder) == ["checkpoint-4", "checkpoint-6"]
     assert_same_bits(folder, whole)

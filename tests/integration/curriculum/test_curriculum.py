@@ -182,7 +182,7 @@ def test_a_torn_adapter_of_a_stage_is_passed_over_for_the_stages_last_checkpoint
     continued = inside.run(folder.path, twelve_steps(rows))
     said = capsys.readouterr().out
     assert "the adapter of the stage before: adapter_model.safetensors is missing" in said
-    assert "training goes on from step 6" in said
+    assert "training continues from step 6" in said
     assert losses(continued) == losses(whole)
 
 
