@@ -201,4 +201,4 @@ Job = Annotated[
     TrialConfig | InspectionConfig | EvaluationConfig | ExportConfig | DiagnosisConfig, Field(discriminator="job")
 ]
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
-"""Reads the config of whatever job a folder holds."""
+"""Reads a folder's config, for any kind of job."""

@@ -111,7 +111,7 @@ def draw_study(
     tell: Tell,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> str:
-    """The study's pictures, drawn anew if a trial has ended since, and the curve of every finished trial that has
+    """The study's pictures, drawn again if a trial has ended since, and the curve of every finished trial that has
     none yet and whose folder is on this machine. All of them, and the final run's, go into the dashboard.
 
     Empty where nothing was new. What `is_stopped` leaves out is drawn the next time.

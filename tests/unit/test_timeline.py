@@ -78,7 +78,7 @@ def test_a_long_pause_of_everybody_is_taken_out_and_said() -> None:
     assert found.pauses == [(200.0, 89800.0)]
     assert [(bar.began_s, bar.ended_s) for bar in found.bars] == [(0, 100), (110, 200), (200, 300)]
     (axes,) = timeline_figure("demo", found).axes
-    assert "nobody for 24 h 56 min" in [text.get_text() for text in axes.texts]
+    assert "no worker for 24 h 56 min" in [text.get_text() for text in axes.texts]
     assert axes.get_xlabel() == "minutes since 1970-01-01 00:00 UTC, without pauses"
 
 

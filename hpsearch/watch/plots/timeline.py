@@ -80,7 +80,7 @@ def timeline_figure(study: str, timeline: Timeline) -> Figure:
     for at, length in timeline.pauses:
         axes.axvline(at / unit_s, color=INK, linewidth=1, linestyle=":")
         place = (at / unit_s, 1.0)
-        axes.annotate(f"nobody for {format_time(length)}", place, (3, 2), textcoords="offset points",
+        axes.annotate(f"no worker for {format_time(length)}", place, (3, 2), textcoords="offset points",
                       xycoords=("data", "axes fraction"), fontsize=8)  # fmt: skip
     first = {device: min(lane for row, lane in rows if row == device) for device, _ in rows}
     axes.set_yticks(list(rows.values()), [shortened(device) if first[device] == lane else "" for device, lane in rows])

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW_TRIALS = 20
-"""Importance from fewer complete trials than this is a hint."""
+"""With fewer complete trials than this, importances are only a hint."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a report is made of. `best_yaml` is the file of the final training; `at` is in seconds since 1970."""
+    """The inputs of a report. `best_yaml` is the study file of the final training; `at` is in seconds since 1970."""
 
     view: StudyView
     importances: list[Importance]
@@ -67,7 +67,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """One number that a reader should not miss."""
+    """A headline number."""
 
     title: str
     value: str
