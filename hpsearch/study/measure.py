@@ -110,8 +110,9 @@ def find_measurement(
     config: TrialConfig, prepared: PreparedStudy, storage: StorageFolder, device: str | None = None
 ) -> Measurement | None:
     """An earlier measurement of such trials on such a device; `device` None: on any device, the latest."""
-    kept = _read(_file(prepared, storage))
-    found = [each for each in kept if each.what == _what(config) and device in (None, each.device)]
+    found = [
+        each for each in _read(_file(prepared, storage)) if each.what == _what(config) and device in (None, each.device)
+    ]
     return found[-1] if found else None
 
 
@@ -164,7 +165,7 @@ def _read(file: Path) -> list[Measurement]:
 def _what(config: TrialConfig) -> str:
     places = {"name", "train_rows", "validation_rows", "images", "fits", "earlier"}
     facts = config.model_dump_json(exclude=places | {"budget"})
-    versions = [version(name) for name in ("hpsearch", "torch", "transformers", "bitsandbytes")]
+    versions = [version(name) for name in ("hpsearch", "torch", "bitsandbytes")]
     return hashlib.sha256(f"{facts} {config.budget.memory_gib} {versions}".encode()).hexdigest()[:16]
 
 

@@ -15,12 +15,12 @@ from hpsearch.spec.search import NoPruner
 from hpsearch.study.estimate import Estimate, Training, num_steps
 from hpsearch.study.open import num_trials
 from hpsearch.study.prepare import PreparedStudy
-from hpsearch.watch.words import format_bytes, format_count, format_time
+from hpsearch.watch.words import format_bytes, format_count, format_time, format_trials
 
 
 def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> RenderableType:
     table = Table(title=f"{spec.study}: estimate", title_justify="left", box=None, header_style="bold")
-    for heading in ("", "a trial", f"{found.trials} trials", "the final training"):
+    for heading in ("", "a trial", format_trials(found.trials), "the final training"):
         table.add_column(heading, justify="right" if heading else "left")
     trial, final = found.trial, found.final
     for name, of_trial, of_final in (
@@ -41,7 +41,7 @@ def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> Renderabl
 def estimate_line(found: Estimate) -> str:
     trial, final = _time(found.trial), _time(found.final)
     return (
-        f"how long: a trial {trial}, {found.trials} trials at most {format_time(found.search_s)} on "
+        f"how long: a trial {trial}, {format_trials(found.trials)} at most {format_time(found.search_s)} on "
         f"{_devices(found.devices)}, the final training {final}; {_needs(found)} ({_source(found)})"
     )
 
@@ -50,7 +50,7 @@ def steps_line(spec: StudySpec, prepared: PreparedStudy) -> str:
     """What is known before any measurement."""
     steps, _ = num_steps(spec, spec.budget, subset(prepared.splits["train"], spec.budget.train_fraction))
     return (
-        f"how long: {num_trials(spec)} trials of {format_count(steps)} steps; their time is measured on a few of "
+        f"how long: {format_trials(num_trials(spec))} of {format_count(steps)} steps; their time is measured on a few of "
         "them when hpsearch run begins, or now with hpsearch show --measure"
     )
 

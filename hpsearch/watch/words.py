@@ -31,6 +31,10 @@ def format_count(number: int) -> str:
     return f"{number / _MILLION:,.1f} million" if number >= _MILLION else f"{number:,}"
 
 
+def format_trials(number: int) -> str:
+    return f"{format_count(number)} trial{'' if number == 1 else 's'}"
+
+
 def format_loss(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.4f}"
 

@@ -140,6 +140,7 @@ def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) 
     assert "careful" not in said
     assert "pruner" not in text_of(estimate_table(desk.file("search.pruner=none").spec, found, desk.folder))
     assert "4 trials at most 3 min 05 s" in estimate_line(found)
+    assert ", 1 trial at most " in estimate_line(replace(found, trials=1))
 
 
 def test_too_little_disk_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
