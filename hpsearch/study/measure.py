@@ -1,9 +1,7 @@
 """Measuring a study before its search: a few real steps of its own rows, in a trainer on the device that will work.
 
-The measured run is a trial with the file's own values, on a sample of its rows, in a folder that is gone afterwards.
-Each row is met several times: the first pass tells what a row costs when it is new (its image has to be looked at),
-the later ones what a step costs. A pass ends with a step of half as many rows: what it costs beyond half is what any
-step costs, however few its rows.
+The measured run is a trial with the file's own values, on a sample of rows, in a temporary folder. The first pass over
+them tells what a new row costs, later ones what a step costs; the last one has half as many rows, for the fixed cost.
 """
 
 from __future__ import annotations
@@ -110,9 +108,8 @@ def find_measurement(
     config: TrialConfig, prepared: PreparedStudy, storage: StorageFolder, device: str | None = None
 ) -> Measurement | None:
     """An earlier measurement of such trials on such a device; `device` None: on any device, the latest."""
-    found = [
-        each for each in _read(_file(prepared, storage)) if each.what == _what(config) and device in (None, each.device)
-    ]
+    kept = [each for each in _read(_file(prepared, storage)) if each.what == _what(config)]
+    found = [each for each in kept if device in (None, each.device)]
     return found[-1] if found else None
 
 
@@ -165,8 +162,8 @@ def _read(file: Path) -> list[Measurement]:
 def _what(config: TrialConfig) -> str:
     places = {"name", "train_rows", "validation_rows", "images", "fits", "earlier"}
     facts = config.model_dump_json(exclude=places | {"budget"})
-    versions = [version(name) for name in ("hpsearch", "torch", "bitsandbytes")]
-    return hashlib.sha256(f"{facts} {config.budget.memory_gib} {versions}".encode()).hexdigest()[:16]
+    facts += f" {config.budget.memory_gib} {[version(name) for name in ('hpsearch', 'torch', 'bitsandbytes')]}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 def _short(config: TrialConfig, prepared: PreparedStudy, folder: JobFolder) -> TrialConfig:

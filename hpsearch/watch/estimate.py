@@ -50,8 +50,8 @@ def steps_line(spec: StudySpec, prepared: PreparedStudy) -> str:
     """What is known before any measurement."""
     steps, _ = num_steps(spec, spec.budget, subset(prepared.splits["train"], spec.budget.train_fraction))
     return (
-        f"how long: {format_trials(num_trials(spec))} of {format_count(steps)} steps; their time is measured on a few of "
-        "them when hpsearch run begins, or now with hpsearch show --measure"
+        f"how long: {format_trials(num_trials(spec))} of {format_count(steps)} steps; their time is measured on a few "
+        "of them when hpsearch run begins, or now with hpsearch show --measure"
     )
 
 
