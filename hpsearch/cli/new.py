@@ -35,6 +35,10 @@ def new(
     memory_gib: Annotated[
         float | None, typer.Option("--memory-gib", help="GPU memory in GiB", show_default=False)
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", help="role=column, …, such as answer=reply,group=patient", show_default=False),
+    ] = None,
     hours: Annotated[
         float | None, typer.Option("--hours", help="time limit of the search, in hours", show_default=False)
     ] = None,
@@ -54,7 +58,7 @@ def new(
     from hpsearch.errors import InputError
     from hpsearch.propose.questions import Given
 
-    given = Given(data, task, base, memory_gib, hours)
+    given = Given(data, task, base, memory_gib, hours, _roles(columns))
     if from_ is None and example is None:
         _ask(given, output, force)
     elif (from_ is not None and example is not None) or given != Given():
@@ -63,6 +67,24 @@ def new(
         _convert(from_, output or Path(f"{from_.stem}_study.yaml"), force)
     elif example is not None:
         _copy(example, output or Path(f"{example}.yaml"), force)
+
+
+def _roles(columns: str | None) -> dict[str, str]:
+    """Role → column. Raises InputError."""
+    from hpsearch.errors import InputError, did_you_mean
+    from hpsearch.spec.data import ColumnsSpec
+
+    roles = {}
+    for pair in columns.split(",") if columns else []:
+        role, is_pair, name = (part.strip() for part in pair.partition("="))
+        if not is_pair or not name:
+            raise InputError(f"--columns {pair}: expected role=column, such as answer=reply")
+        if role not in ColumnsSpec.model_fields:
+            raise InputError(
+                f"--columns: there is no role {role!r}; {did_you_mean(role, list(ColumnsSpec.model_fields))}"
+            )
+        roles[role] = name
+    return roles
 
 
 def _ask(given: Given, output: Path | None, force: bool) -> None:
@@ -80,7 +102,7 @@ def _ask(given: Given, output: Path | None, force: bool) -> None:
         if is_asked:
             return str(typer.prompt(question, default=default))
         if default is None:
-            raise InputError(f"there is no terminal to ask on, and no answer to: {question}")
+            raise InputError(f"there is no terminal to ask on, and no answer to: {question} (see hpsearch new --help)")
         return default
 
     console = open_console(soft_wrap=True)

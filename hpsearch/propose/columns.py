@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ class Column:
     """image, messages, label, text, number, truth value or other."""
     about: str
     """For people: its content, with an example."""
+    names_groups: bool = False
+    """Whether several rows may belong to each of its values, such as a patient: many values, most of them repeated."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Look:
 
 def look_at(source: str, folder: Path) -> Look:
     """Opens `source`; a relative path starts at `folder`. Raises InputError where it can't be read."""
+    if "://" in source:
+        raise InputError(f"{source} is a URL: download the rows first, and name the file")
     try:
         rows = open_source(DataSpec(source=source), folder).rows
     except FieldError as error:
@@ -113,7 +118,11 @@ def _column(name: str, head: Dataset) -> Column:
         return Column(name, "other", _cut(str(first)))
     kind = "text" if isinstance(first, str) else "number"
     is_label = kind == "text" and 2 <= different <= min(_MOST_CLASSES, len(values) // 10)
-    return Column(name, "label" if is_label else kind, f"{different} different values, as {_cut(repr(first))}")
+    about = f"{different} different {'value' if different == 1 else 'values'}, as {_cut(repr(first))}"
+    counts = Counter(map(str, values)).values()
+    in_several = sum(count > 1 for count in counts) > len(counts) / 2
+    is_group = not is_label and in_several and different > _MOST_CLASSES and " " not in str(first)
+    return Column(name, "label" if is_label else kind, about, is_group)
 
 
 def _roles(columns: dict[str, Column], rows: Dataset) -> dict[str, str]:

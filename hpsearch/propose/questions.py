@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from hpsearch.propose.study import Answers, checked_study_name, fitting_columns,
 from hpsearch.spec.tasks import TASKS, find_task
 
 MEMORY_GIB, HOURS = 16.0, 8.0
+_NONE = "none"
 T = TypeVar("T")
 Say = Callable[[str], None]
 
@@ -31,6 +32,8 @@ class Given:
     base: str | None = None
     memory_gib: float | None = None
     hours: float | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    """Role → column."""
 
 
 def ask_for_study(study: str | None, given: Given, folder: Path, ask: Ask, say: Say) -> Answers:
@@ -44,15 +47,13 @@ def ask_for_study(study: str | None, given: Given, folder: Path, ask: Ask, say: 
     )
     say(_format_look(look))
     say("\n".join(f"  {row.name:<16} {row.about}" for row in TASKS.values() if row.has_images <= look.has_images))
-    task = _until_right(given.task, _task, ask, say, "Task, one of these", _proposed_task(look))
+    task = _until_right(given.task, _task, ask, say, "Task, one of those above", _proposed_task(look))
+    roles = _ask_for_columns(look, task, given.columns, ask, say)
     memory_gib = _until_right(
         given.memory_gib, _positive("--memory-gib"), ask, say, "Memory of the card in GiB", f"{MEMORY_GIB:g}"
     )
     base = _until_right(given.base, str, ask, say, "Base model (hub name or folder)", propose_base(task, memory_gib))
     hours = _until_right(given.hours, _positive("--hours"), ask, say, "Hours that the search may take", f"{HOURS:g}")
-    roles = dict(look.roles)
-    for role in missing_roles(task, roles, look.prompt):
-        roles[role] = _until_right(None, _column_of(look), ask, say, f"Column of the {role}")
     columns = fitting_columns(task, roles, look.prompt)
     return Answers(study or _study_name(look), look, task, base, memory_gib, hours, columns)
 
@@ -63,10 +64,26 @@ def _until_right(
     if given is not None:
         return read(str(given))
     while True:
+        answer = ask(question, default)
         try:
-            return read(ask(question, default))
+            return read(answer)
         except InputError as error:
             say(str(error))
+
+
+def _ask_for_columns(look: Look, task: str, given: dict[str, str], ask: Ask, say: Say) -> dict[str, str]:
+    """Role → column: those that were recognized, those that are `given`, and those that the task lacks."""
+    read = _column_of(look)
+    roles = look.roles | {role: read(name) for role, name in given.items()}
+    while missing := missing_roles(task, roles, look.prompt):
+        roles[missing[0]] = _until_right(None, read, ask, say, f"Column of the {missing[0]}")
+    groups = [column.name for column in look.columns.values() if column.names_groups]
+    groups = [name for name in groups if name not in roles.values()]
+    if groups and "group" not in roles:
+        shown = f"Column that says which rows belong together, as a patient's ({' or '.join(groups)})"
+        group = _until_right(None, lambda text: text if text == _NONE else read(text), ask, say, shown, _NONE)
+        roles |= {"group": group} if group != _NONE else {}
+    return roles
 
 
 def _format_look(look: Look) -> str:

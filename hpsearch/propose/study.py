@@ -50,15 +50,10 @@ def row_format(task: str, roles: dict[str, str]) -> RowFormat:
 
 
 def missing_roles(task: str, roles: dict[str, str], prompt: str | None) -> list[str]:
-    """Roles that the task needs and that are missing. A question may be the same for every row (`data.prompt`)."""
+    """Roles that the task needs and that are missing. Images to be classified may all get the same question."""
     facts = FORMATS[row_format(task, roles)]
-    needed = [role for role in facts.needs if role != facts.asks]
-    if (
-        facts.asks
-        and not TASKS[task].has_images
-        and prompt is None
-        and (facts.asks in facts.needs or TASKS[task].learns == "class")
-    ):
+    needed = [role for role in facts.needs if role != facts.asks or prompt is None]
+    if facts.asks and TASKS[task].learns == "class" and prompt is None and not TASKS[task].has_images:
         needed.append(facts.asks)
     needed += ["image"] if TASKS[task].has_images else []
     return [role for role in needed if role not in roles]
@@ -112,7 +107,7 @@ def _data(answers: Answers) -> list[str]:
     if unused:
         lines.append(f"    # not used: {', '.join(unused)}")
     if "group" not in answers.columns:
-        lines.append("    # group: COLUMN    # if rows belong together (a patient, a document): they stay in one split")
+        lines.append("    # group: COLUMN  # if rows belong together (a patient, a document): they stay in one split")
     if look.prompt and facts.asks:
         lines.append(f"  prompt: {scalar(look.prompt)}  # over several columns")
     elif facts.asks and facts.asks not in answers.columns:

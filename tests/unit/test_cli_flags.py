@@ -15,6 +15,7 @@ SURFACE: dict[str, set[str]] = {
         "--task",
         "--base",
         "--memory-gib",
+        "--columns",
         "--hours",
         "-o",
         "--output",

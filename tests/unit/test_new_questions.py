@@ -160,3 +160,39 @@ def test_a_study_is_named_after_its_rows_whatever_their_name(tmp_path: Path) -> 
     answers = ask_for_study(None, Given(data="données (1).jsonl"), tmp_path, never, lambda _: None)
     (tmp_path / "study.yaml").write_text(study_text(answers))
     assert load_study(tmp_path / "study.yaml").spec.study == "donn_es__1_"
+
+
+def test_all_columns_that_a_task_needs_are_asked_for_and_a_patient_is_proposed(tmp_path: Path) -> None:
+    """Of rows with names in another language."""
+    write(tmp_path, {"bild": "{n}.png", "frage": "Wie viele? {n}", "antwort": "c{class}", "fall": "p{n}"}, num=60)
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    rows = [row | {"fall": f"p{n // 2}"} for n, row in enumerate(lines)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replies = {"question": "frage", "answer": "antwort", "fall": "fall"}
+
+    def ask(question: str, default: str | None) -> str:
+        return next((reply for word, reply in replies.items() if word in question), None) or str(default)
+
+    answers = ask_for_study("demo", Given(data="rows.jsonl", task="vlm-sft"), tmp_path, ask, lambda _: None)
+    wanted = {"image": "bild", "question": "frage", "answer": "antwort", "group": "fall", "label": "antwort"}
+    assert answers.columns == wanted
+    columns = {role: wanted[role] for role in ("question", "answer", "group")}
+    given = Given(data="rows.jsonl", task="vlm-sft", columns=columns)
+    assert ask_for_study("demo", given, tmp_path, never, lambda _: None).columns == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--task", "vlm-sft"], "no answer to: Column of the question"),
+        (["--columns", "answr=antwort"], "there is no role 'answr'; did you mean 'answer'"),
+        (["--columns", "answer"], "expected role=column"),
+        (["--columns", "answer=gone"], "there is no column 'gone'"),
+    ],
+)
+def test_what_can_t_be_asked_ends_at_once(tmp_path: Path, options: list[str], words: str) -> None:
+    write(tmp_path, {"frage": "Q {n}", "antwort": "A {n}"})
+    command = [sys.executable, "-m", "hpsearch", "new", "--data", "rows.jsonl", *options]
+    done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert words in done.stderr
