@@ -4,6 +4,10 @@ An engine is what runs processes on machines: this machine, SLURM, a Ray cluster
 place in a queue, and keeps one worker running (`hpsearch worker --keep`). The search needs no launcher: running that
 command by hand, or in a container, starts a worker as well.
 
+What such a process knows of its engine: the signal `SAVE` (launch/keep.py) asks it to save and leave, and may be
+repeated, while a second SIGTERM means to leave without saving; `$HPSEARCH_JOB` is the id of its job, which `status`
+shows (by default the process's own id, store/workers.py).
+
 One file holds a launcher, one line of `launch/engines.py` names it, and one contract test
 (tests/contract/test_launchers.py) runs over all of them.
 """
@@ -26,7 +30,7 @@ class Order:
 
     `arguments` are those of `hpsearch worker`, the study file first, with absolute paths. `environment` is what a
     worker needs besides its machine's environment; it holds secrets, so it goes into no command line and no file that
-    others can read. `folder` is the workers' working directory, `logs` the folder of their output.
+    others can read. `folder` is the workers' working directory, `logs` the folder of their output, one file for a job.
     """
 
     study: str
@@ -88,12 +92,12 @@ class Launcher(Protocol):
         """
 
     def jobs(self, launch: StoredLaunch) -> list[JobView]:
-        """Every job of a launch, in its order, also long after its end; UNKNOWN where the engine can't tell. Raises
-        HpsearchError where the engine doesn't answer within seconds.
+        """Every job of a launch, in its order, also long after its end; UNKNOWN where the engine can't tell, as of a
+        process of another machine. Raises HpsearchError where the engine doesn't answer within seconds.
         """
 
     def stop(self, launch: StoredLaunch, *, now: bool) -> None:
         """Ends all jobs of a launch without waiting: pending jobs are cancelled; running ones are asked to save a
-        checkpoint and get minutes for it, however often this is called, or with `now` are killed. None of them is
-        restarted. For a job that is gone it does nothing. Raises HpsearchError as `jobs`.
+        checkpoint and get minutes for it, however often this is called, or with `now` are killed with all that they
+        started. None of them is restarted. For a job that is gone it does nothing. Raises HpsearchError as `jobs`.
         """

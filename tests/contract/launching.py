@@ -5,6 +5,7 @@ The store's address leads nowhere, so a worker needs no torch, writes a line, an
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Site:
 
     def start(self, order: Order) -> StoredLaunch:
         jobs = self.launcher.start(order)
-        launch = StoredLaunch(1, self.engine, self.options, jobs, "here", time.time())
+        launch = StoredLaunch(1, self.engine, self.options, jobs, socket.gethostname(), time.time())
         self.launches.append(launch)
         return launch
 

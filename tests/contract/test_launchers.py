@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from launching import NOWHERE, SECRET, STUDY, Site
 
 from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import JobState
+from hpsearch.store import workers
 
 WAITS = "can't be reached"
 """What a worker says of a store that doesn't answer."""
+STOPPING, AT_ONCE = "stopping …", "stopping at once"
+"""What its keeper says of a stop: the worker may save, or not."""
 
 
 ENGINES_HERE = (  # what is a cluster has a fixture that starts one, NAME_cluster
@@ -35,6 +39,11 @@ def test_every_engine_is_tested() -> None:
     assert {str(engine.values[0]) for engine in ENGINES_HERE} == set(ENGINES), "each needs its line in ENGINES_HERE"
 
 
+HERE_ONLY = [
+    each for each in ENGINES_HERE if not getattr(ENGINES.get(str(each.values[0])), "reaches_other_machines", True)
+]
+
+
 def test_a_plan_shows_the_command_and_no_secret_and_starts_nothing(site: Site) -> None:
     order = site.order()
     site.launcher.check(order)
@@ -50,6 +59,8 @@ def test_workers_start_and_a_stop_ends_them(site: Site) -> None:
     launch = site.start(site.order(num_workers=2))
     assert len({job.job_id for job in launch.jobs}) == 2
     for job in launch.jobs:
+        assert job.log, "status and logs read it"
+        assert Path(job.log).is_relative_to(site.order().logs), "logs lie in the order's folder"
         assert SECRET not in site.until_said(job, WAITS)
     running = site.until(launch, lambda jobs: all(job.state is JobState.RUNNING for job in jobs))
     assert [job.job_id for job in running] == [job.job_id for job in launch.jobs]
@@ -68,9 +79,37 @@ def test_a_stop_at_once_kills_worker_and_all(site: Site) -> None:
     launch = site.start(site.order(num_workers=1))
     site.until_said(launch.jobs[0], WAITS)
     (worker,) = site.workers()
+    worker.suspend()  # it can't leave by itself when its keeper is gone
     site.launcher.stop(launch, now=True)
     site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
-    worker.wait(60)
+    worker.wait(20)
+
+
+def test_a_stop_that_is_repeated_still_lets_a_worker_save(site: Site) -> None:
+    """A second SIGTERM would mean to leave without saving: see SAVE in hpsearch/launch/keep.py."""
+    launch = site.start(site.order(num_workers=1))
+    site.until_said(launch.jobs[0], WAITS)
+    (worker,) = site.workers()
+    worker.suspend()  # it saves for as long as the second stop needs to arrive
+    site.launcher.stop(launch, now=False)
+    site.until_said(launch.jobs[0], STOPPING)
+    site.launcher.stop(launch, now=False)
+    worker.resume()
+    site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
+    assert AT_ONCE not in site.said(launch)
+
+
+@pytest.mark.parametrize("site", HERE_ONLY, indirect=True)
+def test_a_process_of_another_machine_is_unknown_and_left_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id may be that of another process here. Ids with their machine: store/workers.py, `worker_id_of`."""
+    launch = site.start(site.order(num_workers=1))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        elsewhere.setattr(workers, "_place", lambda: "elsewhere")
+        assert site.states(launch) == [JobState.UNKNOWN]
+        site.launcher.stop(launch, now=True)
+    site.until_said(launch.jobs[0], WAITS)
+    assert site.states(launch) == [JobState.RUNNING]
 
 
 def test_a_worker_that_is_killed_is_replaced_within_its_job(site: Site) -> None:
