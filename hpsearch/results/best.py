@@ -13,7 +13,6 @@ from hpsearch.errors import InputError
 from hpsearch.search.space import from_optuna
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec import dump_study
-from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.study import StudySpec, Values, flat
 from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
@@ -84,13 +83,14 @@ def as_yaml(best: Best) -> str:
 
 
 def as_json(best: Best) -> str:
+    final = best.final.model_dump_json(exclude_none=True, exclude=best.final.foreign_sections)
     return json.dumps(
         {
             "study": best.study.study,
             "trial": best.trial.number,
             "objectives": dict(zip(best.study.objective_names, best.trial.values, strict=False)),
             "values": best.values,
-            "final": json.loads(best.final.model_dump_json(exclude_none=True)),
+            "final": json.loads(final),
         },
         indent=2,
     )
@@ -100,7 +100,7 @@ def as_command(best: Best) -> str:
     """The final training as one shell command with every parameter as a flag, so that later edits of the file don't
     matter.
     """
-    values = {knob: best.final.value(knob) for knob in KNOBS}
+    values = {knob: best.final.value(knob) for knob in best.final.knobs}
     adapter = best.final.model.model_dump(include={"adapter", "adapter_revision", "adapter_sha256"}, exclude_none=True)
     values |= flat(adapter, "model")
     whole = best.final.model_dump(mode="json")

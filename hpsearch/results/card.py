@@ -13,12 +13,10 @@ from hpsearch.evaluation import Evaluation, VariantScores
 from hpsearch.jobs import ExportResult
 from hpsearch.results.final import RunFolder
 from hpsearch.search.view import StudyView
-from hpsearch.spec.knobs import KNOBS
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.model import ModelSpec
 from hpsearch.spec.search import RangeSpec
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.tasks import SECTIONS
 from hpsearch.trial import TrialConfig, TrialResult
 
 CardKind = Literal["adapter", "merged"]
@@ -171,7 +169,7 @@ def _data(spec: StudySpec, manifest: Manifest) -> str:
 
 
 def _training(spec: StudySpec, config: TrialConfig, result: TrialResult) -> str:
-    values = [[knob, without_folders(_told(spec.value(knob)))] for knob in KNOBS if _matters(spec, knob)]
+    values = [[knob, without_folders(_told(spec.value(knob)))] for knob in spec.knobs]
     losses = [report.loss for report in result.reports]
     best = f", best validation loss {min(losses):.4f} {spec.task_facts.loss_unit}" if losses else ""
     return (
@@ -179,11 +177,6 @@ def _training(spec: StudySpec, config: TrialConfig, result: TrialResult) -> str:
         f"{result.trainable_parameters:,} of {result.total_parameters:,} parameters were trained "
         f"(seed {config.training.seed}).\n\n{_table(['parameter', 'final run'], values)}"
     )
-
-
-def _matters(spec: StudySpec, knob: str) -> bool:
-    section = knob.partition(".")[0]
-    return section not in SECTIONS or section in spec.task_facts.sections
 
 
 def _search(study: StudyView) -> str:

@@ -152,8 +152,8 @@ _Dumper.add_representer(str, _text)
 
 
 def dump_study(spec: StudySpec) -> str:
-    """A study file that loads as exactly this spec."""
-    content = spec.model_dump(mode="json", exclude_none=True)
+    """A study file that loads as exactly this spec, without the sections that its task doesn't have."""
+    content = spec.model_dump(mode="json", exclude_none=True, exclude=spec.foreign_sections)
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -18,7 +18,7 @@ from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.own_metrics import code_of, sha256_of
 from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.search import RangeSpec, SearchSpec
-from hpsearch.spec.tasks import TASKS, TaskFacts, TaskName
+from hpsearch.spec.tasks import SECTIONS, TASKS, TaskFacts, TaskName
 from hpsearch.spec.tracking import TrackerName
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 
@@ -126,6 +126,16 @@ class StudySpec(Spec):
         """hpsearch's and the person's own metrics that fit the task."""
         every = [*METRICS.values(), *self.evaluation.own_metrics.values()]
         return [metric for metric in every if self.task_facts.fits(metric)]
+
+    @property
+    def foreign_sections(self) -> set[str]:
+        """The sections that only other tasks have: here they hold their defaults, and mean nothing."""
+        return {section for section in SECTIONS if not self.task_facts.has(section)}
+
+    @property
+    def knobs(self) -> list[str]:
+        """The knobs of this study's task."""
+        return [knob for knob in KNOBS if knob.partition(".")[0] not in self.foreign_sections]
 
     def value(self, knob: str) -> Any:
         section, name = knob.split(".")

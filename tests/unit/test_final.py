@@ -20,6 +20,7 @@ from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.spec import StudyFile, load_study
 from hpsearch.spec.limits import SilenceSpec
+from hpsearch.spec.tasks import SECTIONS
 from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
@@ -108,6 +109,16 @@ def test_a_run_of_an_earlier_hpsearch_is_read_in_todays_terms(run: FinalRun) -> 
     file, _, resolved = run.folder.load()
     assert file.spec.training == resolved.training == run.file(*settings).spec.training
     assert run.train(nobody, *settings) == first, "it is the same run"
+
+
+def test_a_run_whose_file_has_the_sections_of_other_tasks_is_the_same_run(run: FinalRun) -> None:
+    """Earlier versions wrote every section."""
+    first = run.train(plays(inspecting(), training))
+    study = yaml.safe_load(run.folder.study.read_text())
+    assert study.keys().isdisjoint(SECTIONS)
+    whole = run.file(NO_SEARCH).spec.model_dump(mode="json", include=set(SECTIONS))
+    run.folder.study.write_text(yaml.safe_dump(study | whole))
+    assert run.train(nobody) == first
 
 
 def test_a_study_file_with_a_search_is_the_same_run_without_it(run: FinalRun) -> None:

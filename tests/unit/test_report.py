@@ -13,6 +13,7 @@ from PIL import Image
 from hpsearch.data.manifest import Manifest
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
+from hpsearch.spec.tasks import SECTIONS
 from hpsearch.watch.report import Asked, FinalRun, report_page
 from tests.unit.picture_fixtures import (
     CELLS,
@@ -121,6 +122,12 @@ def test_the_story_of_the_search_is_told(search: Page) -> None:
     ):
         assert words in search.words
     assert search.tags.count("svg") == 5
+
+
+def test_what_stayed_as_it_was_is_without_the_sections_of_other_tasks(search: Page) -> None:
+    stayed = search.words.partition("lora.r Rank of the adapter's matrices")[2].partition("The trials")[0]
+    assert "training.seed" in stayed
+    assert [section for section in SECTIONS if f"{section}." in stayed] == []
 
 
 def test_every_trial_stands_there_with_its_memory_and_its_ledger(search: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 import yaml
 
 from hpsearch.errors import InputError
-from hpsearch.results.best import as_command, as_json, as_yaml, choose
-from hpsearch.spec import load_study
+from hpsearch.results.best import Best, as_command, as_json, as_yaml, choose
+from hpsearch.spec import dump_study, load_study
 from hpsearch.spec.data import DataSpec
-from hpsearch.spec.knobs import KNOBS
+from hpsearch.spec.study import changes
+from hpsearch.spec.tasks import SECTIONS, TASKS, Section
 from hpsearch.trial import Outcome
 from tests.unit.worker_fixtures import MANIFEST, Demo, MakeDemo, Play, ends, ledger, plays, study_spec
 
@@ -123,10 +125,31 @@ def overrides_of(command: str) -> dict[str, str]:
     return dict(override.split("=", 1) for override in sets[1::2])
 
 
-def test_the_shell_form_names_every_knob(searched: Demo) -> None:
+def test_the_shell_form_names_every_knob_of_the_task(searched: Demo) -> None:
     best = choose(searched.view, None)
-    assert len(KNOBS) >= 20
-    assert set(overrides_of(as_command(best))) >= set(KNOBS)
+    assert len(best.final.knobs) >= 20
+    assert set(overrides_of(as_command(best))) >= set(best.final.knobs)
+
+
+@pytest.mark.parametrize("form", [as_yaml, as_json, as_command], ids=lambda form: form.__name__)
+def test_no_form_has_the_sections_of_other_tasks(searched: Demo, form: Callable[[Best], str]) -> None:
+    text = form(choose(searched.view, None))
+    assert {name: name in text for name in ("lora", *SECTIONS)} == {"lora": True} | dict.fromkeys(SECTIONS, False)
+
+
+@pytest.mark.parametrize("section", sorted(SECTIONS))
+def test_every_form_keeps_the_sections_of_its_task(section: Section) -> None:
+    task = next(name for name, task in TASKS.items() if section in task.sections)
+    spec = study_spec(spec={"task": task})
+    assert section not in spec.foreign_sections
+    assert f"\n{section}:" in dump_study(spec)
+
+
+def test_a_file_of_an_earlier_version_with_every_section_is_the_same_study(searched: Demo, tmp_path: Path) -> None:
+    best = choose(searched.view, None)
+    whole = yaml.safe_load(as_yaml(best)) | {name: getattr(best.final, name).model_dump() for name in SECTIONS}
+    (tmp_path / "older.yaml").write_text(yaml.safe_dump(whole))
+    assert not changes(load_study(tmp_path / "older.yaml").spec, best.final)
 
 
 def test_the_shell_form_keeps_the_words_of_the_data(searched: Demo, tmp_path: Path) -> None:

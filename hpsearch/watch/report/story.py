@@ -168,7 +168,7 @@ def _format_parameter(parameter: ParameterSpec) -> str:
 
 def fixed_rows(spec: StudySpec) -> list[list[str]]:
     """Every other parameter."""
-    others = [knob for knob in KNOBS if knob not in spec.searched.space]
+    others = [knob for knob in spec.knobs if knob not in spec.searched.space]
     return [[knob, format_value(spec.value(knob))] for knob in others if spec.value(knob) is not None]
 
 
