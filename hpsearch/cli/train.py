@@ -42,7 +42,9 @@ def train(
     no_search: Annotated[bool, typer.Option("--no-search", help="train a study file's own values")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="delete the run in this folder and start over")] = False,
-    out: Annotated[Path | None, typer.Option(help="run folder; default: storage/runs/NAME", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="run folder; default: storage/runs/STUDY, or STUDY-trial-N", show_default=False)
+    ] = None,
     store: StoreOption = None,
     set_: SetOption = None,
 ) -> None:

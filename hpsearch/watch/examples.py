@@ -44,9 +44,9 @@ def format_left_out(manifest: Manifest) -> list[str]:
     kept = sum(len(keys) for keys in manifest.splits.values())
     lost = sum(len(ids) for ids in manifest.left_out.values())
     if lost > _MANY * (kept + lost):
-        lines.append(
-            f"careful: {lost / (kept + lost):.0%} of the rows are left out; if they are too long, raise data.max_tokens"
-        )
+        share = f"careful: {lost / (kept + lost):.0%} of the rows are left out"
+        too_long = any(reason.startswith("longer than") for reason in manifest.left_out)
+        lines.append(f"{share}; data.max_tokens keeps longer ones" if too_long else share)
     return lines
 
 

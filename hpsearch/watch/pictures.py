@@ -134,7 +134,10 @@ def study_pictures(store: Store, view: StudyView) -> dict[str, Draw]:
         return lambda: _plots().learning_curves_figure(view, objective)
 
     first, *others = view.study.spec.objectives
-    pictures = {"learning-curves": curves(first), **{f"learning-curves-{name}": curves(name) for name in others}}
+    pictures = {
+        "learning-curves": curves(first),
+        **{f"learning-curves-{metric.name}": curves(metric) for metric in others},
+    }
     if others:
         pictures["trade-off"] = lambda: _plots().trade_off_figure(view)
     return pictures | {

@@ -14,7 +14,7 @@ from optuna_dashboard.artifact._backend import list_trial_artifacts
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.trial import Outcome
 from hpsearch.watch import pictures
-from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study
+from hpsearch.watch.pictures import draw_evaluation, draw_run, draw_study, study_pictures
 from tests.unit.picture_fixtures import config, evaluation, history, result, training
 from tests.unit.worker_fixtures import Demo, MakeDemo, ends, plays
 
@@ -185,3 +185,9 @@ def test_a_store_that_breaks_fails_no_run(three: Demo, monkeypatch: pytest.Monke
 def test_a_study_without_a_trial_has_no_picture(demo: Demo) -> None:
     assert draw_study(demo.store, demo.view, demo.study.storage, silent) == ""
     assert not demo.study.storage.plots("demo").exists()
+
+
+def test_each_objective_has_curves_of_its_own_name(make_demo: MakeDemo) -> None:
+    demo = make_demo(spec={"objective": ["loss", "exact_match"]}, pruner="none")
+    names = [name for name in study_pictures(demo.store, demo.view) if "curves" in name]
+    assert names == ["learning-curves", "learning-curves-exact_match"]
