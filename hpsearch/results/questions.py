@@ -60,7 +60,8 @@ def asked_rows(spec: StudySpec, manifest: Manifest, images: Sequence[Path], ques
         raise InputError(f"--image: task {spec.task} takes one image")
     for image in images:
         if image.parts and image.parts[0] in ("http:", "https:"):  # a path has lost the second slash
-            raise InputError(f"--image: {image} is a URL; download the image first, and name the file")
+            url = str(image).replace(":/", "://", 1)
+            raise InputError(f"--image: {url} is a URL; download the image first, and name the file")
     seen: Values = {columns.image: list(map(str, images))} if columns.image else {}
     whole = conversation_column(spec.data)
     name = whole or columns.text or _question_column(spec)

@@ -12,7 +12,7 @@ from rich.live import Live
 from hpsearch.errors import StoreUnreachable
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import LOSS
-from hpsearch.watch.tables import study_panel
+from hpsearch.watch.tables import format_others, study_panel
 from hpsearch.watch.words import format_loss, format_metric, format_params, format_time
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -84,6 +84,10 @@ def _format_trial(trial: TrialView, view: StudyView) -> str:
     values = format_params(trial.params)
     value = format_metric(view.objective, trial.value)
     loss = f" {'loss' if view.objective == LOSS else view.objective.title} {value}" if value else ""
+    titles = [objective.title for objective in view.study.spec.objectives[1:]]
+    loss += "".join(
+        f", {title} {words}" for title, words in zip(titles, format_others(view, trial), strict=True) if words
+    )
     time_taken = f" in {format_time(trial.seconds)}" if trial.seconds else ""
     memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
     held = f", {memory:.2f} GiB" if memory else ""

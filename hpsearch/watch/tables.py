@@ -89,7 +89,8 @@ def headline(view: StudyView) -> RenderableType:
 def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     value = "loss" if view.objective == LOSS else view.objective.title
-    for heading in ("trial", "outcome", value, "reports", "time", "memory"):
+    others = [objective.title for objective in view.study.spec.objectives[1:]]
+    for heading in ("trial", "outcome", value, *others, "reports", "time", "memory"):
         table.add_column(heading, justify="left" if heading in ("outcome", "reports") else "right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     begun = [trial for trial in view.trials if trial.has_begun]
@@ -108,11 +109,19 @@ def _trial_cells(view: StudyView, trial: TrialView) -> list[RenderableType]:
         Text(f"{'★ ' if best else ''}{trial.number}", style="bold" if best else ""),
         Text(trial.outcome, style=colour),
         Text(format_metric(view.objective, trial.value), style="bold" if best else ""),
+        *(Text(words) for words in format_others(view, trial)),
         Text(sparkline(list(trial.reports.values()))),
         Text(format_time(trial.seconds) if trial.seconds else ""),
         Text(_format_memory(trial)),
         Text(format_params(trial.params)),
     ]
+
+
+def format_others(view: StudyView, trial: TrialView) -> list[str]:
+    """The values of the objectives after the first one; empty unless the trial is complete."""
+    others = view.study.spec.objectives[1:]
+    values = trial.values[1:] or (None,) * len(others)
+    return [format_metric(objective, value) for objective, value in zip(others, values, strict=True)]
 
 
 def _format_memory(trial: TrialView) -> str:

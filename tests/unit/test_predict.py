@@ -135,7 +135,12 @@ def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, seeing: Ru
         (folder, (" ",), None, "--question: empty question"),
         (folder, ("?",), broken, "--image: task text-sft takes no images"),
         (seeing, ("?",), None, "--image is missing: every training row of this run has one"),
-        (seeing, ("?",), Path("https://example.org/x.png"), "is a URL; download the image first"),
+        (
+            seeing,
+            ("?",),
+            Path("https://example.org/x.png"),
+            "https://example.org/x.png is a URL; download the image first",
+        ),
         (seeing, ("?",), desk.folder / "gone.png", "gone.png: image file is missing"),
         (seeing, ("?",), broken, "broken.png: image can't be decoded"),
     ]:

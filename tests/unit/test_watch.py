@@ -47,6 +47,17 @@ def test_a_studys_trials_are_shown_with_their_outcomes_and_the_best_is_marked(vi
     ]
 
 
+def test_each_objective_has_a_column(view: StudyView) -> None:
+    trials = [
+        replace(trial, values=(trial.value, 0.75)) if trial.outcome == "complete" else trial for trial in view.trials
+    ]
+    two = with_spec(replace(view, trials=trials), objective=["loss", "exact_match"])
+    heading, first, second, *_ = cells(seen(trials_table(two)))
+    assert " ".join(heading).startswith("trial outcome loss exact match reports")
+    assert " ".join(first).startswith("★ 0 complete 0.5000 75.0% ")
+    assert " ".join(second).startswith("1 pruned 4.0000 ")
+
+
 def test_a_trial_that_waits_is_shown_where_it_has_begun(view: StudyView) -> None:
     """It was given back. One that has not begun yet says nothing."""
     waiting = [replace(trial, outcome="waiting") for trial in view.trials if trial.number == 6]
