@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from contract_servers import MariaDb, PostgreSql
 
     from hpsearch.data.rows import ReadRows
+    from tests.clusters.ray_cluster import RayTestCluster
+    from tests.clusters.slurm_cluster import SlurmCluster
 
 sys.path.insert(0, str(Path(__file__).parent / "contract"))  # processes of tests import contract_* by name
 
@@ -115,3 +117,34 @@ def mariadb() -> Iterator[MariaDb]:
     server = MariaDb()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayTestCluster]:
+    """One for all tests of a session, with two nodes. This process becomes a client of it."""
+    from tests.clusters.ray_cluster import RayTestCluster
+
+    cluster = RayTestCluster()
+    before = dict(os.environ)
+    try:
+        os.environ.update(cluster.environment)
+        cluster.add_node(log_monitor=True)
+        cluster.add_node()
+        yield cluster
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[SlurmCluster]:
+    """One for all tests of a session: SLURM's daemons take a few seconds to find each other."""
+    from tests.clusters.slurm_cluster import SlurmCluster, refusal
+
+    if reason := refusal():
+        pytest.skip(reason)
+    with SlurmCluster() as cluster, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        yield cluster

@@ -12,6 +12,7 @@ from launching import NOWHERE, SECRET, STUDY, Site
 from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import JobState
 from hpsearch.store import workers
+from tests import conftest
 
 WAITS = "can't be reached"
 """What a worker says of a store that doesn't answer."""
@@ -19,7 +20,7 @@ STOPPING, AT_ONCE = "stopping …", "stopping at once"
 """What its keeper says of a stop: the worker may save, or not."""
 
 
-ENGINES_HERE = (  # what is a cluster has a fixture that starts one, NAME_cluster
+ENGINES_HERE = (  # what is a cluster has a fixture NAME_cluster in tests/conftest.py, which starts one
     pytest.param("local"),
     pytest.param("ray", marks=pytest.mark.cluster),
     pytest.param("slurm", marks=pytest.mark.cluster),
@@ -37,6 +38,12 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 def test_every_engine_is_tested() -> None:
     assert {str(engine.values[0]) for engine in ENGINES_HERE} == set(ENGINES), "each needs its line in ENGINES_HERE"
+    clusters = [
+        str(engine.values[0]) for engine in ENGINES_HERE if any(mark.name == "cluster" for mark in engine.marks)
+    ]
+    assert len(clusters) >= 2
+    lacking = [f"{engine}_cluster" for engine in clusters if not hasattr(conftest, f"{engine}_cluster")]
+    assert lacking == [], "fixtures that start a cluster are in tests/conftest.py, for all folders"
 
 
 HERE_ONLY = [
