@@ -28,7 +28,7 @@ from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec, TrainingSpec
 from hpsearch.train.bases import find_base
 from hpsearch.train.tiny.architectures import ARCHITECTURES
-from hpsearch.trial import RowsConfig, TrialConfig, TrialResult
+from hpsearch.trial import RowsConfig, TrackingConfig, TrialConfig, TrialResult
 from tests.integration.gradient_fixtures import Gradients, spied_gradients
 from tests.integration.inside import Inside
 
@@ -206,3 +206,11 @@ def hpsearch(*arguments: str, environment: dict[str, str] | None = None, timeout
         check=False,
     )
     return done.returncode, done.stdout
+
+
+def followed(place: Path, number: int, trackers: list[Any]) -> TrackingConfig:
+    name = f"trial-{number:04d}"
+    board = place / "tensorboard" / name
+    return TrackingConfig(
+        trackers=trackers, id=f"demo-1a-{number:04d}", name=f"demo/{name}", group="demo", tensorboard=board
+    )
