@@ -72,15 +72,22 @@ def _final_differs() -> str:
 
 def _fields(form: Schema, path: str) -> str:
     required = form.get("required", [])
-    rows = [
-        [code(name), _takes(field, f"{path}.{name}" if path else name), _default(name, field, required), _about(field)]
-        for name, field in form["properties"].items()
-    ]
+    rows = []
+    for name, field in form["properties"].items():
+        here = f"{path}.{name}" if path else name
+        rows.append([code(name), _takes(field, here), _default(name, field, required), _about(field, here)])
     return table(["key", "takes", "default", "what it is"], rows)
 
 
-def _about(field: Schema) -> str:
-    about = prose(field.get("description", ""))
+def _described(field: Schema, path: str) -> str:
+    """Raises LookupError with what to do where there is no description."""
+    if not field.get("description"):
+        raise LookupError(f"{path} has no description: a field has its own, a sampler or pruner its class's docstring")
+    return str(field["description"])
+
+
+def _about(field: Schema, path: str) -> str:
+    about = prose(_described(field, path))
     return about.partition(". ")[0] + "." if about.startswith("What is learned") else about  # the tasks have a page
 
 
@@ -165,7 +172,7 @@ def _named(path: str, field: Schema, definitions: Schema) -> str:
     """Samplers or pruners: each by its name, with its settings."""
     arms = next(arm for arm in field["anyOf"] if "oneOf" in arm)["oneOf"]
     forms = [definitions[arm["$ref"].rpartition("/")[2]]["properties"] for arm in arms]
-    abouts = [definitions[arm["$ref"].rpartition("/")[2]]["description"] for arm in arms]
+    abouts = [_described(definitions[name], name) for name in (arm["$ref"].rpartition("/")[2] for arm in arms)]
     rows = [
         [listed(form["name"].get("enum", [form["name"].get("const")])), prose(about), _settings(form)]
         for form, about in zip(forms, abouts, strict=True)
@@ -173,12 +180,14 @@ def _named(path: str, field: Schema, definitions: Schema) -> str:
     key, first = path.rpartition(".")[2], forms[0]["name"]["const"]
     setting = next(f"{name}: {_written(each['default'])}" for name, each in forms[0].items() if name != "name")
     example = f"As in `{key}: {first}`, or with settings `{key}: {{name: {first}, {setting}}}`."
-    return "\n\n".join([f"## {path}", f"{_about(field)} {example}", table(["name", "what it does", "settings"], rows)])
+    return "\n\n".join(
+        [f"## {path}", f"{_about(field, path)} {example}", table(["name", "what it does", "settings"], rows)]
+    )
 
 
 def _settings(form: Schema) -> str:
     told = [
-        f"{code(name)} ({_takes(each)}, default {code(_written(each['default']))}): {_about(each)}"
+        f"{code(name)} ({_takes(each)}, default {code(_written(each['default']))}): {_about(each, name)}"
         for name, each in form.items()
         if name != "name"
     ]

@@ -50,7 +50,7 @@ def launch(
     study_file: StudyFileArgument,
     on: Annotated[str | None, typer.Option(metavar="ENGINE", help="local, slurm or ray", show_default=False)] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="default: 1; local: one per free GPU", show_default=False)
+        int | None, typer.Option(min=1, help="default: 1; on this machine alone: one per free GPU", show_default=False)
     ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="profile in ./launch.yaml, with its options", show_default=False)
@@ -73,7 +73,7 @@ def launch(
     wait_for_store: WaitOption = 60.0,
     notify: NotifyOption = None,
 ) -> None:
-    """Start workers for a study on this machine, on SLURM or on a Ray cluster, and return."""
+    """Start workers for a study, in the background of this machine or on a cluster, and return."""
     from hpsearch.launch.sites import choose_site
     from hpsearch.spec import load_study
     from hpsearch.watch.console import open_console

@@ -6,8 +6,6 @@ from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import Launcher
 from hpsearch.spec.schema import DIALECT, Schema, plain
 
-_WORKERS = "Number of workers; by default 1, and with local one per free GPU."
-
 
 def launch_schema() -> Schema:
     known = {"on", "workers"}.union(*(launcher.Options.model_fields for launcher in ENGINES.values()))
@@ -24,9 +22,14 @@ def launch_schema() -> Schema:
 
 def _of_engine(name: str, launcher: type[Launcher]) -> Schema:
     options = plain(launcher.Options.model_json_schema())
-    properties = {"on": True, "workers": {"type": "integer", "minimum": 1, "description": _WORKERS}}
+    properties = {"on": True, "workers": {"type": "integer", "minimum": 1, "description": _workers()}}
     is_engine = {"properties": {"on": {"const": name}}, "required": ["on"]}
     return {
         "if": is_engine,
         "then": {"properties": properties | options.get("properties", {}), "additionalProperties": False},
     }
+
+
+def _workers() -> str:
+    here = [name for name, launcher in ENGINES.items() if not launcher.reaches_other_machines]
+    return f"Number of workers; by default 1, and with {' or '.join(here)} one per free GPU."

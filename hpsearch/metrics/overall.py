@@ -15,19 +15,9 @@ from hpsearch.metrics.text import ROW_METRICS, bleu, corpus_bleu, exact_match_ra
 if TYPE_CHECKING:
     from hpsearch.metrics.comparison import Numbers
 
-_MEANS: dict[str, Callable[[str, str], float]] = {
-    **{name: metric for name, metric in ROW_METRICS.items() if name != "bleu"},
-    "accuracy": exact_match_raw,
-}
-"""Metrics with one number per row."""
-
 
 def scores(references: list[str], predictions: list[str], names: Sequence[str]) -> dict[str, float]:
-    """Each named metric over all rows, from 0 to 1.
-
-    exact_match, exact_match_raw, token_f1, rouge1, rougeL: means over the rows. bleu: over the corpus, not the mean of
-    the rows' BLEU. accuracy: the share of equal labels (ignoring whitespace around them; case counts).
-    balanced_accuracy, macro_f1: plain means of recall and F1 over the classes of the references.
+    """Each named metric over all rows, as `ABOUT` in `spec/metrics.py` describes it.
 
     Raises:
         ValueError: there are no rows, not as many predictions as references, or a metric is unknown.
@@ -166,5 +156,10 @@ _OVERALL = {
     "balanced_accuracy": _Overall(_balanced_accuracy, partial(_classes, "balanced_accuracy")),
     "macro_f1": _Overall(_macro_f1, partial(_classes, "macro_f1")),
 }
+_MEANS: dict[str, Callable[[str, str], float]] = {
+    **{name: metric for name, metric in ROW_METRICS.items() if name not in _OVERALL},
+    "accuracy": exact_match_raw,
+}
+"""Means of one number per row."""
 COMPUTED = [*_MEANS, *_OVERALL]
 """Computed here from texts. Any other metric has a stored number per row, and its value is the mean."""

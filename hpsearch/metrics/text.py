@@ -85,11 +85,11 @@ ROW_METRICS: dict[str, Callable[[str, str], float]] = {
     "rougeL": rouge_l,
     "bleu": sentence_bleu,
 }
-"""From (reference, prediction) to a number from 0 to 1."""
+"""From (reference, prediction) to a number."""
 
 
 def row_scores(reference: str, prediction: str) -> dict[str, float]:
-    """Every metric that is defined for a single row, by name, each from 0 to 1."""
+    """Every metric that is defined for a single row, by name."""
     return {name: metric(reference, prediction) for name, metric in ROW_METRICS.items()}
 
 

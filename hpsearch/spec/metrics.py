@@ -1,4 +1,4 @@
-"""The table of metrics: for each its data, its direction, and how it is shown. One row each.
+"""The table of metrics: for each its data, its direction, how it is shown, and a description. One row each.
 
 Search, pruner, tables, plots and reports use the row. How a metric is computed is in `metrics`, or in the training
 plane if it needs the model.
@@ -48,8 +48,9 @@ class Metric(Spec):
         return value if self.direction == "minimize" else -value
 
 
-def _share(name: str, over: Over, **more: bool) -> Metric:
-    return Metric(name=name, title=name.replace("_", " "), over=over, low=0.0, high=1.0, unit="share", **more)
+def _share(name: str, over: Over, about: str, **more: bool) -> tuple[Metric, str]:
+    row = Metric(name=name, title=name.replace("_", " "), over=over, low=0.0, high=1.0, unit="share", **more)
+    return row, about
 
 
 LOSS = Metric(
@@ -58,38 +59,49 @@ LOSS = Metric(
 TEXT_LOSS = Metric(name="text_loss", title="loss per text", over="losses", direction="minimize", low=0.0, unit="nats")
 """The metric for rows without a question: nats per token of each text. Can't be named in a file."""
 _ROWS = [
-    LOSS,
-    _share("exact_match", "texts"),
-    _share("exact_match_raw", "texts"),
-    _share("token_f1", "texts"),
-    _share("rouge1", "texts"),
-    _share("rougeL", "texts"),
-    _share("bleu", "texts", is_mean=False),
-    _share("accuracy", "classes"),
-    _share("balanced_accuracy", "classes", is_mean=False),
-    _share("macro_f1", "classes", is_mean=False),
-    _share("bertscore", "texts", needs_model=True),
-    _share("ranking_accuracy", "preferences", needs_pairs=True),
-    _share("reward_accuracy", "preferences"),
-    Metric(name="reward_margin", title="reward margin", over="preferences"),
+    (LOSS, "Mean loss in nats per learned token; of classes and preferences per row."),
+    _share(
+        "exact_match",
+        "texts",
+        "Share of answers equal to the reference after SQuAD's normalizing: case, punctuation and articles.",
+    ),
+    _share("exact_match_raw", "texts", "Share of answers equal to the reference, ignoring whitespace around them."),
+    _share("token_f1", "texts", "Mean F1 of the words that answer and reference share, normalized as for exact_match."),
+    _share("rouge1", "texts", "Mean F-measure of shared words (ROUGE-1), without stemming, for text in any script."),
+    _share("rougeL", "texts", "Mean F-measure of the longest common subsequence of words (ROUGE-L), without stemming."),
+    _share(
+        "bleu",
+        "texts",
+        "BLEU over all rows together (sacrebleu, 13a), up to the longest n-grams that there are.",
+        is_mean=False,
+    ),
+    _share("accuracy", "classes", "Share of rows with the right class; case counts."),
+    _share("balanced_accuracy", "classes", "Mean recall over the classes.", is_mean=False),
+    _share("macro_f1", "classes", "Mean over the classes of F1.", is_mean=False),
+    _share(
+        "bertscore",
+        "texts",
+        "Mean F1 of BERTScore, with the model that evaluation.bertscore_model names.",
+        needs_model=True,
+    ),
+    _share(
+        "ranking_accuracy",
+        "preferences",
+        "Share of pairs whose chosen answer has a higher likelihood than the rejected one.",
+        needs_pairs=True,
+    ),
+    _share(
+        "reward_accuracy",
+        "preferences",
+        "Share of pairs, or of single answers, that the implicit reward ranks as the data does.",
+    ),
+    (
+        Metric(name="reward_margin", title="reward margin", over="preferences"),
+        "Mean of chosen minus rejected implicit reward: beta times the log-ratio to the reference.",
+    ),
 ]
-METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
-ABOUT = {
-    "loss": "Mean loss in nats per learned token; of classes and preferences per row.",
-    "exact_match": "Share of answers equal to the reference after SQuAD's normalizing: case, punctuation and articles.",
-    "exact_match_raw": "Share of answers equal to the reference, ignoring whitespace around them.",
-    "token_f1": "Mean F1 of the words that answer and reference share, normalized as for exact_match.",
-    "rouge1": "Mean F-measure of shared words (ROUGE-1), without stemming, for text in any script.",
-    "rougeL": "Mean F-measure of the longest common subsequence of words (ROUGE-L), without stemming.",
-    "bleu": "BLEU over all rows together (sacrebleu, 13a), up to the longest n-grams that there are.",
-    "accuracy": "Share of rows with the right class; case counts.",
-    "balanced_accuracy": "Mean recall over the classes.",
-    "macro_f1": "Mean over the classes of F1.",
-    "bertscore": "Mean F1 of BERTScore, with the model that evaluation.bertscore_model names.",
-    "ranking_accuracy": "Share of pairs whose chosen answer has a higher likelihood than the rejected one.",
-    "reward_accuracy": "Share of pairs, or of single answers, that the implicit reward ranks as the data does.",
-    "reward_margin": "Mean of chosen minus rejected implicit reward: beta times the log-ratio to the reference.",
-}
+METRICS: dict[str, Metric] = {row.name: row for row, _ in _ROWS}
+ABOUT = {row.name: about for row, about in _ROWS}
 """Name → description, for people."""
 
 

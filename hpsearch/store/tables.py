@@ -164,7 +164,7 @@ launches = Table(
     metadata,
     Column("launch_id", Integer, primary_key=True, doc="Id of the launch."),
     Column("study_id", Integer, nullable=False, index=True, doc="The study."),
-    Column("engine", String(40), nullable=False, doc="Engine: local, slurm or ray."),
+    Column("engine", String(40), nullable=False, doc="Name of the engine, as in `hpsearch launch --on`."),
     Column("options", _LONG_TEXT, nullable=False, doc="The engine's options as JSON, to ask it again."),
     Column("jobs", _LONG_TEXT, nullable=False, doc="The engine's names of the jobs, and their logs, as JSON."),
     Column("host", String(200), nullable=False, doc="Machine that `hpsearch launch` ran on."),

@@ -75,6 +75,17 @@ def test_every_study_file_is_on_the_recipes_page() -> None:
         assert f"`{file.name}`" in RECIPES.read_text()
 
 
+def test_every_page_is_in_the_navigation_and_every_how_to_in_its_table() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    pages = {str(path.relative_to(REPOSITORY / "docs")) for path in (REPOSITORY / "docs").rglob("*.md")}
+    missing = {page for page in pages if not re.search(rf"[ :]{re.escape(page)}$", navigation, re.MULTILINE)}
+    assert missing == set(), "each page has its line in the nav of mkdocs.yml"
+    how_to = REPOSITORY / "docs" / "how-to"
+    table = (how_to / "README.md").read_text()
+    missing = {page.name for page in how_to.glob("*.md") if f"({page.name})" not in table} - {"README.md"}
+    assert missing == set(), "each page has its row in docs/how-to/README.md"
+
+
 def test_the_tree_of_files_is_the_real_one() -> None:
     there = {file.relative_to(REPOSITORY) for file in (REPOSITORY / "hpsearch").rglob("*.py")}
     there = {file for file in there if file.name != "__init__.py" and "versions" not in file.parts}

@@ -7,11 +7,13 @@ from typing import get_args
 
 import pytest
 
+from docs.reference import fields
+from docs.reference.fields import Schema
 from docs.reference.generate import FILES, REPOSITORY
 from docs.reference.markdown import prose
 from hpsearch import environment
 from hpsearch.errors import EXIT_CODES, InputError, Interrupted
-from hpsearch.spec import metrics, preference
+from hpsearch.spec import preference
 from hpsearch.store.tables import metadata
 from hpsearch.watch.document import STATES, StudyStatus
 from hpsearch.worker import endings
@@ -29,6 +31,14 @@ def test_nothing_on_a_page_is_left_unexplained(name: str) -> None:
     assert re.findall(r"^.*\| +\|$", (REPOSITORY / name).read_text(), re.MULTILINE) == []
 
 
+def test_what_has_no_description_is_told_in_words() -> None:
+    schema: Schema = {"$defs": {"Made": {"properties": {"name": {"const": "made"}}}}}
+    with pytest.raises(LookupError, match=r"lora\.made_up has no description"):
+        fields._fields({"properties": {"made_up": {"type": "integer"}}}, "lora")
+    with pytest.raises(LookupError, match="Made has no description"):
+        fields._named("search.pruner", {"anyOf": [{"oneOf": [{"$ref": "#/$defs/Made"}]}]}, schema["$defs"])
+
+
 def test_every_variable_of_the_environment_is_told() -> None:
     texts = [file.read_text() for file in (REPOSITORY / "hpsearch").rglob("*.py") if file.name != "environment.py"]
     read = set(re.findall(r"HPSEARCH_[A-Z_]*[A-Z]", "\n".join(texts)))
@@ -41,8 +51,7 @@ def test_every_column_of_the_store_is_told() -> None:
     assert [table.name for table in metadata.sorted_tables if not table.info.get("about")] == []
 
 
-def test_every_metric_loss_state_and_exit_code_is_told() -> None:
-    assert metrics.ABOUT.keys() == metrics.METRICS.keys()
+def test_every_loss_state_and_exit_code_is_told() -> None:
     assert preference.ABOUT.keys() == {*preference.PAIR_LOSSES, *preference.LABELLED_LOSSES}
     assert STATES.keys() == set(get_args(StudyStatus.model_fields["state"].annotation))
     used = {InputError.exit_code, Interrupted.exit_code, *endings.EXIT_CODES.values()}

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from hpsearch.cli import app as app_module
 from hpsearch.cli import launch as launch_verb
-from hpsearch.cli.launch import ENGINE_PANEL
 from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
 from hpsearch.launch import sites
 from hpsearch.launch.engines import ENGINES
@@ -125,7 +123,7 @@ def launch(
 
 
 def test_a_second_launch_says_who_is_there_and_its_commands_name_the_store(launch: Run, desk: Desk) -> None:
-    assert "there already" not in launch("--workers", "3", "--set", "search.trials=2")[1]
+    assert "already started" not in launch("--workers", "3", "--set", "search.trials=2")[1]
     address = str(desk.store.url)
     said = launch("--set", "search.trials=2", "--store", address)[1]
     assert "3 jobs are already started for demo; these are added to them" in said
@@ -257,14 +255,3 @@ def test_whoever_watches_asks_an_engine_every_ten_seconds(demo: Demo, far: type[
 
 def test_sites_are_read_from_this_folder() -> None:
     assert Path("launch.yaml") == sites.FILE
-
-
-def test_the_command_line_names_the_engines_that_take_an_option() -> None:
-    """Every engine after --on; before a colon those whose options have this one, where not all do."""
-    options = {option.name: option for option in get_command(app_module.app).commands["launch"].params}  # type: ignore[attr-defined]
-    for engine in ENGINES:
-        assert engine in options["on"].help, "cli/launch.py, on"
-    for name, option in options.items():
-        if getattr(option, "rich_help_panel", None) == ENGINE_PANEL:
-            takers = {engine for engine, launcher in ENGINES.items() if name in launcher.Options.model_fields}
-            assert set(option.help.partition(":")[0].split(", ")) == takers, f"cli/launch.py, {name}"

@@ -10,6 +10,7 @@ import check_jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
+from pre_commit.languages import pygrep
 
 from hpsearch import __version__
 from hpsearch.convert.shipped import EXAMPLES
@@ -52,8 +53,20 @@ def test_the_workflow_runs_on_the_versions_that_the_project_names() -> None:
 
 def test_pre_commit_runs_what_make_check_runs() -> None:
     (repo,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
-    assert [hook["entry"].replace(".venv/bin", "$(BIN)") for hook in repo["hooks"]] == rule("check")[1]
-    assert not any(hook["pass_filenames"] for hook in repo["hooks"])
+    *checks, subject = repo["hooks"]
+    assert [hook["entry"].replace(".venv/bin", "$(BIN)") for hook in checks] == rule("check")[1]
+    assert not any(hook["pass_filenames"] for hook in checks)
+    assert subject["stages"] == ["commit-msg"]
+
+
+@pytest.mark.parametrize(("length", "code"), [(72, 0), (73, 1)])
+def test_a_commit_s_subject_is_short(length: int, code: int, tmp_path: Path) -> None:
+    """By what pre-commit itself runs for a hook in the language pygrep."""
+    (repo,) = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"]
+    hook = repo["hooks"][-1]
+    message = tmp_path / "COMMIT_EDITMSG"
+    message.write_text("é" * length + "\n\n" + "why " * 30 + "\n")
+    assert pygrep.main([*hook["args"], hook["entry"], str(message)]) == code
 
 
 FILES = [
