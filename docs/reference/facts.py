@@ -33,7 +33,8 @@ def outcomes() -> str:
         table(["outcome", "what happened"], trials),
         "## Failures",
         "What happened, what counts as its cause, and what follows. A *strike* is an attempt that trained but made no "
-        "progress beyond earlier ones. Running out of memory and a diverging loss are results, not failures.",
+        "progress beyond earlier ones. A trial that is *released* continues with the next worker; a device that is "
+        "*set aside* gets no more trials. Running out of memory and a diverging loss are results, not failures.",
         table(["what happened", "cause", "what follows"], ([row.what, row.cause, row.consequence] for row in FAILURES)),
         "A trial whose trainer died on a device is tried there again only after all others: the next trial shows "
         "whose fault it was. `hpsearch retry` runs failed trials again under their own numbers.",

@@ -104,14 +104,14 @@ leases = Table(
     ),
     Column("deaths", Integer, nullable=False, doc="Number of claims whose worker was lost."),
     Column(
-        "strikes", Integer, nullable=False, doc="Attempts in a row without progress; after three the trial is FAIL."
+        "strikes", Integer, nullable=False, doc="Attempts in a row without progress; after three the trial has failed."
     ),
     Column("progress", Integer, nullable=False, doc="Furthest optimizer step of any attempt."),
     Column(
         "stumbles",
         Integer,
         nullable=False,
-        doc="Number of workers that failed at this trial by a bug in hpsearch; after two the trial is FAIL.",
+        doc="Number of workers that failed at this trial by a bug in hpsearch; after two the trial has failed.",
     ),
     Column("reasons", _LONG_TEXT, doc="How its attempts ended, as a JSON list."),
     Column(
@@ -139,7 +139,7 @@ attempts = Table(
     Column(
         "ended_at", Float(53), doc="When it ended the trial or gave it back; empty: not yet, or its worker was lost."
     ),
-    Column("ending", String(40), doc="The trial's outcome, or why it was given back."),
+    Column("ending", String(40), doc="The trial's outcome, or why it was released."),
     info={"about": "One row for each claim of a slot, for the timeline: who had it, from when until when."},
 )
 

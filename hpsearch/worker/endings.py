@@ -1,4 +1,4 @@
-"""How a trial's attempt ends in the store: with a result, given back, or given back with its device set aside.
+"""How a trial's attempt ends in the store: with a result, released, or released with its device set aside.
 
 Every ending can be repeated: if a worker is killed in the middle of one, the next worker finds all that it needs.
 """
@@ -106,7 +106,7 @@ class Endings:
         if result is not None and result.reports:  # none: training had not begun, and the store has older reports
             self._relay.ask(lambda: self._search.bring(trial, result.reports))
         self._relay.ask(lambda: self._store.leases.give_back(trial.lease))
-        log.info("trial %d is given back; the next worker continues it", trial.number)
+        log.info("trial %d is released; the next worker continues it", trial.number)
         return Step.STOPPED
 
     def bury(self, trial: ActiveTrial, died: TrainerDied, *, began: bool, step: int) -> Step:

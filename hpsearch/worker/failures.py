@@ -49,9 +49,9 @@ class Failure:
 
 _AGAIN = "runs again, from its last checkpoint"
 _ASIDE = "the device is set aside with its reason; the trial is released without a strike"
-_BARREN = f"FAIL after {MAX_STRIKES} attempts in a row without progress"
+_BARREN = f"failed after {MAX_STRIKES} strikes in a row"
 FAILURES = (
-    Failure("an exception in the training", "the trial", "FAIL, once, with its traceback"),
+    Failure("an exception in the training", "the trial", "failed, once, with its traceback"),
     Failure("a worker, or a trainer that had trained, was killed or hung", "a kill", f"{_AGAIN}; {_BARREN}"),
     Failure("a trainer that had trained ended with an exit code", "a kill", f"{_AGAIN}; {_BARREN}"),
     Failure("the same exit code twice in a row, on different trials", "the machine", _ASIDE),
@@ -60,7 +60,7 @@ FAILURES = (
     Failure(f"{_MAX_STARTS} such starts in a row", "the machine", _ASIDE),
     Failure("no space, no compiler, a device that CUDA can't use", "the machine", _ASIDE),
     Failure("the same CUDA error twice in a row, on different trials", "the machine", _ASIDE),
-    Failure("a bug in hpsearch itself", "the worker", f"released; FAIL after {MAX_STUMBLES}, with the traceback"),
+    Failure("a bug in hpsearch itself", "the worker", f"released; failed after {MAX_STUMBLES}, with the traceback"),
     Failure("the same bug twice in a row, on different trials", "the machine", _ASIDE),
     Failure(f"every device is set aside, or the first {ALIKE} trials fail alike", "the study", "the study pauses"),
     Failure("somebody ended a running trial with Optuna or the dashboard", "a person", "its slot is closed"),

@@ -48,7 +48,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
     Outcome.FAILED: (VERMILION, "xx"),
     RUNNING: (GREEN, ""),
 }
-"""Colour and hatch of each ending; all others were given back."""
+"""Colour and hatch of each ending; all others were released."""
 _GIVEN_BACK, _LOST = (ORANGE, ""), (ORANGE, "xx")
 _STOPS = (Ending.STOPPED, Ending.SET_ASIDE)
 _DEATHS = (SILENT, Ending.TRAINER_DIED, Ending.MISTAKE)
