@@ -27,7 +27,7 @@ from hpsearch.watch.plots import (
     training_figure,
 )
 from hpsearch.watch.plots.classes import MOST_CLASSES
-from hpsearch.watch.plots.style import axis_title
+from hpsearch.watch.plots.style import BLUE, ORANGE, axis_title
 from tests.unit.picture_fixtures import config, evaluation, history, result, training, without_base
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import Demo, plays
@@ -120,12 +120,22 @@ def test_the_files_own_values_stand_out(view: StudyView) -> None:
     (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
     assert legend(axes)[:2] == ["best, trial 0: 0.5000", "the file's own values: 2.0000"]
     assert "complete (1)" not in legend(axes)
+    own, best = (next(line for line in axes.lines if line.get_color() == color) for color in (ORANGE, BLUE))
+    assert own.get_zorder() > best.get_zorder()
+    assert own.get_linestyle() == "--", "where both are the same curve, both are seen"
 
 
 def test_a_trial_that_got_lost_does_not_press_the_others_flat(view: StudyView) -> None:
     trials = [replace(t, reports={1: 9000.0}) if t.number == 1 else t for t in view.trials]
     (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
     assert axes.get_ylim()[1] < 10
+    assert words_of(axes) == ["1 trial reaches above this"]
+
+
+def test_a_complete_trial_that_got_lost_does_not_either(view: StudyView) -> None:
+    trials = [replace(t, reports={1: 9.0, 2: 8.0}) if t.number == 5 else t for t in view.trials]
+    (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
+    assert axes.get_ylim()[1] < 8
     assert words_of(axes) == ["1 trial reaches above this"]
 
 

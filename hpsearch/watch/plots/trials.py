@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
@@ -38,7 +39,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 """Of each outcome; `end` marks where a trial stopped before its time."""
 _FAR = 1.5
-"""A curve may leave the picture when it lies this many heights of the finished ones above them."""
+"""A curve may leave the picture when it lies this many heights of the better half of the complete ones above them."""
 
 
 @styled()
@@ -62,7 +63,13 @@ def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
         told = format_metric(objective, list(curves[own].values())[-1])
         outcome = view.trials[own].outcome
         ended = "" if outcome == "complete" else f", {outcome}"
-        look = {"color": ORANGE, "linewidth": 2.4, "zorder": 4, "end": LOOKS[outcome].get("end", "o")}
+        look = {
+            "color": ORANGE,
+            "linewidth": 2.4,
+            "linestyle": "--",
+            "zorder": 6,
+            "end": LOOKS[outcome].get("end", "o"),
+        }
         legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {told}"
     if best is not None:
         told = format_metric(objective, list(curves[best].values())[-1])
@@ -89,12 +96,13 @@ def _draw(axes: Axes, points: dict[int, float], *, end: str | None = None, **loo
 
 
 def _scale(axes: Axes, view: StudyView, objective: Metric, curves: dict[int, dict[int, float]]) -> None:
-    """One trial that got lost must not press all the others flat."""
+    """One trial that got lost, even a complete one, must not press all the others flat."""
     number_axis(axes.yaxis, objective)
     if objective.direction == "maximize":
         return
-    complete = [trial.number for trial in view.trials if trial.outcome == "complete"]
-    kept = [value for number in complete for value in curves[number].values()]
+    ended = [curves[t.number] for t in view.trials if t.outcome == "complete" and curves[t.number]]
+    better = sorted(ended, key=lambda points: list(points.values())[-1])[: ceil(len(ended) / 2)]
+    kept = [value for points in better for value in points.values()]
     everything = [value for points in curves.values() for value in points.values()]
     if not kept:
         return

@@ -186,6 +186,7 @@ class TrialRow:
     reports: str
     params: list[str]
     seconds: str
+    """From its beginning to its end, with loading and pauses, as everywhere."""
     steps: str
     device: str
     host: str
@@ -201,7 +202,6 @@ def trial_rows(view: StudyView) -> list[TrialRow]:
 
 def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
     facts = trial.facts
-    seconds = facts.get("seconds") or trial.seconds
     kept = facts.get("ledger.closes")
     given_back = "" if kept is None else "all" if kept else f"all but {facts.get('ledger.not_given_back')}"
     return TrialRow(
@@ -213,7 +213,7 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
         values=[_last(view, trial, objective) for objective in view.study.spec.objectives],
         reports=sparkline(list(trial.reports.values())),
         params=[format_value(trial.params.get(knob)) for knob in view.study.spec.searched.space],
-        seconds=format_time(seconds) if seconds else "",
+        seconds=format_time(trial.seconds) if trial.seconds else "",
         steps=str(facts.get("optimizer_steps", "")),
         device=_gib(facts.get("ledger.peak_device_gib")),
         host=_gib(facts.get("ledger.peak_host_gib")),
