@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ def main() -> None:
         # checkpoint.
         signal.signal(number, signal.SIG_IGN)
     warnings.filterwarnings("ignore", category=FutureWarning)  # from the libraries, about their own future versions
+    _hush_missing_kernels()
     commands, events = (int(number) for number in sys.argv[1:3])
     gc.disable()  # a fifth of the libraries' loading time, and none of their objects are garbage
     from hpsearch.train.channel import Channel
@@ -26,6 +28,16 @@ def main() -> None:
 
     gc.enable()
     serve(Channel(os.fdopen(commands, "rb"), os.fdopen(events, "wb")))
+
+
+def _hush_missing_kernels() -> None:
+    """On processors with AVX-512 BF16, bitsandbytes warns where the package `kernels` is not installed (0.50.2,
+    backends/cpu/ops.py, `gemm_4bit_forward_kernel`): it would download a kernel for 4-bit products of a single row.
+    hpsearch downloads no code, the results are the same, and the warning is the first thing in every log.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+        lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")
+    )
 
 
 def _die_with_parent() -> None:
