@@ -73,6 +73,8 @@ def main() -> None:
     try:
         app()
     except HpsearchError as error:
+        from hpsearch.watch.console import open_console
+
         words = "\n".join(cut(line, _LONGEST_LINE) for line in f"hpsearch: {error}".split("\n"))
-        print(words, file=sys.stderr)
+        open_console(stderr=True).print(words, soft_wrap=True)
         sys.exit(error.exit_code)

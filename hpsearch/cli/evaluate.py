@@ -11,6 +11,7 @@ from hpsearch.cli.options import (
     find_final_run,
     names_of,
     open_mirror,
+    run_argument,
     short,
     storage_folder,
     telling,
@@ -38,7 +39,7 @@ def evaluate(
     """Score base and tuned model on the test split, with each system prompt, beside a most-frequent-answer baseline."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
     from hpsearch.spec.evaluation import PROMPT_NAMES
-    from hpsearch.watch.console import open_console
+    from hpsearch.watch.console import line_width, open_console
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
     from hpsearch.watch.words import format_steps
@@ -62,10 +63,11 @@ def evaluate(
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
     with open_mirror() as mirror:
         mirror.follow(folder)
-    shown = short(folder.path)
+    shown = run_argument(folder.path)
+    of_run = "" if str(shown) == spec.study else f" --run {short(folder.path)}"
     steps = {
         f"hpsearch predict {shown} …": "ask it something yourself; --help says how",
         f"hpsearch export {shown} --to merged": "for other tools: merged, gguf, ollama, hub",
-        f"hpsearch report {spec.study} --run {shown}": "everything on one page",
+        f"hpsearch report {spec.study}{of_run}": "everything on one page",
     }
-    console.print(format_steps(steps), soft_wrap=True)
+    console.print(format_steps(steps, line_width(console)), soft_wrap=True)

@@ -97,6 +97,12 @@ def short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def run_argument(folder: Path) -> Path:
+    """A final run as the next command takes it: its name where that is enough in this folder, else its path."""
+    by_name = folder.parent == storage_folder().runs and short(folder) != folder and not Path(folder.name).is_dir()
+    return Path(folder.name) if by_name else short(folder)
+
+
 def names_of(option: str, value: str | None, known: Sequence[str] | None = None) -> Any:
     """The comma-separated names of an option; None where it was not given. Raises InputError for one that is not in
     `known`.

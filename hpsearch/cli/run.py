@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,7 +65,8 @@ def run(
     from hpsearch.spec import load_study
 
     overrides = [*(set_ or []), *([f"search.trials={trials}"] if trials else [])]
-    file = load_study(study_file, overrides)  # report mistakes before the libraries are loaded
+    with _of_trials(trials):
+        file = load_study(study_file, overrides)  # report mistakes before the libraries are loaded
 
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.study.open import open_study
@@ -88,7 +90,7 @@ def run(
         opened = patiently(lambda: open_store(store), limit_s, stop, say)
     is_new = patiently(lambda: _is_new(opened, file), limit_s, stop, say)
     prepared = _prepare(console, file, stop, workers, workers_per_device, asks=not yes) if is_new else None
-    with stop.preparing(), telling(console) as tell:
+    with _of_trials(trials), stop.preparing(), telling(console) as tell:
         study = patiently(
             lambda: open_study(
                 file, opened, storage, inspector(), stoppable(tell, stop), joins=False, prepared=prepared
@@ -106,7 +108,7 @@ def run(
         if not view.is_finished:
             number = workers or _num_workers(console, workers_per_device)
             if (left := view.seconds_left(number)) is not None:
-                console.print(f"  {_left(view)}, about {format_time(left)} by those so far")
+                console.print(f"  {_left(view)}, about {format_time(left)} at the pace so far")
             with notifying(notify, opened, view, lambda: _read(opened, stored), say):
                 crew = _start_crew(console, opened, stored.name, arguments, number)
                 with closing(Relay(opened, stop, limit_s)) as relay:
@@ -114,6 +116,19 @@ def run(
                     view = relay.ask(lambda: _read(opened, stored))
                 _refuse_failures(view, crew, stop)
         _conclude(console, opened, view, stop)
+
+
+@contextmanager
+def _of_trials(trials: int | None) -> Iterator[None]:
+    """A mistake in the number of trials is the option's where it is given, not the file's."""
+    from hpsearch.errors import InputError, StudyFileErrors
+
+    try:
+        yield
+    except StudyFileErrors as error:
+        if trials is None or [mistake.key for mistake in error.mistakes] != ["search.trials"]:
+            raise
+        raise InputError(f"--trials {trials}: {error.mistakes[0].message}") from None
 
 
 def _read(store: Store, stored: StoredStudy) -> StudyView:
@@ -237,6 +252,7 @@ def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
 
 def _conclude(console: Console, store: Store, view: StudyView, stop: StopFlag) -> None:
     from hpsearch.watch.closing import closing_words
+    from hpsearch.watch.console import line_width
     from hpsearch.watch.pictures import draw_study
 
     if not stop.requested:
@@ -245,6 +261,6 @@ def _conclude(console: Console, store: Store, view: StudyView, stop: StopFlag) -
         if told:
             console.print(told, soft_wrap=True)
     console.print()
-    console.print(closing_words(view), soft_wrap=True)
+    console.print(closing_words(view, line_width(console)), soft_wrap=True)
     if not view.is_finished and not view.reached_limit:  # by Ctrl-C, or by hpsearch stop
         raise typer.Exit(130)

@@ -15,6 +15,7 @@ from hpsearch.cli.options import (
     find_study,
     look_at_store,
     open_mirror,
+    run_argument,
     short,
     storage_folder,
     trainer_starter,
@@ -95,7 +96,7 @@ def train(
         f"{result.num_steps} steps, "
         f"{result.trainable_percent:.2f} % of the parameters trainable\n"
         f"adapter: {short(folder.adapter)}\n{draw_run(folder, folder.plots)}\n"
-        f"Next: hpsearch evaluate {short(folder.path)}",
+        f"Next: hpsearch evaluate {run_argument(folder.path)}",
         soft_wrap=True,
     )
 

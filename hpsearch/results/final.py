@@ -88,8 +88,8 @@ def find_run(name: str, storage: StorageFolder) -> RunFolder:
         runs = [folder.name for folder in sorted(storage.runs.glob("*")) if folder.is_dir()]
         there = f"; {did_you_mean(study, runs)}" if runs else ""
         raise InputError(
-            f"{name!r} is no run folder, and {storage.runs} has no final run of it{there}. "
-            f"hpsearch train {study} makes one"
+            f"{name!r} is no run folder, and {storage.runs} has no final run of it; "
+            f"hpsearch train {study} makes one{there}"
         )
     return RunFolder(found[0])
 

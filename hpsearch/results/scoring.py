@@ -122,9 +122,9 @@ def groups_of(rows: list[AnsweredRow]) -> list[int]:
 
 
 def units_of(name: str, rows: list[AnsweredRow]) -> Units:
-    """`name`: the name of a group of these rows."""
+    """`name`: the name of a group of these rows. Groups of one row each are rows."""
     groups = grouped(groups_of(rows))
-    return Units(name=name, num=groups.num, effective=groups.effective)
+    return Units(name=name if groups.num < len(rows) else "rows", num=groups.num, effective=groups.effective)
 
 
 def _numbers(rows: list[AnsweredRow], name: str) -> list[float]:

@@ -83,6 +83,7 @@ def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool 
         raise InputError(f"{path}: a study file is a mapping of keys, found {type(raw).__name__}")
     for override in overrides or []:
         _override(raw, override)
+        lines[override.partition("=")[0]] = 0
     if is_kept and "training" in raw:
         raw["training"] = in_rows_per_step(raw["training"])
     mistakes = [*repeated, *_read_metrics(raw, path.parent)]
@@ -117,10 +118,8 @@ def _read_metrics(raw: dict[str, Any], folder: Path) -> list[Mistake]:
 
 
 def with_present_metrics(file: StudyFile) -> StudyFile:
-    """A stored study with the current text of its metrics file, where the file is available.
-
-    Raises:
-        StudyFileErrors: the file has mistakes now.
+    """A stored study with the current text of its metrics file, where the file is available. Raises StudyFileErrors
+    where it has mistakes now.
     """
     evaluation = file.spec.evaluation
     named = file.path.parent / evaluation.metrics_file if evaluation.metrics_file else None
@@ -185,10 +184,10 @@ def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int], r
 
 
 def _line(lines: dict[str, int], path: Path_) -> int | None:
-    """The line of `path`, or of its nearest parent in the file."""
+    """The line of `path`, or of its nearest parent in the file; None where an override gives it (line 0)."""
     while path:
-        if line := lines.get(".".join(map(str, path))):
-            return line
+        if (line := lines.get(".".join(map(str, path)))) is not None:
+            return line or None
         path = path[:-1]
     return None
 

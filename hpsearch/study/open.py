@@ -109,7 +109,7 @@ def open_study(
         with store.reaching():
             begun = store.studies.update(stored.study_id, spec, num_trials(spec), file.path.parent)
         if begun is not None:
-            message = f"{begun} trials have begun already: the budget of a study can grow, and shrink down to these"
+            message = f"{begun} trials have begun already: give {begun} or more"
             raise file.mistake("search.trials", message)
     try:
         data, images = DataFolder(storage.path), spec.task_facts.images

@@ -11,7 +11,7 @@ _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a warning."""
 
 
-def closing_words(view: StudyView) -> str:
+def closing_words(view: StudyView, line_width: int | None = None) -> str:
     name = view.study.name
     counts = Counter(trial.outcome for trial in view.trials if trial.is_finished)
     tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
@@ -33,7 +33,7 @@ def closing_words(view: StudyView) -> str:
             f"{name} is finished and no trial is complete ({tally}). "
             f"hpsearch status shows why each one ended; the tracebacks are in the dashboard."
         )
-    return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view)])
+    return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view, line_width)])
 
 
 def format_usage(view: StudyView) -> str:
@@ -101,7 +101,7 @@ def _at_edge(view: StudyView, knob: str) -> str | None:
     return knob if near else None
 
 
-def _next_steps(view: StudyView) -> list[str]:
+def _next_steps(view: StudyView, line_width: int | None) -> list[str]:
     name = view.study.name
     steps = {
         f"hpsearch best {name} -o best.yaml": "the best parameters, ready for the final training",
@@ -109,4 +109,4 @@ def _next_steps(view: StudyView) -> list[str]:
         "hpsearch dashboard": "curves, importances, every trial",
         f"hpsearch report {name}": "everything on one page",
     }
-    return [format_steps(steps)]
+    return [format_steps(steps, line_width)]

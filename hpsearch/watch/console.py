@@ -7,10 +7,46 @@ from tables.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
+
+
+class _Console(Console):
+    """On a terminal, long lines are wrapped between words, and a path is never torn: whoever prints with `soft_wrap`
+    leaves the wrapping to the terminal, which tears words. On a pipe a line stays a line.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if self.is_terminal and options.get("soft_wrap", self.soft_wrap):
+            objects = tuple(_wrapped(part, self.width) if isinstance(part, str | Text) else part for part in objects)
+        super().print(*objects, **options)
+
+
+def _wrapped(words: str | Text, width: int) -> Text:
+    """rich's own wrapping tears or cuts a word that is longer than a line (15.0, text.py, `Text.wrap`)."""
+    lines = (words if isinstance(words, Text) else Text(words)).split("\n", allow_blank=True)
+    return Text("\n").join(part for line in lines for part in line.divide(_breaks(line.plain, width)))
+
+
+def _breaks(line: str, width: int) -> list[int]:
+    """The words that begin a new line; a first one that is too long begins none."""
+    breaks, used = [], 0
+    for word in re.finditer(r"\s*\S+\s*", line):
+        if used and used + cell_len(word[0].rstrip()) > width:
+            breaks.append(word.start())
+            used = 0
+        used += cell_len(word[0])
+    return breaks
+
+
+def line_width(console: Console) -> int | None:
+    """Letters in a line; None where lines may have any length."""
+    return console.width if console.is_terminal else None
 
 
 def open_console(**options: Any) -> Console:
@@ -22,4 +58,4 @@ def open_console(**options: Any) -> Console:
     if "force_terminal" not in options:
         file = options.get("file") or (sys.stderr if options.get("stderr") else sys.stdout)
         options["force_terminal"] = file.isatty()
-    return Console(markup=False, emoji=False, highlight=False, **options)
+    return _Console(markup=False, emoji=False, highlight=False, **options)

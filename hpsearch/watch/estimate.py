@@ -15,7 +15,7 @@ from hpsearch.spec.search import NoPruner
 from hpsearch.study.estimate import Estimate, Training, num_steps
 from hpsearch.study.open import num_trials
 from hpsearch.study.prepare import PreparedStudy
-from hpsearch.watch.words import format_bytes, format_count, format_time, format_trials
+from hpsearch.watch.words import format_bytes, format_count, format_num_steps, format_time, format_trials
 
 
 def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> RenderableType:
@@ -24,7 +24,7 @@ def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> Renderabl
         table.add_column(heading, justify="right" if heading else "left")
     trial, final = found.trial, found.final
     for name, of_trial, of_final in (
-        ("optimizer steps", trial.steps, final.steps),
+        (f"optimizer steps (batch size {spec.training.batch_size})", trial.steps, final.steps),
         ("rows", trial.rows, final.rows),
         ("tokens", trial.tokens, final.tokens),
     ):
@@ -32,7 +32,7 @@ def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> Renderabl
     table.add_row(
         "time",
         format_time(trial.seconds),
-        Text(f"at most {format_time(found.search_s)}", style="bold"),
+        Text(f"up to about {format_time(found.search_s)}", style="bold"),
         format_time(final.seconds),
     )
     return Group(table, *(Text(line) for line in _below(spec, found, storage)), Text())
@@ -41,7 +41,7 @@ def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> Renderabl
 def estimate_line(found: Estimate) -> str:
     trial, final = _time(found.trial), _time(found.final)
     return (
-        f"how long: a trial {trial}, {format_trials(found.trials)} at most {format_time(found.search_s)} on "
+        f"how long: a trial {trial}, {format_trials(found.trials)} up to about {format_time(found.search_s)} on "
         f"{_devices(found.devices)}, the final training {final}; {_needs(found)} ({_source(found)})"
     )
 
@@ -50,13 +50,13 @@ def steps_line(spec: StudySpec, prepared: PreparedStudy) -> str:
     """What is known before any measurement."""
     steps, _ = num_steps(spec, spec.budget, subset(prepared.splits["train"], spec.budget.train_fraction))
     return (
-        f"how long: {format_trials(num_trials(spec))} of {format_count(steps)} steps; their time is measured on a few "
+        f"how long: {format_trials(num_trials(spec))} of {format_num_steps(steps)}; their time is measured on a few "
         "of them when hpsearch run begins, or now with hpsearch show --measure"
     )
 
 
 def _time(training: Training) -> str:
-    return f"{format_time(training.seconds)} ({format_count(training.steps)} steps)"
+    return f"{format_time(training.seconds)} ({format_num_steps(training.steps)})"
 
 
 def _below(spec: StudySpec, found: Estimate, storage: Path) -> list[str]:
@@ -80,7 +80,7 @@ def _needs(found: Estimate) -> str:
 
 def _source(found: Estimate) -> str:
     measured = found.measured
-    what = f"{measured.num_steps} steps with the file's own values"
+    what = f"{format_num_steps(measured.num_steps)} with the file's own values"
     return f"measured in {format_time(measured.took_s)} on {measured.device}: {what}"
 
 

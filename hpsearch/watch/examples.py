@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -78,7 +79,8 @@ def example_panel(example: Example) -> Panel:
     if example.desirable is not None:
         text.append("\ndesirable" if example.desirable else "\nnot desirable", style="bold")
     counts = f"{total} tokens, {total - learned} masked, {learned} learned"
-    where = Text(f"  {', '.join(example.images)}") if example.images else None
+    images = [Path(image).name for image in example.images if Path(image).suffix]  # ours are named by checksums
+    where = Text(f"  {', '.join(images)}") if images else None
     title = Text(f"row {example.id}: {counts}")  # a panel reads a plain string as markup, on any console
     return Panel(text, title=title, title_align="left", subtitle=where, subtitle_align="left")
 

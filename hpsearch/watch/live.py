@@ -26,6 +26,8 @@ class Follower:
         self._clock = clock
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._told: set[int] = set()
+        self._doing: dict[str, str] = {}
+        """Worker → the last line about it: where nothing has changed, it is not repeated."""
         self._last_line_at = clock()
         self._is_first = True
         self._is_cut_off = False
@@ -62,7 +64,10 @@ class Follower:
                 count = f" {doing.done}/{doing.total}" if doing.total else ""
                 trial_number = "" if doing.trial is None else f"trial {doing.trial}: "
                 loss = f", loss {format_loss(doing.loss)}" if doing.loss is not None else ""
-                self._say(f"  {trial_number}{doing.doing}{count}{loss}")
+                line = f"  {trial_number}{doing.doing}{count}{loss}"
+                if self._doing.get(worker.worker_id) != line:
+                    self._doing[worker.worker_id] = line
+                    self._say(line)
 
     def _say(self, line: str) -> None:
         self._last_line_at = self._clock()
@@ -92,7 +97,7 @@ def _format_trial(trial: TrialView, view: StudyView) -> str:
     memory = trial.facts.get("ledger.peak_device_gib") or trial.facts.get("ledger.peak_host_gib")
     held = f", {memory:.2f} GiB" if memory else ""
     left = view.seconds_left()
-    rest = f"; about {format_time(left)} left" if left is not None and not view.is_finished else ""
+    rest = f"; about {format_time(left)} left at this pace" if left is not None and not view.is_finished else ""
     best = " (best so far)" if view.best and view.best.number == trial.number else ""
     return (
         f"[{view.slots.finished}/{view.slots.wanted}] trial {trial.number} {trial.outcome}{loss}{best}"

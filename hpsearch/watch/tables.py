@@ -79,7 +79,9 @@ def headline(view: StudyView) -> RenderableType:
         TextColumn("{task.fields[note]}", markup=False),
     )
     left = view.seconds_left()
-    note = "finished" if view.is_finished else f"about {format_time(left)} left" if left is not None else ""
+    note = (
+        "finished" if view.is_finished else f"about {format_time(left)} left at this pace" if left is not None else ""
+    )
     if view.best:
         note += f"   best {format_metric(view.objective, view.best.value)} (trial {view.best.number})"
     bar.add_task(view.study.name, total=view.slots.wanted, completed=view.slots.finished, note=note)
@@ -170,10 +172,11 @@ def _bar(done: int, total: int, width: int = 10) -> str:
     return f"{'━' * filled}{'╌' * (width - filled)} {done}/{total}"
 
 
-def studies_table(views: list[StudyView]) -> Table:
+def studies_table(views: list[StudyView]) -> RenderableType:
+    """One line for each; their descriptions below, which need the whole width."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("study", "trials", "running", "best", "base", "workers", "description"):
-        table.add_column(heading, no_wrap=heading != "description")
+    for heading in ("study", "trials", "running", "best", "base", "workers"):
+        table.add_column(heading, no_wrap=heading != "base", overflow="fold")
     for view in views:
         running = sum(trial.outcome == "running" for trial in view.trials)
         best = ""
@@ -186,9 +189,10 @@ def studies_table(views: list[StudyView]) -> Table:
             best,
             view.study.spec.model.base,
             str(len(view.live_workers)),
-            view.study.spec.description or "",
         )
-    return table
+    described = [view.study for view in views if view.study.spec.description]
+    lines = [Text(f"{study.name}: {study.spec.description}") for study in described]
+    return Group(table, *([Text()] if lines else []), *lines)
 
 
 def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:
@@ -223,6 +227,8 @@ _VERDICTS = {"works": ("✓", "green"), "limited": ("!", "yellow"), "fails": ("�
 
 def checks_table(checks: list[Check]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
+    for most in (None, 20, None):
+        table.add_column(max_width=most)
     for check in checks:
         sign, colour = _VERDICTS[check.verdict]
         table.add_row(Text(sign, style=colour), Text(check.name, style="bold"), Text(check.found))

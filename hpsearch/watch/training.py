@@ -30,6 +30,7 @@ class TrainingDisplay:
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
+            transient=True,
         )
         self._task = self._bar.add_task("starting", total=None, note="")
         self._last_line = ""

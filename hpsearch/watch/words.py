@@ -46,6 +46,10 @@ def format_metric(metric: Metric, value: float | None) -> str:
     return f"{value:.1%}" if metric.unit == "share" else f"{value:.4f}"
 
 
+def format_num_steps(number: int) -> str:
+    return f"{format_count(number)} step{'' if number == 1 else 's'}"
+
+
 def format_epochs(epochs: float) -> str:
     return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
 
@@ -61,7 +65,9 @@ def format_params(params: dict[str, Any]) -> str:
     return ", ".join(f"{knob.partition('.')[2]} {format_value(value)}" for knob, value in params.items())
 
 
-def format_steps(steps: dict[str, str]) -> str:
-    """Next steps: commands, and what each is for."""
+def format_steps(steps: dict[str, str], line_width: int | None = None) -> str:
+    """Next steps: commands, and what each is for, below it where a line has no room for both."""
     width = max(map(len, steps))
+    if line_width is not None and width + max(map(len, steps.values())) + 5 > line_width:
+        return "\n".join(["Next:", *(f"  {command}\n      {what}" for command, what in steps.items())])
     return "\n".join(["Next:", *(f"  {command:<{width}}   {what}" for command, what in steps.items())])

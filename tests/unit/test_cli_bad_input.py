@@ -149,6 +149,22 @@ def test_a_file_that_changed_since_its_study_was_created_is_told_with_the_choice
     assert stored_studies(folder) == before
 
 
+def test_too_few_trials_are_the_options_mistake_not_a_line_of_the_file(hpsearch: Hpsearch, folder: Path) -> None:
+    storage = StorageFolder(folder / "storage")
+    storage.path.mkdir()
+    with Store(parse_url(f"sqlite:///{storage.database}", from_argv=False)) as store:
+        file = load_study(folder / "study.yaml")
+        study = open_study(file, store, storage, plays(inspecting()), lambda *_: None, joins=False)
+        for _ in range(2):
+            lease = store.leases.claim(study.study_id, "one:1:1.00", 60, [])
+            assert lease is not None
+            store.leases.close(lease)
+    words = "2 trials have begun already: give 2 or more"
+    assert hpsearch("run study.yaml --trials 1")[::2] == (2, f"hpsearch: --trials 1: {words}\n")
+    code, _, complained = hpsearch("run study.yaml --set search.trials=1")
+    assert (code, complained.splitlines()[1:]) == (2, [f"  in --set or missing: search.trials: {words}"])
+
+
 @pytest.mark.parametrize(
     "store", ["postgresql+psycopg://me:hunter2@host/db", "mysql+pymysql://me@host/db?password=hunter2"]
 )

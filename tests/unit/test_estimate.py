@@ -133,14 +133,15 @@ def text_of(shown: Any) -> str:
 def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) -> None:
     file, found = desk.file(), estimated(desk)
     said = text_of(estimate_table(file.spec, found, desk.folder))
-    assert "at most 3 min 05 s" in said
+    assert "up to about 3 min 05 s" in said
+    assert "optimizer steps (batch size 16)" in said
     assert "2.0 GiB of memory a trial, 5.0 MiB of disk" in said
     assert "measured in 3 s on the CPU: 2 steps with the file's own values" in said
     assert "pruning makes it shorter" in said
     assert "careful" not in said
     assert "pruner" not in text_of(estimate_table(desk.file("search.pruner=none").spec, found, desk.folder))
-    assert "4 trials at most 3 min 05 s" in estimate_line(found)
-    assert ", 1 trial at most " in estimate_line(replace(found, trials=1))
+    assert "4 trials up to about 3 min 05 s" in estimate_line(found)
+    assert ", 1 trial up to about " in estimate_line(replace(found, trials=1))
 
 
 def test_too_little_disk_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,14 @@ def test_without_a_group_column_the_image_is_the_group(desk: Desk) -> None:
     assert found.num_rows >= 24
 
 
+def test_where_each_image_has_one_row_there_are_rows_and_no_groups(desk: Desk) -> None:
+    draw_rows(desk)
+    desk.write_rows([{"i": f"images/{n}.png", "q": "dark?", "a": "yes"} for n in range(20)])
+    found = evaluated(desk, trained(desk, *SEEN, HALF))
+    assert found.units == Units(name="rows", num=found.num_rows, effective=found.num_rows)
+    assert "not independent" not in shown(found)
+
+
 def test_rows_of_text_without_groups_are_independent(desk: Desk) -> None:
     desk.write_rows(visits(10))
     found = evaluated(desk, trained(desk, HALF))

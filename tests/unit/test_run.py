@@ -259,7 +259,9 @@ def train(desk: Desk, workplace: Path, own_signals: None, monkeypatch: pytest.Mo
 def test_train_says_what_came_out_and_what_comes_next(train: Train) -> None:
     said = train(inspecting(), steadily(0.9, 0.7, 0.8))
     assert "trained: best validation loss 0.7000 at report 2 of 3; 3 steps" in said
-    assert "Next: hpsearch evaluate storage/runs/demo-defaults" in said
+    assert "Next: hpsearch evaluate demo-defaults" in said
+    Path("demo-defaults").mkdir()
+    assert "Next: hpsearch evaluate storage/runs/demo-defaults" in train(), "here the name is another folder"
     assert train().startswith("already trained: best validation loss 0.7000")
 
 

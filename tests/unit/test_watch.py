@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from hpsearch.cli import run as run_verb
 from hpsearch.cli.options import telling
@@ -28,7 +27,7 @@ from hpsearch.watch.tables import (
     workers_table,
 )
 from hpsearch.watch.training import TrainingDisplay
-from hpsearch.watch.words import format_loss, format_time, format_value
+from hpsearch.watch.words import format_loss, format_num_steps, format_time, format_value
 from tests.unit.view_fixtures import cells, plain_console, seen, with_spec
 from tests.unit.worker_fixtures import MakeDemo, study_spec
 
@@ -104,18 +103,23 @@ def test_the_time_left_is_estimated_from_the_trials_so_far(view: StudyView) -> N
     assert timed.seconds_left() == 90.0 * 2
     two_workers = replace(timed, workers=timed.workers * 2)
     assert two_workers.seconds_left() == 90.0
-    assert "about 3 min 00 s left" in seen(study_panel(timed), width=160)
+    assert "about 3 min 00 s left at this pace" in seen(study_panel(timed), width=160)
     assert replace(timed, workers=[]).seconds_left() is None
     assert replace(timed, trials=[]).seconds_left() is None
 
 
+def test_one_is_not_many() -> None:
+    assert [format_num_steps(number) for number in (1, 2, 12345)] == ["1 step", "2 steps", "12,345 steps"]
+
+
 def test_all_studies_are_shown_in_one_table(view: StudyView) -> None:
     described = with_spec(view, description="what it is for")
-    heading, row = seen(studies_table([described])).splitlines()
-    assert heading.split() == ["study", "trials", "running", "best", "base", "workers", "description"]
+    heading, row, _, below = seen(studies_table([described]), width=80).splitlines()
+    assert heading.split() == ["study", "trials", "running", "best", "base", "workers"]
     assert row.split()[:3] == ["demo", "6/8", "1"]
     assert "0.5000 (trial 0)" in row
-    assert row.split()[-6:] == ["tiny:qwen2", "1", "what", "it", "is", "for"]
+    assert row.split()[-2:] == ["tiny:qwen2", "1"]
+    assert below.strip() == "demo: what it is for"
     assert "no" not in seen(studies_table([replace(view, trials=[])])).splitlines()[1]
 
 
@@ -192,7 +196,9 @@ def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
     shown = seen(example_panel(Example(id="7", images=["images/7.png"], pieces=pieces)))
     assert "row 7: 23 tokens, 21 masked, 2 learned" in shown
     assert "⟨image: 16 tokens⟩Which digit [/b]?⟦seven⟧" in shown
-    assert "images/7.png" in shown
+    assert "7.png" in shown
+    stored = Example(id="7", images=["/storage/0f3a" + 60 * "0"], pieces=pieces)
+    assert "storage" not in seen(example_panel(stored)), "an image that was taken out of the data has no name"
 
 
 def test_a_pair_is_shown_with_both_answers() -> None:
@@ -230,9 +236,9 @@ def test_numbers_are_told_short() -> None:
 
 def test_an_examples_id_and_image_may_hold_brackets() -> None:
     pieces = [TokenPiece(text="[/b] :bug:", num_tokens=1, is_learned=False, is_image=False)]
-    shown = seen(example_panel(Example(id="[/img]", images=["[/img].png"], pieces=pieces)))
+    shown = seen(example_panel(Example(id="[/img]", images=["[img].png"], pieces=pieces)))
     assert "row [/img]: 1 tokens" in shown
-    assert "[/img].png" in shown
+    assert "[img].png" in shown
     assert "[/b] :bug:" in shown
 
 
@@ -253,6 +259,11 @@ def test_a_description_may_hold_brackets(view: StudyView) -> None:
     assert "see [/docs]" in seen(studies_table([with_spec(view, description="see [/docs]")]))
 
 
+def test_on_a_narrow_terminal_a_check_has_more_room_than_its_name() -> None:
+    check = Check(name="kernels (Triton, with a C compiler)", verdict="works", found="one two three four five six " * 3)
+    assert len(seen(checks_table([check]), width=80).splitlines()) == 2
+
+
 def test_row_ids_may_hold_brackets(make_demo: MakeDemo) -> None:
     demo = make_demo(spec={"study": "ids"})
     with demo.store.optuna.engine.begin() as connection:
@@ -263,11 +274,3 @@ def test_row_ids_may_hold_brackets(make_demo: MakeDemo) -> None:
     assert stored is not None
     run_verb._introduce(console, demo.store, stored)
     assert "[/img]" in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_a_notebooks_cell_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing moves in it, though Jupyter asks for colours."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    assert Console(file=io.StringIO()).is_terminal  # else our own look at the file is no longer needed
-    assert not open_console(file=io.StringIO()).is_terminal
-    assert not open_console(stderr=True).is_terminal

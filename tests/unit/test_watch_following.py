@@ -60,6 +60,8 @@ def test_trials_that_run_are_told_about_every_ten_seconds(view: StudyView) -> No
         assert lines_of(console, lambda: follower.show(view)) == []
         clock.now += 0.1
         assert lines_of(console, lambda: follower.show(view)) == ["  trial 6: training 3/12, loss 1.4321"]
+        clock.now += 20
+        assert lines_of(console, lambda: follower.show(view)) == [], "nothing has changed"
         assert lines_of(console, lambda: follower.show(view)) == []
 
 

@@ -1,0 +1,52 @@
+"""The console: what a terminal gets that a pipe doesn't."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from hpsearch.spec.metrics import LOSS
+from hpsearch.watch.console import open_console
+from hpsearch.watch.training import TrainingDisplay
+from hpsearch.watch.words import format_steps
+
+
+def terminal(width: int = 40) -> Console:
+    return open_console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+
+
+def test_a_terminal_wraps_between_words_and_tears_no_path() -> None:
+    console, path = terminal(), f"/a/{'long/' * 12}path"
+    console.print(f"the same command continues it, and nothing is lost: {path}", soft_wrap=True)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.rstrip() for line in lines] == ["the same command continues it, and", "nothing is lost:", path]
+
+
+def test_on_a_pipe_a_line_stays_a_line() -> None:
+    console = open_console(file=io.StringIO(), width=40)
+    console.print("word " * 20, soft_wrap=True)
+    assert len(console.file.getvalue().splitlines()) == 1  # type: ignore[attr-defined]
+
+
+def test_next_steps_have_their_words_below_where_a_line_has_no_room() -> None:
+    steps = {"hpsearch best demo -o best.yaml": "the best parameters"}
+    assert format_steps(steps, 80) == format_steps(steps)
+    assert format_steps(steps, 40).splitlines()[1:] == [f"  {next(iter(steps))}", "      the best parameters"]
+
+
+def test_the_bar_of_the_final_training_is_gone_at_its_end() -> None:
+    console = terminal(100)
+    with TrainingDisplay(console, [LOSS]) as display:
+        display.tell("giving memory back", 0, 180)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.rpartition("giving memory back")[2].endswith("\x1b[1A\x1b[2K"), "the line is erased"
+
+
+def test_a_notebooks_cell_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing moves in it, though Jupyter asks for colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert Console(file=io.StringIO()).is_terminal  # else our own look at the file is no longer needed
+    assert not open_console(file=io.StringIO()).is_terminal
+    assert not open_console(stderr=True).is_terminal
