@@ -31,6 +31,7 @@ from hpsearch.cli import (
     train,
     worker,
 )
+from hpsearch.cli.options import Verb
 from hpsearch.errors import HpsearchError, cut
 
 _LONGEST_LINE = 4000
@@ -43,28 +44,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("doctor")(doctor.doctor)
-app.command("new")(new.new)
-app.command("schema")(schema.schema)
-app.command("show")(show.show)
-app.command("run")(run.run)
-app.command("launch")(launch.launch)
-app.command("worker")(worker.worker)
-app.command("status")(status.status)
-app.command("logs")(logs.logs)
-app.command("stop")(stop.stop)
-app.command("pause")(pause.pause)
-app.command("resume")(resume.resume)
-app.command("retry")(retry.retry)
-app.command("delete")(delete.delete)
-app.command("dashboard")(dashboard.dashboard)
-app.command("best")(best.best)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("compare")(compare.compare)
-app.command("export")(export.export)
-app.command("report")(report.report)
+app.command("doctor", cls=Verb)(doctor.doctor)
+app.command("new", cls=Verb)(new.new)
+app.command("schema", cls=Verb)(schema.schema)
+app.command("show", cls=Verb)(show.show)
+app.command("run", cls=Verb)(run.run)
+app.command("launch", cls=Verb)(launch.launch)
+app.command("worker", cls=Verb)(worker.worker)
+app.command("status", cls=Verb)(status.status)
+app.command("logs", cls=Verb)(logs.logs)
+app.command("stop", cls=Verb)(stop.stop)
+app.command("pause", cls=Verb)(pause.pause)
+app.command("resume", cls=Verb)(resume.resume)
+app.command("retry", cls=Verb)(retry.retry)
+app.command("delete", cls=Verb)(delete.delete)
+app.command("dashboard", cls=Verb)(dashboard.dashboard)
+app.command("best", cls=Verb)(best.best)
+app.command("train", cls=Verb)(train.train)
+app.command("evaluate", cls=Verb)(evaluate.evaluate)
+app.command("predict", cls=Verb)(predict.predict)
+app.command("compare", cls=Verb)(compare.compare)
+app.command("export", cls=Verb)(export.export)
+app.command("report", cls=Verb)(report.report)
 app.add_typer(store.store, name="store")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from hpsearch.cli.completion import run_names, study_names
 from hpsearch.opening.places import change_store as change_store
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
     from hpsearch.bridge.stopping import StopFlag
     from hpsearch.jobs import Tell
     from hpsearch.store import StoredStudy
+
+
+class Verb(TyperCommand):
+    """Typer's help shows `<bool>` beside every option that takes no value (0.29, core.py, `display_type_rich`)."""
+
+    def get_params(self, ctx: Any) -> Any:
+        params = super().get_params(ctx)
+        for option in params:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        return params
+
 
 StudyFileArgument = Annotated[Path, typer.Argument(help="a study file", show_default=False)]
 StudyArgument = Annotated[str, typer.Argument(help="a study's name", show_default=False, autocompletion=study_names)]

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, storage_folder, store_url
+from hpsearch.cli.options import StoreOption, Verb, storage_folder, store_url
 
 store = typer.Typer(no_args_is_help=True, help="Check, copy and upgrade the store.")
 
 
-@store.command("check")
+@store.command("check", cls=Verb)
 def check(store: StoreOption = None) -> None:
     """Check the store: its file, its tables, its studies; and show how to fix what is wrong."""
     from hpsearch.store.check import check_store
@@ -25,7 +25,7 @@ def check(store: StoreOption = None) -> None:
         raise typer.Exit(1)
 
 
-@store.command("backup")
+@store.command("backup", cls=Verb)
 def backup(
     file: Annotated[Path, typer.Argument(help="file for the copy; it must not exist yet", show_default=False)],
     store: StoreOption = None,
@@ -39,7 +39,7 @@ def backup(
     open_console().print(f"{file}: {size_bytes / MIB:.1f} MiB; it opens with --store sqlite:///{file}", soft_wrap=True)
 
 
-@store.command("upgrade")
+@store.command("upgrade", cls=Verb)
 def upgrade(store: StoreOption = None) -> None:
     """Bring Optuna's and hpsearch's tables up to date; an SQLite file is copied first."""
     from hpsearch.store.upgrade import upgrade_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import typer.main
 
 from hpsearch.cli import app as app_module
@@ -107,3 +108,12 @@ def test_every_flag_of_every_verb_is_explained() -> None:
     short = {"-o", "-f", "-y"}
     assert len(explained) == sum(len(names - short) for names in SURFACE.values())
     assert [flag for flag, words in explained.items() if not words] == []
+
+
+def test_a_flag_takes_no_value_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("train --help", "store backup --help"):
+        with pytest.raises(SystemExit):
+            app_module.app(command.split())
+        shown = capsys.readouterr().out
+        assert "--help" in shown
+        assert "bool" not in shown
