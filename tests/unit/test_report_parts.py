@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from hpsearch.search.importance import Importance
+from hpsearch.search.view import StudyView
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
+from hpsearch.watch.report.story import trial_rows
 
 
 def test_drawings_take_on_the_pages_colours() -> None:
@@ -69,3 +72,9 @@ def test_where_no_answer_is_right_the_nearest_are_shown() -> None:
     assert [answer.id for answer in right_ones(answers)] == ["2", "0"]
     assert [answer.id for answer in wrong_ones(answers)] == ["1", "0", "2"]
     assert (right_ones([]), wrong_ones([])) == ([], [])
+
+
+def test_a_trials_time_is_the_same_everywhere(view: StudyView) -> None:
+    """With loading and pauses; `facts["seconds"]` is of training alone."""
+    trained = replace(view, trials=[replace(trial, facts=trial.facts | {"seconds": 18.0}) for trial in view.trials])
+    assert [row.seconds for row in trial_rows(trained)] == [*["1 min 05 s"] * 6, ""]
