@@ -58,6 +58,7 @@ class RayTestCluster:
         options += [f"--include-log-monitor={str(log_monitor).lower()}"]
         self._start(node, *options, f"--dashboard-agent-listen-port={_free_ports(1)[0]}")
         self._until(lambda: bool({each["node_id"] for each in self.alive()} - before), f"{node} joins")
+        self._until(self._tells_of_its_nodes, "the monitor reports")
         return node
 
     def kill_node(self, node: str) -> None:
@@ -113,6 +114,11 @@ class RayTestCluster:
             return bool(self.ask("/api/version")) and self.alive() == []
         except OSError:
             return False
+
+    def _tells_of_its_nodes(self) -> bool:
+        """Whether the monitor has said which nodes there are: until then a launcher assumes that more may be added."""
+        status = self.ask("/api/cluster_status")["data"]["clusterStatus"] or {}
+        return bool((status.get("autoscalerReport") or {}).get("nodeTypeMapping"))
 
     def _start(self, node: str, *options: str) -> None:
         own = {
