@@ -207,7 +207,7 @@ def order(folder: Path, *more: str) -> Order:
 
 def test_what_no_node_has_is_refused(ray_cluster: RayTestCluster, tmp_path: Path) -> None:
     del ray_cluster
-    with pytest.raises(HpsearchError, match=r"no node .* \(1 GPU, 1 CPU\).*\n.*0 GPU, 1 CPU"):
+    with pytest.raises(HpsearchError, match=r"(?s)no node .* \(1 GPU, 1 CPU\).*\n.*: 0 GPU, 1 CPU"):
         Ray(RayOptions(gpus=1)).check(order(tmp_path))
     with pytest.raises(HpsearchError, match=r"0 GPU, 1 CPU, 9999\.0 GiB of memory"):
         Ray(RayOptions(memory="9999G")).check(order(tmp_path))
