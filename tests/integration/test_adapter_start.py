@@ -235,9 +235,7 @@ def test_a_study_goes_on_from_the_run_of_another(inside: Inside, tmp_path: Path)
     assert evaluation.variant("tuned").loss < evaluation.variant("base").loss  # type: ignore[operator]
     assert "from the adapter `first`" in model_card(second, "adapter")
     other = load_study(tmp_path / "second.yaml", ["study=third", "model.adapter=first", "model.base=tiny:gemma3"])
-    with pytest.raises(
-        StudyFileErrors, match=r"line 3: model.adapter: .* is an adapter of tiny:qwen2, not of tiny:gem"
-    ):
+    with pytest.raises(StudyFileErrors, match=r"model.adapter: .* is an adapter of tiny:qwen2, not of tiny:gem"):
         place.open(other)
     place.close()
 
