@@ -88,7 +88,7 @@ def test_an_upgrade_that_was_cut_off_goes_on(empty_url: str, mariadb: MariaDb) -
     storage.remove_session()
     storage.engine.dispose()
 
-    assert opened_at_last(empty_url, mariadb) == 19
+    assert opened_at_last(empty_url, mariadb) == 21
     assert differences(empty_url, metadata) == []
     with opened(empty_url) as store, store.optuna.engine.connect() as connection:
         uids = set(connection.scalars(text("SELECT uid FROM hpsearch_studies")))
