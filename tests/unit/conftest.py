@@ -13,6 +13,7 @@ import pytest
 import typer.main
 from sqlalchemy import event
 
+from hpsearch.cli import app as app_module
 from hpsearch.data.images import CheckedImage
 from hpsearch.data.rows import Row
 from hpsearch.search.view import StudyView
@@ -124,3 +125,21 @@ def row() -> MakeRow:
         return Row(**{"id": str(number), "messages": messages, "images": images, **nothing, **changes})
 
     return make
+
+
+@pytest.fixture
+def main(
+    demo: Demo, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[object, str, str]]:
+    """`hpsearch` on the demo's store: exit code, what it says and what it complains of."""
+    monkeypatch.setenv("HPSEARCH_STORE", demo.store.url.render_as_string())
+    monkeypatch.setenv("HPSEARCH_STORAGE", str(demo.study.storage.path))
+    assert Path.cwd() == workplace
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr("sys.argv", ["hpsearch", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            app_module.main()
+        return (exited.value.code, *capfd.readouterr())
+
+    return run

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from hpsearch.cli import app as app_module
 from hpsearch.results.final import RunFolder
 from hpsearch.spec import dump_study
 from hpsearch.store import Store
@@ -16,22 +15,6 @@ from tests.unit.picture_fixtures import config, evaluation, result, training
 from tests.unit.worker_fixtures import MANIFEST, Demo, plays, study_spec
 
 Main = Callable[..., tuple[object, str, str]]
-
-
-@pytest.fixture
-def main(demo: Demo, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
-    """`hpsearch report` on the demo's store: exit code, what it says and what it complains of."""
-    monkeypatch.setenv("HPSEARCH_STORE", demo.store.url.render_as_string())
-    monkeypatch.setenv("HPSEARCH_STORAGE", str(demo.study.storage.path))
-    assert Path.cwd() == workplace
-
-    def run(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["hpsearch", "report", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            app_module.main()
-        return (exited.value.code, *capfd.readouterr())
-
-    return run
 
 
 def make_run(folder: RunFolder, **changes: Any) -> RunFolder:
@@ -47,45 +30,45 @@ def make_run(folder: RunFolder, **changes: Any) -> RunFolder:
 @pytest.mark.usefixtures("undrawn")
 def test_the_verb_writes_what_there_is(main: Main, demo: Demo) -> None:
     demo.run(plays(training(3.0, 2.0, 1.0)))
-    code, said, _ = main("demo")
+    code, said, _ = main("report", "demo")
     assert (code, Path("demo-report.html").exists()) == (0, True)
     assert "demo-report.html: the search; it has no final run yet (hpsearch train)" in said
     assert "3 trials in the dashboard" in said
 
     run = make_run(RunFolder(demo.study.storage.runs / "demo"))
-    _, said, _ = main("demo", "-o", "new/report.html")
+    _, said, _ = main("report", "demo", "-o", "new/report.html")
     assert "new/report.html: the search and the final training; it is not evaluated yet" in said
     assert "hpsearch evaluate" in Path("new/report.html").read_text()
 
     run.scores.mkdir()
     (run.scores / "scores.json").write_text(evaluation().model_dump_json())
-    _, said, _ = main("demo", "-o", "new/report.html")
+    _, said, _ = main("report", "demo", "-o", "new/report.html")
     assert "new/report.html: the search, the final training and its evaluation" in said
 
 
 def test_a_run_of_one_trial_is_found_too(main: Main, demo: Demo) -> None:
     demo.run(plays(training(3.0, 2.0, 1.0)))
     make_run(RunFolder(demo.study.storage.runs / "demo-trial-0"))
-    assert "the search and the final training" in main("demo")[1]
+    assert "the search and the final training" in main("report", "demo")[1]
 
 
 def test_what_is_no_run_of_this_study_is_refused(main: Main, tmp_path: Path) -> None:
     make_run(RunFolder(tmp_path / "other"), study="another")
-    assert main("demo", "--run", str(tmp_path / "other"))[::2] == (
+    assert main("report", "demo", "--run", str(tmp_path / "other"))[::2] == (
         2,
         f"hpsearch: {tmp_path / 'other'} is a run of study 'another', not of 'demo'\n",
     )
-    code, _, complained = main("demo", "--run", str(tmp_path))
+    code, _, complained = main("report", "demo", "--run", str(tmp_path))
     assert (code, "is not a run folder" in complained) == (2, True)
 
 
 def test_where_it_can_not_write_it_says_so(main: Main) -> None:
     Path("file.txt").touch()
-    code, _, complained = main("demo", "-o", "file.txt/report.html")
+    code, _, complained = main("report", "demo", "-o", "file.txt/report.html")
     assert (code, complained) == (2, "hpsearch: file.txt/report.html: can't be written: File exists\n")
 
 
 def test_a_study_that_is_not_there_has_no_report(main: Main, empty_store: Store) -> None:
-    code, _, complained = main("nothing")
+    code, _, complained = main("report", "nothing")
     assert code == 2
     assert f"{empty_store.name} has no study 'nothing'" in complained

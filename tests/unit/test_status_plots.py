@@ -7,27 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpsearch.cli import app as app_module
 from tests.unit.picture_fixtures import training
 from tests.unit.worker_fixtures import Demo, plays
 
 Main = Callable[..., tuple[object, str, str]]
-
-
-@pytest.fixture
-def main(demo: Demo, workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Main:
-    """`hpsearch status` on the demo's store: exit code, what it says and what it complains of."""
-    monkeypatch.setenv("HPSEARCH_STORE", demo.store.url.render_as_string())
-    monkeypatch.setenv("HPSEARCH_STORAGE", str(demo.study.storage.path))
-    assert Path.cwd() == workplace
-
-    def run(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr("sys.argv", ["hpsearch", "status", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            app_module.main()
-        return (exited.value.code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -35,7 +18,7 @@ def test_every_picture_has_a_line_and_nothing_is_written_into_the_store(main: Ma
     demo.worker(plays(training(3.0, 2.0, 1.0))).step()
     before = demo.store.optuna.get_study_system_attrs(demo.study.study_id)
     with demo.store.optuna.engine.begin():  # a writer's transaction: SQLite has one at a time, and readers beside it
-        code, said, complained = main("demo", "--plots", "looked/at")
+        code, said, complained = main("status", "demo", "--plots", "looked/at")
     assert (code, complained) == (0, "")
     assert said.splitlines() == [
         "learning-curves: looked/at/learning-curves.png and .svg",
@@ -50,11 +33,11 @@ def test_every_picture_has_a_line_and_nothing_is_written_into_the_store(main: Ma
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_usual_folder_is_the_studys_own_and_before_the_first_trial_there_are_words(main: Main, demo: Demo) -> None:
-    code, said, _ = main("demo", "--plots")
+    code, said, _ = main("status", "demo", "--plots")
     assert (code, said.count(": not yet: ")) == (0, 5)
     assert not demo.study.storage.plots("demo").exists()
     demo.claim("host:1:1.00")
-    assert main("demo", "--plots")[1].endswith("timeline.png and .svg\n")
+    assert main("status", "demo", "--plots")[1].endswith("timeline.png and .svg\n")
     assert sorted(file.name for file in demo.study.storage.plots("demo").iterdir()) == ["timeline.png", "timeline.svg"]
 
 
@@ -72,6 +55,6 @@ def test_the_usual_folder_is_the_studys_own_and_before_the_first_trial_there_are
 def test_what_can_not_be_drawn_so_is_refused_in_words(main: Main, demo: Demo, arguments: list[str], words: str) -> None:
     demo.claim("host:1:1.00")
     Path("file.txt").touch()
-    code, _, complained = main(*arguments)
+    code, _, complained = main("status", *arguments)
     assert code == 2
     assert words in complained
