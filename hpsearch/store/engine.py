@@ -149,6 +149,11 @@ def _make_sqlite_safe(engine: Engine) -> None:
     Optuna and hpsearch rely on SELECT … FOR UPDATE, which SQLite ignores: in a test eight processes claimed 49 of 200
     waiting trials twice. BEGIN IMMEDIATE gives the same exclusion for the whole transaction. Recipe:
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#serializable-isolation-savepoints-transactional-ddl
+
+    Nothing in a process with such an engine may open the file itself, not even to read it: closing it drops the locks
+    of this process. The next process that leaves then takes itself for the last one and deletes the write-ahead log,
+    and what is written here afterwards is lost (a new connection says "disk I/O error"):
+    https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
     """
     engine.dispose()
 

@@ -63,11 +63,12 @@ def test_a_plan_shows_the_command_and_no_secret_and_starts_nothing(site: Site) -
 
 
 def test_workers_start_and_a_stop_ends_them(site: Site) -> None:
-    launch = site.start(site.order(num_workers=2))
+    order = site.order(num_workers=2)
+    launch = site.start(order)
     assert len({job.job_id for job in launch.jobs}) == 2
     for job in launch.jobs:
         assert job.log, "status and logs read it"
-        assert Path(job.log).is_relative_to(site.order().logs), "logs lie in the order's folder"
+        assert Path(job.log).is_relative_to(order.logs), "logs lie in the order's folder"
         assert SECRET not in site.until_said(job, WAITS)
     running = site.until(launch, lambda jobs: all(job.state is JobState.RUNNING for job in jobs))
     assert [job.job_id for job in running] == [job.job_id for job in launch.jobs]
