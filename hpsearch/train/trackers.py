@@ -117,8 +117,11 @@ class _Synchronous:
         return getattr(self._mlflow, name)
 
     def log_params(self, params: dict[str, Any], synchronous: bool = True) -> None:
+        """Those that the run has not: MLflow refuses another value, and paths differ where another machine goes on."""
         del synchronous
-        self._mlflow.log_params(params, synchronous=True)
+        known = self._mlflow.active_run().data.params
+        if new := {name: value for name, value in params.items() if name not in known}:
+            self._mlflow.log_params(new, synchronous=True)
 
     def log_metrics(self, metrics: dict[str, float], step: int, synchronous: bool = True) -> None:
         del synchronous

@@ -19,7 +19,7 @@ from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.tracking import Tracking
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
-from tests.integration.conftest import followed, text_config
+from tests.integration.conftest import changed, followed, text_config
 from tests.integration.inside import Inside
 
 Rows = tuple[Path, Path]
@@ -99,17 +99,17 @@ def trials(text_rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patched.setenv("MLFLOW_EXPERIMENT_ID", "")  # mlflow sets it
         inside = Inside()
 
-        def config(number: int, *earlier: Path) -> TrialConfig:
-            tracked = followed(place, number, every)
-            return text_config(text_rows, budget=BUDGET, tracking=tracked, earlier=[*earlier])
+        def config(number: int) -> TrialConfig:
+            return text_config(text_rows, budget=BUDGET, tracking=followed(place, number, every))
 
         untracked = inside.run(place / "untracked", text_config(text_rows, budget=BUDGET))
         complete = inside.run(place / "complete", config(7))
         pruned = inside.run(place / "pruned", config(8), goes_on=lambda _: False)
-        stopped = inside.run(place / "attempt-1", config(9), stops_after=1)
+        here, there = (changed(config(9), model__revision=name) for name in ("here", "there"))  # as paths may differ
+        stopped = inside.run(place / "attempt-1", here, stops_after=1)
         assert stopped.outcome is Outcome.STOPPED
         assert [run.info.status for run in every_run(place) if run.info.run_name == "demo/trial-0009"] == ["KILLED"]
-        goes_on = inside.run(place / "attempt-2", config(9, place / "attempt-1"))
+        goes_on = inside.run(place / "attempt-2", changed(there, earlier=[place / "attempt-1"]))
         yield Trials(place, complete, untracked, pruned, [stopped, goes_on])
 
 
