@@ -16,6 +16,9 @@ class Channel:
     raised.
     """
 
+    doing = "starting"
+    """The present phase, for the reason of a failure."""
+
     def __init__(self, commands: BinaryIO, events: BinaryIO) -> None:
         self._commands = commands
         self._events = events
@@ -34,6 +37,7 @@ class Channel:
 
     def tell(self, name: str, done: int, total: int) -> None:
         """Progress outside of training steps."""
+        self.doing = name
         self.send(Phase(name=name, done=done, total=total))
 
     def next_job(self) -> Run:

@@ -24,8 +24,8 @@ rejecting allocation: requested …"; libc10.so "you tried to allocate … bytes
 _UNITS = {"bytes": 1, None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 
 
-def failure(error: Exception) -> TrialResult:
-    """With a traceback, unless the error is one for people."""
+def failure(error: Exception, doing: str = "training") -> TrialResult:
+    """With a traceback, unless the error is one for people. `doing`: the phase that it ended."""
     if isinstance(error, FieldError):
         return TrialResult(outcome=Outcome.FAILED, reason=str(error))
     text = traceback.format_exc()
@@ -35,7 +35,10 @@ def failure(error: Exception) -> TrialResult:
     if not is_out_of_memory(error):
         return TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=text)
     return TrialResult(
-        outcome=Outcome.OUT_OF_MEMORY, reason=reason, traceback=text, bytes_needed=_bytes_needed(message)
+        outcome=Outcome.OUT_OF_MEMORY,
+        reason=f"while {doing}: {reason}",
+        traceback=text,
+        bytes_needed=_bytes_needed(message),
     )
 
 

@@ -60,7 +60,7 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         result = TrialResult(outcome=Outcome.STOPPED)
         clear_traceback(stopped)
     except Exception as error:
-        result = failure(error)
+        result = failure(error, channel.doing)
         clear_traceback(error)
     result = result.model_copy(update={"reports": folder.read_journal()})
     channel.tell("giving memory back", 0, 0)

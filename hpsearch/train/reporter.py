@@ -135,6 +135,17 @@ class Reporter(TrainerCallback):
         """A sign of life between micro-batches: a step of many may take minutes."""
         self._send_progress(state)
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        del args, state, control
+        self._channel.doing = "training"
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The optimizer makes its state in its first step. Fewer rows at once would not help: theirs is freed."""
+        del args, state, control
+        self._channel.doing = "updating the weights"
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         del args
         self.step = self._whole(state.global_step)

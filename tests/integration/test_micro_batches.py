@@ -180,6 +180,22 @@ class TestOutOfMemory:
         assert result.outcome is Outcome.OUT_OF_MEMORY
         assert result.bytes_needed is not None
         assert result.bytes_needed > 2 * 2**30
+        assert str(result.reason).startswith("while training: OutOfMemoryError: CUDA out of memory")
+
+    def test_an_optimizer_without_room_for_its_state_is_told_as_such(
+        self, rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Smaller parts would not help: by then their memory is free."""
+
+        def step(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", step)
+        folder, config = JobFolder(tmp_path / "trial"), one_step(rows, ROWS_PER_STEP)
+        folder.prepare(config)
+        result = inside.attempt(Answering(), folder, config)
+        assert (result.outcome, result.halvings) == (Outcome.OUT_OF_MEMORY, [])
+        assert str(result.reason).startswith("while updating the weights: OutOfMemoryError")
 
 
 def test_parts_are_as_equal_as_can_be_with_little_padding() -> None:
