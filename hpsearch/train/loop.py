@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -64,7 +65,7 @@ def run_trial(config: TrialConfig, folder: JobFolder, bases: Bases, book: Ledger
         clear_traceback(error)
     result = result.model_copy(update={"reports": folder.read_journal()})
     channel.tell("giving memory back", 0, 0)
-    left = tracking.end(result)
+    left = tracking.end(result, partial(_is_urgent, channel))
     if book.is_open:
         result = result.model_copy(update={"ledger": _closed(book, left)})
     return result.model_copy(update={"pace": watch.pace()})
@@ -83,6 +84,12 @@ def _closed(book: LedgerBook, left: list[str]) -> MemoryLedger | None:
         print(f"the memory ledger can't be closed: {error}", flush=True)
         clear_traceback(error)
         return None
+
+
+def _is_urgent(channel: Channel, doing: str) -> bool:
+    """Tells the worker, which would otherwise take a long wait for a hang."""
+    channel.tell(doing, 0, 0)
+    return channel.stop_wanted
 
 
 def _begin_phase(channel: Channel, name: str) -> None:

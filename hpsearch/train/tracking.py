@@ -1,14 +1,16 @@
 """Following a run in TensorBoard, MLflow or Weights & Biases, through transformers' own callbacks.
 
 Training never waits for a tracker: each has a thread that is given what the run says and sends it on. A tracker that
-doesn't answer is told of once in the job's log and asked again every few seconds. The thread is there for one run
-alone, so that a warm process holds nothing of it afterwards.
+doesn't answer is told of once in the job's log and asked again every few seconds; of a slow one, log lines are left
+out. Only the end of a run waits for its trackers, for a limited time. The thread is there for one run alone, so that a
+warm process holds nothing of it afterwards.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -24,9 +26,12 @@ from hpsearch.trial import Outcome, TrialConfig, TrialResult
 
 RETRY_S = 10.0
 _LAST_WORDS_S = 60.0
-"""How long a run that has ended waits for its trackers to receive the rest."""
+"""How long a run that has ended waits for all of its trackers to receive the rest."""
 _STOPPED_S = 5.0
-"""The same for a run that was stopped: its machine may be taken away."""
+"""The same for a run that was stopped, or whose worker is asked to leave: its machine may be taken away."""
+_LOOK_EVERY_S = 1.0
+_MOST_WAITING = 10_000
+"""Log lines that wait for a tracker."""
 _NOT_A_STUDY_S = ("MLFLOW_RUN_ID", "MLFLOW_NESTED_RUN", "WANDB_RUN_ID", "WANDB_LOG_MODEL", "WANDB_WATCH")
 """Variables of the trackers that a trainer removes: they name a single run, or upload the model."""
 TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
@@ -74,17 +79,30 @@ class Tracking(TrainerCallback):
         del args, control
         step, told = self._steps_before + state.global_step, dict(logs or {})
         for line in self._lines:
-            line.tell(lambda tracker: tracker.log(step, told))
+            line.log(lambda tracker: tracker.log(step, told))
 
-    def end(self, result: TrialResult) -> list[str]:
-        """Reports the run's end; returns what could not be ended, for the memory ledger."""
+    def end(self, result: TrialResult, is_urgent: Callable[[str], bool] = lambda _: False) -> list[str]:
+        """Reports the run's end; returns what could not be ended, for the memory ledger.
+
+        `is_urgent` is called about once a second with what is waited for, and says whether the worker shall leave.
+        """
         self.start()  # a run that ended before its base was loaded is reported too
         values = values_of(self._config, result)
         for line in self._lines:
             line.end(lambda tracker: tracker.end(result.outcome, result.reason, values))
-        patience_s = _STOPPED_S if result.outcome is Outcome.STOPPED else _LAST_WORDS_S
-        left = [f"the thread of {line.name}" for line in self._lines if not line.is_over(patience_s)]
+        left = self._wait(lambda what: is_urgent(what) or result.outcome is Outcome.STOPPED)
         self._lines = []
+        return [f"the thread of {line.name}" for line in left]
+
+    def _wait(self, is_urgent: Callable[[str], bool]) -> list[_Line]:
+        """For all of them together; returns those that did not end in time."""
+        began = time.monotonic()
+        while left := [line for line in self._lines if not line.is_over(0.0)]:
+            hurries = is_urgent(f"waiting for {', '.join(line.name for line in left)}")
+            rest_s = began + (_STOPPED_S if hurries else _LAST_WORDS_S) - time.monotonic()
+            if rest_s <= 0:
+                break
+            left[0].is_over(min(_LOOK_EVERY_S, rest_s))
         return left
 
 
@@ -98,6 +116,7 @@ class _Line:
         self._is_ending = Event()
         self._has_complained = False
         self._is_given_up = False
+        self._is_behind = False
         self._thread = Thread(target=self._work, name=f"tracker-{name}", daemon=True)
 
     def begin(self, call: Callable[[Tracker], None]) -> None:
@@ -106,6 +125,13 @@ class _Line:
 
     def tell(self, call: Callable[[Tracker], None]) -> None:
         self._told.put(call)
+
+    def log(self, call: Callable[[Tracker], None]) -> None:
+        if self._told.qsize() < _MOST_WAITING:
+            self.tell(call)
+        elif not self._is_behind:
+            self._is_behind = True
+            print(f"{self.name} is {_MOST_WAITING} log lines behind: lines are left out of it", flush=True)
 
     def end(self, call: Callable[[Tracker], None]) -> None:
         self.tell(call)

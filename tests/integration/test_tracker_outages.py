@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Moody:
         self.num_failures = num_failures
         self.heard: list[Any] = []
         self.failed = threading.Event()
+        self.released = threading.Event()
 
     def _hear(self, what: Any) -> None:
         if self.num_failures > 0:
@@ -108,6 +110,58 @@ def test_a_tracker_that_never_answers_is_told_of_once_without_secrets(
     assert said.count("can't be told") == 1
     assert "no route to https://…@tracker:1/api" in said
     assert "geheim" not in said
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Moody]]:
+    """Two trackers that don't return from their first call before the test is over, or `released` is set."""
+    found = {name: Moody(0) for name in ("mlflow", "wandb")}
+    for name, moody in found.items():
+        moody.begin = lambda *_, moody=moody: (moody.failed.set(), moody.released.wait(60))  # type: ignore[assignment,method-assign,misc]
+        monkeypatch.setitem(tracking.TRACKERS, name, lambda moody=moody: moody)  # type: ignore[misc]
+    yield found
+    for moody in found.values():
+        moody.released.set()
+
+
+def begun(folder: Path, hanging: dict[str, Moody]) -> Tracking:
+    run = Tracking(text_config((folder, folder), tracking=followed(folder, 3, [*hanging])), JobFolder(folder))
+    run.start()
+    assert all(moody.failed.wait(60) for moody in hanging.values())
+    return run
+
+
+def test_a_worker_that_must_leave_is_not_kept_by_trackers_and_hears_of_the_wait(
+    hanging: dict[str, Moody], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_LAST_WORDS_S", 500.0)
+    monkeypatch.setattr(tracking, "_STOPPED_S", 0.0)
+    monkeypatch.setattr(tracking, "_LOOK_EVERY_S", 0.01)
+    heard: list[str] = []
+
+    def is_urgent(doing: str) -> bool:
+        heard.append(doing)
+        return len(heard) == 3
+
+    left = begun(tmp_path, hanging).end(TrialResult(outcome=Outcome.COMPLETE), is_urgent)
+    assert left == ["the thread of mlflow", "the thread of wandb"]
+    assert heard == ["waiting for mlflow, wandb"] * 3
+
+
+def test_lines_for_a_tracker_that_is_too_slow_fill_no_memory(
+    hanging: dict[str, Moody], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import TrainerControl, TrainerState
+
+    monkeypatch.setattr(tracking, "_MOST_WAITING", 3)
+    del hanging["wandb"]
+    run = begun(tmp_path, hanging)
+    for step in range(9):
+        run.on_log(None, TrainerState(global_step=step), TrainerControl(), logs={"loss": 0.5})  # type: ignore[arg-type]
+    hanging["mlflow"].released.set()
+    assert run.end(TrialResult(outcome=Outcome.COMPLETE)) == []
+    assert hanging["mlflow"].heard == [(0, 0.5), (1, 0.5), (2, 0.5), Outcome.COMPLETE, "closed"]
+    assert capsys.readouterr().out.count("mlflow is 3 log lines behind") == 1
 
 
 def test_a_tracker_that_hangs_shows_in_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
