@@ -121,5 +121,6 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     except NotYaml as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
+        found = "is empty" if values is None else "holds a list" if isinstance(values, list) else "holds a text"
+        raise InputError(f"{path}: {found}; expected keys and values, as in  learning_rate: 1e-4")
     return values

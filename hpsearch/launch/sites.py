@@ -23,7 +23,7 @@ from hpsearch.errors import InputError, cut, did_you_mean
 from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import Launcher
 from hpsearch.spec.base import Spec
-from hpsearch.spec.knobs import explain
+from hpsearch.spec.explain import explain
 from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
 FILE = Path("launch.yaml")

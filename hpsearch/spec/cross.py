@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from hpsearch.errors import Mistake
 from hpsearch.spec.cross_preference import preference_mistakes
+from hpsearch.spec.cross_search import grid_mistakes, may_be_staged, objectives_mistakes, search_mistakes
 from hpsearch.spec.curriculum import CurriculumSpec
-from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
+from hpsearch.spec.data import DataSpec, SplitByColumn
 from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.own_metrics import own_metrics
 from hpsearch.spec.rows import ANYWHERE, FORMATS
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.tasks import SECTIONS, TaskFacts, find_task
-
-_MOST_POINTS = 10_000
+from hpsearch.spec.tasks import TaskFacts, find_task
 
 
-def cross_mistakes(spec: StudySpec) -> list[Mistake]:
-    task, columns = spec.task_facts, spec.data.columns
-    return [
-        *_column_mistakes(task, spec.data),
-        *_question_mistakes(task, spec.data),
-        *_image_mistakes(task, columns),
-        *_adapter_mistakes(spec),
-        *_curriculum_mistakes(spec),
-        *_class_mistakes(spec),
-        *preference_mistakes(spec),
-        *_split_mistakes(spec),
-        *metric_mistakes(spec),
-        *_search_mistakes(spec),
-        *_objectives_mistakes(spec),
-    ]
-
-
-def _column_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
-    columns = data.columns
+def _column_mistakes(spec: StudySpec) -> list[Mistake]:
+    task, data, columns = spec.task_facts, spec.data, spec.data.columns
     expected = columns.row_format if columns.row_format in task.row_formats else task.row_formats[0]
     row_format, given = FORMATS[expected], columns.named().keys()
     extra = given - ANYWHERE - {*row_format.needs, *row_format.may_have}
@@ -48,7 +32,8 @@ def _column_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
     ]
 
 
-def _question_mistakes(task: TaskFacts, data: DataSpec) -> list[Mistake]:
+def _question_mistakes(spec: StudySpec) -> list[Mistake]:
+    task, data = spec.task_facts, spec.data
     name = data.columns.row_format
     row_format, mistakes = FORMATS[name], []
     if data.template.columns and row_format.asks is None:
@@ -96,7 +81,8 @@ def _labels_hint(data: DataSpec) -> str:
     return "; other names for labels are data.labels" if data.columns.label else ""
 
 
-def _image_mistakes(task: TaskFacts, columns: ColumnsSpec) -> list[Mistake]:
+def _image_mistakes(spec: StudySpec) -> list[Mistake]:
+    task, columns = spec.task_facts, spec.data.columns
     if task.has_images == bool(columns.image):
         return []
     if task.has_images:
@@ -162,16 +148,10 @@ def _curriculum_mistakes(spec: StudySpec) -> list[Mistake]:
                 mistakes.append(Mistake(f"curriculum.stages.{position}", message))
             seen.setdefault(value, stage.name)
     for section, budget in (("budget", spec.budget), ("final", spec.final)):
-        if _may_be_staged(spec) and budget.max_steps is not None and budget.max_steps < len(stages):
+        if may_be_staged(spec) and budget.max_steps is not None and budget.max_steps < len(stages):
             message = f"leaves a stage without a step: there are {len(stages)} stages"
             mistakes.append(Mistake(f"{section}.max_steps", message))
     return mistakes
-
-
-def _may_be_staged(spec: StudySpec) -> bool:
-    """Whether a run may train on one stage after the other."""
-    orders = spec.search.space.get("curriculum.order") if spec.search else None
-    return "stages" in (orders if isinstance(orders, list) else [spec.curriculum.order])
 
 
 def _split_mistakes(spec: StudySpec) -> list[Mistake]:
@@ -237,48 +217,33 @@ def _why_not_measured(spec: StudySpec, key: str, name: str) -> str | None:
     return None
 
 
-def _search_mistakes(spec: StudySpec) -> list[Mistake]:
-    if spec.search is None:
-        return []
-    mistakes = _grid_mistakes(spec)
-    task = spec.task_facts
-    for knob in spec.search.space:
-        lacking = [
-            words for section, words in SECTIONS.items() if knob.startswith(f"{section}.") and not task.has(section)
-        ]
-        if lacking:
-            mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} has no {lacking[0]}"))
-        elif knob == "lora.dropout" and not task.has_dropout:
-            mistakes.append(Mistake(f"search.space.{knob}", f"task {spec.task} is trained without dropout, as in trl"))
-        elif knob == "curriculum.learning_rate_decay" and not _may_be_staged(spec):
-            message = f"means nothing with curriculum.order: {spec.curriculum.order}, which has one schedule"
-            mistakes.append(Mistake(f"search.space.{knob}", message))
-    return mistakes
+_CHECKS: tuple[tuple[Callable[[StudySpec], list[Mistake]], str], ...] = (
+    (_column_mistakes, "task data.columns data.prompt"),
+    (_question_mistakes, "task data.columns data.prompt data.answers data.examples"),
+    (_image_mistakes, "task data.columns"),
+    (_adapter_mistakes, "model search.space"),
+    (_curriculum_mistakes, "task curriculum data.columns search.space budget.max_steps final.max_steps"),
+    (_class_mistakes, "task data.balance data.labels data.columns evaluation.prompts head"),
+    (preference_mistakes, "task data.columns lora.dropout preference objective search.space"),
+    (_split_mistakes, "data.split data.columns data.held_out data.group_duplicates"),
+    (metric_mistakes, "task objective evaluation data.columns"),
+    (search_mistakes, "task search.space curriculum.order"),
+    (grid_mistakes, "search.space search.sampler"),
+    (objectives_mistakes, "objective search.sampler search.pruner"),
+)
+"""Each check, and the fields that it reads."""
 
 
-def _grid_mistakes(spec: StudySpec) -> list[Mistake]:
-    """Optuna builds the whole grid for each trial, and stores each field's values with each trial."""
-    if spec.searched.sampler.name != "grid":
-        return []
-    points = spec.grid_size()
-    if points is None:
-        return [Mistake("search.sampler", "a grid needs a step, or a list of choices, for every range")]
-    if points > _MOST_POINTS:
-        size = f"{points:,}" if points < 10**15 else "more than 10^15"
-        message = f"the grid has {size} points, at most {_MOST_POINTS:,} are built: take fewer, or sampler: random"
-        return [Mistake("search.sampler", message)]
-    return []
-
-
-def _objectives_mistakes(spec: StudySpec) -> list[Mistake]:
-    """Settings that don't work with several objectives."""
-    if spec.search is None or len(spec.objective_names) == 1:
-        return []
+def cross_mistakes(spec: StudySpec, wrong: Collection[str] = ()) -> list[Mistake]:
+    """`wrong`: fields whose values in the file are invalid, so that those in `spec` are not the person's. A check that
+    reads one of them is skipped.
+    """
     mistakes = []
-    if spec.search.sampler.name == "cmaes":
-        message = "cmaes knows one objective only (Optuna); with several take tpe, gp, random, qmc or grid"
-        mistakes.append(Mistake("search.sampler", message))
-    if "pruner" in spec.search.model_fields_set and spec.search.pruner.name != "none":
-        message = "trials with several objectives can't be pruned (Optuna compares one value): pruner: none"
-        mistakes.append(Mistake("search.pruner", message))
+    for check, fields in _CHECKS:
+        if not any(_overlap(field, name) for field in fields.split() for name in wrong):
+            mistakes += check(spec)
     return mistakes
+
+
+def _overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

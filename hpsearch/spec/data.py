@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
+from hpsearch.errors import cut
 from hpsearch.spec import template
 from hpsearch.spec.base import Fraction, Spec
 from hpsearch.spec.rows import RowFormat
@@ -96,14 +107,28 @@ class SplitByColumn(Spec):
 
 def _split_kind(value: Any) -> str:
     by_column = isinstance(value, SplitByColumn) or (isinstance(value, dict) and "column" in value)
-    return "column" if by_column else "fraction"
+    return "by-column" if by_column else "by-fraction"
 
 
 SplitSpec = Annotated[
-    Annotated[SplitByFraction, Tag("fraction")] | Annotated[SplitByColumn, Tag("column")],
+    Annotated[SplitByFraction, Tag("by-fraction")] | Annotated[SplitByColumn, Tag("by-column")],
     Discriminator(_split_kind),
 ]
-ImageSize = Annotated[int, Field(ge=8)] | tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]]
+_Side = Annotated[int, Field(ge=8)]
+
+
+def _in_pixels(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        found = cut(repr(list(value) if isinstance(value, tuple) else value))
+        raise ValueError(
+            "expected the most pixels of a side, such as 448, or width and height, such as [448, 448], each at least "
+            f"8; found {found}"
+        ) from None
+
+
+ImageSize = Annotated[_Side | tuple[_Side, _Side], WrapValidator(_in_pixels)]
 
 
 def _as_template(text: str) -> str:

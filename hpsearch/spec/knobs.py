@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from hpsearch.errors import cut, did_you_mean
+from hpsearch.errors import did_you_mean
 from hpsearch.spec.base import Spec
 from hpsearch.spec.curriculum import CurriculumSpec
+from hpsearch.spec.explain import explain
 from hpsearch.spec.model import HeadSpec, LoraSpec, ModelSpec
 from hpsearch.spec.preference import PreferenceSpec
 from hpsearch.spec.search import ParameterSpec, RangeSpec
@@ -57,45 +56,8 @@ def _objections(knob: str, values: Sequence[object]) -> list[str]:
         try:
             adapter.validate_python(value)
         except ValidationError as error:
-            objections.append(explain(error.errors()[0]))
+            objections.append(explain(*error.errors()))
     return objections
-
-
-_BOUNDS = {
-    "greater_than": ("gt", "above"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "below"),
-    "less_than_equal": ("le", "at most"),
-}
-
-
-def explain(error: Any) -> str:
-    """pydantic's message in plain words."""
-    kind, context = error["type"], error.get("ctx", {})
-    found = cut(repr(error.get("input")))
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    if kind == "missing":
-        return "is missing"
-    if kind == "value_error":
-        return message
-    if kind in _BOUNDS:
-        bound, words = _BOUNDS[kind]
-        return f"must be {words} {context[bound]:g}, not {found}"
-    if kind == "too_short":
-        return "must not be empty"
-    if kind == "literal_error":
-        near = get_close_matches(cut(str(error.get("input"))), re.findall(r"'([^']*)'", message), n=1)
-        return f"expected {message}, found {found}" + (f"; did you mean {near[0]!r}?" if near else "")
-    if kind == "union_tag_invalid":
-        known = [name.strip("'") for name in str(context["expected_tags"]).split(", ")]
-        return f"there is no {cut(repr(context['tag']))}; {did_you_mean(str(context['tag']), known)}"
-    if kind == "string_pattern_mismatch":
-        return f"may hold letters, digits, dots, dashes and underscores only, found {found}"
-    if kind == "invalid_key":
-        return f"a key must be text, found {found}: put it in quotes"
-    if kind in ("dict_type", "model_type", "model_attributes_type"):
-        return f"expected a mapping of keys, found {found}"
-    return f"expected {message[0].lower()}{message[1:]}, found {found}"
 
 
 def space_mistakes(knob: str, parameter: ParameterSpec) -> list[str]:

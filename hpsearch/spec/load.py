@@ -12,16 +12,14 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.errors import InputError, Mistake, StudyFileErrors, cut, did_you_mean
-from hpsearch.spec.base import Spec
 from hpsearch.spec.cross import cross_mistakes, metric_mistakes
-from hpsearch.spec.knobs import explain, space_mistakes
+from hpsearch.spec.knobs import space_mistakes
+from hpsearch.spec.mistakes import Path_, field_mistakes, mistakes_beside
 from hpsearch.spec.own_metrics import read_metrics_file
 from hpsearch.spec.search import ParameterSpec
 from hpsearch.spec.study import StudySpec
-from hpsearch.spec.training import FORMER, in_rows_per_step
+from hpsearch.spec.training import in_rows_per_step
 from hpsearch.spec.yaml_limits import MOST_LEVELS, Loader, NotYaml, compose, construct, read_text, read_yaml
-
-Path_ = tuple[str | int, ...]
 
 
 class _Loader(Loader):
@@ -80,7 +78,8 @@ def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool 
             raise InputError(f"{path}: {error.message}") from None
         raise StudyFileErrors(str(path), [Mistake("", error.message, error.line)]) from None
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: a study file is a mapping of keys, found {type(raw).__name__}")
+        found = "is empty" if raw is None else "holds a list" if isinstance(raw, list) else "holds a text"
+        raise InputError(f"{path}: {found}; a study file holds keys and values, as in  study: my_study")
     for override in overrides or []:
         _override(raw, override)
         lines[override.partition("=")[0]] = 0
@@ -223,7 +222,8 @@ def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int], found: lis
         spec = StudySpec.model_validate(raw)
         mistakes += cross_mistakes(spec)
     except ValidationError as error:
-        mistakes += _pydantic_mistakes(error, raw)
+        wrong = field_mistakes(error, raw)
+        mistakes += [*wrong, *mistakes_beside(raw, wrong)]
     if mistakes:
         placed = [Mistake(m.key, m.message, m.line or _line(lines, _split_key(m.key))) for m in mistakes]
         raise StudyFileErrors(str(path), placed)
@@ -251,49 +251,3 @@ def _space_mistakes(raw: dict[str, Any]) -> list[Mistake]:
 
 
 _PARAMETER: TypeAdapter[ParameterSpec] = TypeAdapter(ParameterSpec)
-
-
-def _pydantic_mistakes(error: ValidationError, raw: dict[str, Any]) -> list[Mistake]:
-    by_key: dict[str, Mistake] = {}
-    for found in error.errors():
-        location = _real_path(found["loc"], raw, missing=found["type"] == "missing")
-        key = ".".join(map(str, location))
-        if found["type"] == "extra_forbidden":
-            known = _known_keys(location[:-1])
-            message = f"unknown key; {FORMER.get(key) or did_you_mean(str(location[-1]), known)}"
-        else:
-            message = explain(found)
-        # A union reports one mistake for each of its members: the first is about the likeliest.
-        by_key.setdefault(key, Mistake(key, message))
-    return list(by_key.values())
-
-
-def _real_path(location: Path_, raw: Any, *, missing: bool) -> Path_:
-    """pydantic's location without the names of union members, which no file contains."""
-    path: list[str | int] = []
-    place = raw
-    for index, part in enumerate(location):
-        last = index == len(location) - 1
-        if isinstance(place, dict) and (part in place or (last and missing)):
-            path.append(part)
-            place = place.get(part)
-        elif isinstance(place, list) and isinstance(part, int):
-            path.append(part)
-            place = place[part] if part < len(place) else None
-    return tuple(path)
-
-
-def _known_keys(path: Path_) -> list[str]:
-    """The keys that the section at `path` may have."""
-    spec: Any = StudySpec
-    for part in path:
-        if isinstance(part, int):  # an item of a list has the keys of the list's kind
-            continue
-        field = spec.model_fields.get(str(part)) if hasattr(spec, "model_fields") else None
-        if field is None:
-            return []
-        members = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        members += [inner for member in members for inner in getattr(member, "__args__", ())]
-        members = [getattr(member, "__origin__", member) for member in members]
-        spec = next((m for m in members if isinstance(m, type) and issubclass(m, Spec)), None)
-    return list(spec.model_fields) if spec is not None else []

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from hpsearch.errors import cut
 from hpsearch.spec.base import Spec
 from hpsearch.spec.limits import LimitsSpec
 
@@ -45,9 +46,18 @@ def _parameter_kind(value: Any) -> str:
     return "choices" if isinstance(value, list) else "range"
 
 
+def _range_or_choices(value: Any) -> Any:
+    if isinstance(value, RangeSpec | dict | list):
+        return value
+    found = "nothing" if value is None else cut(repr(value))
+    raise ValueError(f"expected a range, such as {{low: 1, high: 8}}, or a list of choices, found {found}")
+
+
 Choices = Annotated[list[Scalar | list[str]], Field(min_length=1)]
 ParameterSpec = Annotated[
-    Annotated[RangeSpec, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_parameter_kind)
+    Annotated[RangeSpec, Tag("range")] | Annotated[Choices, Tag("choices")],
+    Discriminator(_parameter_kind),
+    BeforeValidator(_range_or_choices),
 ]
 
 

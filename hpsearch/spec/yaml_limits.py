@@ -18,6 +18,7 @@ from yaml.constructor import ConstructorError
 from yaml.reader import Reader
 
 from hpsearch.errors import InputError, cut
+from hpsearch.spec.yaml_words import in_words
 
 _MOST_BYTES = 256 * 1024
 MOST_LEVELS = 32
@@ -78,7 +79,7 @@ def compose(text: str, loader: type[Loader] = Loader) -> yaml.Node | None:
     if found := Reader.NON_PRINTABLE.search(text):
         message = f"holds the character {found.group()!r}, which YAML does not allow"
         raise NotYaml(message, text.count("\n", 0, found.start()) + 1)
-    with _in_words(text.rstrip("\n").count("\n") + 1):
+    with _in_words(text.rstrip("\n").count("\n") + 1, text):
         _check_limits(text, loader)
         return yaml.compose(text, Loader=loader)
 
@@ -92,14 +93,13 @@ def construct(node: yaml.Node | None, loader: type[Loader] = Loader) -> Any:
 
 
 @contextmanager
-def _in_words(last_line: int) -> Iterator[None]:
+def _in_words(last_line: int, text: str = "") -> Iterator[None]:
     """libyaml reports what is missing at the end of a text on the line after it."""
     try:
         yield
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "context", None) or "is not YAML"
-        raise NotYaml(cut(str(problem), 200), min(mark.line + 1, last_line) if mark else None) from None
+        words, line = in_words(error, text)
+        raise NotYaml(words, min(line, last_line) if line else None) from None
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hpsearch.errors import StudyFileErrors
 from hpsearch.spec import load_study
@@ -247,3 +249,44 @@ def test_one_training_may_have_fewer_steps_than_stages(tmp_path: Path) -> None:
 def test_samplers_that_take_several_objectives(tmp_path: Path, sampler: str) -> None:
     text = TEXT.replace("search:\n", f"objective: [loss, bleu]\nsearch:\n  pruner: none\n  sampler: {sampler}\n")
     assert mistakes(tmp_path, text) == []
+
+
+WRONG = "training: {batch_size: 0}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "expected"),
+    [
+        (TEXT, "objective: accurracy\n", "objective"),
+        (TEXT, "head: {hidden: 8}\n", "head"),
+        (CURRICULUM, "budget: {max_steps: 1, reports: 0}\n", "budget.max_steps"),
+        (CLASSIFY.replace("{image: i, label: kind}", "{image: i, label: kind, answer: a}"), "", "data.columns.answer"),
+        (TEXT.replace("source: rows.jsonl", "max_tokens: 0"), "objective: macro_f1\n", None),
+    ],
+)
+def test_mistakes_between_valid_fields_are_told_beside_wrong_fields(
+    tmp_path: Path, text: str, more: str, expected: str | None
+) -> None:
+    found = [key for key, _, _ in mistakes(tmp_path, text + more + WRONG)]
+    assert "training.batch_size" in found
+    assert expected is None or expected in found
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_wrong_field_is_one_mistake(tmp_path: Path, name: str) -> None:
+    """Nothing is told of fields that would fit the right value, whatever it is."""
+    study = yaml.safe_load(MORE[name])
+    keys = [(section,) for section in study] + [
+        (s, key) for s in study if isinstance(study[s], dict) for key in study[s]
+    ]
+    for path in keys:
+        wrong = copy.deepcopy(study)
+        (wrong if len(path) == 1 else wrong[path[0]])[path[-1]] = {"no": {"no": "value"}}
+        found = mistakes(tmp_path, yaml.safe_dump(wrong))
+        assert found, path
+        assert all(key.startswith(".".join(path)) for key, _, _ in found), (path, found)
+
+
+def test_an_unknown_section_may_stand_for_any(tmp_path: Path) -> None:
+    found = mistakes(tmp_path, CURRICULUM.replace("curriculum:\n", "curiculum:\n"))
+    assert [key for key, _, _ in found] == ["curiculum"]

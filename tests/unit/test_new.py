@@ -223,7 +223,7 @@ def test_what_no_study_fits_is_refused_in_words(workplace: Path, values: Any, ch
     ("content", "words"),
     [
         (b"a: [1", "line 1:"),
-        (b"- a\n- b", "expected a mapping of keys, found list"),
+        (b"- a\n- b", "holds a list; expected keys and values"),
         (b"\xff\xfe\x00", "line 1: is no text in UTF-8: byte 0 is 0xff"),
     ],
 )
