@@ -47,6 +47,10 @@ class ImageLists:
         problems = [image for image in found if isinstance(image, str)]
         return problems[0] if problems else images
 
+    def check_any_found(self) -> None:
+        """Raises FieldError where images are named and not one of them is found."""
+        self._images.check_any_found()
+
     def _row_of(self, place: int) -> int:
         return place if self._starts is None else bisect(self._starts, place) - 1
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hpsearch.data.checked import CheckedFiles, ImageFacts
 from hpsearch.data.decoding import DECODED_AS, UnusableImage, read_first_frame
 from hpsearch.data.lookalikes import look_of, lookalike_groups
-from hpsearch.errors import FieldError
+from hpsearch.errors import FieldError, cut
 from hpsearch.files import draft_of
 from hpsearch.jobs import Tell
 
@@ -84,6 +84,7 @@ class RowImages:
         self.notes: list[str] = []
         """Notes for the person about the usable images."""
         self._images: list[CheckedImage | str] = []
+        self._numbers: dict[str, int] = {}
         self._of_row = array("L")
         self._looks: dict[str, bytes] = {}
         self._have_more = 0
@@ -98,8 +99,22 @@ class RowImages:
         """The image of the row at `position`, or why it can't be used."""
         return self._images[self._of_row[position]]
 
+    def check_any_found(self) -> None:
+        """Raises FieldError where images are named and not one of them is found: their folder is wrong."""
+        missing = [Path(name) for name, number in self._numbers.items() if self._images[number] == _MISSING]
+        if not missing or any(image not in (_MISSING, NO_IMAGE) for image in self._images):
+            return
+        path, folder = missing[0], self._folder.resolve()
+        name = path.relative_to(self._folder) if path.is_relative_to(self._folder) else path
+        where = next((root for root in folder.parents if not name.is_absolute() and _is_file(root / name)), None)
+        if where:
+            hint = f"{where / name} is there: paths in the data begin at {where}, so write data.images: {where}"
+        else:
+            hint = f"paths in the data begin at {folder}; data.images: FOLDER names another one"
+        message = f"none of the {len(missing):,} images is found, such as {folder / name}; {hint}"
+        raise FieldError("data.images", cut(message, 1000))
+
     def _check_all(self, table: Dataset, column: str, tell: Tell) -> None:
-        numbers: dict[str, int] = {}
         waiting: deque[tuple[int, Future[Checked]]] = deque()
         notes = CheckedFiles(self._store / f"checked-{DECODED_AS}.jsonl")
         with notes as before, _bombs_refused(), ThreadPoolExecutor(_THREADS) as pool:
@@ -108,7 +123,7 @@ class RowImages:
                     message = f"column {column!r} of row {self._row_of(position)}: {problem}"
                     raise FieldError("data.columns.image", message)
                 name, check = self._check_of(row[column], before)
-                number = numbers.setdefault(name, len(self._images))
+                number = self._numbers.setdefault(name, len(self._images))
                 self._of_row.append(number)
                 if number == len(self._images):
                     self._images.append("not checked yet")
@@ -207,6 +222,13 @@ def _checked_file(path: Path, before: CheckedFiles, has_look: bool) -> Checked:
         return facts
     before.add(path, status, facts)
     return CheckedImage(path, facts.sha256), facts
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _facts(content: bytes, sha256: str, has_look: bool) -> ImageFacts | str:

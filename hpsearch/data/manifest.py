@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from hpsearch.data.examples import with_examples
+from hpsearch.data.places import Places
 from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import SplitName, Splits
 from hpsearch.errors import FieldError
@@ -25,6 +26,7 @@ class Manifest(Record):
     splits: dict[SplitName, list[RowKey]]
     left_out: dict[str, list[str]]
     """Reason → ids."""
+    left_out_at: dict[str, str] = Field({}, description="reason → where the first such rows stand, for people")
     labels: dict[SplitName, dict[str, int]] = Field({}, description="how many rows of each split have which label")
     notes: list[str] = Field([], description="notes about the rows that are used")
 
@@ -90,7 +92,13 @@ class Manifest(Record):
         return found
 
 
-def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: Sequence[str] = ()) -> Manifest:
+def make_manifest(
+    splits: Splits,
+    left_out: LeftOut,
+    examples: int = 0,
+    notes: Sequence[str] = (),
+    places: Places | None = None,
+) -> Manifest:
     check_disjoint(splits)
     keys: dict[SplitName, list[RowKey]] = {
         name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
@@ -105,6 +113,7 @@ def make_manifest(splits: Splits, left_out: LeftOut, examples: int = 0, notes: S
     return Manifest(
         splits=keys,
         left_out=ids,
+        left_out_at=places.describe(ids) if places else {},
         labels=labels,
         num_images=num_images,
         examples=examples,

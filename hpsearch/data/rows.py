@@ -11,20 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpsearch.data.formats import Message, answer_name, as_text, conversation, is_desirable, rejected_answer
+from hpsearch.data.formats import Message, as_text, conversation, is_desirable, rejected_answer
 from hpsearch.data.image_lists import ImageLists, images_mistake
 from hpsearch.data.images import CheckedImage
+from hpsearch.data.places import NAMED, Places, Spot
 from hpsearch.data.source import Source
+from hpsearch.data.table import check_answers_are_there, check_labels_are_there, only_needed, with_class_names
 from hpsearch.errors import FieldError
 from hpsearch.jobs import Tell
 from hpsearch.spec.data import ColumnsSpec, DataSpec, SplitByColumn
-from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import Images
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_NAMED_LABELS = 8
 _BATCH = 1000
 
 
@@ -102,6 +102,7 @@ class ReadRows:
     left_out: LeftOut = field(default_factory=dict)
     notes: Sequence[str] = ()
     """Notes for the person about the usable rows."""
+    places: Places | None = field(default=None, compare=False)
 
     def without(self, why: Mapping[str, str]) -> ReadRows:
         """A copy without the rows in `why` (id → reason), which are added to those left out."""
@@ -109,7 +110,7 @@ class ReadRows:
         for row in self.rows:
             if row.id in why:
                 left_out.setdefault(why[row.id], []).append(row.id)
-        return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out, self.notes)
+        return ReadRows(tuple(row for row in self.rows if row.id not in why), left_out, self.notes, self.places)
 
 
 def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell, images: Images = "several") -> ReadRows:
@@ -118,122 +119,83 @@ def read_rows(source: Source, data: DataSpec, image_store: Path, tell: Tell, ima
     `images`: how many a row may have, if there is an image column.
 
     Raises:
-        FieldError: a column is missing, or `data` names a label or an answer that no row has.
+        FieldError: a column is missing, `data` names a label or an answer that no row has, or no image is found.
     """
-    columns, labels = data.columns, data.labels
+    columns = data.columns
     split_column = data.split.column if isinstance(data.split, SplitByColumn) else None
-    table = _with_class_names(_only_needed(source.rows, data, split_column))
-    _check_labels_are_there(table, columns, labels)
-    _check_answers_are_there(table, data)
+    table = with_class_names(only_needed(source.rows, data, split_column))
+    check_labels_are_there(table, columns, data.labels)
+    check_answers_are_there(table, data)
     seen = None
     if columns.image:
         joins = data.group_duplicates
         seen = ImageLists(table, columns.image, source.images, image_store, tell, groups_lookalikes=joins)
-    rows: list[Row] = []
-    left_out: defaultdict[str, list[str]] = defaultdict(list)
+        seen.check_any_found()
+    rows: dict[int, Row] = {}
+    left_out: defaultdict[str, list[Spot]] = defaultdict(list)
     for position, values in enumerate(_plain(table, data)):
         row_id = str(values[columns.id]) if columns.id else str(position)
-        label = as_text(values[columns.label]) if columns.label else None
-        if label is not None and label in labels:
-            label = labels[label]
-            if label is None:
-                left_out["label is left out by data.labels"].append(row_id)
-                continue
-        messages = conversation(values, data, label)
-        if isinstance(messages, str):
-            left_out[messages].append(row_id)
-            continue
         found = seen.of(position) if seen else ()
-        if isinstance(found, str):
-            left_out[found].append(row_id)
-            continue
-        if seen and (mistake := images_mistake(messages, len(found), images)):
-            left_out[mistake].append(row_id)
-            continue
-        row = Row(
-            id=row_id,
-            messages=messages,
-            images=found,
-            group=as_text(values[columns.group]) if columns.group else None,
-            label=label,
-            split=as_text(values[split_column]) if split_column else None,
-            stage=as_text(values[columns.stage]) if columns.stage else None,
-            rejected=rejected_answer(values, data),
-            desirable=is_desirable(values, data),
-        )
-        rows.append(row)
+        row = _row(row_id, values, data, found, images if seen else None)
+        if isinstance(row, str):
+            left_out[row].append((position, row_id))
+        else:
+            rows[position] = row
         if position % 1000 == 0:
             tell("reading rows", position, len(table))
-    unique, duplicates = _without_duplicates(rows)
-    if duplicates:
-        left_out["duplicate of another row"] = duplicates
-    _check_ids_are_unique(unique, columns)
-    return ReadRows(tuple(unique), dict(left_out), seen.notes if seen else ())
+    unique, kept = _without_duplicates(rows)
+    if kept:
+        left_out["duplicate of another row"] = [(position, rows[position].id) for position in kept]
+    _check_ids_are_unique(list(unique.values()), columns)
+    return ReadRows(
+        tuple(unique.values()),
+        {reason: [row_id for _, row_id in spots] for reason, spots in left_out.items()},
+        seen.notes if seen else (),
+        Places(
+            file=source.file,
+            num_rows=len(table),
+            has_ids=columns.id is not None,
+            used={row.id: position for position, row in unique.items()},
+            left_out={reason: spots[:NAMED] for reason, spots in left_out.items()},
+            kept=kept,
+        ),
+    )
 
 
-def _only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dataset:
-    roles = {f"data.columns.{role}": name for role, name in data.columns.named().items()}
-    if split_column:
-        roles["data.split.column"] = split_column
-    for key, name in roles.items():
-        if name not in table.column_names:
-            raise FieldError(key, f"the data has no column {name!r}; it has: {', '.join(table.column_names)}")
-    asked = [_column_of(name, table) for name in data.template.columns]
-    return table.select_columns(list(dict.fromkeys([*roles.values(), *asked])))
-
-
-def _column_of(name: str, table: Dataset) -> str:
-    """The column that a prompt means by `name`, which may be a part of it.
-
-    Raises FieldError where there is none, or where it holds no text, nor a list or a mapping of texts.
+def _row(
+    row_id: str,
+    values: Mapping[str, Any],
+    data: DataSpec,
+    found: tuple[CheckedImage, ...] | str,
+    allowed: Images | None,
+) -> Row | str:
+    """The row, or why it is left out. `found`: its images, or what is wrong with them; `allowed`: None without an image
+    column.
     """
-    from datasets import ClassLabel, Value
-    from datasets.features import Json
-
-    place: Any = dict(table.features)
-    parts = [name] if name in place else name.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(place, dict) or part not in place:
-            inside = [".".join([*parts[:depth], inner]) for inner in place] if isinstance(place, dict) else []
-            there = ", ".join(inside or table.column_names)
-            raise FieldError("data.prompt", f"the data has no column {name!r}; it has: {there}")
-        place = place[part]
-    inner = list(place.values()) if isinstance(place, dict) else [getattr(place, "feature", place)]
-    if not all(isinstance(feature, Value | ClassLabel | Json) for feature in inner):
-        raise FieldError("data.prompt", f"column {name!r} holds no text, nor a list of texts")
-    return parts[0]
-
-
-def _with_class_names(table: Dataset) -> Dataset:
-    """Replaces the class numbers of `datasets` by names: its ClassLabel uses -1 for a missing one."""
-    from datasets import ClassLabel
-
-    for column, feature in table.features.items():
-        if isinstance(feature, ClassLabel):
-            names = [None if number is None or number < 0 else feature.names[number] for number in table[column]]
-            table = table.remove_columns([column]).add_column(column, names)
-    return table
-
-
-def _check_labels_are_there(table: Dataset, columns: ColumnsSpec, labels: Mapping[str, str | None]) -> None:
-    if not labels or columns.label is None:
-        return
-    found = Counter(as_text(value) for value in table.select_columns([columns.label])[columns.label])
-    missing = [label for label in labels if label not in found]
-    if missing:
-        known = ", ".join(repr(label) for label, _ in found.most_common(_NAMED_LABELS) if label is not None)
-        raise FieldError("data.labels", f"no row has the label {missing[0]!r}; found: {known}")
-
-
-def _check_answers_are_there(table: Dataset, data: DataSpec) -> None:
-    if not data.answers:
-        return
-    column = data.columns.named()[str(FORMATS[data.columns.row_format].answers)]
-    found = Counter(answer_name(value) for value in table.select_columns([column])[column])
-    missing = [answer for answer in data.answers if answer not in found]
-    if missing:
-        known = ", ".join(repr(answer) for answer, _ in found.most_common(_NAMED_LABELS) if answer is not None)
-        raise FieldError("data.answers", f"no row has the answer {missing[0]!r}; found: {known}")
+    columns = data.columns
+    label = as_text(values[columns.label]) if columns.label else None
+    if label is not None and label in data.labels:
+        label = data.labels[label]
+        if label is None:
+            return "label is left out by data.labels"
+    messages = conversation(values, data, label)
+    if isinstance(messages, str):
+        return messages
+    if isinstance(found, str):
+        return found
+    if allowed and (mistake := images_mistake(messages, len(found), allowed)):
+        return mistake
+    return Row(
+        id=row_id,
+        messages=messages,
+        images=found,
+        group=as_text(values[columns.group]) if columns.group else None,
+        label=label,
+        split=as_text(values[data.split.column]) if isinstance(data.split, SplitByColumn) else None,
+        stage=as_text(values[columns.stage]) if columns.stage else None,
+        rejected=rejected_answer(values, data),
+        desirable=is_desirable(values, data),
+    )
 
 
 def _plain(table: Dataset, data: DataSpec) -> Iterator[dict[str, Any]]:
@@ -258,17 +220,17 @@ def _plain(table: Dataset, data: DataSpec) -> Iterator[dict[str, Any]]:
     )
 
 
-def _without_duplicates(rows: list[Row]) -> tuple[list[Row], list[str]]:
-    """(the first row of each content, the ids of the others)."""
-    seen: set[str] = set()
-    unique, duplicates = [], []
-    for row in rows:
-        if row.sha256 in seen:
-            duplicates.append(row.id)
+def _without_duplicates(rows: Mapping[int, Row]) -> tuple[dict[int, Row], dict[int, Spot]]:
+    """(the first row of each content; position of each other row → the first one)."""
+    first: dict[str, Spot] = {}
+    unique, kept = {}, {}
+    for position, row in rows.items():
+        spot = first.setdefault(row.sha256, (position, row.id))
+        if spot[0] == position:
+            unique[position] = row
         else:
-            seen.add(row.sha256)
-            unique.append(row)
-    return unique, duplicates
+            kept[position] = spot
+    return unique, kept
 
 
 def _check_ids_are_unique(rows: list[Row], columns: ColumnsSpec) -> None:

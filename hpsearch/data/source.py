@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.bundled import BUNDLED
+from hpsearch.data.unreadable import why_unreadable
 from hpsearch.errors import FieldError, did_you_mean
 from hpsearch.files import draft_of
 from hpsearch.spec.data import DataSpec
@@ -29,6 +31,8 @@ class Source:
     rows: Dataset
     images: Path
     files: list[Path]
+    file: Path | None = None
+    """The one file of the rows, if there is one that a person can open."""
 
 
 def open_source(data: DataSpec, folder: Path) -> Source:
@@ -49,9 +53,9 @@ def open_source(data: DataSpec, folder: Path) -> Source:
     path = (folder / data.source).expanduser()
     images = folder / data.images if data.images else path.parent
     if path.is_file():
-        return Source(_read_file(path), images, [path.resolve()])
+        return Source(_read_file(path), images, [path.resolve()], path)
     if path.is_dir():
-        rows = _opened(_load_folder, path)
+        rows = _opened(path, _load_folder, path)
         return Source(rows, images, _cache_files(rows))
     if path.suffix in _READERS or data.source.startswith((".", "/", "~")):
         raise FieldError("data.source", f"there is no file or folder {path}")
@@ -62,11 +66,15 @@ def _read_file(path: Path) -> Dataset:
     if path.suffix not in _READERS:
         raise FieldError("data.source", f"{path.name}: expected one of {', '.join(_READERS)}")
     if path.suffix == ".parquet":
-        return _opened(_read_parquet, path.resolve())
+        return _opened(path, _read_parquet, path.resolve())
     from datasets import load_dataset
 
     options: dict[str, Any] = {"keep_default_na": False} if path.suffix == ".csv" else {}
-    return _opened(load_dataset, _READERS[path.suffix], data_files=str(path), split="train", **options)
+    rows = _opened(path, load_dataset, _READERS[path.suffix], data_files=str(path), split="train", **options)
+    if path.suffix == ".csv" and len(rows.column_names) == 1 and (found := re.search(r"[;\t]", rows.column_names[0])):
+        message = f"its values are separated by {found.group()!r}; save it again as CSV with commas, or as JSONL"
+        raise FieldError("data.source", message)
+    return rows
 
 
 def _read_parquet(file: Path) -> Dataset:
@@ -106,7 +114,7 @@ def _batch_rows(metadata: FileMetaData) -> int:
 
 
 def _open_hub(data: DataSpec, images: Path) -> Source:
-    rows = _one_table(_opened(_load_hub, data.source, data.config))
+    rows = _one_table(_opened(None, _load_hub, data.source, data.config))
     return Source(rows, images, _cache_files(rows))
 
 
@@ -134,14 +142,12 @@ def _load_folder(path: Path) -> Dataset:
     return rows
 
 
-def _opened(load: Any, *args: Any, **kwargs: Any) -> Any:
+def _opened(path: Path | None, load: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return load(*args, **kwargs)
     except Exception as error:
         # `datasets` raises a dozen unrelated types for invalid JSON, an unreachable hub …
-        cause = error.__cause__ or error
-        first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise FieldError("data.source", f"can't be read: {first_line}") from None
+        raise FieldError("data.source", why_unreadable(error, path)) from None
 
 
 def _one_table(rows: Dataset | DatasetDict) -> Dataset:

@@ -63,7 +63,7 @@ def prepare_study(
             shown = [row for rows in splits.values() for row in rows][:num_examples]
             examples = _inspect(file, shown, storage, start_trainer, tell, num_examples).examples if shown else []
         notes = [*read.notes, *learned_before(spec.model, splits)]
-        manifest = make_manifest(splits, left_out, spec.data.examples, notes)
+        manifest = make_manifest(splits, left_out, spec.data.examples, notes, read.places)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
     return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples)

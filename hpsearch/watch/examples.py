@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.data.manifest import Manifest
+from hpsearch.data.places import NAMED
 from hpsearch.jobs import Example, TokenPiece
 from hpsearch.spec import StudySpec
 
-_NAMED_IDS = 5
 _MANY = 0.1
 
 
@@ -40,7 +40,10 @@ def format_left_out(manifest: Manifest) -> list[str]:
     lines = [
         *format_num_images(manifest),
         *manifest.notes,
-        *(f"left out: {len(ids)} × {reason} ({_format_ids(ids)})" for reason, ids in manifest.left_out.items()),
+        *(
+            f"left out: {len(ids)} × {reason} ({format_place(manifest, reason)})"
+            for reason, ids in manifest.left_out.items()
+        ),
     ]
     kept = sum(len(keys) for keys in manifest.splits.values())
     lost = sum(len(ids) for ids in manifest.left_out.values())
@@ -51,9 +54,11 @@ def format_left_out(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _format_ids(ids: list[str]) -> str:
-    named = ", ".join(ids[:_NAMED_IDS])
-    return f"row {named}" if len(ids) == 1 else f"rows {named}{' …' if len(ids) > _NAMED_IDS else ''}"
+def format_place(manifest: Manifest, reason: str) -> str:
+    """Where the first rows stand that are left out for `reason`; their ids in manifests of an earlier version."""
+    ids = manifest.left_out[reason]
+    named = f"{', '.join(ids[:NAMED])}{' …' if len(ids) > NAMED else ''}"
+    return manifest.left_out_at.get(reason) or f"row{'s' if len(ids) > 1 else ''} {named}"
 
 
 def format_num_images(manifest: Manifest) -> list[str]:

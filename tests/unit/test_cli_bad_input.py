@@ -95,7 +95,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(hpsearch: Hpsearch, folder: Pat
         ("data.columns.answer=anser", "data.columns.answer: the data has no column 'anser'; it has: image, question, "),
         ("data.columns.group=patient", "data.columns.group: the data has no column 'patient'; it has: image, question"),
         ("data.source=gone.jsonl", "data.source: there is no file or folder gone.jsonl"),
-        ("data.images=no/such/folder", "data.source: no rows are left: 20 × image file is missing"),
+        ("data.images=no/such/folder", "data.images: none of the 20 images is found, such as "),
     ],
 )
 def test_data_that_does_not_fit_is_told_before_anything_is_stored(
@@ -113,7 +113,7 @@ def test_broken_images_are_left_out_counted_and_named(hpsearch: Hpsearch, folder
     (folder / "7.png").write_bytes((folder / "8.png").read_bytes()[:50])
     code, said, _ = hpsearch("show study.yaml")
     assert code == 0
-    assert "left out: 2 × image can't be decoded (rows 3, 7)\n" in said
+    assert "left out: 2 × image can't be decoded (rows.jsonl: lines 4, 8)\n" in said
 
 
 def test_nothing_but_broken_images_is_a_mistake(hpsearch: Hpsearch, folder: Path) -> None:

@@ -68,6 +68,30 @@ def test_an_image_file_that_can_not_be_used_leaves_its_rows_out(
     assert [row.id for row in found.rows] == ["0", "2"]
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "hint"),
+    [
+        (
+            "pictures",
+            "pictures/1.png",
+            "{0}/pictures/1.png is there: paths in the data begin at {0}, so write data.images: {0}",
+        ),
+        (None, "gone.png", "paths in the data begin at {0}; data.images: FOLDER names another one"),
+        (None, "x" * 5000, "such as "),
+    ],
+)
+def test_images_of_which_none_is_found_are_in_another_folder(
+    given: str | None, name: str, hint: str, read: Read, write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.png").write_bytes(png(1))
+    with pytest.raises(FieldError) as raised:
+        read(write_jsonl("rows.jsonl", rows_with(name, "other.png")), columns=COLUMNS, images=given)
+    assert raised.value.key == "data.images"
+    assert raised.value.message.startswith("none of the 2 images is found, such as ")
+    assert hint.format(tmp_path) in raised.value.message
+
+
 def test_a_truncated_photograph_is_noticed(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 90).save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
@@ -76,14 +100,17 @@ def test_a_truncated_photograph_is_noticed(read: Read, write_jsonl: WriteJsonl, 
     assert found.left_out == {"image can't be decoded": ["1"]}
 
 
-def test_a_row_with_two_faults_is_counted_once(read: Read, write_jsonl: WriteJsonl) -> None:
-    found = read(write_jsonl("rows.jsonl", [{"i": "none.png", "q": "Q?", "a": ""}]), columns=COLUMNS)
+def test_a_row_with_two_faults_is_counted_once(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(png(1))
+    rows = [{"i": "none.png", "q": "Q?", "a": ""}, *rows_with("1.png")]
+    found = read(write_jsonl("rows.jsonl", rows), columns=COLUMNS)
     assert found.left_out == {"empty answer": ["0"]}
 
 
 def test_a_folder_is_no_image(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
-    found = read(write_jsonl("rows.jsonl", rows_with("folder.png")), columns=COLUMNS)
+    (tmp_path / "1.png").write_bytes(png(1))
+    found = read(write_jsonl("rows.jsonl", rows_with("folder.png", "1.png")), columns=COLUMNS)
     assert found.left_out == {"image file is missing": ["0"]}
 
 

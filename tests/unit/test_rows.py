@@ -168,6 +168,40 @@ def test_duplicates_are_left_out_and_named_the_first_one_stays(read: Read, write
     assert found.left_out == {"duplicate of another row": ["third", "fourth"]}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "empty", "twice"),
+    [
+        ("rows.jsonl", '{"q":"A","a":""}\n\n{"q":"B","a":"b"}\n{"q":"B","a":"b"}\n', "line 1", "line 4 repeats line 3"),
+        ("rows.csv", 'q,a\n"A\n?",\n\nB,b\nB,b\n', "line 2", "line 6 repeats line 5"),
+        (
+            "rows.json",
+            '[{"q":"A","a":""},{"q":"B","a":"b"},{"q":"B","a":"b"}]',
+            "row 0, counted from 0",
+            "row 2 repeats row 1, counted from 0",
+        ),
+    ],
+)
+def test_rows_that_are_left_out_are_found_in_their_file(
+    read: Read, tmp_path: Path, name: str, content: str, empty: str, twice: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    found = read(name, columns=QA)
+    assert found.places is not None
+    places = found.places.describe(found.without({"1": "too long"}).left_out)
+    assert places["empty answer"] == f"{name}: {empty}"
+    assert places["duplicate of another row"] == f"{name}: {twice}"
+    assert places["too long"].startswith(f"{name}: {'line' if 'line' in empty else 'row 1'}")
+
+
+def test_of_many_rows_that_are_left_out_the_first_are_named(read: Read, tmp_path: Path) -> None:
+    rows = [{"q": "A", "a": "", "n": f"row-{number}"} for number in range(7)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    found = read("rows.parquet", columns=QA | {"id": "n"})
+    assert found.places is not None
+    names = "row-0, row-1, row-2, row-3, row-4 …"
+    assert found.places.describe(found.left_out) == {"empty answer": f"rows.parquet: rows {names}"}
+
+
 def test_a_row_without_id_is_named_by_its_position_in_the_source(read: Read, write_jsonl: WriteJsonl) -> None:
     rows = [{"q": "A?", "a": ""}, {"q": "B?", "a": "b"}, {"q": "B?", "a": "b"}, {"q": "C?", "a": "c"}]
     found = read(write_jsonl("rows.jsonl", rows), columns=QA)

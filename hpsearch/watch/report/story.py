@@ -15,12 +15,11 @@ from hpsearch.spec.metrics import Metric
 from hpsearch.spec.search import ParameterSpec, RangeSpec
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.watch.examples import format_num_images
+from hpsearch.watch.examples import format_num_images, format_place
 from hpsearch.watch.tables import sparkline
 from hpsearch.watch.words import format_metric, format_time, format_value
 
 Facts = list[tuple[str, str]]
-NAMED_IDS = 5
 
 
 def summary(view: StudyView, manifest: Manifest) -> str:
@@ -119,10 +118,7 @@ def labels_rows(manifest: Manifest) -> list[list[str]]:
 
 
 def left_out_rows(manifest: Manifest) -> list[list[str]]:
-    return [
-        [str(len(ids)), reason, ", ".join(ids[:NAMED_IDS]) + (" …" if len(ids) > NAMED_IDS else "")]
-        for reason, ids in manifest.left_out.items()
-    ]
+    return [[str(len(ids)), reason, format_place(manifest, reason)] for reason, ids in manifest.left_out.items()]
 
 
 def search_facts(spec: StudySpec) -> Facts:
