@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,8 +92,8 @@ def _roles(columns: str | None) -> dict[str, str]:
 
 def _ask(given: Given, output: Path | None, force: bool) -> None:
     from hpsearch.errors import InputError
-    from hpsearch.propose.questions import ask_for_study
-    from hpsearch.propose.study import checked_study_name, study_text
+    from hpsearch.propose.questions import ask_for_rows, ask_for_study
+    from hpsearch.propose.study import study_name, study_text
     from hpsearch.spec.load import check_study_text
     from hpsearch.watch.console import open_console
 
@@ -102,15 +105,20 @@ def _ask(given: Given, output: Path | None, force: bool) -> None:
         if is_asked:
             return str(typer.prompt(question, default=default))
         if default is None:
-            raise InputError(f"there is no terminal to ask on, and no answer to: {question} (see hpsearch new --help)")
+            words = f"there is no terminal to ask on, and no answer to: {question}"
+            raise InputError(f"{words}; name it with --columns role=column, such as answer=reply")
         return default
 
     console = open_console(soft_wrap=True)
-    answers = ask_for_study(checked_study_name(output.stem) if output else None, given, Path.cwd(), ask, console.print)
-    target = output or Path(f"{answers.study}.yaml")
-    text = study_text(answers)
+    look = ask_for_rows(given, Path.cwd(), ask, console.print)
+    target = output or Path(f"{study_name(Path(look.source.removeprefix('sklearn:')).stem)}.yaml")
+    _check_may_write([target], Path(look.source), force)  # before there are answers to lose
+    answers = ask_for_study(study_name(target.stem), look, given, ask, console.print)
+    folder = target.parent
+    look = replace(look, source=_seen_from(folder, look.source), images=look.images and _seen_from(folder, look.images))
+    text = study_text(replace(answers, look=look, base=_seen_from(folder, answers.base)))
     check_study_text(text, target)
-    _write({target: text}, target, force)
+    _write({target: text}, target, Path(look.source), force)
     console.print(f"{target}: a study of task {answers.task}; read it, it is commented\nnext: hpsearch show {target}")
 
 
@@ -123,21 +131,17 @@ def _copy(example: str, target: Path, force: bool) -> None:
     if example not in EXAMPLES:
         raise InputError(f"--example: there is no {cut(repr(example))}; {did_you_mean(example, list(EXAMPLES))}")
     text = re.sub(r"^# yaml-language-server.*", schema_line(), example_file(example).read_text())
-    _write({target: text}, target, force)
+    _write({target: text}, target, example_file(example), force)
     open_console(soft_wrap=True).print(f"{target}: needs no GPU and no download\nnext: hpsearch run {target}")
 
 
 def _convert(from_: Path, target: Path, force: bool) -> None:
     from hpsearch.convert import new_study
-    from hpsearch.errors import InputError
     from hpsearch.watch.console import open_console
 
     made = new_study(from_, target)
     texts = {target: made.text} | ({target.with_name(made.script_name): made.script} if made.script else {})
-    for file in texts:
-        if file.exists() and file.samefile(from_):
-            raise InputError(f"{file}: is the file to read from; give another name with -o")
-    _write(texts, target, force)
+    _write(texts, target, from_, force)
     console = open_console(soft_wrap=True)
     console.print(f"{target}: a study from {from_}, a file of {made.tool}")
     for title, points in (("not kept", made.not_kept), ("to do before this runs", made.to_do)):
@@ -146,14 +150,30 @@ def _convert(from_: Path, target: Path, force: bool) -> None:
     console.print(f"next: hpsearch show {target}")
 
 
-def _write(texts: dict[Path, str], target: Path, force: bool) -> None:
+def _seen_from(folder: Path, name: str) -> str:
+    """A path that starts at the working directory, as a study file in `folder` writes it. Other names stay."""
+    if Path(name).is_absolute() or not Path(name).exists():
+        return name
+    return os.path.relpath(name, folder)
+
+
+def _check_may_write(files: Iterable[Path], read: Path, force: bool) -> None:
+    """Raises InputError where a file is there already, or is the one that was `read`, which is never overwritten."""
+    from hpsearch.errors import InputError
+
+    for file in files:
+        if file.exists() and read.exists() and file.samefile(read):
+            raise InputError(f"{file}: is the file to read from; give another name with -o")
+        if file.exists() and not force:
+            raise InputError(f"{file}: is there already; give another name with -o, or --force to overwrite it")
+
+
+def _write(texts: dict[Path, str], target: Path, read: Path, force: bool) -> None:
     from hpsearch.errors import InputError
     from hpsearch.files import write_text
     from hpsearch.spec.schema import SCHEMA_FILE, as_text, study_schema
 
-    for file in texts:
-        if file.exists() and not force:
-            raise InputError(f"{file}: is there already; give another name with -o, or --force to overwrite it")
+    _check_may_write(texts, read, force)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for file, text in texts.items():

@@ -114,7 +114,14 @@ def _batch_rows(metadata: FileMetaData) -> int:
 
 
 def _open_hub(data: DataSpec, images: Path) -> Source:
-    rows = _one_table(_opened(None, _load_hub, data.source, data.config))
+    try:
+        rows = _one_table(_opened(None, _load_hub, data.source, data.config))
+    except FieldError as error:
+        if "/" in data.source:
+            raise
+        raise FieldError(
+            error.key, f"there is no file or folder {data.source}; from the hub it {error.message}"
+        ) from None
     return Source(rows, images, _cache_files(rows))
 
 

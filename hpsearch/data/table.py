@@ -24,8 +24,26 @@ def only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dat
     for key, name in roles.items():
         if name not in table.column_names:
             raise FieldError(key, f"the data has no column {name!r}; it has: {', '.join(table.column_names)}")
+    _check_texts(table, data)
     asked = [_column_of(name, table) for name in data.template.columns]
     return table.select_columns(list(dict.fromkeys([*roles.values(), *asked])))
+
+
+def _check_texts(table: Dataset, data: DataSpec) -> None:
+    """Raises FieldError where a column of texts holds lists or mappings; in preferences they may be turns."""
+    from datasets import ClassLabel, Value
+    from datasets.features import Json
+
+    row_format = FORMATS[data.columns.row_format]
+    for role in ("question", "answer", "prompt", "completion", "text"):
+        name = data.columns.named().get(role)
+        if name is None or row_format.is_judged or isinstance(table.features[name], Value | ClassLabel | Json):
+            continue
+        feature = table.features[name]
+        found = f"several values ({', '.join(feature)})" if isinstance(feature, dict) else "lists or images"
+        parts = f"{name}.{next(iter(feature))}" if isinstance(feature, dict) else name
+        hint = f"; data.prompt can ask over it in its place: {{{parts}}}" if role == row_format.asks else ""
+        raise FieldError(f"data.columns.{role}", f"column {name!r} holds {found}, not text{hint}")
 
 
 def _column_of(name: str, table: Dataset) -> str:

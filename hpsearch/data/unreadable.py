@@ -17,6 +17,8 @@ def why_unreadable(error: Exception, path: Path | None) -> str:
     cause = error.__cause__ or error
     first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     words = None
+    if "corresponds to no data" in first_line:  # of a CSV with a header only (datasets 5.2, arrow_reader.py)
+        return "has no rows"
     if path is not None:
         words = _of_folder(path) if path.is_dir() else _of_file(path, first_line)
     return words or f"can't be read: {first_line}"

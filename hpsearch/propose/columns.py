@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.source import open_source
-from hpsearch.errors import FieldError, InputError
+from hpsearch.errors import FieldError, InputError, cut
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.tasks import Learns
 
@@ -43,11 +43,13 @@ _NAMES: dict[str, tuple[str, ...]] = {
 class Column:
     name: str
     kind: str
-    """image, messages, label, text, number, truth value or other."""
+    """image, messages, label, text, number, truth value, nested or other."""
     about: str
     """For people: its content, with an example."""
     names_groups: bool = False
     """Whether several rows may belong to each of its values, such as a patient: many values, most of them repeated."""
+    path: str | None = None
+    """The path of an image, where it holds paths."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ class Look:
     columns: dict[str, Column]
     roles: dict[str, str]
     """Role → the column that seems to have it."""
-    prompt: str | None
-    """A template over columns, if the question is in several of them."""
     split: dict[str, Any] | None
     """`data.split`, if a column says which split a row is in."""
+    images: str | None = None
+    """The folder that image paths start from, if it isn't that of the source."""
 
     @property
     def has_images(self) -> bool:
@@ -79,16 +81,19 @@ class Look:
 
 def look_at(source: str, folder: Path) -> Look:
     """Opens `source`; a relative path starts at `folder`. Raises InputError where it can't be read."""
+    if not source.strip():
+        raise InputError("name a file of rows, a folder or a data set on the hub")
     if "://" in source:
         raise InputError(f"{source} is a URL: download the rows first, and name the file")
     try:
         rows = open_source(DataSpec(source=source), folder).rows
     except FieldError as error:
-        raise InputError(f"{source}: {error}") from None
+        named = Path(source).name
+        raise InputError(error.message if named in error.message else f"{source}: {error.message}") from None
     head = rows.select(range(min(LOOKED_AT, len(rows))))
     columns = {name: _column(name, head) for name in head.column_names}
     roles = _roles(columns, rows)
-    return Look(source, len(rows), columns, roles, _template(columns, roles), _split(columns, rows))
+    return Look(source, len(rows), columns, roles, _split(columns, rows), _images(columns, folder, source))
 
 
 def _column(name: str, head: Dataset) -> Column:
@@ -110,12 +115,12 @@ def _column(name: str, head: Dataset) -> Column:
     texts = first if isinstance(first, list) and isinstance(first[0], str) else [first]
     if all(isinstance(text, str) and text.lower().endswith(_IMAGE_ENDINGS) for text in texts):
         about = "paths of images" if texts is first else "the path of an image"
-        return Column(name, "image", f"{about}, as {texts[0]}")
+        return Column(name, "image", f"{about}, as {_cut(texts[0])}", path=texts[0])
     if isinstance(first, bool):
         return Column(name, "truth value", f"true or false, as {str(first).lower()}")
     different = len(set(map(str, values)))
     if not isinstance(inner, Value) or texts is first:
-        return Column(name, "other", _cut(str(first)))
+        return Column(name, "nested" if isinstance(first, dict | list) else "other", _cut(str(first)))
     kind = "text" if isinstance(first, str) else "number"
     is_label = kind == "text" and 2 <= different <= min(_MOST_CLASSES, len(values) // 10)
     about = f"{different} different {'value' if different == 1 else 'values'}, as {_cut(repr(first))}"
@@ -130,6 +135,7 @@ def _roles(columns: dict[str, Column], rows: Dataset) -> dict[str, str]:
     found = {role: lower[name] for role, names in _NAMES.items() for name in reversed(names) if name in lower}
     image = next((column.name for column in columns.values() if column.kind == "image"), None)
     found |= {"image": image} if image else {}
+    found = {role: name for role, name in found.items() if columns[name].kind != "nested"}
     fits = {"messages": ("messages",), "label": ("label", "truth value", "number")}
     found = {role: name for role, name in found.items() if columns[name].kind in fits.get(role, (columns[name].kind,))}
     if "chosen" in found and "rejected" in found:
@@ -151,13 +157,21 @@ def _roles(columns: dict[str, Column], rows: Dataset) -> dict[str, str]:
     return found
 
 
-def _template(columns: dict[str, Column], roles: dict[str, str]) -> str | None:
+def propose_prompt(columns: dict[str, Column], roles: dict[str, str]) -> str | None:
+    """A template over columns, if the question seems to be in several of them."""
     if {"instruction", "input"} <= columns.keys() and roles.get("question") == "instruction":
         return "{instruction}[\n\n{input}]"
     context = next((name for name in ("context", "passage", "article") if name in columns), None)
     if context and columns[context].kind == "text" and "question" in roles:
         return f"{{{context}}}\n\n{{{roles['question']}}}"
     return None
+
+
+def _images(columns: dict[str, Column], folder: Path, source: str) -> str | None:
+    path = next((column.path for column in columns.values() if column.path), None)
+    if path is None or (folder / source).parent.joinpath(path).is_file() or not (folder / path).is_file():
+        return None
+    return "."
 
 
 def _split(columns: dict[str, Column], rows: Dataset) -> dict[str, Any] | None:
@@ -172,5 +186,4 @@ def _split(columns: dict[str, Column], rows: Dataset) -> dict[str, Any] | None:
 
 
 def _cut(text: str, most: int = 50) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= most else plain[: most - 1] + "…"
+    return cut(" ".join(text.split()), most)

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from hpsearch.errors import InputError, did_you_mean
-from hpsearch.propose.columns import Look, look_at
-from hpsearch.propose.study import Answers, checked_study_name, fitting_columns, missing_roles, propose_base
+from hpsearch.errors import InputError, cut, did_you_mean
+from hpsearch.propose.columns import Look, look_at, propose_prompt
+from hpsearch.propose.study import Answers, fitting_columns, missing_roles, propose_base, row_format
+from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import TASKS, find_task
 
 MEMORY_GIB, HOURS = 16.0, 8.0
 _NONE = "none"
+_SHOWN = {"chosen": "chosen answer", "rejected": "rejected answer", "label": "label (the class)"}
+"""Role → how it is asked for, where its name alone says too little."""
 T = TypeVar("T")
 Say = Callable[[str], None]
 
@@ -36,26 +39,38 @@ class Given:
     """Role → column."""
 
 
-def ask_for_study(study: str | None, given: Given, folder: Path, ask: Ask, say: Say) -> Answers:
+def ask_for_rows(given: Given, folder: Path, ask: Ask, say: Say) -> Look:
+    """A look at the rows; relative paths start at `folder`. Raises InputError where `given` names none that can be
+    read.
+    """
+    question = "Your rows (a file, folder or hub name)"
+    look = _until_right(given.data, lambda text: look_at(text, folder), ask, say, question)
+    say(_format_look(look))
+    return look
+
+
+def ask_for_study(study: str, look: Look, given: Given, ask: Ask, say: Say) -> Answers:
     """Asks what `given` doesn't answer. After a wrong answer it asks again.
 
     Raises:
         InputError: a value of the command line is wrong.
     """
-    look = _until_right(
-        given.data, lambda text: look_at(text, folder), ask, say, "Your rows (a file, folder or hub name)"
-    )
-    say(_format_look(look))
-    say("\n".join(f"  {row.name:<16} {row.about}" for row in TASKS.values() if row.has_images <= look.has_images))
+    tasks = [row for row in TASKS.values() if row.has_images <= look.has_images and not row.has("curriculum")]
+    say("\n".join(f"  {row.name:<16} {row.about}" for row in tasks))
     task = _until_right(given.task, _task, ask, say, "Task, one of those above", _proposed_task(look))
     roles = _ask_for_columns(look, task, given.columns, ask, say)
+    prompt = propose_prompt(look.columns, roles)
+    columns = fitting_columns(task, roles, prompt)
+    asks = FORMATS[row_format(task, columns)].asks
+    for role in given.columns:
+        if role not in columns and not (prompt and role == asks):
+            raise InputError(f"--columns: {task} takes no {role} column here")
     memory_gib = _until_right(
         given.memory_gib, _positive("--memory-gib"), ask, say, "Memory of the card in GiB", f"{MEMORY_GIB:g}"
     )
-    base = _until_right(given.base, str, ask, say, "Base model (hub name or folder)", propose_base(task, memory_gib))
+    base = _until_right(given.base, _base, ask, say, "Base model (hub name or folder)", propose_base(task, memory_gib))
     hours = _until_right(given.hours, _positive("--hours"), ask, say, "Hours that the search may take", f"{HOURS:g}")
-    columns = fitting_columns(task, roles, look.prompt)
-    return Answers(study or _study_name(look), look, task, base, memory_gib, hours, columns)
+    return Answers(study, look, task, base, memory_gib, hours, columns, prompt)
 
 
 def _until_right(
@@ -75,8 +90,9 @@ def _ask_for_columns(look: Look, task: str, given: dict[str, str], ask: Ask, say
     """Role → column: those that were recognized, those that are `given`, and those that the task lacks."""
     read = _column_of(look)
     roles = look.roles | {role: read(name) for role, name in given.items()}
-    while missing := missing_roles(task, roles, look.prompt):
-        roles[missing[0]] = _until_right(None, read, ask, say, f"Column of the {missing[0]}")
+    while missing := missing_roles(task, roles, propose_prompt(look.columns, roles)):
+        shown = _SHOWN.get(missing[0], missing[0])
+        roles[missing[0]] = _until_right(None, read, ask, say, f"Column of the {shown}")
     groups = [column.name for column in look.columns.values() if column.names_groups]
     groups = [name for name in groups if name not in roles.values()]
     if groups and "group" not in roles:
@@ -89,10 +105,10 @@ def _ask_for_columns(look: Look, task: str, given: dict[str, str], ask: Ask, say
 def _format_look(look: Look) -> str:
     role_of = {name: role for role, name in look.roles.items()}
     names = [
-        f"  {c.name:<16} {c.about}" + (f"  → {role_of[c.name]}" if c.name in role_of else "")
+        f"  {cut(c.name):<16} {c.about}" + (f"  → {role_of[c.name]}" if c.name in role_of else "")
         for c in look.columns.values()
     ]
-    return "\n".join([f"{look.num_rows:,} rows with these columns:", *names])
+    return "\n".join([f"{look.num_rows:,} row{'' if look.num_rows == 1 else 's'} with these columns:", *names])
 
 
 def _proposed_task(look: Look) -> str:
@@ -105,6 +121,17 @@ def _proposed_task(look: Look) -> str:
 def _task(text: str) -> str:
     if text not in TASKS:
         raise InputError(f"there is no task {text!r}; {did_you_mean(text, list(TASKS))}")
+    if TASKS[text].has("curriculum"):
+        plain = find_task(TASKS[text].learns, has_images=TASKS[text].has_images)
+        raise InputError(
+            f"{text} learns in stages, which can't be asked for here: take {plain}, and add them to the file"
+        )
+    return text
+
+
+def _base(text: str) -> str:
+    if not text.strip():
+        raise InputError("--base: expected a hub name or a folder")
     return text
 
 
@@ -128,7 +155,3 @@ def _column_of(look: Look) -> Callable[[str], str]:
         return text
 
     return read
-
-
-def _study_name(look: Look) -> str:
-    return checked_study_name(Path(look.source.removeprefix("sklearn:")).stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hpsearch.errors import InputError
+from hpsearch.errors import cut
 from hpsearch.propose.columns import Look
 from hpsearch.spec.rows import ANYWHERE, FORMATS, RowFormat
 from hpsearch.spec.schema import schema_line
@@ -33,6 +33,8 @@ class Answers:
     hours: float
     columns: dict[str, str]
     """Role → column, for the roles that the task uses."""
+    prompt: str | None
+    """A template over columns, if the question is in several of them."""
 
     @property
     def facts(self) -> TaskFacts:
@@ -102,17 +104,19 @@ def _data(answers: Answers) -> list[str]:
     for role, name in answers.columns.items():
         lines.append(f"    {role}: {scalar(name)}  # {look.columns[name].about}")
     used = {*answers.columns.values(), *([look.split["column"]] if look.split else [])}
-    used |= {name for name in look.columns if f"{{{name}}}" in (look.prompt or "")}
+    used |= {name for name in look.columns if f"{{{name}}}" in (answers.prompt or "")}
     unused = [name for name in look.columns if name not in used]
     if unused:
-        lines.append(f"    # not used: {', '.join(unused)}")
+        lines.append(f"    # not used: {', '.join(map(cut, unused))}")
     if "group" not in answers.columns:
         lines.append("    # group: COLUMN  # if rows belong together (a patient, a document): they stay in one split")
-    if look.prompt and facts.asks:
-        lines.append(f"  prompt: {scalar(look.prompt)}  # over several columns")
+    if answers.prompt and facts.asks:
+        lines.append(f"  prompt: {scalar(answers.prompt)}  # over several columns")
     elif facts.asks and facts.asks not in answers.columns:
         lines.append('  prompt: "What is in this image?"  # asked of every row')
     if answers.facts.has_images:
+        if look.images:
+            lines.append(f"  images: {scalar(look.images)}  # paths of images start here")
         lines.append("  image_size: 448  # at most so many pixels a side; smaller is faster")
     lines.append("  max_tokens: 1024  # longer rows are left out, counted and named")
     lines.append(f"  split: {scalar(look.split or {'train': 0.8, 'validation': 0.1, 'test': 0.1})}")
@@ -167,10 +171,7 @@ def _search(answers: Answers) -> list[str]:
     ]
 
 
-def checked_study_name(text: str) -> str:
-    """A study name derived from `text`. Raises InputError where no valid character is left."""
+def study_name(text: str) -> str:
+    """A valid study name that is like `text`."""
     name = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "_" for letter in text)
-    name = name.lstrip("._-")[:100]
-    if not name:
-        raise InputError(f"{text!r} has no letter or digit for a study's name; give a file with -o")
-    return name
+    return name.lstrip("._-")[:100] or "study"

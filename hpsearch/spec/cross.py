@@ -12,7 +12,7 @@ from hpsearch.spec.data import DataSpec, SplitByColumn
 from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.spec.model import HeadSpec
 from hpsearch.spec.own_metrics import own_metrics
-from hpsearch.spec.rows import ANYWHERE, FORMATS
+from hpsearch.spec.rows import ANYWHERE, FORMATS, FormatFacts
 from hpsearch.spec.study import StudySpec
 from hpsearch.spec.tasks import TaskFacts, find_task
 
@@ -23,6 +23,7 @@ def _column_mistakes(spec: StudySpec) -> list[Mistake]:
     row_format, given = FORMATS[expected], columns.named().keys()
     extra = given - ANYWHERE - {*row_format.needs, *row_format.may_have}
     return [
+        *_columns_used_twice(columns.named(), row_format),
         *(
             Mistake(f"data.columns.{role}", f"is missing: task {task.name} takes {expected} rows")
             for role in row_format.needs
@@ -30,6 +31,13 @@ def _column_mistakes(spec: StudySpec) -> list[Mistake]:
         ),
         *(Mistake(f"data.columns.{role}", f"does not go together with {expected} rows") for role in sorted(extra)),
     ]
+
+
+def _columns_used_twice(named: dict[str, str], row_format: FormatFacts) -> list[Mistake]:
+    first: dict[str, str] = {}
+    roles = dict.fromkeys([*filter(None, [row_format.asks]), *row_format.needs])
+    used = [role for role in roles if role in named and first.setdefault(named[role], role) != role]
+    return [Mistake(f"data.columns.{role}", f"is the same column as {first[named[role]]}") for role in used]
 
 
 def _question_mistakes(spec: StudySpec) -> list[Mistake]:

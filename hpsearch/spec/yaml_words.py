@@ -27,6 +27,7 @@ _WORDS = {
     "found undefined tag handle": "text that begins with ! needs quotes",
     "could not determine a constructor for the tag": "hpsearch knows no such tag; text that begins with ! needs quotes",
     "found unhashable key": "a key must be text: put it in quotes",
+    "did not find expected <document start>": "stands after the end of the first value: a file is one mapping of keys",
     "but found another document": "holds a second document after '---': a file is one document",
 }
 """How a problem of libyaml (0.2.5, src/scanner.c, src/parser.c) or PyYAML (6.0.3, constructor.py) begins → in words."""

@@ -131,6 +131,7 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
             ("search:\n", "objective: [loss, bleu]\nsearch:\n  sampler: cmaes\n"),
             ("search.sampler", 9, "cmaes knows one objective only (Optuna); with several take tpe, gp, random, "),
         ),
+        (TEXT, ("answer: a", "answer: q"), ("data.columns.answer", 6, "is the same column as question")),
         # a classifier's fields elsewhere, and others' with a classifier
         (TEXT, ("", "    head.hidden: [8]\n"), ("search.space.head.hidden", 10, "task text-sft has no classific")),
         (TEXT, ("", "head:\n  hidden: 8\n"), ("head", 10, "task text-sft has no classification head")),

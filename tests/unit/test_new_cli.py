@@ -145,3 +145,32 @@ def test_what_is_asked_for_must_be_there(
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err
     assert list(workplace.iterdir()) == []
+
+
+ROWS = "".join(json.dumps({"question": f"Q{n}", "answer": f"A{n}"}) + "\n" for n in range(40))
+
+
+def test_a_study_in_another_folder_finds_its_rows_and_its_base(workplace: Path, run: Run) -> None:
+    (workplace / "rows.jsonl").write_text(ROWS)
+    (workplace / "base").mkdir()
+    assert run("--data", "rows.jsonl", "--base", "base", "-o", "studies/mine.yaml") == 0
+    spec = load_study(workplace / "studies" / "mine.yaml").spec
+    assert (spec.data.source, spec.model.base) == ("../rows.jsonl", "../base")
+
+
+def test_the_rows_are_never_overwritten(workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (workplace / "rows.jsonl").write_text(ROWS)
+    assert run("--data", "rows.jsonl", "-o", "rows.jsonl", "--force") == 2
+    assert "is the file to read from" in capsys.readouterr().err
+    assert (workplace / "rows.jsonl").read_text() == ROWS
+
+
+def test_a_study_that_is_there_is_told_before_any_question(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "rows.jsonl").write_text(ROWS)
+    (workplace / "rows.yaml").write_text("mine")
+    assert run("--data", "rows.jsonl") == 2
+    said = capsys.readouterr()
+    assert "rows.yaml: is there already" in said.err
+    assert "text-sft" not in said.out

@@ -17,9 +17,8 @@ from PIL import Image
 from hpsearch.data.rows import read_rows
 from hpsearch.data.source import open_source
 from hpsearch.errors import InputError
-from hpsearch.propose.columns import look_at
-from hpsearch.propose.questions import Given, ask_for_study
-from hpsearch.propose.study import study_text
+from hpsearch.propose.questions import Ask, Given, Say, ask_for_rows, ask_for_study
+from hpsearch.propose.study import Answers, study_name, study_text
 from hpsearch.spec import load_study
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -68,11 +67,15 @@ def never(question: str, default: str | None) -> str:
     return default
 
 
+def answered(study: str, given: Given, folder: Path, ask: Ask, say: Say) -> Answers:
+    return ask_for_study(study, ask_for_rows(given, folder, ask, say), given, ask, say)
+
+
 @pytest.mark.parametrize("kind", ROWS)
 def test_columns_are_recognized(tmp_path: Path, kind: str) -> None:
     row, task, columns = ROWS[kind]
     write(tmp_path, row)
-    answers = ask_for_study("demo", Given(data="rows.jsonl"), tmp_path, never, lambda _: None)
+    answers = answered("demo", Given(data="rows.jsonl"), tmp_path, never, lambda _: None)
     (tmp_path / "demo.yaml").write_text(study_text(answers))
     spec = load_study(tmp_path / "demo.yaml").spec
     assert (spec.task, spec.data.columns.named()) == (task, columns)
@@ -84,7 +87,7 @@ def test_the_study_reads_its_rows(tmp_path: Path) -> None:
     (tmp_path / "i").mkdir()
     for n in range(60):
         Image.new("L", (8, 8), n).save(tmp_path / "i" / f"{n}.png")
-    answers = ask_for_study("demo", Given(data="rows.jsonl", base="tiny:gemma3"), tmp_path, never, lambda _: None)
+    answers = answered("demo", Given(data="rows.jsonl", base="tiny:gemma3"), tmp_path, never, lambda _: None)
     (tmp_path / "demo.yaml").write_text(study_text(answers))
     spec = load_study(tmp_path / "demo.yaml").spec
     read = read_rows(open_source(spec.data, tmp_path), spec.data, tmp_path / "store", lambda *_: None)
@@ -96,9 +99,9 @@ def test_a_column_of_splits_and_a_template(tmp_path: Path) -> None:
     write(tmp_path, {"question": "Q {n}", "context": "C {n}", "answer": "yes", "split": "train"})
     lines = (tmp_path / "rows.jsonl").read_text().replace('"train"', '"dev"', 5)
     (tmp_path / "rows.jsonl").write_text(lines)
-    look = look_at("rows.jsonl", tmp_path)
-    assert look.split == {"column": "split", "train": "train", "validation": "dev", "test": 0.1}
-    assert look.prompt == "{context}\n\n{question}"
+    answers = answered("demo", Given(data="rows.jsonl"), tmp_path, never, lambda _: None)
+    assert answers.look.split == {"column": "split", "train": "train", "validation": "dev", "test": 0.1}
+    assert answers.prompt == "{context}\n\n{question}"
 
 
 def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path
         asked.append(question)
         return replies[question].pop(0) if question in replies else str(default)
 
-    answers = ask_for_study("demo", Given(data="rows.jsonl"), tmp_path, ask, said.append)
+    answers = answered("demo", Given(data="rows.jsonl"), tmp_path, ask, said.append)
     assert answers.columns == {"question": "frage", "answer": "antwort"}
     assert "there is no column 'antwurt'; did you mean 'antwort'?" in said
     assert len(asked) == 7
@@ -120,7 +123,12 @@ def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path
     ("given", "words"),
     [
         ({"data": "gone.jsonl"}, "no file or folder"),
+        ({"data": " "}, "name a file of rows"),
+        ({"data": "rowz"}, "there is no file or folder rowz; from the hub it can't be read"),
+        ({"base": " "}, "--base: expected a hub name or a folder"),
         ({"task": "vlm-stf"}, "did you mean 'vlm-sft'"),
+        ({"task": "text-curriculum"}, "text-curriculum learns in stages, which can't be asked for here: take text-sft"),
+        ({"columns": {"stage": "chosen"}}, "--columns: text-preference takes no stage column"),
         ({"memory_gib": -1}, "above 0"),
         ({"hours": 0}, "--hours: expected a number above 0"),
     ],
@@ -128,7 +136,7 @@ def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path
 def test_a_wrong_value_of_the_command_line_is_refused(tmp_path: Path, given: dict[str, Any], words: str) -> None:
     write(tmp_path, ROWS["pairs"][0])
     with pytest.raises(InputError, match=words):
-        ask_for_study("demo", Given(**({"data": "rows.jsonl"} | given)), tmp_path, never, lambda _: None)
+        answered("demo", Given(**({"data": "rows.jsonl"} | given)), tmp_path, never, lambda _: None)
 
 
 def test_on_a_terminal_each_question_has_a_proposal(tmp_path: Path) -> None:
@@ -154,12 +162,11 @@ def test_without_a_terminal_the_rows_must_be_named(tmp_path: Path) -> None:
     assert "--data" in done.stderr
 
 
-def test_a_study_is_named_after_its_rows_whatever_their_name(tmp_path: Path) -> None:
-    write(tmp_path, ROWS["pairs"][0])
-    (tmp_path / "rows.jsonl").rename(tmp_path / "données (1).jsonl")
-    answers = ask_for_study(None, Given(data="données (1).jsonl"), tmp_path, never, lambda _: None)
-    (tmp_path / "study.yaml").write_text(study_text(answers))
-    assert load_study(tmp_path / "study.yaml").spec.study == "donn_es__1_"
+@pytest.mark.parametrize(
+    ("text", "name"), [("données (1)", "donn_es__1_"), ("ä", "study"), ("..", "study"), ("v1.5-b", "v1.5-b")]
+)
+def test_a_study_is_named_after_its_rows_whatever_their_name(text: str, name: str) -> None:
+    assert study_name(text) == name
 
 
 def test_all_columns_that_a_task_needs_are_asked_for_and_a_patient_is_proposed(tmp_path: Path) -> None:
@@ -173,12 +180,12 @@ def test_all_columns_that_a_task_needs_are_asked_for_and_a_patient_is_proposed(t
     def ask(question: str, default: str | None) -> str:
         return next((reply for word, reply in replies.items() if word in question), None) or str(default)
 
-    answers = ask_for_study("demo", Given(data="rows.jsonl", task="vlm-sft"), tmp_path, ask, lambda _: None)
+    answers = answered("demo", Given(data="rows.jsonl", task="vlm-sft"), tmp_path, ask, lambda _: None)
     wanted = {"image": "bild", "question": "frage", "answer": "antwort", "group": "fall", "label": "antwort"}
     assert answers.columns == wanted
     columns = {role: wanted[role] for role in ("question", "answer", "group")}
     given = Given(data="rows.jsonl", task="vlm-sft", columns=columns)
-    assert ask_for_study("demo", given, tmp_path, never, lambda _: None).columns == wanted
+    assert answered("demo", given, tmp_path, never, lambda _: None).columns == wanted
 
 
 @pytest.mark.parametrize(
@@ -196,3 +203,32 @@ def test_what_can_t_be_asked_ends_at_once(tmp_path: Path, options: list[str], wo
     done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_odd_columns_are_no_obstacle(tmp_path: Path) -> None:
+    """Names that are no YAML or move the cursor; mappings and lists are no questions and answers."""
+    odd = {"a\nb: c": "z\x1b[2J", "{x}": "1", "question": {"text": "Q {n}"}, "reply": "A {n}", "answer": ["A"]}
+    write(tmp_path, odd | {"frage": "Q {n}"})
+    said: list[str] = []
+    with pytest.raises(AssertionError, match="Column of the question"):
+        answered("demo", Given(data="rows.jsonl", columns={"answer": "reply"}), tmp_path, never, said.append)
+    given = Given(data="rows.jsonl", columns={"question": "frage", "answer": "reply"})
+    (tmp_path / "demo.yaml").write_text(study_text(answered("demo", given, tmp_path, never, said.append)))
+    columns = load_study(tmp_path / "demo.yaml").spec.data.columns
+    assert (columns.question, columns.answer) == ("frage", "reply")
+    assert "\x1b" not in "".join(said)
+
+
+def test_a_question_that_is_given_is_the_one_that_is_asked(tmp_path: Path) -> None:
+    write(tmp_path, {"context": "C {n}", "question": "Q {n}", "other": "O {n}", "answer": "A {n}"})
+    given = Given(data="rows.jsonl", columns={"question": "other"})
+    assert answered("demo", given, tmp_path, never, lambda _: None).prompt == "{context}\n\n{other}"
+
+
+def test_images_that_lie_beside_the_study_and_not_beside_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", {"image": "data/{n}.png", "question": "Q {n}", "answer": "A"})
+    Image.new("L", (8, 8)).save(tmp_path / "data" / "0.png")
+    answers = answered("demo", Given(data="data/rows.jsonl"), tmp_path, never, lambda _: None)
+    (tmp_path / "demo.yaml").write_text(study_text(answers))
+    assert load_study(tmp_path / "demo.yaml").spec.data.images == "."

@@ -193,6 +193,23 @@ def test_rows_that_are_left_out_are_found_in_their_file(
     assert places["too long"].startswith(f"{name}: {'line' if 'line' in empty else 'row 1'}")
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"q": {"text": "Q?"}, "a": "A"},
+            "column 'q' holds several values (text), not text; data.prompt can ask ",
+        ),
+        ({"q": ["Q", "R"], "a": "A"}, "column 'q' holds lists or images, not text; data.prompt can ask over it"),
+        ({"q": "Q", "a": ["A"]}, "column 'a' holds lists or images, not text"),
+    ],
+)
+def test_lists_and_mappings_are_no_texts(read: Read, write_jsonl: WriteJsonl, row: dict[str, Any], words: str) -> None:
+    key, message = refusal(lambda: read(write_jsonl("rows.jsonl", [row]), columns=QA))
+    assert key == f"data.columns.{'question' if chr(39) + 'q' in words else 'answer'}"
+    assert message.startswith(words)
+
+
 def test_of_many_rows_that_are_left_out_the_first_are_named(read: Read, tmp_path: Path) -> None:
     rows = [{"q": "A", "a": "", "n": f"row-{number}"} for number in range(7)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")

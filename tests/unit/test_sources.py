@@ -218,6 +218,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, source: str, words: str) -> 
         ("rows.jsonl", b"", "rows.jsonl is empty"),
         ("rows.jsonl", b'"hello"\n', 'rows.jsonl, line 1: is no row; write one as {"question": "…", "answer": "…"}'),
         ("rows.csv", b"q,a\n1,2\n1,2,3\n", "rows.csv, line 3: has 3 values, and the header names 2; put values "),
+        ("rows.csv", b"question,answer\n", "has no rows"),
         ("rows.csv", b"q;a\n1;2\n", "its values are separated by ';'; save it again as CSV with commas"),
     ],
 )
