@@ -12,6 +12,7 @@ _ARGUMENTS = {
     "--store": "store",
     "--image": "image",
     "--question": "question",
+    "--run names one": "run names one",
     "write them to a JSONL file for --input": "give them to predict_rows",
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, open_store, storage_folder, telling
+from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study, storage_folder, telling
 
 if TYPE_CHECKING:
     from hpsearch.watch.report import FinalRun
@@ -19,8 +19,10 @@ def report(
         Path | None, typer.Option(help="folder of its final run; default: storage/runs/STUDY", show_default=False)
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", dir_okay=False, help="default: STUDY-report.html", show_default=False),
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="PATH", help="file or folder/; default: STUDY-report.html", show_default=False
+        ),
     ] = None,
     store: StoreOption = None,
 ) -> None:
@@ -33,18 +35,25 @@ def report(
 
     console = open_console()
     storage = storage_folder()
-    file = output or Path(f"{study}-report.html")
-    with open_store(store) as opened:
+    with change_store(store) as opened:
         view = read_view(opened, find_study(opened, study))
         final_run = find_run_of(view, run)
         with telling(console) as tell:
             told = draw_study(opened, view, storage, tell)
             tell("writing the report", 0, 0)
             page = page_of(opened, view, final_run)
-    write_output(file, page)
+    file = write_output(_page_file(output, study), page)
     if told:
         console.print(told, soft_wrap=True)
     console.print(f"{file}: {_format_parts(final_run)}; open it in a browser", soft_wrap=True)
+
+
+def _page_file(output: str | None, study: str) -> Path:
+    """A browser shows a page only by its ending. The name of a folder may end in a slash."""
+    name = f"{study}-report.html"
+    if output is None or output.endswith("/") or Path(output).is_dir():
+        return Path(output or "", name)
+    return Path(output) if Path(output).suffix else Path(f"{output}.html")
 
 
 def _format_parts(run: FinalRun | None) -> str:

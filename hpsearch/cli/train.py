@@ -44,7 +44,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted run")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="delete the run in this folder and start over")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="run folder; default: storage/runs/STUDY, or STUDY-trial-N", show_default=False)
+        Path | None,
+        typer.Option(help="run folder; default: storage/runs/STUDY; with --trial STUDY-trial-N", show_default=False),
     ] = None,
     store: StoreOption = None,
     set_: SetOption = None,
@@ -125,5 +126,15 @@ def _what_to_train(
     with look_at_store(store) as opened:
         view = read_view(opened, find_study(opened, what))
     chosen, searched = choose(view, trial), Manifest.from_bytes(view.study.manifest)
-    name = f"{what}-trial-{chosen.trial.number}"
-    return StudyFile(Path(f"trial {chosen.trial.number} of {what}"), chosen.final, {}), name, searched
+    return (
+        StudyFile(Path(f"trial {chosen.trial.number} of {what}"), chosen.final, {}),
+        _run_name(what, chosen.trial.number, trial),
+        searched,
+    )
+
+
+def _run_name(study: str, number: int, asked: int | None) -> str:
+    """The study's; with the trial's number where it was asked for, or where an earlier hpsearch began the run."""
+    named = f"{study}-trial-{number}"
+    runs = storage_folder().runs
+    return named if asked is not None or ((runs / named).exists() and not (runs / study).exists()) else study

@@ -10,7 +10,7 @@ from hpsearch.evaluation import Evaluation
 from hpsearch.folders import StorageFolder
 from hpsearch.opening.places import open_mirror, storage_folder, storage_url
 from hpsearch.results.best import as_yaml, choose
-from hpsearch.results.final import RunFolder
+from hpsearch.results.final import RunFolder, runs_of, several_runs
 from hpsearch.search.importance import importances
 from hpsearch.search.timeline import read_timeline
 from hpsearch.search.view import StudyView
@@ -30,13 +30,13 @@ def find_run_of(view: StudyView, wanted: Path | None, storage: str | None = None
     """The data of the final run; None where no folder was given and the usual one has no complete run.
 
     Raises:
-        InputError: the folder is no complete run, or another study's.
+        InputError: the folder is no complete run, or another study's; or the study has several runs.
     """
     if wanted is None and storage_url(storage):
         with open_mirror(storage) as mirror:
             mirror.fetch_runs(view.study.name)
-    folder = RunFolder((wanted or _usual_run(view, storage_folder(storage))).resolve())
-    if wanted is None and not folder.is_trained():
+    folder = RunFolder(wanted.resolve()) if wanted else _usual_run(view, storage_folder(storage))
+    if folder is None or (wanted is None and not folder.is_trained()):
         return None
     run_file, _, config = folder.load()
     if run_file.spec.study != view.study.name:
@@ -52,9 +52,12 @@ def find_run_of(view: StudyView, wanted: Path | None, storage: str | None = None
     )
 
 
-def _usual_run(view: StudyView, storage: StorageFolder) -> Path:
-    """`hpsearch train best.yaml` names a run after the study, `hpsearch train STUDY` after the trial."""
-    named = storage.runs / view.study.name
-    if view.best is None or named.exists():
-        return named
-    return storage.runs / f"{view.study.name}-trial-{view.best.number}"
+def _usual_run(view: StudyView, storage: StorageFolder) -> RunFolder | None:
+    """Of several runs of single trials that of the best one. Raises InputError where it is not among them."""
+    name, found = view.study.name, runs_of(view.study.name, storage)
+    if len(found) < 2:
+        return found[0] if found else None
+    best = [run for run in found if view.best and run.path.name == f"{name}-trial-{view.best.number}"]
+    if not best:
+        raise InputError(f"{several_runs(name, found)}; --run names one")
+    return best[0]

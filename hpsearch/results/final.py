@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -77,13 +78,14 @@ def find_run(name: str, storage: StorageFolder) -> RunFolder:
         InputError: there is none, or several.
     """
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() and RunFolder(path).manifest.exists():
         return RunFolder(path.resolve())
     study = path.name if path.resolve().parent == storage.runs else name
-    usual = storage.runs / study
-    found = [usual] if usual.is_dir() else sorted(storage.runs.glob(f"{study}-trial-*"))
+    found = runs_of(study, storage)
     if len(found) > 1:
-        raise InputError(f"study {study!r} has several final runs: name one of {', '.join(map(str, found))}")
+        raise InputError(f"{several_runs(study, found)}; name one of them")
+    if not found and path.is_dir():
+        return RunFolder(path.resolve())
     if not found:
         runs = [folder.name for folder in sorted(storage.runs.glob("*")) if folder.is_dir()]
         there = f"; {did_you_mean(study, runs)}" if runs else ""
@@ -91,7 +93,17 @@ def find_run(name: str, storage: StorageFolder) -> RunFolder:
             f"{name!r} is no run folder, and {storage.runs} has no final run of it; "
             f"hpsearch train {study} makes one{there}"
         )
-    return RunFolder(found[0])
+    return found[0]
+
+
+def runs_of(study: str, storage: StorageFolder) -> list[RunFolder]:
+    """The final run with the study's name; where there is none, those of single trials (`hpsearch train --trial`)."""
+    usual = storage.runs / study
+    return [RunFolder(path) for path in ([usual] if usual.is_dir() else sorted(storage.runs.glob(f"{study}-trial-*")))]
+
+
+def several_runs(study: str, found: Sequence[RunFolder]) -> str:
+    return f"study {study!r} has several final runs: {', '.join(str(run.path) for run in found)}"
 
 
 def train_final(
@@ -151,10 +163,11 @@ def _same_run(folder: RunFolder, file: StudyFile) -> bool:
 def _other_run(folder: RunFolder, file: StudyFile) -> str:
     """Names the fields that differ: the cause may be a default that has changed since, not the person."""
     lines = changes(load_study(folder.study, is_kept=True).spec, _final_spec(file)).values()
+    restore = "Restore the old values in the file, choose" if file.path.exists() else "Choose"
     return (
         f"{folder.path} holds another run; {file.path} differs from it in:\n"
         + "\n".join(lines)
-        + "\nRestore the old values in the file, choose another folder with --out, or delete that run with --restart"
+        + f"\n{restore} another folder with --out, or delete that run with --restart"
     )
 
 

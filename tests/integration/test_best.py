@@ -91,7 +91,12 @@ def best(desk: Path) -> Best:
 
 
 @pytest.fixture(scope="module")
-def runs(desk: Path, best: Best, start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(
+    desk: Path,
+    best: Best,  # noqa: ARG001
+    start: Start,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
     """The final training where the store is, and by best.yaml in a folder with a storage of its own."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     written = ended(start("hpsearch", "best", "demo", "-o", str(elsewhere / "best.yaml"), folder=desk))
@@ -102,7 +107,7 @@ def runs(desk: Path, best: Best, start: Start, tmp_path_factory: pytest.TempPath
         trained = ended(process)
         assert trained.code == 0, trained.complained
     return {
-        "study": desk / "storage" / "runs" / f"demo-trial-{best.trial.number}",
+        "study": desk / "storage" / "runs" / "demo",
         "best.yaml": elsewhere / "other" / "runs" / "demo",
     }
 

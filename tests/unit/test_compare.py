@@ -192,11 +192,15 @@ def test_a_run_is_found_by_its_folder_or_its_study(desk: Desk, monkeypatch: pyte
         (desk.storage.runs / name).mkdir(parents=True)
     assert find_run("demo", desk.storage).path == find_run("storage/runs/demo", desk.storage).path
     assert find_run("one", desk.storage).path == desk.storage.runs / "one-trial-3"
-    with pytest.raises(InputError, match=r"'two' has several final runs: name one of .*two-trial-1, .*two-trial-7"):
+    with pytest.raises(InputError, match=r"'two' has several final runs: .*two-trial-1, .*two-trial-7; name one"):
         find_run("two", desk.storage)
     no_run = r"'three' is no run folder, and .* has no final run of it; hpsearch train three makes one; known: .*"
     with pytest.raises(InputError, match=no_run):
         find_run("three", desk.storage)
+    for name in ("demo", "three"):
+        (desk.folder / name).mkdir()
+    assert find_run("demo", desk.storage).path == desk.storage.runs / "demo", "a folder of data is no run"
+    assert find_run("three", desk.storage).path == desk.folder / "three", "what it lacks is told when it is read"
 
 
 def test_the_command_prints_the_table_and_the_words(

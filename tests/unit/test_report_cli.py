@@ -52,6 +52,40 @@ def test_a_run_of_one_trial_is_found_too(main: Main, demo: Demo) -> None:
     assert "the search and the final training" in main("report", "demo")[1]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_of_several_runs_one_must_be_named_unless_one_is_the_best_trials(main: Main, demo: Demo) -> None:
+    demo.run(plays(training(3.0, 2.0, 1.0)))
+    runs = demo.study.storage.runs
+    for number in (8, 9):
+        make_run(RunFolder(runs / f"demo-trial-{number}"))
+    code, _, complained = main("report", "demo")
+    assert (code, "demo-trial-9; --run names one" in complained) == (2, True)
+    make_run(RunFolder(runs / "demo-trial-0"))
+    assert "the search and the final training" in main("report", "demo")[1]
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("night", "night.html"),
+        ("new/", "new/demo-report.html"),
+        ("there", "there/demo-report.html"),
+        ("page.htm", "page.htm"),
+    ],
+)
+def test_a_page_has_an_ending_also_in_a_folder(main: Main, demo: Demo, given: str, written: str) -> None:
+    demo.run(plays(training(3.0)))
+    Path("there").mkdir()
+    assert f"{written}: the search" in main("report", "demo", "-o", given)[1]
+    assert Path(written).is_file()
+
+
+def test_a_store_that_is_not_there_is_not_made(main: Main) -> None:
+    code, _, complained = main("report", "demo", "--store", "sqlite:///none.db")
+    assert (code, Path("none.db").exists()) == (2, False), complained
+
+
 def test_what_is_no_run_of_this_study_is_refused(main: Main, tmp_path: Path) -> None:
     make_run(RunFolder(tmp_path / "other"), study="another")
     assert main("report", "demo", "--run", str(tmp_path / "other"))[::2] == (
