@@ -19,7 +19,7 @@ from pydantic import (
 from hpsearch.errors import cut
 from hpsearch.spec import template
 from hpsearch.spec.base import Fraction, Spec
-from hpsearch.spec.rows import RowFormat
+from hpsearch.spec.rows import FORMATS, RowFormat
 
 
 class ColumnsSpec(Spec):
@@ -207,3 +207,9 @@ class DataSpec(Spec):
     @property
     def template(self) -> template.Template:
         return template.parse(self.prompt)
+
+    @property
+    def has_questions(self) -> bool:
+        """Whether the rows themselves ask: `prompt` is not used."""
+        asks = FORMATS[self.columns.row_format].asks
+        return asks is None or asks in self.columns.named()

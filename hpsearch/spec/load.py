@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hpsearch.errors import InputError, Mistake, StudyFileErrors, cut, did_you_mean
 from hpsearch.spec.cross import cross_mistakes, metric_mistakes
+from hpsearch.spec.data import DataSpec
 from hpsearch.spec.knobs import space_mistakes
 from hpsearch.spec.mistakes import Path_, field_mistakes, mistakes_beside
 from hpsearch.spec.own_metrics import read_metrics_file
@@ -150,8 +151,12 @@ _Dumper.add_representer(str, _text)
 
 
 def dump_study(spec: StudySpec) -> str:
-    """A study file that loads as exactly this spec, without the sections that its task doesn't have."""
+    """A study file that loads as exactly this spec, without the sections that its task doesn't have, and without the
+    default question where a column has one.
+    """
     content = spec.model_dump(mode="json", exclude_none=True, exclude=spec.foreign_sections)
+    if spec.data.has_questions and spec.data.prompt == DataSpec.model_fields["prompt"].default:
+        content["data"].pop("prompt")
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

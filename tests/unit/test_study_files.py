@@ -131,6 +131,13 @@ def kinds_of(kind: type[Spec]) -> list[type[Spec]]:
     return [kind, *(found for child in kind.__subclasses__() for found in kinds_of(child))]
 
 
+def test_a_question_that_no_row_is_asked_is_not_written(tmp_path: Path) -> None:
+    spec = load_study(written(tmp_path, GOOD)).spec
+    assert "What is in this image?" not in dump_study(spec)
+    seen = GOOD.replace("text-sft", "vlm-classify").replace("{question: q, answer: a}", "{image: i, label: l}")
+    assert "prompt: What is in this image?" in dump_study(load_study(written(tmp_path, seen)).spec)
+
+
 def test_a_written_study_leaves_out_nothing_but_defaults() -> None:
     """It leaves out what is none, so none may not be another choice than the default."""
     fields = {f"{kind.__name__}.{name}": field for kind in kinds_of(Spec) for name, field in kind.model_fields.items()}
