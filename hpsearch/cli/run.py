@@ -69,13 +69,14 @@ def run(
         file = load_study(study_file, overrides)  # report mistakes before the libraries are loaded
 
     from hpsearch.bridge.stopping import StopFlag
-    from hpsearch.study.open import open_study
+    from hpsearch.study.open import check_trackers, open_study
     from hpsearch.watch.console import open_console
     from hpsearch.watch.notify import notifying
     from hpsearch.watch.words import format_time
     from hpsearch.worker.patience import patiently
     from hpsearch.worker.relay import Relay
 
+    check_trackers(file)
     console = open_console()
     storage, limit_s = storage_folder(), 60 * wait_for_store
     stop = StopFlag()

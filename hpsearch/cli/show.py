@@ -25,7 +25,7 @@ def show(
     file = load_study(study_file, set_)  # report mistakes before the libraries are loaded
 
     from hpsearch.study.adapter import with_adapter
-    from hpsearch.study.open import keep_prepared
+    from hpsearch.study.open import check_trackers, keep_prepared
     from hpsearch.study.prepare import prepare_study
     from hpsearch.watch.console import open_console
     from hpsearch.watch.estimate import estimate_line, steps_line
@@ -33,6 +33,7 @@ def show(
 
     console = open_console()
     storage = storage_folder()
+    check_trackers(file)
     with telling(console) as tell, one_trainer(inspector()) as start:
         fetch_adapter(file)
         file = with_adapter(file, storage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_a_folder_that_a_tracker_left_here_is_no_library(tmp_path: Path, monkeyp
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     monkeypatch.delitem(__import__("sys").modules, "wandb", raising=False)
     assert tracking.missing_trackers(["wandb"]) == ["wandb"]
+
+
+@pytest.mark.parametrize("verb", ["show", "run"])
+def test_a_missing_library_is_told_before_anything_is_read(
+    main: Callable[..., tuple[object, str, str]], desk: Desk, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda _: None)
+    (desk.folder / "rows.jsonl").unlink()
+    desk.file()
+    code, _, complained = main(verb, str(desk.folder / "study.yaml"), "--set", "tracking=[wandb]", "--set", "study=new")
+    assert (code, "pip install 'hpsearch[wandb]'" in complained) == (2, True), complained
