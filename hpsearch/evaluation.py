@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import AliasChoices, Field
 
 from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
@@ -133,6 +135,24 @@ class Comparison(Record):
 
     def gap(self, name: str, metric: Metric) -> Gap | None:
         return next((gap for gap in self.gaps if (gap.name, gap.metric) == (name, metric)), None)
+
+
+def alike(metrics: Sequence[Metric], scored: Sequence[VariantScores] | Sequence[ComparedRun]) -> list[list[Metric]]:
+    """The metrics in groups that have the same numbers throughout: of answers of one word, exact match and F1 are
+    one. The first of each group is enough to show.
+    """
+    groups: dict[tuple[object, ...], list[Metric]] = {}
+    for metric in metrics:
+        numbers = [_rounded(each.scores.get(metric.name)) for each in scored]
+        groups.setdefault((metric.unit, metric.direction, *numbers), []).append(metric)
+    return list(groups.values())
+
+
+def _rounded(score: Score | None) -> tuple[float, ...] | None:
+    """Sums of floats differ in their last digits."""
+    if score is None:
+        return None
+    return tuple(round(number, 6) for number in (score.value, score.low, score.high) if number is not None)
 
 
 def _between(low: float | None, high: float | None) -> Interval | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch.data.manifest import Manifest
-from hpsearch.evaluation import Evaluation, VariantScores
+from hpsearch.evaluation import Evaluation, VariantScores, alike
 from hpsearch.jobs import ExportResult
 from hpsearch.results.final import RunFolder
 from hpsearch.search.view import StudyView
@@ -57,7 +57,7 @@ def _front_matter(spec: StudySpec, kind: CardKind, evaluation: Evaluation | None
     source, base = spec.data.source, _on_hub(spec.model.base)
     results = []
     if evaluation is not None:
-        tuned = _tuned(evaluation)
+        tuned = evaluation.tuned
         results = [
             EvalResult(
                 task_type=spec.task_facts.pipeline,
@@ -216,8 +216,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     header = ["", *(variant.name for variant in evaluation.variants)]
     without = "" if evaluation.base else " The base model was not evaluated."
     rows = [
-        [metric.title, *(_format_score(variant, metric) for variant in evaluation.variants)]
-        for metric in evaluation.metrics
+        [", ".join(one.title for one in group), *(_format_score(variant, group[0]) for variant in evaluation.variants)]
+        for group in alike(evaluation.metrics, evaluation.variants)
     ]
     units = evaluation.resampled
     told = f"; in brackets 95 % bootstrap intervals, resampled over {units.told}"
@@ -235,11 +235,6 @@ def _format_score(variant: VariantScores, metric: Metric) -> str:
     if metric.unit != "share":
         return f"{score.value:.4f}" + (f" ({around.low:.4f} to {around.high:.4f})" if around else "")
     return f"{score.value:.1%}" + (f" ({100 * around.low:.1f} to {100 * around.high:.1f})" if around else "")
-
-
-def _tuned(evaluation: Evaluation) -> VariantScores:
-    """With the first prompt."""
-    return next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
 
 
 def _merge(export: ExportResult) -> str:

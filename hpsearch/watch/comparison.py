@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from hpsearch.evaluation import Comparison, Gap
+from hpsearch.evaluation import Comparison, Gap, alike
 from hpsearch.watch.evaluation import (
+    format_alike,
     format_around,
     format_basis,
     format_below,
@@ -21,7 +22,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for heading in ("", "run", "value", f"against {first}", ""):
         table.add_column(heading, justify="right" if heading == "value" else "left")
-    for metric in comparison.metrics:
+    for metric, *_ in alike(comparison.metrics, comparison.runs):
         for run in comparison.runs:
             score = run.scores.get(metric.name)
             name = metric.title if run.name == first else ""
@@ -54,5 +55,6 @@ def comparison_words(comparison: Comparison) -> str:
         for run in comparison.runs
         if run.leaked
     ]
+    lines += format_alike(comparison.metrics, comparison.runs)
     lines += format_basis(comparison.units, comparison.gaps)
     return "\n".join(lines)

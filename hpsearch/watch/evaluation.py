@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hpsearch.evaluation import Evaluation, Gap, Score, Units
+from hpsearch.evaluation import ComparedRun, Evaluation, Gap, Score, Units, VariantScores, alike
 from hpsearch.metrics import FEWEST, Interval
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.tasks import TASKS
@@ -24,7 +24,7 @@ def evaluation_table(evaluation: Evaluation, task: str) -> Table:
     for variant in evaluation.variants:
         heading = variant.name.replace("-", "\n").replace(" ", "\n")
         table.add_column(heading, justify="right", style="bold" if variant.name.startswith("tuned") else "")
-    for metric in evaluation.metrics:
+    for metric, *_ in alike(evaluation.metrics, evaluation.variants):
         found = [variant.scores.get(metric.name) for variant in evaluation.variants]
         if any(found):
             table.add_row(metric.title, *(format_score(metric, score) for score in found))
@@ -33,6 +33,15 @@ def evaluation_table(evaluation: Evaluation, task: str) -> Table:
         unit = TASKS[task].loss_unit.replace(" per", "\nper")
         table.add_row(f"loss ({unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses))
     return table
+
+
+def format_alike(metrics: Sequence[Metric], scored: Sequence[VariantScores] | Sequence[ComparedRun]) -> list[str]:
+    """Which metrics are not shown, as another has the same numbers."""
+    return [
+        f"The same numbers as {first.title}: {', '.join(other.title for other in others)}."
+        for first, *others in alike(metrics, scored)
+        if others and any(first.name in each.scores for each in scored)
+    ]
 
 
 def format_score(metric: Metric, score: Score | None) -> str:
@@ -91,7 +100,7 @@ def _format_tests(gaps: Sequence[Gap]) -> str:
 
 def class_table(evaluation: Evaluation) -> Table | None:
     """Per-class scores of the tuned model with the first prompt; None where the answers are not classes."""
-    variant = next(variant for variant in evaluation.variants if variant.name.startswith("tuned"))
+    variant = evaluation.tuned
     if not variant.classes:
         return None
     table = Table(title=f"classes, {variant.name} model", title_justify="left", box=None, header_style="bold")
@@ -107,6 +116,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     """The gain over the base model and over guessing, what was truncated, and where the rows are."""
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
+    lines += format_alike(evaluation.metrics, evaluation.variants)
     lines += format_basis(evaluation.resampled, evaluation.gaps)
     lines += evaluation.notes
     lines += [] if evaluation.base else [WITHOUT_BASE]

@@ -60,6 +60,15 @@ def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
     assert cells(seen(evaluation_table(evaluation, "vlm-classify"), width=80))[-1] == ["per", "row)"]
 
 
+def test_metrics_with_the_same_numbers_are_shown_once(evaluation: Evaluation) -> None:
+    assert "bleu" not in seen(evaluation_table(evaluation, "vlm-sft"))
+    first, *others = evaluation.variants
+    better = first.model_copy(update={"scores": {**first.scores, "bleu": Score(value=0.7)}})
+    differing = evaluation.model_copy(update={"variants": [better, *others]})
+    assert "bleu" in seen(evaluation_table(differing, "vlm-sft"))
+    assert "The same numbers" not in evaluation_words(differing, Path("scores"))
+
+
 def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
     bare = evaluation.model_copy(
         update={"variants": [cell("base", 0.1)], "metrics": [METRICS["bertscore"], METRICS["bleu"]]}
@@ -87,6 +96,7 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "  tuned against base: better, +40.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against most frequent answer: worse, -30.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against nobody: no difference shown, +20.0 points (+10.0 to +70.0), p = 0.012",
+        "The same numbers as exact match: bleu.",
         "Intervals are resampled over 12 images with all their rows, as rows of a group are not independent.",
         "p values are Holm-corrected over 3 comparisons; intervals are not corrected.",
         "Answers truncated at the limit: base-adaptive 7",

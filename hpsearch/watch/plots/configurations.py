@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
-from hpsearch.evaluation import Evaluation, Score, VariantScores
+from hpsearch.evaluation import Evaluation, Score, VariantScores, alike
 from hpsearch.metrics import Interval
 from hpsearch.spec.metrics import Metric
 from hpsearch.watch.evaluation import format_units
@@ -32,21 +32,26 @@ _MODELS = {"base": GREY, "tuned": BLUE}
 
 @styled()
 def configurations_figure(evaluation: Evaluation) -> Figure:
-    """A panel for each metric. Raises NothingToDraw where no metric was computed."""
+    """A panel for each metric, one for those with the same numbers.
+
+    Raises NothingToDraw where no metric was computed.
+    """
     metrics = [
-        metric
-        for metric in evaluation.metrics
-        if any(variant.scores.get(metric.name) for variant in evaluation.variants)
+        group
+        for group in alike(evaluation.metrics, evaluation.variants)
+        if any(variant.scores.get(group[0].name) for variant in evaluation.variants)
     ]
     if not metrics:
         raise NothingToDraw("the evaluation has no metrics")
     columns = min(_PANELS_A_ROW, len(metrics))
     rows = -(-len(metrics) // columns)
     width = WIDTH if columns > 1 else 0.65 * WIDTH
-    sharey = all(_is_part(metric) for metric in metrics)
+    sharey = all(_is_part(metric) for metric, *_ in metrics)
     figure, panels = new_figure(0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=sharey, width=width)
-    for metric, axes in zip(metrics, panels, strict=False):
+    for (metric, *others), axes in zip(metrics, panels, strict=False):
         _draw_metric(axes, evaluation, metric)
+        more = f" (and {len(others)} with the same numbers)" if others else ""
+        axes.set_title(f"{metric.title}{more}", fontweight="normal")
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -81,7 +86,6 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
     if guess and (score := guess.scores.get(metric.name)):
         axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)
         axes.axhline(score.value, color=ORANGE, linestyle="--", linewidth=1.8, label=guess.name)
-    axes.set_title(metric.title, fontweight="normal")
     names = [f"{prompt} prompt" if prompt == "no" else prompt for prompt in prompts] if len(prompts) > 1 else [""]
     axes.set_xticks(range(len(prompts)), names)
     axes.set(xlim=(-0.6, len(prompts) - 0.4))

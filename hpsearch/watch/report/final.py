@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.data.manifest import Manifest
-from hpsearch.evaluation import Evaluation, Score, VariantScores
+from hpsearch.evaluation import Evaluation, Score, VariantScores, alike
 from hpsearch.files import read_file
 from hpsearch.spec.metrics import Metric
 from hpsearch.trial import GIB, HistoryPoint, TrialConfig, TrialResult
@@ -146,7 +146,7 @@ def score_rows(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]
     """Each metric with, for every configuration, its value and its interval."""
     rows = [
         (metric.title, [_format_score(metric, variant.scores.get(metric.name)) for variant in evaluation.variants])
-        for metric in evaluation.metrics
+        for metric, *_ in alike(evaluation.metrics, evaluation.variants)
     ]
     losses = [("" if variant.loss is None else f"{variant.loss:.4f}", "") for variant in evaluation.variants]
     return [*rows, ("loss", losses)]

@@ -20,7 +20,7 @@ from hpsearch.search.timeline import Timeline
 from hpsearch.search.view import StudyView
 from hpsearch.trial import best_report
 from hpsearch.watch.closing import cautions
-from hpsearch.watch.evaluation import WITHOUT_BASE, format_basis, format_gap, format_units
+from hpsearch.watch.evaluation import WITHOUT_BASE, format_alike, format_basis, format_gap, format_units
 from hpsearch.watch.plots import (
     classes_figure,
     configurations_figure,
@@ -94,6 +94,7 @@ def report_page(asked: Asked) -> str:
         without_base=WITHOUT_BASE,
         small_image=small_image,
         format_units=format_units,
+        format_alike=format_alike,
         best_yaml=asked.best_yaml,
         created=_format_day(view.study.created_at),
         made=_format_day(asked.at),
