@@ -178,14 +178,14 @@ def telling(console: Console) -> Iterator[Tell]:
 
 
 def _teller(console: Console) -> Tell:
-    """A line when a new phase begins, and every few seconds."""
-    last_name, last_at = "", 0.0
+    """A line when a new phase begins, and every few seconds while it counts."""
+    last, last_at = ("", 0), 0.0
 
     def tell(name: str, done: int, total: int) -> None:
-        nonlocal last_name, last_at
+        nonlocal last, last_at
         now = time.monotonic()
-        if name != last_name or now - last_at > _SECONDS_BETWEEN_LINES:
-            last_name, last_at = name, now
+        if name != last[0] or ((name, done) != last and now - last_at > _SECONDS_BETWEEN_LINES):
+            last, last_at = (name, done), now
             console.print(f"{name}{f' {done}/{total}' if done else ''}")
 
     return tell
