@@ -11,9 +11,12 @@ from PIL import Image
 
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
+from hpsearch.trial import Outcome
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
 from hpsearch.watch.report.story import trial_rows
+from tests.unit.view_fixtures import reporting
+from tests.unit.worker_fixtures import Demo, plays
 
 
 def test_drawings_take_on_the_pages_colours() -> None:
@@ -78,3 +81,8 @@ def test_a_trials_time_is_the_same_everywhere(view: StudyView) -> None:
     """With loading and pauses; `facts["seconds"]` is of training alone."""
     trained = replace(view, trials=[replace(trial, facts=trial.facts | {"seconds": 18.0}) for trial in view.trials])
     assert [row.seconds for row in trial_rows(trained)] == [*["1 min 05 s"] * 6, ""]
+
+
+def test_a_complete_trials_value_is_that_of_its_best_report(demo: Demo) -> None:
+    demo.run(plays(reporting(Outcome.COMPLETE, 3.0, 0.5, 2.0), reporting(Outcome.PRUNED, 4.0, 5.0)))
+    assert [row.values for row in trial_rows(demo.view)][:2] == [["0.5000"], ["5.0000"]]

@@ -206,7 +206,7 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
         outcome=trial.outcome,
         is_best=is_best,
         is_own=bool(facts.get("defaults")),
-        values=[_last(view, trial, objective) for objective in view.study.spec.objectives],
+        values=_values(view, trial),
         reports=sparkline(list(trial.reports.values())),
         params=[format_value(trial.params.get(knob)) for knob in view.study.spec.searched.space],
         seconds=format_time(trial.seconds) if trial.seconds else "",
@@ -218,9 +218,15 @@ def _trial_row(view: StudyView, trial: TrialView, is_best: bool) -> TrialRow:
     )
 
 
-def _last(view: StudyView, trial: TrialView, objective: Metric) -> str:
-    values = list(curve(view, trial, objective).values())
-    return format_metric(objective, values[-1]) if values else ""
+def _values(view: StudyView, trial: TrialView) -> list[str]:
+    """As everywhere: of a complete trial its values, else those of its last report."""
+    objectives = view.study.spec.objectives
+    found = trial.values or [_last(view, trial, objective) for objective in objectives]
+    return [format_metric(objective, value) for objective, value in zip(objectives, found, strict=True)]
+
+
+def _last(view: StudyView, trial: TrialView, objective: Metric) -> float | None:
+    return next(reversed(curve(view, trial, objective).values()), None)
 
 
 def _gib(amount: float | None) -> str:
