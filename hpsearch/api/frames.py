@@ -66,7 +66,8 @@ def trials_frame(view: StudyView, numbers: Sequence[int] | None = None) -> pd.Da
     ]
     frame = pd.DataFrame(rows, columns=[*list(TRIALS)[:3], *several.values(), *knobs, *list(TRIALS)[3:]])
     floats = ("value", *several.values(), "seconds", "peak_device_gib", "peak_host_gib")
-    return frame.astype(dict.fromkeys(floats, "float64") | {"attempts": "Int64", "ledger_closes": "boolean"})
+    others = {"number": "int64", "attempts": "Int64", "fits_memory": "bool", "ledger_closes": "boolean"}
+    return frame.astype(dict.fromkeys(floats, "float64") | others)
 
 
 def _trial(trial: TrialStatus, device: str | None, objectives: dict[str, str], knobs: list[str]) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _trial(trial: TrialStatus, device: str | None, objectives: dict[str, str], k
         "outcome": trial.outcome,
         "value": trial.value,
         **{column: trial.values.get(name) for name, column in objectives.items()},
-        **{knob: trial.params.get(knob) for knob in knobs},
+        **{knob: _hashable(trial.params.get(knob)) for knob in knobs},
         "seconds": trial.seconds,
         "attempts": trial.attempts,
         "fits_memory": trial.fits_memory,
@@ -85,6 +86,11 @@ def _trial(trial: TrialStatus, device: str | None, objectives: dict[str, str], k
         "device": device,
         "reason": trial.reason,
     }
+
+
+def _hashable(value: Any) -> Any:
+    """pandas can't count or group by lists."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _column(metric: str, taken: Iterable[str]) -> str:
@@ -146,7 +152,8 @@ def run_curves_frame(reports: Sequence[Report], num_steps: int) -> pd.DataFrame:
 def _reports_frame(rows: list[dict[str, Any]], columns: list[str], objectives: list[str]) -> pd.DataFrame:
     metrics = dict.fromkeys([*objectives, *(name for row in rows for name in row)])
     frame = pd.DataFrame(rows, columns=[*columns, *(name for name in metrics if name not in columns)])
-    return frame.astype({"step": "Int64"} | {name: "float64" for name in metrics if name not in columns[:-1]})
+    whole = dict.fromkeys(columns[:-2], "int64") | {"step": "Int64"}
+    return frame.astype(whole | dict.fromkeys((name for name in metrics if name not in whole), "float64"))
 
 
 def history_frame(points: Sequence[HistoryPoint]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +77,7 @@ class Run:
         weakref.finalize(self, self._open.close)  # a cell that is run again leaves no trainer behind
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # text is an iterable of texts, too
         self,
         question: str | None = None,
         image: Picture | Sequence[Picture] | None = None,
@@ -89,7 +89,7 @@ class Run:
     @overload
     def predict(
         self,
-        question: list[str],
+        question: Iterable[str],
         image: Picture | Sequence[Picture] | None = None,
         *,
         prompt: PromptName = "none",
@@ -98,7 +98,7 @@ class Run:
 
     def predict(
         self,
-        question: str | list[str] | None = None,
+        question: str | Iterable[str] | None = None,
         image: Picture | Sequence[Picture] | None = None,
         *,
         prompt: PromptName = "none",
@@ -107,7 +107,7 @@ class Run:
         """The run's answer to a question, or to each of several; what was asked before is not asked again.
 
         Args:
-            question: one, or a list of them; leave it out where the study has one prompt for all rows.
+            question: one, or a list or a column of them; leave it out where the study has one prompt for all rows.
             image: what the question is about: a path or a PIL image, or a list of them that all belong to each
                 question. For many rows with images of their own, see `predict_rows`.
             prompt: the study's system prompt to ask with: none, static or adaptive.
@@ -120,7 +120,7 @@ class Run:
         from hpsearch.results.predict import ask
 
         is_one = question is None or isinstance(question, str)
-        questions = [question] if isinstance(question, str) else list(question or [])
+        questions = [question] if isinstance(question, str) else [] if question is None else list(question)
         if not is_one and not questions:
             return []
         storage, options = storage_folder(self._storage), _options(prompt, max_new_tokens)
@@ -159,6 +159,8 @@ class Run:
         frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
         storage, options = storage_folder(self._storage), _options(prompt, max_new_tokens)
         asked = [{name: plain(value, storage) for name, value in row.items()} for row in frame.to_dict("records")]
+        if not asked:
+            return frame.assign(prediction=[], error=[])
         said = self._asking(lambda start: predict_rows(self._run, asked, options, storage, start, _silent))
         added = {name: [row.get(name) for row in said] for name in ("prediction", "error")}
         return frame.assign(**added)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 
 from hpsearch.data.images import keep_image, place_of
@@ -41,11 +42,13 @@ def _as_file(picture: Any, storage: StorageFolder) -> str:
 
 
 def plain(value: Any, storage: StorageFolder) -> Any:
-    """A cell's value as in a JSONL file: paths for images, and None for NaN."""
+    """A cell's value as in a JSONL file: paths for images, lists for arrays, and None for NaN, NaT and NA."""
+    if isinstance(value, np.ndarray | np.generic):  # pandas reads a Parquet file's lists as arrays
+        value = value.tolist()
     if isinstance(value, list | tuple):
         return [plain(each, storage) for each in value]
     if isinstance(value, Mapping):
         return {name: plain(each, storage) for name, each in value.items()}
     if isinstance(value, os.PathLike | Image.Image):
         return _as_file(value, storage)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if value is not None and pd.isna(value) else value

@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 import hpsearch
 from hpsearch.api.frames import HISTORY, RUN_CURVES, SCORES
+from hpsearch.api.values import plain
 from hpsearch.bridge.protocol import Event
 from hpsearch.errors import HpsearchError, InputError, TrainerDied
 from hpsearch.results.final import RunFolder
@@ -113,6 +115,18 @@ def test_rows_are_answered_as_a_frame(run: hpsearch.Run) -> None:
         run.predict_rows([{"question": "one?"}])
     with pytest.raises(InputError, match="rows: no row can be answered: 1 × empty question"):
         run.predict_rows([{"q": " "}])
+
+
+def test_questions_may_be_a_column_and_there_may_be_no_rows(run: hpsearch.Run) -> None:
+    rows = pd.DataFrame({"q": ["one?", "two?"]})
+    assert run.predict(rows.q) == ["tuned: one?", "tuned: two?"]
+    said = run.predict_rows(rows.head(0))
+    assert (list(said), len(said)) == (["q", "prediction", "error"], 0)
+
+
+def test_cells_are_as_in_a_file(desk: Desk) -> None:
+    cells = [np.array(["a", "b"], dtype=object), pd.NA, pd.NaT, np.float64("nan"), np.int64(3), [np.nan, "c"], "d"]
+    assert plain(cells, desk.storage) == [["a", "b"], None, None, None, 3, [None, "c"], "d"]
 
 
 @pytest.fixture

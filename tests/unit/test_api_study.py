@@ -132,6 +132,13 @@ def test_several_objectives_are_columns_and_have_a_front(make_demo: MakeDemo, wo
     assert list(study.curves.exact_match) == [0.2, 0.9, 0.1]
 
 
+def test_lists_that_were_searched_can_be_counted(make_demo: MakeDemo, workplace: Path) -> None:
+    demo = make_demo(space={"lora.target_modules": [["q_proj", "v_proj"], ["up_proj"]]})
+    demo.run(plays(training(1.0)))
+    trials = hpsearch.open_study("demo", store=url_of(demo), storage=workplace).trials
+    assert trials.groupby("lora.target_modules").size().sum() == 3
+
+
 def test_what_only_the_trials_folders_have_is_in_the_curves_too(make_demo: MakeDemo, workplace: Path) -> None:
     demo = make_demo(spec={"objective": "exact_match", "budget": {"reports": 1}})
     demo.run(plays(measuring(1.5, 0.25)))
@@ -226,6 +233,7 @@ def test_there_is_no_best_trial_before_one_is_complete(demo: Demo, workplace: Pa
         _ = study.best
     assert (study.trials.empty, study.curves.empty, study.front.empty) == (True, True, True)
     assert isinstance(study.trials, pd.DataFrame)
+    assert [study.trials.number.dtype, study.curves.report.dtype, study.curves.loss.dtype] == ["int64", "int64", float]
     assert "0 of" in study._repr_html_()
 
 
