@@ -21,8 +21,7 @@ def schema(
     ] = None,
 ) -> None:
     """Print a JSON schema with which an editor completes, explains and checks study files or launch.yaml."""
-    from hpsearch.errors import InputError
-    from hpsearch.files import write_text
+    from hpsearch.files import write_output
     from hpsearch.launch.schema import launch_schema
     from hpsearch.spec.schema import as_text, schema_line, study_schema
 
@@ -30,9 +29,5 @@ def schema(
     if output is None:
         print(text, end="")
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, text)
-    except OSError as error:
-        raise InputError(f"{output}: can't be written: {error.strerror}") from None
+    write_output(output, text)
     print(f"{output}: begin a file beside it with\n  {schema_line(output.name)}")

@@ -31,7 +31,7 @@ def closing_words(view: StudyView, line_width: int | None = None) -> str:
     if view.best is None:
         return (
             f"{name} is finished and no trial is complete ({tally}). "
-            f"hpsearch status shows why each one ended; the tracebacks are in the dashboard."
+            f"hpsearch report {name} tells why each one ended; hpsearch logs {name} N shows what trial N said."
         )
     return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view, line_width)])
 

@@ -167,9 +167,10 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>hpsearch dashboard</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26em; margin: 15vh auto; padding: 0 1em; color: #222 }}
+:root {{ color-scheme: light dark }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26em; margin: 15vh auto; padding: 0 1em }}
 input, button {{ font: inherit; padding: .4em .6em; box-sizing: border-box; width: 100%; margin-top: .6em }}
-.complaint {{ color: #a00 }}
+.complaint {{ color: light-dark(#a00, #ff8a80) }}
 </style></head>
 <body>
 <h1>hpsearch dashboard</h1>
