@@ -214,7 +214,7 @@ def test_trials_that_came_to_the_same_have_no_importance(demo: Demo) -> None:
 def test_every_configuration_is_a_bar_with_its_interval_beside_what_guessing_gives() -> None:
     alike = evaluation(("accuracy", "macro_f1"))
     (one,) = [axes for axes in configurations_figure(alike).axes if axes.get_visible()]
-    assert one.get_title(loc="left") == "accuracy (and 1 with the same numbers)"
+    assert one.get_title(loc="left") == "accuracy\nand 1 with the same numbers"
     other = {"macro_f1": Score(value=0.5)}
     variants = [one.model_copy(update={"scores": one.scores | other}) for one in alike.variants]
     figure = configurations_figure(alike.model_copy(update={"variants": variants}))
