@@ -30,7 +30,10 @@ class _Console(Console):
 def _wrapped(words: str | Text, width: int) -> Text:
     """rich's own wrapping tears or cuts a word that is longer than a line (15.0, text.py, `Text.wrap`)."""
     lines = (words if isinstance(words, Text) else Text(words)).split("\n", allow_blank=True)
-    return Text("\n").join(part for line in lines for part in line.divide(_breaks(line.plain, width)))
+    parts = [part for line in lines for part in line.divide(_breaks(line.plain, width))]
+    for part in parts:
+        part.rstrip()  # else a line that fits exactly has one space too many, and the terminal an empty line
+    return Text("\n").join(parts)
 
 
 def _breaks(line: str, width: int) -> list[int]:

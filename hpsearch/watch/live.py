@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from hpsearch.errors import StoreUnreachable
@@ -16,6 +16,8 @@ from hpsearch.watch.tables import format_others, study_panel
 from hpsearch.watch.words import format_loss, format_metric, format_params, format_time
 
 _SECONDS_BETWEEN_LINES = 10.0
+_FEWEST = 4
+"""Trials on a live screen."""
 
 
 class Follower:
@@ -44,10 +46,20 @@ class Follower:
 
     def show(self, view: StudyView) -> None:
         if self._live:
-            rows = max(4, self._console.height - 8 - len(view.live_workers))
-            self._live.update(study_panel(view, rows=rows), refresh=True)
+            self._live.update(self._panel(view), refresh=True)
         else:
             self._print_news(view)
+
+    def _panel(self, view: StudyView) -> RenderableType:
+        """With as many trials as there is room for: what a screen has no room for at its end, the workers, is cut off.
+        A trial with many parameters takes several lines.
+        """
+        rows = max(_FEWEST, self._console.height - 8 - len(view.live_workers))
+        panel = study_panel(view, rows=rows)
+        while rows > _FEWEST and (over := len(self._console.render_lines(panel)) - self._console.height) > 0:
+            rows = max(_FEWEST, rows - max(1, over // 2))
+            panel = study_panel(view, rows=rows)
+        return panel
 
     def _print_news(self, view: StudyView) -> None:
         finished = [trial for trial in view.trials if trial.is_finished]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -31,13 +34,20 @@ _COLOURS = {
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SHOWN_TRIALS = 24
 _SHOWN_LOSSES = 3
-_FOLDED = {"worker": 8, "job": 8, "device": 7, "doing": 10}
+_MORE = ("reports", "time", "memory")
+"""Columns of the trials' table that a narrow terminal leaves out, the last ones first."""
+_LEGIBLE = 22
+"""Characters in a line of parameters: enough for `learning_rate 0.000911`."""
+_SHORTEST_BAR = 20
+"""Characters of a bar with its numbers."""
+_ANY_WIDTH = 10_000
+_FOLDED = {"worker": 6, "job": 6, "device": 5, "doing": 8, "progress": 8}
 """Columns of the workers table that a narrow terminal folds before others are cut, and their smallest width."""
 
 
 def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
     """One study: a progress bar, its trials (the latest, and always the best one), and its workers."""
-    parts: list[RenderableType] = [headline(view), *_standing(view), trials_table(view, rows)]
+    parts: list[RenderableType] = [Headline(view), *_standing(view), FittingTrials(view, rows)]
     if view.live_workers:
         parts += [Text(), workers_table(view.live_workers)]
     return Group(*parts)
@@ -71,28 +81,76 @@ def _started_over(view: StudyView) -> list[str]:
     return [*told[-_SHOWN_LOSSES:], *more]
 
 
-def headline(view: StudyView) -> RenderableType:
-    bar = Progress(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(40),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    left = view.seconds_left()
-    note = (
-        "finished" if view.is_finished else f"about {format_time(left)} left at this pace" if left is not None else ""
-    )
-    if view.best:
-        note += f"   best {format_metric(view.objective, view.best.value)} (trial {view.best.number})"
-    bar.add_task(view.study.name, total=view.slots.wanted, completed=view.slots.finished, note=note)
-    return bar
+@dataclass(frozen=True)
+class Headline:
+    """A bar, and what there is to say of the whole study beside it, or below it where a line has no room for both."""
+
+    view: StudyView
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        note, name = self._note(), self.view.study.name
+        is_beside = len(name) + _SHORTEST_BAR + len(note) <= options.max_width
+        bar = Progress(
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(40),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+        )
+        slots = self.view.slots
+        bar.add_task(name, total=slots.wanted, completed=slots.finished, note=note if is_beside else "")
+        yield bar
+        if not is_beside:
+            yield Text(note)
+
+    def _note(self) -> str:
+        view, left = self.view, self.view.seconds_left()
+        parts = ["finished"] if view.is_finished else []
+        parts += [f"about {format_time(left)} left at this pace"] if left is not None and not parts else []
+        if view.best:
+            parts.append(f"best {format_metric(view.objective, view.best.value)} (trial {view.best.number})")
+        return "   ".join(parts)
 
 
-def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
+@dataclass(frozen=True)
+class FittingTrials:
+    """The table of trials, without the columns for which a narrow terminal has no room beside the parameters."""
+
+    view: StudyView
+    rows: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        without: tuple[str, ...] = ()
+        table = trials_table(self.view, self.rows)
+        for name in reversed(_MORE):
+            if _width(table, console, options) <= options.max_width:
+                break
+            without = (name, *without)
+            table = trials_table(self.view, self.rows, without)
+        yield table
+        if without:
+            yield Text(f"a wider terminal shows {', '.join(without)} too", style="bright_black")
+
+
+def _width(table: Table, console: Console, options: ConsoleOptions) -> int:
+    """Of all columns as they are and just enough of the last one. rich takes the longest word of a column for the
+    least that it needs, also where it may not be wrapped (15.0, table.py, `_measure_column`).
+    """
+    last = table.columns[-1]
+    last.max_width = _LEGIBLE
+    try:
+        return Measurement.get(console, options.update(width=_ANY_WIDTH), table).maximum
+    finally:
+        last.max_width = None
+
+
+def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS, without: Collection[str] = ()) -> Table:
+    """`without`: which of the columns in `_MORE` to leave out."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     value = "loss" if view.objective == LOSS else view.objective.title
     others = [objective.title for objective in view.study.spec.objectives[1:]]
-    for heading in ("trial", "outcome", value, *others, "reports", "time", "memory"):
+    more = [name for name in _MORE if name not in without]
+    for heading in ("trial", "outcome", value, *others, *more):
         table.add_column(heading, justify="left" if heading in ("outcome", "reports") else "right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     begun = [trial for trial in view.trials if trial.has_begun]
@@ -100,21 +158,24 @@ def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS) -> Table:
     if view.best and view.best not in shown:
         shown = [view.best, *shown[1:]]
     for trial in shown:
-        table.add_row(*_trial_cells(view, trial))
+        table.add_row(*_trial_cells(view, trial, more))
     return table
 
 
-def _trial_cells(view: StudyView, trial: TrialView) -> list[RenderableType]:
+def _trial_cells(view: StudyView, trial: TrialView, more: Collection[str]) -> list[RenderableType]:
     colour = _COLOURS.get(trial.outcome, "white")
     best = view.best is not None and trial.number == view.best.number
+    told = {
+        "reports": sparkline(list(trial.reports.values())),
+        "time": format_time(trial.seconds) if trial.seconds else "",
+        "memory": _format_memory(trial),
+    }
     return [
         Text(f"{'★ ' if best else ''}{trial.number}", style="bold" if best else ""),
         Text(trial.outcome, style=colour),
         Text(format_metric(view.objective, trial.value), style="bold" if best else ""),
         *(Text(words) for words in format_others(view, trial)),
-        Text(sparkline(list(trial.reports.values()))),
-        Text(format_time(trial.seconds) if trial.seconds else ""),
-        Text(_format_memory(trial)),
+        *(Text(told[name]) for name in more),
         Text(format_params(trial.params)),
     ]
 

@@ -48,6 +48,15 @@ def test_a_studys_trials_are_shown_with_their_outcomes_and_the_best_is_marked(vi
     ]
 
 
+def test_parameters_can_be_read_on_a_narrow_terminal(view: StudyView) -> None:
+    wide, narrow = (seen(study_panel(view), width=width) for width in (100, 60))
+    assert "memory" in wide
+    assert "wider" not in wide
+    assert "learning_rate 0.0006," in narrow
+    assert "a wider terminal shows reports, time, memory too" in narrow
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
 def test_each_objective_has_a_column(view: StudyView) -> None:
     trials = [
         replace(trial, values=(trial.value, 0.75)) if trial.outcome == "complete" else trial for trial in view.trials

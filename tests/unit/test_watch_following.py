@@ -65,6 +65,17 @@ def test_trials_that_run_are_told_about_every_ten_seconds(view: StudyView) -> No
         assert lines_of(console, lambda: follower.show(view)) == []
 
 
+def test_on_a_low_terminal_the_workers_are_shown_also_where_trials_take_several_lines(view: StudyView) -> None:
+    many = [replace(view.trials[0], number=number) for number in range(40)]
+    console = open_console(file=io.StringIO(), force_terminal=True, width=60, height=20, color_system=None)
+    with Follower(console, Clock()) as follower:
+        follower.show(replace(view, trials=[*many, *view.trials]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "gpu-box" in shown
+    assert "best 0.5000 (trial 0)" in shown
+    assert "3.00 GiB" in shown
+
+
 def test_on_a_terminal_the_whole_study_is_shown(view: StudyView) -> None:
     console = open_console(file=io.StringIO(), force_terminal=True, width=100, height=12, color_system=None)
     with Follower(console, Clock()) as follower:
@@ -110,7 +121,7 @@ def test_a_finished_study_without_a_complete_trial_says_where_to_look(view: Stud
     assert words.startswith(
         "demo is finished and no trial is complete (1 pruned, 1 diverged, 1 out of memory, 1 failed)"
     )
-    assert "hpsearch status" in words
+    assert "hpsearch report demo tells why each one ended" in words
     assert "Next:" not in words
 
 
