@@ -27,8 +27,8 @@ TRIALS = {
     "peak_device_gib": "the most memory that it took of the device, in GiB; NaN or 0 on a CPU",
     "peak_host_gib": "the most memory that it took of the host, in GiB",
     "ledger_closes": "whether it gave back all of its memory",
-    "device": "the kind of device that it ran on; None before it has ended",
-    "reason": "why it ended as it did, where there is something to say",
+    "device": "the kind of device that it ran on; NA before it has ended",
+    "reason": "why it ended as it did; NA where there is nothing to say",
 }
 """Between `value` and `seconds` come a column for each objective, if there are several, and one for each searched
 parameter. A metric with the name of one of these columns is `value_NAME`.
@@ -67,7 +67,8 @@ def trials_frame(view: StudyView, numbers: Sequence[int] | None = None) -> pd.Da
     frame = pd.DataFrame(rows, columns=[*list(TRIALS)[:3], *several.values(), *knobs, *list(TRIALS)[3:]])
     floats = ("value", *several.values(), "seconds", "peak_device_gib", "peak_host_gib")
     others = {"number": "int64", "attempts": "Int64", "fits_memory": "bool", "ledger_closes": "boolean"}
-    return frame.astype(dict.fromkeys(floats, "float64") | others)
+    words = dict.fromkeys(("outcome", "device", "reason"), "string")
+    return frame.astype(dict.fromkeys(floats, "float64") | others | words)
 
 
 def _trial(trial: TrialStatus, device: str | None, objectives: dict[str, str], knobs: list[str]) -> dict[str, Any]:

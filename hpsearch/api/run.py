@@ -58,7 +58,8 @@ def load_run(run: str | os.PathLike[str], *, storage: str | os.PathLike[str] | N
 
 
 class Run:
-    """A final run. Its model is loaded by the first prediction and stays until `close`, or the end of a `with` block.
+    """A final run, from `load_run`. Its model is loaded by the first prediction and stays until `close`, or the end of
+    a `with` block.
 
     Attributes:
         folder: the run's folder.
@@ -167,18 +168,23 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row for each optimizer step: training loss and learning rate."""
+        """One row for each optimizer step. Columns: step, loss (of its batch, in nats per learned token),
+        learning_rate.
+        """
         return frames.history_frame(self._run.read_history())
 
     @property
     def curves(self) -> pd.DataFrame:
-        """One row for each report: validation loss and metrics."""
+        """One row for each report. Columns: report (its number, from 1), step (the optimizer step), loss (on the
+        validation rows, in nats per learned token), and a column for each metric.
+        """
         result = self._run.read(TrialResult)
         return frames.run_curves_frame(result.reports, result.num_steps)
 
     @property
     def scores(self) -> pd.DataFrame:
-        """What `hpsearch evaluate` found on the test rows: one row for each variant and metric.
+        """What `hpsearch evaluate` found on the test rows: one row for each variant and metric, with its value and the
+        ends of its 95 % interval, low and high.
 
         Raises:
             InputError: the run is not evaluated yet.

@@ -55,7 +55,7 @@ def _name(study: PathLike) -> str:
 
 
 class Study:
-    """One study. Each attribute reads the store again; earlier results don't change.
+    """One study, from `open_study`. Each attribute reads the store again; earlier results don't change.
 
     Attributes:
         name: the study's name.
@@ -68,13 +68,22 @@ class Study:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row for each trial, with its values, parameters, time and memory."""
+        """One row for each trial.
+
+        Columns: number, outcome, value (of the first objective), a column for each objective if there are several and
+        for each searched parameter, seconds, attempts, fits_memory, peak_device_gib, peak_host_gib, ledger_closes,
+        device, reason.
+        """
         with self._view() as (_, view):
             return frames.trials_frame(view)
 
     @property
     def curves(self) -> pd.DataFrame:
-        """One row for each report of each trial: validation losses and metrics."""
+        """One row for each report of each trial.
+
+        Columns: trial, report (its number, from 1), step (the optimizer step), loss (on the validation rows, in nats
+        per learned token), and a column for each metric.
+        """
         with self._view() as (_, view):
             return frames.curves_frame(view, storage_folder(self._storage))
 
@@ -103,7 +112,7 @@ class Study:
 
     @property
     def spec(self) -> StudySpec:
-        """What the study file said when the study was created, or last taken up."""
+        """What the study file said when the study was created or last resumed."""
         with self._view() as (_, view):
             return view.study.spec
 
@@ -152,6 +161,7 @@ def _facts(view: StudyView) -> dict[str, str]:
         "time left": "" if view.is_finished or left is None else f"about {format_time(left)}",
         "best": f"{view.objective.title} {told} (trial {best.number})" if best else "",
         "with": format_params(best.params) if best else "",
+        "Pareto front": ", ".join(f"trial {trial.number}" for trial in view.front) if len(spec.objectives) > 1 else "",
     }
 
 

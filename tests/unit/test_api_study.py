@@ -76,6 +76,7 @@ def test_each_trial_is_a_row(opened: hpsearch.Study) -> None:
     assert (trials.peak_device_gib[0], trials.attempts[0], trials.ledger_closes[0]) == (2.5, 1, True)
     assert trials["lora.r"].isin([4, 8, 16]).all()
     assert (trials.value.dtype, trials.attempts.dtype) == ("float64", "Int64")
+    assert trials.reason[0] is pd.NA
 
 
 def test_each_report_is_a_row(opened: hpsearch.Study) -> None:
@@ -130,6 +131,7 @@ def test_several_objectives_are_columns_and_have_a_front(make_demo: MakeDemo, wo
     assert list(study.trials)[2:5] == ["value", "loss", "exact_match"]
     assert list(study.front[["number", "loss", "exact_match"]].itertuples(index=False)) == [(0, 1, 0.2), (1, 2, 0.9)]
     assert list(study.curves.exact_match) == [0.2, 0.9, 0.1]
+    assert "trial 0, trial 1<" in study._repr_html_()
 
 
 def test_lists_that_were_searched_can_be_counted(make_demo: MakeDemo, workplace: Path) -> None:
