@@ -149,7 +149,8 @@ def _run_cards(run: FinalRun) -> list[Card]:
         if around := score.interval:
             units = format_units(run.evaluation.resampled)
             low, high = format_metric(metric, around.low), format_metric(metric, around.high)
-            saw = f"95 % interval {low} to {high}, {units}; {saw}"
+            over = "" if run.evaluation.resampled.name == "rows" else f", {units}"
+            saw = f"95 % interval {low} to {high}{over}; {saw}"
         cards.append(Card(f"{metric.title} on the test rows", format_metric(metric, score.value), saw))
     return cards
 
