@@ -42,7 +42,7 @@ def outcomes() -> str:
         "The first that applies, as in `hpsearch status --json`.",
         table(["state", "what it means"], ([code(name), prose(text)] for name, text in STATES.items())),
         "## States of a launched job",
-        "As its engine tells them: of workers started with `hpsearch launch`.",
+        "As its engine reports them, for workers started with `hpsearch launch`.",
         table(["state", "what it means"], ([code(each.value), prose(jobs[each.name])] for each in JobState)),
         "## Exit codes",
         table(["code", "what it means"], ([code(number), prose(text)] for number, text in EXIT_CODES.items())),

@@ -10,7 +10,7 @@ from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.schema import launch_schema
 from hpsearch.spec.knobs import KNOBS, takes_floats, takes_whole_numbers
 from hpsearch.spec.schema import plain, study_schema
-from hpsearch.spec.search import RangeSpec
+from hpsearch.spec.search import RangeSpec, SearchSpec
 from hpsearch.spec.study import StudySpec
 
 Schema = dict[str, Any]
@@ -43,7 +43,7 @@ def _sections(schema: Schema, path: str, definitions: Schema) -> list[str]:
             parts.append(_space(field))
         elif here in _BY_NAME:
             parts.append(_named(here, field, definitions))
-        elif here != "final":  # told with `budget`
+        elif here != "final":  # described with `budget`
             for number, form in enumerate(_forms(field, definitions)):
                 title = "## budget and final" if here == "budget" else f"## {here}"
                 if number:
@@ -75,7 +75,7 @@ def _fields(form: Schema, path: str) -> str:
     rows = []
     for name, field in form["properties"].items():
         here = f"{path}.{name}" if path else name
-        rows.append([code(name), _takes(field, here), _default(name, field, required), _about(field, here)])
+        rows.append([code(name), _takes(field, here), _default(here, field, required), _about(field, here)])
     return table(["key", "takes", "default", "what it is"], rows)
 
 
@@ -91,9 +91,12 @@ def _about(field: Schema, path: str) -> str:
     return about.partition(". ")[0] + "." if about.startswith("What is learned") else about  # the tasks have a page
 
 
-def _default(name: str, field: Schema, required: list[str]) -> str:
+def _default(path: str, field: Schema, required: list[str]) -> str:
+    name = path.rpartition(".")[2]
     if name in required:
         return "required"
+    if path in _BY_NAME:
+        return code(SearchSpec.model_fields[name].default.name)
     return code(_written(field["default"])) if "default" in field else ""
 
 
@@ -102,7 +105,7 @@ def _written(value: Any) -> str:
 
 
 def _takes(field: Schema, path: str = "") -> str:
-    """What may stand there, in words; null is told by the default."""
+    """The values that the field takes, in words; an empty default shows that it may be null."""
     if path in _ELSEWHERE:
         return _ELSEWHERE[path]
     if "$ref" in field or "oneOf" in field or path in ("search.space", *_BY_NAME):
@@ -186,12 +189,12 @@ def _named(path: str, field: Schema, definitions: Schema) -> str:
 
 
 def _settings(form: Schema) -> str:
-    told = [
+    settings = [
         f"{code(name)} ({_takes(each)}, default {code(_written(each['default']))}): {_about(each, name)}"
         for name, each in form.items()
         if name != "name"
     ]
-    return "<br>".join(told) or "none"
+    return "<br>".join(settings) or "none"
 
 
 def launch_file() -> str:

@@ -50,7 +50,7 @@ def launch(
     study_file: StudyFileArgument,
     on: Annotated[str | None, typer.Option(metavar="ENGINE", help="local, slurm or ray", show_default=False)] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="default: 1; on this machine alone: one per free GPU", show_default=False)
+        int | None, typer.Option(min=1, help="default: 1; with local: one per free GPU", show_default=False)
     ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="profile in ./launch.yaml, with its options", show_default=False)

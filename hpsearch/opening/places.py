@@ -115,8 +115,8 @@ def store_url(url: str | None, storage: str | None = None, *, from_argv: bool = 
     said = os.environ.get("HPSEARCH_STORE")
     if said is None and (shared := storage_url(storage)):
         raise InputError(
-            f"HPSEARCH_STORAGE is {shared}, for machines that share no folder, and no store is said that all of them "
-            "reach: set HPSEARCH_STORE, or --store, to a PostgreSQL or MySQL URL (on one machine alone to sqlite:///FILE)"
+            f"HPSEARCH_STORAGE is {shared}, for machines that share no folder, and no store is named that all of them "
+            "can reach: set HPSEARCH_STORE, or --store, to a PostgreSQL or MySQL URL (on one machine: sqlite:///FILE)"
         )
     return parse_url(said or f"sqlite:///{storage_folder(storage).database}", from_argv=False)
 

@@ -164,7 +164,7 @@ class DataSpec(Spec):
     config: str | None = Field(None, description="Configuration (subset) of a hub data set.")
     prompt: Annotated[str, AfterValidator(_as_template)] = Field(
         "What is in this image?",
-        description="Question for rows without a question column, or a template with columns in braces in its place.",
+        description="Question of all rows, or a template with columns in braces; used without a question column.",
     )
     columns: ColumnsSpec = Field(
         default_factory=lambda known: ColumnsSpec(question=_no_template(known), answer="answer"),
@@ -185,7 +185,7 @@ class DataSpec(Spec):
     )
     system_prompt: str | None = Field(None, description="System prompt before every conversation.")
     max_tokens: Annotated[
-        int, Field(ge=8, description="Most tokens of a row; longer ones are left out and counted.")
+        int, Field(ge=8, description="Largest number of tokens of a row; longer rows are left out and counted.")
     ] = 1024
     answers: Annotated[
         dict[str, str], BeforeValidator(_answer_names, json_schema_input_type=dict[str, _NotBlank | int | float])
@@ -195,7 +195,7 @@ class DataSpec(Spec):
     )
     labels: dict[str, str | None] = Field({}, description="Label → another name for it; null leaves its rows out.")
     balance: Annotated[int, Field(ge=1)] | Literal["smallest"] | None = Field(
-        None, description="Most training rows per label; smallest: as many as the rarest label has."
+        None, description="Largest number of training rows per label; smallest: as many as the rarest label has."
     )
     split: SplitSpec = Field(SplitByFraction(), description="How rows are divided into train, validation and test.")
     held_out: str | None = Field(

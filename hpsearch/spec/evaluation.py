@@ -48,7 +48,7 @@ class EvaluationSpec(Spec):
     metrics_text: str | None = Field(
         None, description="The text of metrics_file; hpsearch writes it into study files that it makes."
     )
-    max_new_tokens: Annotated[int, Field(ge=1, description="Most tokens of a generated answer.")] = 32
+    max_new_tokens: Annotated[int, Field(ge=1, description="Largest number of tokens of an answer.")] = 32
     bertscore_model: str | None = Field(
         None, description="Hub name or folder of the model that BERTScore embeds with; the metric bertscore needs it."
     )
