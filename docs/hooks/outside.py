@@ -1,9 +1,9 @@
-"""Pages that stand outside of docs/, beside what they are about, are part of the site.
+"""Puts pages into the site that are outside of docs/, beside the files that they describe: MkDocs reads docs/ only.
 
-Links in a page name files as they lie in the repository, so that they hold without the site too. `on_page_markdown`
-rewrites those that cross the border of docs/ to where the file is in the site.
+Links in a page are paths in the repository, so that they work without the site too. `on_page_markdown` rewrites those
+that lead into or out of docs/ to where the file is in the site.
 
-A notebook is a page too, with its words and its code; links to it lead there.
+A notebook becomes a page with its text and its code; links to the notebook lead to that page.
 """
 
 from __future__ import annotations
