@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HEAD = """\
-# What was measured
+# All measurements
 
 Each section was written by the commands in its table, on the machine above it. A ratio is the other way's number
 divided by hpsearch's: above 1, hpsearch needs less. What was not measured says so.

@@ -8,13 +8,13 @@ from pathlib import Path
 from bench.faults.tally import ZEROS, Tally
 
 HEAD = """\
-# What came of the faults
+# All faults
 
-Each row was written by the command in it; nothing here was not run. `times` is how often the fault was provoked,
-`whole` counts the trials that ended with each report once and with its right value. What follows must be 0: trials
-`lost`; trials that `failed`; trials or attempts that ran `twice`; trials with `wrong` reports; files in `foreign`
-hands; `mistakes` of workers (tracebacks); workers found `dead` that nobody killed; trainers `left` behind; and what
-only this fault may break. Trainers are stand-ins, real processes without torch (`standin.py`).
+Each row was written by the command in it. `times` is how often the fault was provoked, `whole` counts the trials that
+ended with each report stored once, with the right value. The columns after it must be 0: trials `lost`; trials that
+`failed`; trials or attempts that ran `twice`; trials with `wrong` reports; files that a `foreign` attempt changed;
+`mistakes` of workers (tracebacks); workers found `dead` that the test did not kill; trainers `left` running; and what
+only this fault could break. Trainers are stand-ins, real processes without torch (`standin.py`).
 
 """
 _COLUMNS = ("storm", "store", "fault", "times", "wanted", "whole", *ZEROS, "of this fault", "notes", "command")
