@@ -1,4 +1,4 @@
-"""A metric of one's own for studies/breast_cancer_qa.yaml: what a wrong answer costs, not only that it is wrong.
+"""A metric of your own for studies/breast_cancer_qa.yaml: what a wrong answer costs, not only that it is wrong.
 
 hpsearch run studies/breast_cancer_qa.yaml --set study=breast_cancer_cost \
     --set evaluation.metrics_file=medical_cost.py --set objective=cost
