@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def _keep(file: Path, name: str, machine: list[str], found: list[Finding], notes: list[str]) -> None:
-    """What was measured on a card stands beside what was on a CPU."""
+    """Measurements on a GPU are kept beside those on a CPU."""
     title = f"{name}, on a {'CPU' if 'GPU: none' in machine else 'GPU'}"
     rows = [(*finding.cells(), f"`python -m bench {name}`") for finding in found]
     write_section(file, title, machine, HEADINGS, rows, notes)

@@ -6,7 +6,7 @@
 Each simulated study asks two models that are equally good about the same rows. A model's chance to be right differs
 from group to group (a beta distribution with the given intraclass correlation), so that rows of one group resemble
 each other. Each study is judged twice: as if its rows were independent, and by whole groups as `hpsearch evaluate` and
-`hpsearch compare` do. Behind each share stands its standard error, √(p (1 - p) / studies), in points.
+`hpsearch compare` do. After each share comes its standard error, √(p (1 - p) / studies), in points.
 """
 
 from __future__ import annotations

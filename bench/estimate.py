@@ -1,6 +1,6 @@
-"""What a search was said to take, from a few measured steps, against what it takes.
+"""How long a search was estimated to take, from a few measured steps, against how long it takes.
 
-The point: whoever starts a search in the evening wants to know whether it ends in the morning.
+The reason: a user who starts a search in the evening wants to know whether it ends by the morning.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m bench.lookalikes [FOLDER…]
 
-Of scikit-learn's digits, of parts of its two photographs, and of the images in each folder, every one is stored anew
-in seven ways, and every pair of different ones is compared. "By hash" is the hash alone, without the colours. Which of
-those pairs do show the same thing nobody knows: in a folder, look at them.
+Every one of scikit-learn's digits, of parts of its two photographs, and of the images in each folder is saved again in
+seven ways, and every pair of different images is compared. "By hash" is the hash alone, without the colours. Some pairs
+in a folder may really show the same: look at them.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def _gpus() -> list[str]:
 
 
 def offline_console() -> Console:
-    """The terminal's, or one as wide as the tables are for a file; libraries are told that there is no network."""
+    """The terminal's, or for a file one as wide as the tables; libraries are set to use no network."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     console = Console()

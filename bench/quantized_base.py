@@ -1,6 +1,6 @@
-"""Seconds to load a base: from the 4-bit copy that is kept on disk, against quantizing the 16-bit weights anew.
+"""Seconds to load a base: from the 4-bit copy that is kept on disk, against quantizing the 16-bit weights again.
 
-The point: a process that takes over, or replaces one that was not clean, need not quantize what never changes. The
+The reason: a process that replaces another one need not quantize the same base again. The
 base is a Qwen2 with random weights, of the shape of Qwen2.5-0.5B with a third of its layers.
 """
 

@@ -1,7 +1,7 @@
-"""`python -m bench.faults [NAME…]`: provokes faults with real processes and says what came of it.
+"""`python -m bench.faults [NAME…]`: provokes faults with real processes and prints the results.
 
-Each storm takes its long count, with --quick a small one, or --count. With --results its row of that file is written
-anew.
+A *storm* provokes one kind of fault many times: its long count, with --quick a small one, or --count. With --results
+its row of that file is replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.faults.tally import Tally
 
 @dataclass(frozen=True)
 class Place:
-    """Where a storm rages: an empty store and an empty folder."""
+    """What a storm needs: an empty store and an empty folder."""
 
     store: str
     url: str
@@ -70,7 +70,7 @@ def rage(name: str, store: str, count: int, seed: int, folder: Path, server: Ser
 
 
 def main() -> int:
-    """The exit code: 1 where anything is not as it must be."""
+    """The exit code: 1 if anything is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description="Faults, provoked on purpose.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(STORMS)}")
     parser.add_argument("--quick", action="store_true", help="small counts, as in the tests")

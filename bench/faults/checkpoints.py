@@ -1,4 +1,4 @@
-"""A kill at each write of a checkpoint: whatever was being written, the trial goes on and ends with the same bits.
+"""A kill at each write of a checkpoint: whatever was being written, the trial continues and ends with the same bits.
 
     python -m bench.faults.checkpoints --kills 200 --seed 0
 

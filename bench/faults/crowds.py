@@ -1,4 +1,4 @@
-"""Crowds: many workers at once, started anew again and again; and trials that somebody ends from outside."""
+"""Crowds: many workers at once, restarted again and again; and trials that somebody ends from outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_RESTARTS = 5
 
 
 def many(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
-    """`count` workers for about three trials each, all of them ended and started anew five times: killed, or asked to
+    """`count` workers for about three trials each, all of them ended and restarted five times: killed, or asked to
     stop. Killed twice only: a third kill in a row without progress makes a trial FAIL, as it must."""
     target = 25 * count // 8  # 200 trials for 64 workers
     tally = Tally(f"{count} workers, {target} trials, restarted {NUM_RESTARTS} times", store, seed)

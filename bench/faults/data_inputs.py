@@ -104,7 +104,7 @@ def _remove(place: Path) -> None:
 
 
 def images(folder: Path) -> Case:
-    """Image files in many formats and modes, and names of images that name none."""
+    """Image files in many formats and modes, and names of images that don't exist."""
     from hpsearch.data.images import RowImages
 
     whole = _drawn_images()

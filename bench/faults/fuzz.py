@@ -1,8 +1,8 @@
-"""Input that is no input: whatever stands in a file, a person gets words, in time, and never a secret.
+"""Broken input: whatever is in a file, the user gets a message, in time, and without secrets.
 
     python -m bench.faults.fuzz --cases 10000 --seed 0
 
-Real files are broken by `mutations` and read by the code that reads them from a person. A case is *refused* when an
+Real files are broken by `mutations` and read by the code that reads a user's files. A case is *refused* when an
 HpsearchError comes out, and *accepted* when nothing does. Anything else is a traceback; a case that takes longer than
 its deadline hangs; a message that holds a planted secret leaks. The same seed breaks the same files the same way.
 """
@@ -43,7 +43,7 @@ class Hung(BaseException):
 
 @dataclass
 class Tally:
-    """What came of the cases of one kind. `found`: of the first of what must not be, its case and its words."""
+    """The results of the cases of one kind. `found`: the first case of each forbidden result, with its message."""
 
     kind: str
     cases: int = 0
@@ -93,7 +93,7 @@ def run_case(tally: Tally, number: int, case: Case, random: Random) -> None:
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Raises Hung when the time is over; a timer that was set before goes on."""
+    """Raises Hung when the time is over; a timer that was set before continues afterwards."""
 
     def ring(_signal: int, _frame: FrameType | None) -> None:
         raise Hung
@@ -137,7 +137,7 @@ def _watch(_: Tally) -> None:
 
 
 def main() -> int:
-    """The exit code: 1 where anything but words came out."""
+    """The exit code: 1 if any case ended with anything but a message."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults.fuzz", description="Input that is no input.")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

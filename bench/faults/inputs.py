@@ -1,4 +1,4 @@
-"""The kinds of input that are broken: for each, real ones to begin with, and the reader that a person's file meets."""
+"""The kinds of input that are broken: for each, real ones to begin with, and the code that reads a user's file."""
 
 from __future__ import annotations
 

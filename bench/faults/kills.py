@@ -21,7 +21,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def kills(url: str, store: str, folder: Path, count: int, seed: int, *, mean_s: float = 0.3) -> Tally:
-    """`count` kills, in as many studies as it takes; who is killed is replaced at once.
+    """`count` kills, in as many studies as it takes; a killed process is replaced at once.
 
     Most hit where something can be lost, a worker whose trainer trains or the trainer itself; the others a worker that
     starts, is between two trials, or whose trainer starts. No trial is killed three times in a row before it got
@@ -56,7 +56,7 @@ def _storm(play: Scene, tally: Tally, random: Random, count: int, mean_s: float,
 
 
 def _kill_one(play: Scene, random: Random) -> str | None:
-    """Who was hit; None where nobody was there to be."""
+    """Which process was killed; None if there was none."""
     when = random.choices(*zip(*_MOMENTS.items(), strict=True))[0]
     there = [(member, trainer) for member in play.alive for trainer in (member.trainers() or [None])[:1]]
     chosen = [each for each in there if _moment(play, each[1]) == when]

@@ -60,7 +60,7 @@ def _spent(play: Scene, tally: Tally, fault: str, code: int | None) -> int:
 
 
 def _mended(play: Scene, tally: Tally) -> None:
-    """A person mends the machine: `hpsearch retry`, and a worker; then the study has all that it should."""
+    """The machine is repaired: `hpsearch retry`, and a worker; then the study has all of its trials."""
     failed = [trial for trial in play.trials if trial.state is TrialState.FAIL]
     play.store.orders.reopen(play.study.study_id, [trial._trial_id for trial in failed])
     play.store.orders.resume(play.study.study_id, 0)
@@ -71,7 +71,7 @@ def _mended(play: Scene, tally: Tally) -> None:
 
 
 def hung(url: str, store: str, folder: Path, count: int, seed: int) -> Tally:
-    """`count` trials whose first trainer hangs, deaf to everything (SIGSTOP); it may be silent for 1.2 s."""
+    """`count` trials whose first trainer hangs and reacts to nothing (SIGSTOP); it may be silent for 1.2 s."""
     tally = Tally("trainer that hangs", store, seed)
     silence = {"training_minutes": 0.02}
     environment = {standin.FAULT: "hangs", standin.FAULT_AT: str(5 + seed % 7)}

@@ -1,6 +1,6 @@
 """A night with preemptions: a worker is killed every minute, the store is away twice, a device goes bad.
 
-The crew is the one of `hpsearch run`. All times, its own too, are a twentieth of the real ones.
+Workers are kept running as by `hpsearch run`. All times, also hpsearch's own, are a twentieth of the real ones.
 """
 
 from __future__ import annotations

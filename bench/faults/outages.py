@@ -1,4 +1,4 @@
-"""Outages: the store is killed, frozen, or held by somebody's lock; trials go on, and nobody takes over meanwhile."""
+"""Outages: the store is killed, frozen, or locked; trials continue, and no worker takes one over meanwhile."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Pace: hpsearch's times made shorter, so that many leases, graces and deadlines fit into a storm.
 
-All by the same factor: what is shorter than what stays so.
+All by the same factor, so that their order stays the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pauses: a worker is stopped by SIGSTOP past its lease, another one takes over, then it wakes up and goes on."""
+"""Pauses: a worker is stopped by SIGSTOP past its lease, another one takes over, then it wakes up and continues."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _steps(play: Scene, member: Member) -> int:
 
 
 def _contents(play: Scene) -> dict[Path, Any]:
-    """Every file of the trials, but for the first attempt at the first one: that is the paused worker's own."""
+    """Every file of the trials, except those of the first attempt at the first one: the paused worker's own."""
     own = play.storage.trial(play.study.uid, 0).attempt(1).path
     files = [file for file in (play.storage.path / "trials").rglob("*") if file.is_file()]
     return {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in files if not file.is_relative_to(own)}

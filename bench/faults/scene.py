@@ -36,7 +36,7 @@ _processes.set_forkserver_preload(["psycopg", "optuna.storages._rdb.models", "hp
 
 
 class Stuck(Exception):
-    """It never came to that."""
+    """It did not happen in time."""
 
 
 def comes(condition: Callable[[], object], limit_s: float) -> bool:
@@ -194,7 +194,7 @@ class Scene:
         return [(int(pid), int(worker_pid), Path(folder)) for pid, worker_pid, folder in lines]
 
     def last_steps(self, pids: list[int]) -> dict[int, int]:
-        """Trainer → the optimizer step that it has come to in its present attempt."""
+        """Trainer → the optimizer step that it has reached in its present attempt."""
         now = {pid: path for pid, path in self.attempts_begun() if pid in pids}
         return {pid: JobFolder(path).last_step() for pid, path in now.items()}
 
@@ -206,7 +206,7 @@ class Scene:
     # What must be true
 
     def verdict(self, tally: Tally, ended: Collection[int] = ()) -> None:
-        """Adds what came of the study, without the trials that somebody `ended` from outside."""
+        """Adds the study's results, without the trials that somebody `ended` from outside."""
         slots = self.slots
         trials = [trial for trial in self.trials if trial.number not in ended]
         wanted = self.study.spec.searched.trials - len(ended)
@@ -274,7 +274,7 @@ def scene(
 
 @contextmanager
 def noted_stuck(tally: Tally, play: Scene) -> Iterator[None]:
-    """What never comes is counted, and the storm goes on."""
+    """What doesn't happen in time is counted, and the storm continues."""
     try:
         yield
     except Stuck as error:

@@ -1,4 +1,4 @@
-"""The stores that storms rage in: a SQLite file, or a PostgreSQL server of our own that can be killed and frozen."""
+"""The stores of the storms: a SQLite file, or a PostgreSQL server of our own that can be killed and frozen."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Server:
             connection.execute(statement.encode())
 
     def kill(self) -> None:
-        """All of its processes at once, without a word to anyone."""
+        """All of its processes at once, without warning."""
         processes = self._processes()
         for process in processes:
             with suppress(psutil.NoSuchProcess):

@@ -1,8 +1,8 @@
 """A stand-in for the trainer: `python -m bench.faults.standin COMMANDS EVENTS`, a real process without torch.
 
 It speaks the trainer's protocol, keeps the trainer's files in the attempt's folder and writes nowhere else. Losses are
-a function of the trial, its learning rate and the report, so that each report can be checked. Who wrote what can be
-checked, too: its pid stands in the diary when an attempt begins, and in all that it writes.
+a function of the trial, its learning rate and the report, so that each report can be checked. Which process wrote what
+can be checked, too: its pid is in the diary when an attempt begins, and in everything that it writes.
 
 The environment says how it fails: STANDIN_FAULT is one of `FAULTS`, STANDIN_FAULT_AT the first optimizer step of it.
 """
@@ -47,7 +47,7 @@ def expected_reports(number: int, learning_rate: float, num_reports: int) -> dic
 def main() -> None:
     _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are the worker's to handle
+        signal.signal(number, signal.SIG_IGN)  # the worker handles them
     commands, events = (int(number) for number in sys.argv[1:3])
     _fail_where_asked("exits before it is ready", "is killed before it is ready")
     channel = Channel(os.fdopen(commands, "rb"), os.fdopen(events, "wb"))
@@ -144,7 +144,7 @@ def checkpoints(folder: JobFolder) -> list[Path]:
 
 
 def writers(folder: JobFolder) -> set[int]:
-    """The pids that stand in what was written to an attempt's folder."""
+    """The pids in what was written to an attempt's folder."""
     found = {int(point.learning_rate) for point in folder.read_history()}
     found |= {json.loads(file.read_text())["pid"] for file in checkpoints(folder)}
     result = folder.result_if_whole()

@@ -1,4 +1,4 @@
-"""What a storm came to: its counts, of which all but the first few must be 0."""
+"""The results of a storm: its counts, of which all but the first few must be 0."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ WITHOUT_PROCESS = "FAULTS_WITHOUT_PROCESS"
 
 
 def begin(study: str, log: Path, environment: Mapping[str, str]) -> None:
-    """The worker's process from its first moment: a group of its own, its words in `log`."""
+    """The worker's process from its first moment: a group of its own, its output in `log`."""
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)

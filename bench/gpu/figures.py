@@ -1,4 +1,4 @@
-"""A figure: what was measured, what came out, and what it is held against."""
+"""A figure: what was measured, the result, and what it is compared with."""
 
 from __future__ import annotations
 

@@ -27,6 +27,6 @@ def measure(place: Place) -> None:
 
 
 def beside_bytes(witnessed: int | None, after: object) -> int:
-    """What the context takes beside torch's tensors; half a GiB where NVML does not tell."""
+    """What the context takes beside torch's tensors; half a GiB if NVML does not say."""
     allocated = int(getattr(after, "device_allocated_bytes", 0))
     return max(0, witnessed - allocated) if witnessed else GIB // 2

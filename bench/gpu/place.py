@@ -1,4 +1,4 @@
-"""What a part is given: a folder, its time, the shapes, and whether this is the rehearsal."""
+"""What a part gets: a folder, its time, the shapes, and whether this is the rehearsal."""
 
 from __future__ import annotations
 

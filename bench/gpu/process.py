@@ -1,4 +1,4 @@
-"""A part as a process: started, listened to, and ended with all that it started when its time is up."""
+"""A part as a process: started, its output read, and ended with everything that it started when its time is up."""
 
 from __future__ import annotations
 

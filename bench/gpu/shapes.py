@@ -32,7 +32,7 @@ Built = tuple[Any, Any, Any]
 
 @dataclass(frozen=True)
 class Shape:
-    """`words` are in an answer; `tiny` is the base that stands in at the rehearsal."""
+    """`words` are in an answer; `tiny` is the base that is used in the rehearsal."""
 
     name: str
     task: str

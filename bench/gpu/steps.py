@@ -1,7 +1,7 @@
 """An optimizer step's time and peak memory with each mechanism alone and with all of them, on every shape.
 
-A step's seconds are the difference between a trial of many steps and one of few, so that what surrounds them falls
-out; `auto`'s trying out is given to both. Peaks are the allocator's, as the memory ledger has them.
+A step's seconds come from the difference between a trial of many steps and one of few, so that everything around the
+steps cancels out; both know what `auto` would find by trying. Peaks are the allocator's, as in the memory ledger.
 """
 
 from __future__ import annotations

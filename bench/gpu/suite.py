@@ -13,7 +13,7 @@ _REPOSITORY = Path(__file__).parents[2]
 
 
 def measure(place: Place) -> None:
-    """Each test's name is said as it ends: where time runs out, these are what there is."""
+    """Each test's name is printed as it ends: if time runs out, these are the results."""
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-v", "-p", "no:cacheprovider"]
     if place.rehearses:
         command += ["--collect-only", "-q"]

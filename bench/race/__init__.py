@@ -8,11 +8,11 @@
 | Ray Tune | a training function with OptunaSearch and ASHA |
 
 In the tutorials' own setting: one row per forward and 16 per optimizer step, a frozen vision tower, four validations,
-a median pruner. hpsearch is told the 16 and chooses the rest itself. All have the very same trials (values, rows, seed,
+a median pruner. hpsearch is given the 16 and chooses the rest itself. All have the same trials (values, rows, seed,
 order, steps), each in a process of its own, and take turns trial by trial, so that a busy machine is busy for all. What
 could make the others' numbers differ is made equal in their favour: they save no checkpoints, validate four times and
 not a fifth, and get hpsearch's environment.
 
-Which trials are stopped is each way's own decision, so the steps that each did stand beside the seconds, and the
-losses of those that all of them trained to the end beside each other.
+Each way decides by itself which trials are stopped, so the results show the steps that each did beside the seconds,
+and compare the losses of the trials that all of them trained to the end.
 """

@@ -1,4 +1,4 @@
-"""A way in the race, as a process: it runs its next trial when it is told to, and says how that went.
+"""A way in the race, as a process: it runs its next trial when it is asked to, and reports the result.
 
 `next` on stdin, a line of JSON on stdout. What libraries print goes to the log, which is stderr.
 """

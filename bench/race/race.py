@@ -1,4 +1,4 @@
-"""The race itself: all ways in turn, trial by trial, and what came of it."""
+"""The race itself: all ways in turn, trial by trial, and the results."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def work(setting: Setting, seen: dict[str, Seen]) -> list[str]:
 
 
 def findings(setting: Setting, seen: dict[str, Seen], absent: dict[str, str]) -> list[Finding]:
-    """Of every way that hpsearch is held against: the whole study, and the trials one by one."""
+    """Of every way that hpsearch is compared with: the whole study, and the trials one by one."""
     own = seen[OURS]
     found: list[Finding] = []
     for name, other in seen.items():

@@ -112,7 +112,7 @@ class Racer:
         raise RuntimeError(f"{self.name} ended with exit code {self._process.wait()}:\n{last_words}")
 
     def end(self) -> None:
-        """Its stdin closes, which ends it with whatever it started; what does not listen is killed."""
+        """Closes its stdin, which ends it with everything that it started; what does not end is killed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):

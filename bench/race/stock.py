@@ -1,7 +1,7 @@
 """What a tutorial's code has around its loop: the 4-bit base, the adapter, the collator, the trainer's arguments.
 
 Two lines are not in any tutorial. Without them the losses could not be compared, and on some machines no trial of the
-others would end; each says so where it stands.
+others would end; a comment beside each says so.
 """
 
 from __future__ import annotations
