@@ -1,4 +1,4 @@
-"""Trained runs without training, and a trainer that answers rows as it is told."""
+"""Trained runs without training, and a trainer that answers rows as the test says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that stand in other tools' files, parsed as `hpsearch` would parse them; none is run."""
+"""hpsearch commands in other tools' files, parsed as `hpsearch` would parse them; none is run."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ BLANK: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def few_resamples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intervals are drawn with few resamples, but for the tests of the intervals themselves."""
+    """Intervals are drawn with few resamples, except in the tests of the intervals themselves."""
     if request.node.get_closest_marker("all_resamples"):
         return
     for name, number in {"RESAMPLES": 100, "SWAPS": 399}.items():

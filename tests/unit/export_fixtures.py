@@ -1,4 +1,4 @@
-"""What tests of exports share: a trained run with an adapter, a trainer that merges as it is told, and its findings."""
+"""What tests of exports share: a trained run with an adapter, a trainer that merges as the test says, its findings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_with_adapter(desk: Desk, *overrides: str, name: str = "demo") -> RunFold
 
 
 def merging(seen: list[tuple[ExportConfig, int]] | None = None, **changes: Any) -> Play:
-    """Writes a model and finds what `FOUND` says but for `changes`; `seen`: each job and its number of check rows."""
+    """Writes a model and finds what `FOUND` says, with `changes`; `seen`: each job and its number of check rows."""
 
     def play(_: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         config = folder.job()

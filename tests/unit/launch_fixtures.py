@@ -1,4 +1,4 @@
-"""An engine elsewhere, which does as it is told."""
+"""An engine elsewhere, which does what the test says."""
 
 from __future__ import annotations
 

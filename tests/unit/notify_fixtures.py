@@ -1,4 +1,4 @@
-"""A person's command that keeps all that it is told."""
+"""A user's command that keeps all messages that it gets."""
 
 from __future__ import annotations
 

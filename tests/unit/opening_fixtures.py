@@ -1,4 +1,4 @@
-"""A desk to work at: a study file with its rows, a store, and a trainer that inspects them as it is told."""
+"""A desk to work at: a study file with its rows, a store, and a trainer that inspects them as the test says."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def inspecting(
     mistake: tuple[str, str] | None = None,
     seen: list[InspectionConfig] | None = None,
 ) -> Play:
-    """An inspection that finds short rows and three kinds of linear layers, unless told otherwise."""
+    """An inspection that by default finds short rows and three kinds of linear layers."""
 
     def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
         del trainer

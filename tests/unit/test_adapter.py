@@ -64,7 +64,7 @@ class TestWhatItIsLike:
         assert (lora.r, lora.alpha, lora.dropout, lora.rslora, lora.vision) == (8, 24, 0.1, True, False)
         assert lora.target_modules == ["q_proj", "v_proj"]
 
-    def test_a_pattern_of_layers_is_told_by_the_layers(self, desk: Desk) -> None:
+    def test_a_pattern_of_layers_is_shown_as_the_layers(self, desk: Desk) -> None:
         write_adapter(desk.folder / "old", target_modules=r".*\.(q|v)_proj")
         assert with_adapter(file_of(desk, "old"), desk.storage).spec.lora.target_modules == ["q_proj", "v_proj"]
 
@@ -73,7 +73,7 @@ class TestWhatItIsLike:
         file = file_of(desk, "old", "lora={dropout: 0.3, r: 8, target_modules: [v_proj, q_proj]}")
         assert with_adapter(file, desk.storage).spec.lora.dropout == 0.3
 
-    def test_what_contradicts_it_is_told_with_its_line(self, desk: Desk) -> None:
+    def test_what_contradicts_it_is_reported_with_its_line(self, desk: Desk) -> None:
         write_adapter(desk.folder / "old")
         found = refused(desk, "old", "lora={r: 16, alpha: 24, target_modules: all-linear, vision: true}")
         words = "in the adapter, which training continues unchanged, not"
@@ -158,7 +158,7 @@ class TestWhatCanNotBeContinued:
         ],
         ids=lambda case: str(case) if isinstance(case, dict) else "",
     )
-    def test_it_is_told_why(self, desk: Desk, config: dict[str, Any], words: str) -> None:
+    def test_the_reason_is_given(self, desk: Desk, config: dict[str, Any], words: str) -> None:
         write_adapter(desk.folder / "old", **config)
         assert words in refused(desk, "old")["model.adapter"]
 
@@ -224,7 +224,7 @@ class TestPartOfTheStudy:
         moved = desk.open("model.adapter=elsewhere", "lora={}", OTHER_SPACE, start=nobody)
         assert moved.trial_config(0, {}).model.adapter == str(desk.folder / "elsewhere")
 
-    def test_rows_that_the_adapter_has_learned_are_told(self, desk: Desk) -> None:
+    def test_rows_that_the_adapter_has_learned_are_reported(self, desk: Desk) -> None:
         run = trained(desk, "lora={r: 8, alpha: 24}")
         write_adapter(run.adapter)
         wanted = ("model.adapter=demo", "lora={}", OTHER_SPACE)

@@ -96,7 +96,7 @@ def test_a_mistake_costs_no_trainer(run: hpsearch.Run, trainers: Starter) -> Non
     assert [trainer.ended for trainer in trainers.trainers] == [False]
 
 
-def test_an_answer_that_was_cut_is_told(run: hpsearch.Run) -> None:
+def test_an_answer_that_was_cut_is_reported(run: hpsearch.Run) -> None:
     with pytest.warns(UserWarning, match="was cut at the generation limit: max_new_tokens raises it"):
         run.predict("?" * 40)
     with warnings.catch_warnings(action="error"):
@@ -182,7 +182,7 @@ def test_what_a_run_learned_and_what_it_is_worth(run: hpsearch.Run, folder: RunF
     assert repr(run) == f"Run('{folder.path}')"
 
 
-def test_what_is_no_run_is_told(desk: Desk, folder: RunFolder, trainers: Starter) -> None:
+def test_what_is_no_run_is_reported(desk: Desk, folder: RunFolder, trainers: Starter) -> None:
     del folder, trainers
     with pytest.raises(InputError, match="did you mean 'demo'"):
         hpsearch.load_run("dem", storage=desk.storage.path)

@@ -1,4 +1,4 @@
-"""`hpsearch.open_study`: what a notebook reads of a study, and what it is told where there is nothing to read."""
+"""`hpsearch.open_study`: what a notebook reads of a study, and the error where there is nothing to read."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def url_of(demo: Demo) -> str:
 
 
 def test_importing_hpsearch_loads_nothing() -> None:
-    """`from hpsearch import metric` stands in files that trainers run."""
+    """Metrics files, which trainers run, contain `from hpsearch import metric`."""
     heavy = "{'pandas', 'numpy', 'optuna', 'sqlalchemy', 'pydantic', 'torch'}"
     code = (
         f"import sys, hpsearch; from hpsearch import metric; print(sorted({heavy} & set(sys.modules)), dir(hpsearch))"
@@ -59,7 +59,7 @@ def test_importing_hpsearch_loads_nothing() -> None:
     assert all(f"'{name}'" in said for name in hpsearch.__all__)
 
 
-def test_a_name_that_is_not_there_is_told_as_python_does() -> None:
+def test_a_name_that_is_not_there_gives_pythons_own_error() -> None:
     with pytest.raises(AttributeError, match="module 'hpsearch' has no attribute 'open_studdy'"):
         hpsearch.open_studdy  # type: ignore[attr-defined]  # noqa: B018
 
@@ -214,13 +214,13 @@ def test_a_cell_shows_how_the_study_is(opened: hpsearch.Study, demo: Demo) -> No
         (("demo.yaml",), "demo.yaml"),
     ],
 )
-def test_what_is_not_there_is_told(demo: Demo, workplace: Path, arguments: Any, words: str) -> None:
+def test_what_is_not_there_is_reported(demo: Demo, workplace: Path, arguments: Any, words: str) -> None:
     del workplace
     with pytest.raises(InputError, match=words):
         hpsearch.open_study(*arguments, store=url_of(demo))
 
 
-def test_an_argument_is_told_by_its_name_in_python(workplace: Path) -> None:
+def test_an_argument_is_reported_by_its_name_in_python(workplace: Path) -> None:
     del workplace
     with pytest.raises(InputError, match=r"^store: expected sqlite:///FILE"):
         hpsearch.open_study("demo", store="nonsense")

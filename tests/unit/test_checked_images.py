@@ -184,7 +184,7 @@ def test_a_hub_data_set_may_carry_paths_instead_of_bytes(read: Read, tmp_path: P
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_progress_is_told_while_images_are_checked(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+def test_progress_is_reported_while_images_are_checked(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     (tmp_path / "1.png").write_bytes(png(1))
     source = write_jsonl("rows.jsonl", rows_with(*["1.png"] * 450))

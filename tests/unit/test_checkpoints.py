@@ -96,7 +96,7 @@ def test_a_copy_is_whole_and_leaves_the_original(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_vanishes_while_it_is_copied_is_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A paused older trainer goes on, and drops what is no longer among its last two."""
+    """An older trainer that was paused continues, and deletes what is no longer among its last two."""
     folder = written(tmp_path / "a" / "checkpoint-3")
     facts = checkpoints._facts
 

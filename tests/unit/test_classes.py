@@ -1,4 +1,4 @@
-"""Labels that are learned: told apart, renamed where the study says so, in every split, and balanced in train."""
+"""Labels that are learned: distinct, renamed if the study says so, in every split, and balanced in train."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def labels_of(splits: Splits) -> dict[str, dict[str | None, int]]:
 
 
 def way_out(message: str) -> dict[str, str | None]:
-    """What a person copies from the message into the study file."""
+    """What a user copies from the message into the study file."""
     start = message.index("data.labels: ") + len("data.labels: ")
     renamed: dict[str, str | None] = yaml.safe_load(message[start : message.index("}", start) + 1])
     return renamed
@@ -83,7 +83,7 @@ def test_labels_that_differ_in_case_or_blanks_alone_are_refused_and_the_way_out_
     assert Counter(row.label for rows in splits.values() for row in rows) == {"cat": 30, "dog": 20}
 
 
-def test_all_spellings_are_told_at_once(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
+def test_all_spellings_are_reported_at_once(source: Callable[..., str], read: Read, tmp_path: Path) -> None:
     source({"a  cat": 5, "A cat": 9, "a Cat ": 2, "Stra\u00dfe": 9, "STRASSE": 8, "e\u0301": 4, "\u00e9": 9})
     _, message = refusal(read, tmp_path)
     expected = {"a  cat": "A cat", "a Cat ": "A cat", "STRASSE": "Stra\u00dfe", "e\u0301": "\u00e9"}
@@ -153,7 +153,7 @@ def test_a_class_in_one_split_only_is_refused_and_the_way_out_works(
     divided(read, tmp_path, labels=way_out(message))
 
 
-def test_a_class_that_stands_in_one_of_the_data_s_own_splits_is_refused(
+def test_a_class_in_only_one_of_the_data_s_own_splits_is_refused(
     tmp_path: Path, write_jsonl: WriteJsonl, read: Read
 ) -> None:
     rows = []

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: its verbs and flags, its exit codes, and what it leaves out."""
+"""The command line as a user sees it: its verbs and flags, its exit codes, and what it leaves out."""
 
 from __future__ import annotations
 

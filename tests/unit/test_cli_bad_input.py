@@ -71,7 +71,7 @@ def stored_studies(folder: Path) -> list[StoredStudy]:
         return store.studies.all()
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(hpsearch: Hpsearch, folder: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_at_once(hpsearch: Hpsearch, folder: Path) -> None:
     wrong = FILE.replace("r: 8", "r: 0").replace("trials: 2", "sampler: tpee").replace("base:", "bass:")
     (folder / "study.yaml").write_text(wrong.replace("lora.alpha", "lora.alfa"))
     code, said, complained = hpsearch("run study.yaml")
@@ -98,7 +98,7 @@ def test_all_mistakes_of_a_file_are_told_at_once(hpsearch: Hpsearch, folder: Pat
         ("data.images=no/such/folder", "data.images: none of the 20 images is found, such as "),
     ],
 )
-def test_data_that_does_not_fit_is_told_before_anything_is_stored(
+def test_data_that_does_not_fit_is_reported_before_anything_is_stored(
     hpsearch: Hpsearch, folder: Path, override: str, mistake: str
 ) -> None:
     code, _, complained = hpsearch(f"run study.yaml --set {override}")
@@ -127,7 +127,7 @@ def test_nothing_but_broken_images_is_a_mistake(hpsearch: Hpsearch, folder: Path
     assert stored_studies(folder) == []
 
 
-def test_a_file_that_changed_since_its_study_was_created_is_told_with_the_choices(
+def test_a_file_that_changed_since_its_study_was_created_is_reported_with_the_choices(
     hpsearch: Hpsearch, folder: Path
 ) -> None:
     storage = StorageFolder(folder / "storage")
@@ -182,7 +182,7 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated(
 
 
 @pytest.mark.parametrize("command", ["run study.yaml --wait-for-store 0", "best demo", "train demo", "dashboard"])
-def test_a_store_out_of_reach_is_told_and_nothing_begins(hpsearch: Hpsearch, folder: Path, command: str) -> None:
+def test_a_store_out_of_reach_is_reported_and_nothing_begins(hpsearch: Hpsearch, folder: Path, command: str) -> None:
     url = "postgresql+psycopg://me@127.0.0.1:1/db"
     code, said, complained = hpsearch(f"{command} --store {url}")
     assert (code, said) == (1, "")

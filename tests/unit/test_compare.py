@@ -28,7 +28,7 @@ METRICS = "evaluation.metrics=[exact_match, balanced_accuracy]"
 
 
 def right_but_for(*wrong: int) -> Say:
-    """Knows the answers, but for those of every tenth row of these remainders."""
+    """Knows the answers, except for rows whose number has one of these remainders when divided by ten."""
 
     def say(_: Variant, row: dict[str, Any]) -> str:
         answer = str(row["messages"][-1]["content"])
@@ -53,7 +53,7 @@ def rows(desk: Desk) -> Desk:
 
 @pytest.fixture
 def pair(rows: Desk) -> list[RunFolder]:
-    """A run that knows all answers but for one in five, and one that knows none."""
+    """A run that knows four of five answers, and one that knows none."""
 
     def work(desk: Desk) -> None:
         evaluated(desk, "good", right_but_for(3, 4))
@@ -118,7 +118,7 @@ def test_another_prompt_is_compared_where_it_was_evaluated(rows: Desk, pair: lis
         compared(rows, pair[0], bare, prompt="static")
 
 
-def test_a_run_without_an_evaluation_is_told_the_command(rows: Desk, pair: list[RunFolder]) -> None:
+def test_without_an_evaluation_the_command_is_named(rows: Desk, pair: list[RunFolder]) -> None:
     run = trained(rows, "training.seed=9", name="new")
     with pytest.raises(InputError, match=rf"is not evaluated yet: hpsearch evaluate {run.path}$"):
         compared(rows, pair[0], run)
@@ -155,7 +155,7 @@ def test_the_same_rows_in_another_file_are_the_same_rows(rows: Desk, pair: list[
     assert compared(rows, *pair).num_rows == 20
 
 
-def test_training_rows_of_one_run_in_the_test_rows_of_another_are_told(rows: Desk, pair: list[RunFolder]) -> None:
+def test_training_rows_of_one_run_in_the_test_rows_of_another_are_reported(rows: Desk, pair: list[RunFolder]) -> None:
     assert "careful" not in comparison_words(compared(rows, *pair))
     first, second = (Manifest.from_bytes(folder.manifest.read_bytes()) for folder in pair)
     leaked = [*second.splits["train"], *first.splits["test"][:3]]

@@ -189,7 +189,7 @@ def test_few_rows_are_tested_exactly(seed: int) -> None:
 
 @pytest.mark.parametrize(("num_better", "expected"), [(1, 1.0), (2, 0.5), (5, 0.0625), (6, 0.03125)])
 def test_right_and_wrong_answers_are_compared_as_a_sign_test(num_better: int, expected: float) -> None:
-    # rows where both are right say nothing, however many there are
+    # rows where both are right don't matter, however many there are
     found = compared([0.0] * num_better + [1.0] * 500, [1.0] * (num_better + 500))
     assert found.p_value == pytest.approx(expected)
     assert found.shown is (expected < 0.05)

@@ -83,7 +83,7 @@ def test_the_base_is_pinned_and_all_else_stands_on_it() -> None:
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_a_target_is_no_root_and_its_libraries_are_layers_before_the_source(target: str) -> None:
     lines = stages()[target]
-    assert lines[-1] == "USER 1000"  # a number: Kubernetes can't tell that a name is not root
+    assert lines[-1] == "USER 1000"  # a number: Kubernetes can't know that a name is not root
     steps = [line for line in lines if line.startswith(("COPY", "ADD", "RUN"))]
     told = ["--from=requirements", "torch.txt", "all.txt", "--from=wheel", "--no-deps /dist/"]
     assert [word in step for word, step in zip(told, steps, strict=True)] == [True] * 5

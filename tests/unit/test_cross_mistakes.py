@@ -1,4 +1,4 @@
-"""Fields of a study file that are each right and do not go together: told with the line and what to write instead."""
+"""Fields of a study file that are valid alone but not together: reported with the line and what to write instead."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
     ],
     ids=lambda case: case[0] if isinstance(case, tuple) and len(case) == 3 else "",
 )
-def test_each_mistake_is_told_once_with_its_line(
+def test_each_mistake_is_reported_once_with_its_line(
     tmp_path: Path, text: str, change: tuple[str, str], expected: tuple[str, int, str]
 ) -> None:
     old, new = change

@@ -96,7 +96,7 @@ def test_what_is_asked_in_two_stages_stays_in_one_split(row: MakeRow, tmp_path: 
     assert all(where[str(i)] == where[str(100 + i)] for i in range(60))
 
 
-def test_no_rows_at_all_are_told_as_such(tmp_path: Path) -> None:
+def test_no_rows_at_all_are_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(FieldError, match=r"no rows are left: the source has none") as raised:
         divided([], THREE, tmp_path)
     assert raised.value.key == "data.source"

@@ -1,4 +1,4 @@
-"""The doctor of one device: whose fault a death was, and which trials are tried there after all others."""
+"""`Doctor` of one device: whether a trainer's death was the device's fault, and which trials are tried there last."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_it_is_said_that_the_fastest_card_is_not_the_first() -> None:
     assert allowed("GPU-1,GPU-2", mixed).notes == ()
 
 
-def test_a_card_that_is_refused_is_told_and_the_others_are_there() -> None:
+def test_a_card_that_is_refused_is_reported_and_the_others_are_there() -> None:
     nvml = FakeNvml(gpu(0), gpu(1, error=LOST), gpu(2))
     found = allowed(None, nvml)
     assert [device.index for device in found.allowed] == [0, 2]

@@ -1,4 +1,4 @@
-"""Dividing rows leaves what was read as it was: what each step leaves out is in what it returns."""
+"""Dividing rows doesn't change what was read: each step returns the rows that it leaves out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AROUND_HELD_OUT: dict[str, Any] = {"held_out": "shared.json", "balance": "smalle
 
 
 def rows(make: MakeRow) -> tuple[Row, ...]:
-    """Of each row that some step leaves out there is one at least."""
+    """At least one row for each reason for which a step leaves rows out."""
     parts = ("train", "train", "validation", "test", "dev")
     labels = ("cat", "cat", "dog")
     levels = ("easy", "hard", "easy", "hard", "easy", "hard", "none")

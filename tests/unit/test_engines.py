@@ -1,4 +1,4 @@
-"""Engines: each has what a launcher needs, and its options on the command line; nobody else names one."""
+"""Engines: each has what a launcher needs, and its options on the command line; no other code names one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_lacking(launcher: type[Launcher], name: str) -> bool:
 
 
 def test_nobody_else_names_an_engine() -> None:
-    """`local` is a word like any other. Else the table does, the options, an example, and each engine's own files."""
+    """Only the table, the options, an example and each engine's own files do. `local` is too common a word."""
     names = "|".join(engine for engine in ENGINES if engine != "local")
     rooms = re.compile(rf"cli/launch\.py|launch/(engines|sites|({names})\w*)\.py")
     package = REPOSITORY / "hpsearch"
@@ -50,7 +50,7 @@ def test_the_schema_tells_which_engines_count_the_gpus_of_this_machine() -> None
 
 
 def test_the_command_line_names_the_engines_that_take_an_option() -> None:
-    """Every engine after --on; before a colon those whose options have this one, where not all do."""
+    """--on names every engine; an option that only some have begins its help with their names and a colon."""
     options = {option.name: option for option in get_command(app).commands["launch"].params}  # type: ignore[attr-defined]
     assert set(re.split(", | or ", options["on"].help)) == set(ENGINES), "cli/launch.py, on"
     for name, option in options.items():

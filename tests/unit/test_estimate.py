@@ -1,4 +1,4 @@
-"""How long a study will take: the sum of its measured parts, in words, and the question before what is long."""
+"""How long a study will take: the sum of its measured parts, in words, and the question before a long search."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_too_little_disk_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def measuring(outcome: Outcome = Outcome.COMPLETE, *, pace: Pace | None = None, **result: Any) -> Play:
-    """Plays the inspection, and after it the measured run, in which each report is answered."""
+    """Plays the inspection and then the measured run, and answers each report."""
     inspects = inspecting()
 
     def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
@@ -220,7 +220,7 @@ def _with_ledger(play: Play, ledger: MemoryLedger) -> Play:
     ("outcome", "said"),
     [(Outcome.OUT_OF_MEMORY, "needs more than 20.0 GiB of memory"), (Outcome.FAILED, "failed: it broke")],
 )
-def test_a_run_that_can_t_be_measured_is_told(desk: Desk, outcome: Outcome, said: str) -> None:
+def test_a_run_that_can_t_be_measured_is_reported(desk: Desk, outcome: Outcome, said: str) -> None:
     file, study = desk.file(), prepared(desk)
     start = plays(measuring(outcome, bytes_needed=20 * GIB, reason="it broke"))
     config = file_s_own_trial(file, study, desk.storage)

@@ -107,8 +107,8 @@ def test_a_real_terminal_is_asked_and_heard() -> None:
 
 @pytest.fixture
 def runs(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The part of `hpsearch run` before a new study is in a store; gives what was prepared, what was said, and how
-    often a person was asked."""
+    """The part of `hpsearch run` before a new study is in a store; gives what was prepared, what was printed, and how
+    often a user was asked."""
     assert workplace == desk.folder
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 

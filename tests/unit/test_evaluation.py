@@ -119,7 +119,7 @@ def test_a_failed_evaluation_says_why_and_is_made_again(desk: Desk, folder: RunF
     assert evaluated(desk, folder, plays(answering())).num_rows == 4
 
 
-def test_answers_that_ran_past_their_end_are_asked_anew(desk: Desk, folder: RunFolder) -> None:
+def test_answers_that_ran_past_their_end_are_asked_again(desk: Desk, folder: RunFolder) -> None:
     """An earlier hpsearch did not stop where answers were taught to end."""
     evaluated(desk, folder, plays(answering(lambda *_: "0 and on and on")))
     config = json.loads(folder.evaluation.config.read_text())
@@ -128,7 +128,7 @@ def test_answers_that_ran_past_their_end_are_asked_anew(desk: Desk, folder: RunF
     assert evaluated(desk, folder, plays(answering())).variant("tuned").scores["accuracy"].value == 1.0
 
 
-def test_answers_to_images_that_were_seen_otherwise_are_asked_anew(desk: Desk) -> None:
+def test_answers_to_images_that_were_seen_otherwise_are_asked_again(desk: Desk) -> None:
     """An earlier hpsearch gave them to the model on their side, or with colours that nobody sees."""
     draw_rows(desk)
     folder = trained(desk, *SEEN)

@@ -1,4 +1,4 @@
-"""Few-shot examples: which training rows stand before a question, the same ones wherever it is asked."""
+"""Few-shot examples: which training rows come before a question, the same ones wherever it is asked."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_other_ties_between_the_same_rows_are_other_examples(splits: Splits) -> 
     assert raised.value.key == "data.examples"
 
 
-def test_too_few_rows_to_be_shown_are_told(row: MakeRow) -> None:
+def test_too_few_rows_to_be_shown_are_reported(row: MakeRow) -> None:
     with pytest.raises(FieldError, match="row '0' can be shown 1 training rows only") as raised:
         with_examples({"train": [row(0, group="a"), row(1, group="a"), row(2)], "validation": [], "test": []}, 2)
     assert raised.value.key == "data.examples"
@@ -116,7 +116,7 @@ def test_rows_that_are_too_long_with_their_examples_go_and_the_manifest_shows_th
     assert manifest.sha256 != make_manifest(found, {}).sha256, "other rows lie in another folder"
 
 
-def test_a_split_without_a_row_left_is_told(splits: Splits) -> None:
+def test_a_split_without_a_row_left_is_reported(splits: Splits) -> None:
     data = DataSpec(source="x", max_tokens=100, examples=2)
     lengths = {row.id: Length(90, 20) for split in splits.values() for row in split}
     with pytest.raises(FieldError, match=r"no rows of the train split are left: with 2 examples .* 100"):
@@ -159,7 +159,7 @@ def test_a_study_without_examples_has_none_in_its_rows(desk: Desk) -> None:
     assert "examples" not in datasets.load_from_disk(str(study.train_rows)).column_names
 
 
-def test_a_held_out_row_that_is_too_long_with_its_examples_is_told(desk: Desk) -> None:
+def test_a_held_out_row_that_is_too_long_with_its_examples_is_reported(desk: Desk) -> None:
     desk.open("data.held_out=held.json", start=plays(inspecting()))
     (held, _), *_ = json.loads((desk.folder / "held.json").read_text())["rows"]
     wanted = ("study=other", "data.held_out=held.json", "data.examples=2", "data.max_tokens=15")

@@ -117,7 +117,7 @@ def test_a_folder_of_somebody_else_is_left_alone(desk: Desk, folder: RunFolder, 
     assert files(desk.folder / "thesis") == {"thesis.tex"}
 
 
-def test_a_place_that_can_not_be_written_is_told(desk: Desk, folder: RunFolder) -> None:
+def test_a_place_that_can_not_be_written_is_reported(desk: Desk, folder: RunFolder) -> None:
     (desk.folder / "file").touch()
     with pytest.raises(InputError, match="can't be written: Not a directory"):
         exported(desk, folder, nobody, to="merged", output=desk.folder / "file" / "out")
@@ -145,7 +145,7 @@ def test_without_its_images_a_run_is_checked_on_a_grey_one(desk: Desk) -> None:
     assert Path(image).exists()
 
 
-def test_a_run_without_an_adapter_is_told(desk: Desk, folder: RunFolder) -> None:
+def test_a_run_without_an_adapter_is_reported(desk: Desk, folder: RunFolder) -> None:
     (folder.adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match=r"has no adapter: .*adapter_model.safetensors is gone"):
         exported(desk, folder, nobody, to="merged")

@@ -1,4 +1,4 @@
-"""Tasks and metrics are facts, one row each: nobody else names a task, and each has what its row promises."""
+"""Tasks and metrics are rows of tables: no other code names a task, and each has what its row promises."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class TestKills:
     def test_three_in_a_row_without_progress_are_the_end_with_every_reason(
         self, make_demo: MakeDemo, death: Play
     ) -> None:
-        """The first got further than nobody before; the same trial dies alike without blaming the device."""
+        """The first got further than any before; then the same trial dies alike, and the device isn't blamed."""
         demo = make_demo(trials=1)
         start = plays(death, death, death, death)
         assert demo.run(start) is Step.FINISHED

@@ -98,7 +98,7 @@ def test_a_run_that_is_trained_is_not_trained_again(run: FinalRun) -> None:
 
 
 def test_a_run_of_an_earlier_hpsearch_is_read_in_todays_terms(run: FinalRun) -> None:
-    """Its batch_size was the rows per forward, its config's too."""
+    """In this old run batch_size was the rows per forward, in its config too."""
     settings = "training.batch_size=16", "training.micro_batch=4", "training.evaluation_batch_size=8"
     first = run.train(plays(inspecting(), training), *settings)
     study, config = yaml.safe_load(run.folder.study.read_text()), json.loads(run.folder.config.read_text())
@@ -140,7 +140,7 @@ def test_another_run_in_the_folder_is_left_alone(run: FinalRun, last: Any, resum
         run.train(nobody, "training.seed=7", resume=resume)
 
 
-def test_an_interrupted_run_wants_to_be_told_what_to_do(run: FinalRun) -> None:
+def test_an_interrupted_run_asks_for_resume_or_restart(run: FinalRun) -> None:
     assert run.train(plays(inspecting(), stopped)).outcome is Outcome.STOPPED
     with pytest.raises(InputError, match=r"was interrupted at step 7: continue with --resume, or --restart"):
         run.train(nobody)
@@ -236,7 +236,7 @@ def test_every_report_is_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["config.json", "study.yaml", "manifest.json.gz"])
-def test_a_folder_that_is_no_run_is_told_by_what_it_lacks(run: FinalRun, missing: str) -> None:
+def test_a_folder_that_is_no_run_is_refused_with_what_it_lacks(run: FinalRun, missing: str) -> None:
     run.train(plays(inspecting(), training))
     (run.folder.path / missing).unlink()
     with pytest.raises(InputError, match=rf"runs/demo is not a run folder: it has no {missing} \(hpsearch train makes"):

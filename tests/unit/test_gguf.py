@@ -1,4 +1,4 @@
-"""From a merged model to GGUF and Ollama: what the converter is told, and what is said where it is missing."""
+"""From a merged model to GGUF and Ollama: how the converter is called, and the message if it is missing."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_converter_that_fails_is_quoted_and_leaves_nothing(desk: Desk, folder:
         ),
     ],
 )
-def test_what_the_conversion_needs_is_told_before_the_work(
+def test_what_the_conversion_needs_is_reported_before_the_work(
     desk: Desk, folder: RunFolder, checkout: Path, missing: str, words: str
 ) -> None:
     given: Path | None = checkout

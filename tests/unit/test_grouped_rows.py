@@ -45,7 +45,7 @@ def test_at_nine_rows_per_group_and_a_correlation_of_0_3_both_keep_what_they_pro
 
 @pytest.mark.usefixtures("enough_draws")
 def test_rows_taken_as_independent_would_promise_too_much() -> None:
-    """The simulation can tell: this is what it found before groups were drawn."""
+    """The simulation sees the difference: this is what it found before groups were drawn."""
     found = measure(Setting("accuracy", 30), 100, by_group=False)
     assert found.covered < 0.85
     assert found.shown > 0.15
@@ -174,7 +174,7 @@ def test_rows_of_text_without_groups_are_independent(desk: Desk) -> None:
     assert "resampled over 20 rows" in shown(found)
 
 
-def test_too_few_groups_are_told_in_words_instead_of_a_false_interval(desk: Desk) -> None:
+def test_too_few_groups_are_reported_in_words_instead_of_a_false_interval(desk: Desk) -> None:
     desk.write_rows(visits(10))
     found = evaluated(desk, trained(desk, GROUPED, METRICS_OF, HALF))
     assert found.num_rows > 10 > found.resampled.num
@@ -190,7 +190,7 @@ def test_too_few_groups_are_told_in_words_instead_of_a_false_interval(desk: Desk
     assert "No intervals: 40 images of so unequal size that they count as 3.2 are too few" in shown(unequal)
 
 
-def test_rows_that_were_prepared_without_their_groups_are_prepared_anew_and_not_asked_again(desk: Desk) -> None:
+def test_rows_that_were_prepared_without_their_groups_are_prepared_again_and_not_asked_again(desk: Desk) -> None:
     desk.write_rows(visits(30))
     folder = trained(desk, GROUPED, HALF)
     first = evaluated(desk, folder)

@@ -191,7 +191,7 @@ def test_a_file_system_without_links_will_do(row: MakeRow, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_too_few_rows_are_told(row: MakeRow, tmp_path: Path, count: int) -> None:
+def test_too_few_rows_are_reported(row: MakeRow, tmp_path: Path, count: int) -> None:
     with pytest.raises(FieldError) as raised:
         study([row(i, label="alex") for i in range(count)], tmp_path)
     assert raised.value.key == "data.split"

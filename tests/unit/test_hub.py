@@ -27,7 +27,7 @@ from tests.unit.worker_fixtures import MakeDemo, ends, nobody, plays
 
 
 class FakeHub:
-    """What of huggingface_hub.HfApi is used; remembers what it was told, and the files as they came."""
+    """The part of huggingface_hub.HfApi that is used; remembers the calls, and the files as they came."""
 
     def __init__(self) -> None:
         self.repos: set[str] = set()

@@ -77,7 +77,7 @@ def test_one_bad_image_leaves_its_row_out(read: Read, write_jsonl: WriteJsonl, i
     assert (names(found), found.left_out) == ([["1.png"]], {reason: ["1"]})
 
 
-def test_an_address_in_a_list_is_told_with_its_row(read: Read, write_jsonl: WriteJsonl) -> None:
+def test_an_address_in_a_list_is_reported_with_its_row(read: Read, write_jsonl: WriteJsonl) -> None:
     source = write_jsonl("rows.jsonl", rows_with(["0.png", "1.png"], [], ["2.png", "https://a.b/c.png"]))
     with pytest.raises(FieldError, match=r"column 'i' of row 2: 'https://a\.b/c\.png' is a URL"):
         read(source, columns=COLUMNS)
@@ -157,7 +157,7 @@ def test_parts_of_a_message_say_where_images_stand(read: Read, write_jsonl: Writ
         ({"role": "user", "content": [PICTURE, PICTURE]}, "more image placeholders than images"),
     ],
 )
-def test_parts_that_can_not_be_told_leave_their_row_out(
+def test_parts_that_can_not_be_read_leave_their_row_out(
     read: Read, write_jsonl: WriteJsonl, message: dict[str, Any], reason: str
 ) -> None:
     text = [{"type": "text", "text": "a"}]

@@ -37,26 +37,26 @@ def test_rows_that_are_all_too_long_are_a_mistake(desk: Desk) -> None:
     assert (key, line, words) == ("data.source", 6, "no rows are left: 20 × longer than 10 tokens")
 
 
-def test_an_unknown_target_module_is_told_with_the_known_ones(desk: Desk) -> None:
+def test_an_unknown_target_module_is_reported_with_the_known_ones(desk: Desk) -> None:
     key, line, words = desk.refusal("lora.target_modules=[q_prj]", start=plays(inspecting()))
     assert (key, line) == ("lora.target_modules", None), "an override has no line"
     assert "did you mean 'q_proj'?" in words
     assert "q_proj, v_proj, up_proj" in words
 
 
-def test_an_unknown_target_module_in_the_space_is_told_with_its_knob(desk: Desk) -> None:
+def test_an_unknown_target_module_in_the_space_is_reported_with_its_knob(desk: Desk) -> None:
     override = "search.space.lora.target_modules=[[q_proj, v_proj], [q_proj, xyz]]"
     key, line, words = desk.refusal(override, start=plays(inspecting()))
     assert (key, line) == ("search.space.lora.target_modules", None)
     assert words.startswith("tiny:qwen2 has no linear layer 'xyz'; known: q_proj, v_proj, up_proj")
 
 
-def test_a_mistake_that_the_trainer_finds_is_told_with_its_line(desk: Desk) -> None:
+def test_a_mistake_that_the_trainer_finds_is_reported_with_its_line(desk: Desk) -> None:
     mistake = ("model.base", "there is no such base")
     assert desk.refusal(start=plays(inspecting(mistake=mistake))) == ("model.base", 4, "there is no such base")
 
 
-def test_a_missing_column_is_told_before_a_trainer_starts(desk: Desk) -> None:
+def test_a_missing_column_is_reported_before_a_trainer_starts(desk: Desk) -> None:
     start = plays(inspecting())
     key, line, words = desk.refusal("data.columns.answer=b", start=start)
     assert (key, line, words) == ("data.columns.answer", None, "the data has no column 'b'; it has: q, a")

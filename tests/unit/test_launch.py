@@ -72,7 +72,7 @@ def test_a_profile_says_where_and_the_command_line_counts_first(workplace: Path)
         ("yes", {}, "workers: must be a whole number, at least 1, not True"),
     ],
 )
-def test_what_is_no_site_is_told_in_words(
+def test_what_is_no_site_is_reported_in_words(
     workplace: Path, profile: str | None, given: dict[str, Any], words: str
 ) -> None:
     (workplace / "launch.yaml").write_text(LAUNCH_YAML)
@@ -206,7 +206,7 @@ def test_a_study_is_deleted_after_its_copy_in_the_bucket(
 
 
 @pytest.mark.usefixtures("far")
-def test_a_finished_study_is_told_so(demo: Demo) -> None:
+def test_a_finished_study_is_reported_as_finished(demo: Demo) -> None:
     demo.run(plays(steadily(1.0)))
     stored = demo.store.studies.find("demo")
     assert stored is not None
@@ -242,7 +242,7 @@ def test_an_engine_that_can_t_be_asked_hides_no_other(demo: Demo, far: type[Far]
     assert not call_roll(demo.store, study_id)[0].is_over
 
 
-def test_whoever_watches_asks_an_engine_every_ten_seconds(demo: Demo, far: type[Far]) -> None:
+def test_watching_asks_an_engine_every_ten_seconds(demo: Demo, far: type[Far]) -> None:
     study_id, now = demo.study.study_id, 100.0
     demo.store.launches.add(study_id, "far", {}, [LaunchedJob(job_id="7_0")])
     roll = Roll(demo.store, lambda: now)

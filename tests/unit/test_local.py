@@ -73,7 +73,7 @@ def own_signals() -> Iterator[None]:
 def test_a_stop_that_is_said_twice_lets_the_worker_save_all_the_same(
     launcher: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person gives `hpsearch stop` again where nothing seems to happen: a step may take a minute."""
+    """A user runs `hpsearch stop` again if nothing seems to happen: a step may take a minute."""
     me = StoredLaunch(1, "local", {}, [LaunchedJob(job_id=worker_id_of(os.getpid()))], "here", 0.0)
     started: list[subprocess.Popen[bytes]] = []
 

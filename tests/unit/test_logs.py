@@ -40,7 +40,7 @@ def test_a_file_is_read_as_it_grows(tmp_path: Path) -> None:
     assert list(tail.lines()) == list(tail.rest()) == []
 
 
-def test_a_file_that_is_cut_or_replaced_begins_anew(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_or_replaced_is_read_from_its_start(tmp_path: Path) -> None:
     file = tmp_path / "log.txt"
     tail = Tail(file)
     file.write_text("a long first line\nand a rest")
@@ -161,7 +161,7 @@ def write_attempt(demo: Demo, attempt: int, text: str) -> None:
 
 
 class TestAStudy:
-    def test_one_log_stands_as_it_is(self, run: Run, demo: Demo) -> None:
+    def test_one_log_is_printed_as_it_is(self, run: Run, demo: Demo) -> None:
         write_log(demo, "worker-0.txt", "one\ntwo")
         assert run("logs demo") == (0, "one\ntwo\n", "")
 
@@ -207,7 +207,7 @@ class TestAStudy:
 
 
 class TestATrial:
-    def test_is_told_attempt_by_attempt_and_why_it_failed(self, run: Run, demo: Demo) -> None:
+    def test_is_shown_attempt_by_attempt_with_why_it_failed(self, run: Run, demo: Demo) -> None:
         demo.claim("gpu-box:1:1.00")
         demo.expire()
         demo.worker(plays(ends(Outcome.FAILED, reason="KeyError: 'x'", traceback=TRACEBACK, clean=False))).step()

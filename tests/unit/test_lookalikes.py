@@ -1,4 +1,4 @@
-"""The same picture in other files: found, kept in one split, and told from pictures that only resemble it."""
+"""The same picture in other files: found, kept in one split, and distinguished from pictures that only resemble it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_groups_are_those_that_a_look_at_all_pairs_finds(at_once: int, monkeypat
 
 
 def test_thousands_of_copies_are_compared_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the frames of a camera that stands still: all pairs of them are near."""
+    """Like the frames of a camera that doesn't move: all pairs of them are near."""
     monkeypatch.setattr(lookalikes, "_AT_ONCE", 10_000)
     sizes = []
     expand = lookalikes._expanded

@@ -146,7 +146,7 @@ def test_what_two_splits_share_is_named(
         assert raised.value.message == words
 
 
-def test_what_rows_of_one_split_share_is_nobody_s_business(row: MakeRow) -> None:
+def test_what_rows_of_one_split_share_does_not_matter(row: MakeRow) -> None:
     check_disjoint({"train": [row(i, group="g", seen="f") for i in range(3)], "validation": [], "test": []})
 
 

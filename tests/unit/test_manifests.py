@@ -1,7 +1,7 @@
 """Kubernetes' and KubeRay's manifests, and the commands in all files that start workers elsewhere.
 
-Each object is held against Kubernetes' own schemas, in which no unknown field is allowed; nothing is applied to a
-cluster. Of KubeRay's RayJob only the pod templates are: its own schema comes with the operator.
+Each object is checked against Kubernetes' own schemas, which allow no unknown field; nothing is applied to a cluster.
+Of KubeRay's RayJob only the pod templates are checked: its own schema comes with the operator.
 """
 
 from __future__ import annotations

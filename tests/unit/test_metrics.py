@@ -182,7 +182,7 @@ REFERENCES = ["two red blood cells", "yes", "no", "the patient has a fever and a
 PREDICTIONS = ["Two red blood cells.", "yes", "yes", "the patient has a fever and no cough"]
 
 
-def test_over_all_rows_are_means_but_for_bleu() -> None:
+def test_over_all_rows_are_means_except_bleu() -> None:
     rows = [row_scores(*pair) for pair in zip(REFERENCES, PREDICTIONS, strict=True)]
     overall = scores(REFERENCES, PREDICTIONS, USUAL)
     for name in F_MEASURES:

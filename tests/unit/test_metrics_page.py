@@ -114,7 +114,7 @@ class TestTheToken:
         assert "Set-Cookie" not in got.headers
 
     @pytest.mark.parametrize("sent", [None, "Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer é"])
-    def test_without_it_nothing_is_told(self, locked: Served, sent: str | None) -> None:
+    def test_without_it_nothing_is_reported(self, locked: Served, sent: str | None) -> None:
         headers = {} if sent is None else {"Authorization": sent.encode().decode("latin-1")}
         got = locked.ask("GET", "/metrics", **headers)
         assert (got.status, got.headers["WWW-Authenticate"]) == (401, 'Bearer realm="hpsearch"')
@@ -156,7 +156,7 @@ class TestTheToken:
 
 @pytest.fixture
 def collect(demo: Demo, clock: Clock) -> Iterator[Callable[[], dict[tuple[str, Labels], float]]]:
-    """What a collector on the demo's store tells now."""
+    """What a collector on the demo's store reports now."""
     relay = Relay(demo.store, StopFlag())
     collector = StudyCollector(demo.store, relay, clock)
 
@@ -188,7 +188,7 @@ def test_an_outage_is_a_zero_and_nothing_else(
     assert len(collect()) > 10
 
 
-def test_a_store_that_does_not_answer_holds_nobody_up(
+def test_a_store_that_does_not_answer_delays_nothing(
     collect: Collect, clock: Clock, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prometheus, "DEADLINE_S", 0.01)
@@ -204,7 +204,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up(
     assert collect()["hpsearch_store_up", ()] == 1
 
 
-def test_a_reading_is_told_for_a_few_seconds(
+def test_a_reading_is_kept_for_a_few_seconds(
     collect: Collect, clock: Clock, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, why_paused = [], demo.store.studies.why_paused
@@ -228,7 +228,7 @@ def test_a_mistake_of_ours_is_a_zero_too(
     assert "a study that was deleted meanwhile" in caplog.text
 
 
-def test_what_is_told_is_bounded(view: StudyView, collect: Collect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_reported_is_bounded(view: StudyView, collect: Collect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers come and go, attributes are anybody's, studies grow in number."""
     crowd = [replace(view.workers[-1], worker_id=f"host-{n}:1:1.00", device_uuid=f"GPU-{n}") for n in range(1000)]
     strange = [replace(trial, outcome=f"strange {trial.number}") for trial in view.trials]

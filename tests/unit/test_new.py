@@ -177,7 +177,7 @@ def test_full_fine_tuning_becomes_qlora_and_says_so(workplace: Path, kind: str) 
     assert "adapter: the file trains all weights (no adapter)" in made.told
 
 
-def test_a_quantized_base_is_told_loudly(workplace: Path) -> None:
+def test_a_quantized_base_is_reported_clearly(workplace: Path) -> None:
     made = make(workplace, LLAMAFACTORY, model_name_or_path="org/model-1b-GPTQ")
     assert "looks quantized already" in made.to_do
     assert made.new.text.index("TO DO BEFORE THIS RUNS") < made.new.text.index("Not kept from")
@@ -227,7 +227,7 @@ def test_what_no_study_fits_is_refused_in_words(workplace: Path, values: Any, ch
         (b"\xff\xfe\x00", "line 1: is no text in UTF-8: byte 0 is 0xff"),
     ],
 )
-def test_a_file_that_is_no_yaml_of_keys_is_told(workplace: Path, content: bytes, words: str) -> None:
+def test_a_file_that_is_no_yaml_of_keys_is_reported(workplace: Path, content: bytes, words: str) -> None:
     (workplace / "their.yaml").write_bytes(content)
     with pytest.raises(InputError, match=words):
         make_from(workplace / "their.yaml")
@@ -255,7 +255,7 @@ def test_an_adapter_to_go_on_from_is_kept_with_its_own_values(workplace: Path, v
 @pytest.mark.parametrize(
     "changes", [{"adapter_name_or_path": "a,b"}, {"adapter_name_or_path": "a", "create_new_adapter": True}]
 )
-def test_an_adapter_that_is_merged_first_is_told(workplace: Path, changes: Any) -> None:
+def test_an_adapter_that_is_merged_first_is_reported(workplace: Path, changes: Any) -> None:
     made = make(workplace, LLAMAFACTORY, **changes)
     assert made.spec.model.adapter is None
     assert made.spec.lora.r == 8

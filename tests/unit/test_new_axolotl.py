@@ -141,7 +141,7 @@ def test_a_processor_makes_a_vision_study(workplace: Path) -> None:
     assert made.spec.data.columns.named() == {"image": "image", "messages": "messages"}
 
 
-def test_data_files_that_are_not_there_are_told(workplace: Path) -> None:
+def test_data_files_that_are_not_there_are_reported(workplace: Path) -> None:
     made = make(workplace, AXOLOTL, datasets=[{"path": "./gone.jsonl", "type": "chat_template"}])
     assert "there is no ./gone.jsonl here" in made.to_do
 

@@ -1,4 +1,4 @@
-"""`hpsearch new` as a person meets it: exit codes, what is printed, and that nothing is overwritten unasked."""
+"""`hpsearch new` as a user sees it: exit codes, what is printed, and that nothing is overwritten without --force."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ALPACA = AXOLOTL | {"datasets": [{"path": "org/alpaca", "type": "alpaca", "split
 """Of a part of a split, which takes a script."""
 
 
-def test_the_study_is_written_and_the_rest_is_told(
+def test_the_study_is_written_and_the_rest_is_reported(
     workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(workplace, ALPACA)

@@ -53,7 +53,7 @@ def here(demo: Demo, workplace: Path, said: list[str]) -> Callable[[str], Any]:
         ("if", "the command ended with exit code 2: "),
     ],
 )
-def test_a_command_that_fails_is_told(here: Any, said: list[str], command: str, words: str) -> None:
+def test_a_command_that_fails_is_reported(here: Any, said: list[str], command: str, words: str) -> None:
     with here(command):
         pass
     (line,) = said
@@ -76,7 +76,7 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(
     os.close(alive)
 
 
-def test_a_command_that_leaves_a_child_behind_or_reads_nothing_holds_nobody_up(
+def test_a_command_that_leaves_a_child_behind_or_reads_nothing_delays_nothing(
     here: Any, said: list[str], demo: Demo
 ) -> None:
     demo.store.orders.pause(demo.study.study_id, "x" * 10**6)
@@ -93,7 +93,7 @@ def test_of_several_processes_one_tells(here: Any, demo: Demo, workplace: Path, 
     assert said == ["--notify: sent (paused)", "--notify: another process sends it (paused)"]
 
 
-def test_what_happens_again_after_the_study_went_on_is_told_again(here: Any, demo: Demo, workplace: Path) -> None:
+def test_what_happens_again_after_the_study_went_on_is_reported_again(here: Any, demo: Demo, workplace: Path) -> None:
     for _ in range(2):
         with here():
             demo.store.orders.pause(demo.study.study_id, "a person said so")
@@ -111,9 +111,7 @@ def test_who_joins_a_paused_study_takes_nobody_s_claim(here: Any, demo: Demo, wo
     assert events(workplace) == ["paused"]
 
 
-def test_a_store_that_is_away_keeps_nothing_from_being_told(
-    here: Any, demo: Demo, workplace: Path, outage: Outage
-) -> None:
+def test_a_store_that_is_away_prevents_no_message(here: Any, demo: Demo, workplace: Path, outage: Outage) -> None:
     def unreachable() -> None:
         with here():
             outage.is_down = True

@@ -137,7 +137,7 @@ class TestARun:
         assert ended.value.exit_code == 130
         assert events(workplace) == ["stopped"]
 
-    def test_that_comes_to_a_limit(self, run: Run, workplace: Path) -> None:
+    def test_that_reaches_a_limit(self, run: Run, workplace: Path) -> None:
         run(KEEP, GOOD, set_=["search.limits.until=2020-01-01 00:00"])
         assert events(workplace) == ["limit"]
         assert "demo has reached its limit: it is past 2020-01-01" in (workplace / "message.txt").read_text()

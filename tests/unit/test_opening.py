@@ -1,4 +1,4 @@
-"""Opening a study: created from its file, or found in the store and held against the file and the data."""
+"""Opening a study: created from its file, or found in the store and compared with the file and the data."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_grid_has_no_more_trials_than_points(desk: Desk) -> None:
     assert desk.budget == 2
 
 
-def test_a_file_without_a_search_is_told_what_it_is_for(desk: Desk) -> None:
+def test_a_file_without_a_search_is_refused_with_what_it_is_for(desk: Desk) -> None:
     key, _, words = desk.refusal("search=null", start=plays(inspecting()))
     assert key == "search"
     assert "hpsearch train" in words

@@ -1,4 +1,4 @@
-"""Evaluating by metrics of one's own: every row's number comes from the trainer, and what failed is told."""
+"""Evaluating with a user's own metrics: every row's number comes from the trainer, and failures are reported."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_changed_file_is_computed_again_and_no_row_is_asked_again(desk: Desk, 
     assert back.metrics[-1].sha256 == sha256_of(FILE), "as it was when the run was trained"
 
 
-def test_a_changed_file_with_a_mistake_is_told(desk: Desk, folder: RunFolder) -> None:
+def test_a_changed_file_with_a_mistake_is_reported(desk: Desk, folder: RunFolder) -> None:
     (desk.folder / "mine.py").write_text("def (")
     with pytest.raises(StudyFileErrors, match=r"mine.py line 1: is no Python"):
         evaluated(desk, folder)
@@ -133,7 +133,7 @@ def test_a_changed_file_with_a_mistake_is_told(desk: Desk, folder: RunFolder) ->
         evaluated(desk, folder, metrics=["distance"])
 
 
-def test_what_could_not_be_computed_is_told_and_the_rest_is_there(desk: Desk, folder: RunFolder) -> None:
+def test_what_could_not_be_computed_is_reported_and_the_rest_is_there(desk: Desk, folder: RunFolder) -> None:
     why = "mine.py: distance gave nan, for row '7'"
     found = evaluated(desk, folder, counting(far, notes=(why,)), metrics=["distance", "exact_match"])
     assert found.notes == [why]

@@ -1,4 +1,4 @@
-"""Metrics of one's own: read from their file's text without running it, kept with the study, refused in words."""
+"""A user's own metrics: read from their file's text without running it, kept with the study, refused in words."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG, ids=lambda text: WRONG[text][:40])
-def test_a_mistake_is_told_with_its_line(text: str) -> None:
+def test_a_mistake_is_reported_with_its_line(text: str) -> None:
     (mistake,) = own_metrics(text).mistakes
     assert mistake.startswith(WRONG[text])
 
@@ -158,7 +158,7 @@ def test_a_changed_file_is_refused_and_a_moved_one_is_not(desk: Desk) -> None:
     assert line == f"  the text of evaluation.metrics_file: {was} → {now}"
 
 
-def test_a_file_of_a_study_that_is_not_there_or_wrong_is_told(desk: Desk) -> None:
+def test_a_file_of_a_study_that_is_not_there_or_wrong_is_reported(desk: Desk) -> None:
     with_metrics(desk, name="number.py")
     with pytest.raises(StudyFileErrors) as raised:
         desk.file("evaluation.metrics_file=numbers.py", "objective=same_number")

@@ -1,4 +1,4 @@
-"""What is done before there is a worker: it waits for the store, and a stop is heard all the same."""
+"""What is done before there is a worker: it waits for the store, and obeys a stop meanwhile."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_what_was_drawn_is_in_the_dashboard_and_only_once(three: Demo, monkeypat
     assert attached(three) == expected
 
 
-def test_the_studys_pictures_are_drawn_anew_when_a_trial_has_ended(make_demo: MakeDemo) -> None:
+def test_the_studys_pictures_are_drawn_again_when_a_trial_has_ended(make_demo: MakeDemo) -> None:
     demo = make_demo(trials=2)
     worker = demo.worker(plays(training(3.0, 2.0, 1.0), training(2.0, 1.5, 0.5)))
     worker.step()
@@ -145,7 +145,7 @@ def test_what_a_stop_leaves_out_is_drawn_the_next_time(three: Demo) -> None:
 
 
 def test_optuna_gives_no_artifact_to_a_trial_that_has_ended(three: Demo, tmp_path: Path) -> None:
-    """Why a trial's pictures are told in the study's attributes; should this pass one day, they need not be."""
+    """Why a trial's pictures are named in the study's attributes; if this passes one day, that is no longer needed."""
     (tmp_path / "loss.png").touch()
     with pytest.raises(UpdateFinishedTrialError):
         upload_artifact(

@@ -206,7 +206,7 @@ def test_importance_is_what_the_trials_say(demo: Demo) -> None:
     assert math.isclose(sum(found.shares.values()), 1)
 
 
-def test_trials_that_came_to_the_same_have_no_importance(demo: Demo) -> None:
+def test_trials_with_the_same_value_have_no_importance(demo: Demo) -> None:
     demo.run(plays(training(0.5)))
     assert importances(demo.store, demo.view.study) == []
 

@@ -68,7 +68,7 @@ def test_several_questions_the_base_model_and_a_prompt(desk: Desk, folder: RunFo
     assert config.prompts.static == "You know numbers."
 
 
-def test_a_cut_answer_is_told(desk: Desk, folder: RunFolder) -> None:
+def test_a_cut_answer_is_reported(desk: Desk, folder: RunFolder) -> None:
     assert [one.is_cut for one in asked(desk, folder, "?" * 40, "?")] == [True, False]
 
 
@@ -127,7 +127,7 @@ def test_a_classifier_needs_no_question(desk: Desk) -> None:
         asked(desk, folder, "A cat?", image=image)
 
 
-def test_what_can_not_be_asked_is_told(desk: Desk, folder: RunFolder, seeing: RunFolder) -> None:
+def test_what_can_not_be_asked_is_reported(desk: Desk, folder: RunFolder, seeing: RunFolder) -> None:
     broken = desk.folder / "broken.png"
     broken.write_text("no image")
     for run, questions, image, words in [
@@ -179,7 +179,7 @@ def test_more_answers_stand_below_their_questions(hpsearch: Any, folder: RunFold
     assert "an answer was cut off; raise the generation limit with --max-new-tokens" in complained
 
 
-def test_a_file_is_told_in_numbers(hpsearch: Any, folder: RunFolder) -> None:
+def test_a_file_is_reported_in_numbers(hpsearch: Any, folder: RunFolder) -> None:
     write_jsonl(Path("in.jsonl"), [{"q": "?" * 40}, {"q": ""}, *[{"q": None}] * 6])
     code, said, _ = hpsearch(str(folder.path), "--input", "in.jsonl", "--output", "out.jsonl")
     assert code == 0

@@ -136,7 +136,7 @@ def test_only_the_same_call_writes_its_file_again(desk: Desk, folder: RunFolder)
     assert output.read_text() == written
 
 
-def test_other_rows_in_the_same_file_are_asked_anew(desk: Desk, folder: RunFolder) -> None:
+def test_other_rows_in_the_same_file_are_asked_again(desk: Desk, folder: RunFolder) -> None:
     source = write_jsonl(desk.folder / "in.jsonl", [{"q": "old?"}])
     predicted(desk, folder, source, desk.folder / "out.jsonl", plays(answering(echo)))
     write_jsonl(source, [{"q": "new?"}])
@@ -161,7 +161,7 @@ def test_a_file_without_questions_is_refused(desk: Desk, folder: RunFolder, cont
     assert not (desk.folder / "out.jsonl").exists()
 
 
-def test_files_that_can_not_be_read_or_written_are_told(desk: Desk, folder: RunFolder) -> None:
+def test_files_that_can_not_be_read_or_written_are_reported(desk: Desk, folder: RunFolder) -> None:
     source = write_jsonl(desk.folder / "in.jsonl", [{"q": "?"}])
     with pytest.raises(InputError, match=r"gone.jsonl: can't be read: No such file"):
         predicted(desk, folder, desk.folder / "gone.jsonl", desk.folder / "out.jsonl", nobody)

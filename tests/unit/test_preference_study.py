@@ -1,4 +1,4 @@
-"""A study of preferences: what goes together in its file, what is told of what doesn't, and what a trial is given."""
+"""A study of preferences: which fields fit together, the errors for those that don't, and what a trial is given."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_these_are_right_and_load_again_as_they_are(tmp_path: Path, text: str) -
         (PAIRS + "objective: accuracy\n", "objective", "accuracy does not fit task text-preference; it has: loss, "),
     ],
 )
-def test_these_are_told(tmp_path: Path, text: str, key: str, message: str) -> None:
+def test_these_are_reported(tmp_path: Path, text: str, key: str, message: str) -> None:
     found = mistake(tmp_path, text)
     assert found[0] == key
     assert message in found[1]

@@ -1,4 +1,4 @@
-"""Rows are prepared once for a study: its final training uses what lies there, and nothing that is no longer right."""
+"""Rows are prepared once for a study: its final training uses what is kept, and nothing that is no longer right."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_final_run_s_preparation_is_good_for_the_next_one(desk: Desk) -> None:
         "data.held_out=held-out.json",
     ],
 )
-def test_what_decides_on_the_rows_is_prepared_anew_where_it_differs(searched: Searched, override: str) -> None:
+def test_what_decides_on_the_rows_is_prepared_again_where_it_differs(searched: Searched, override: str) -> None:
     assert searched.inspects(override)
 
 
@@ -105,7 +105,7 @@ def forget_the_manifest(run: Searched) -> None:
 
 
 @pytest.mark.parametrize("happens", [change_the_source, tear_the_preparation, tear_the_manifest, forget_the_manifest])
-def test_what_is_no_longer_whole_is_prepared_anew(searched: Searched, happens: Callable[[Searched], None]) -> None:
+def test_what_is_no_longer_complete_is_prepared_again(searched: Searched, happens: Callable[[Searched], None]) -> None:
     happens(searched)
     assert searched.inspects()
     assert not searched.inspects(), "and then it is whole"

@@ -44,7 +44,7 @@ class Study:
         return DataFolder(self.folder / "storage")
 
     def prepare(self, wanted: list[tuple[SplitName, float]] = TRIAL) -> dict[tuple[SplitName, float], Path]:
-        """Forgets what was told before."""
+        """Forgets earlier messages."""
         self.told.clear()
         tell = lambda *words: self.told.append(words)  # noqa: E731
         return ensure_prepared(self.manifest, self.data, self.folder, self.storage, wanted, tell)
@@ -120,7 +120,7 @@ def test_no_trace_of_a_test_row_lies_in_the_storage_folder_until_an_evaluation(s
 
 
 def test_what_is_prepared_is_not_read_again(start: StartStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The source now holds garbage of the same size and time: whoever reads it can't miss it."""
+    """The source now holds garbage of the same size and time: a test that reads it fails."""
     study = start()
     paths = study.prepare()
     assert study.told, "the first time, rows are read"

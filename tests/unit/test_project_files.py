@@ -1,4 +1,4 @@
-"""What a public host and a contributor's git run is what `.ci/run` and `make check` run."""
+"""A public host's CI and a contributor's git hooks run the same as `.ci/run` and `make check`."""
 
 from __future__ import annotations
 

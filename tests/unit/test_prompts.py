@@ -94,7 +94,7 @@ def test_text_without_a_brace_is_the_same_for_every_row(text: str) -> None:
         ("{q} ]", "a ] without its ["),
     ],
 )
-def test_what_is_no_template_is_told_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+def test_what_is_no_template_is_reported_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     study = TEXT.replace("columns: {question: q,", f"prompt: {json.dumps(text)}\n  columns: {{")
     ((key, line, message),) = mistakes(tmp_path, study)
     assert (key, line) == ("data.prompt", 6)
@@ -159,7 +159,7 @@ def test_parts_of_a_column_and_named_classes(read: Read, tmp_path: Path) -> None
         ("{deep}", "column 'deep' holds no text, nor a list of texts"),
     ],
 )
-def test_a_column_that_is_not_there_is_told_with_those_that_are(
+def test_a_column_that_is_not_there_is_reported_with_those_that_are(
     read: Read, write_jsonl: WriteJsonl, prompt: str, words: str
 ) -> None:
     row = {"question": "Q?", "deep": {"inner": "x", "list": ["y"]}, "pairs": [{"key": "A"}], "answer": "a"}
@@ -224,7 +224,7 @@ def test_an_answer_that_no_row_has_is_a_mistake(read: Read, write_jsonl: WriteJs
         (TEXT, "answer: a", 'prompt: "{b}[ {a}]"', ("data.prompt", 6, "{a} is data.columns.answer: the question ")),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_told(
+def test_what_does_not_go_together_is_reported(
     tmp_path: Path, text: str, columns: str, more: str, expected: tuple[str, int, str]
 ) -> None:
     was = "question: q, answer: a" if text is TEXT else "image: i, label: kind"

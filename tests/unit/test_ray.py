@@ -29,7 +29,7 @@ JOB = LaunchedJob(job_id=f"demo-1/0@{NOBODY}")
         ("partition", "gpu", "ray has no such option"),
     ],
 )
-def test_an_option_that_ray_can_not_follow_is_told(option: str, value: object, words: str) -> None:
+def test_an_option_that_ray_can_not_follow_is_reported(option: str, value: object, words: str) -> None:
     with pytest.raises(InputError, match=f"{option}: .*{words}"):
         make_launcher("ray", {option: value})
 
@@ -55,12 +55,12 @@ def test_an_address_is_the_dashboards(address: str, url: str, monkeypatch: pytes
     assert find_cluster(address) == url
 
 
-def test_an_address_of_no_cluster_is_told() -> None:
+def test_an_address_of_no_cluster_is_reported() -> None:
     with pytest.raises(HpsearchError, match="http://HEAD:8265"):
         find_cluster("ftp://head")
 
 
-def test_a_cluster_that_is_not_there_is_told_with_its_address(tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_reported_with_its_address(tmp_path: Path) -> None:
     order = Order("demo", 1, [str(tmp_path / "demo.yaml")], {}, tmp_path, tmp_path)
     with pytest.raises(HpsearchError, match=f"nothing answers at {NOBODY}"):
         Ray(RayOptions(address=NOBODY)).check(order)

@@ -1,4 +1,4 @@
-"""The relay to a store that is silent: nobody waits for it but a thread of its own."""
+"""The relay to a store that doesn't answer: only the relay's own thread waits for it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def silence(empty_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sil
 
 
 class TestSilentStore:
-    def test_the_trainer_is_answered_and_what_was_not_told_is_told_later(
+    def test_the_trainer_is_answered_and_what_was_not_stored_is_stored_later(
         self, make_demo: MakeDemo, silence: Silence
     ) -> None:
         demo = make_demo(trials=1)

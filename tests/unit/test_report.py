@@ -1,4 +1,4 @@
-"""The report: one file that needs no other, tells the whole story, and keeps other people's words as words."""
+"""The report: one file that needs no other, has the whole study, and shows texts from the data as texts."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def search(view: StudyView) -> Page:
     return page_of(view, shares={"training.learning_rate": 0.75, "lora.r": 0.25})
 
 
-def test_the_story_of_the_search_is_told(search: Page) -> None:
+def test_the_story_of_the_search_is_reported(search: Page) -> None:
     for words in (
         "6 trials searched training.learning_rate and lora.r for a QLoRA fine-tune of tiny:qwen2",
         "trials 6 of 8",
@@ -177,7 +177,7 @@ def whole(view: StudyView, tmp_path_factory: pytest.TempPathFactory) -> Page:
     return page_of(view, final_run(folder, folder / "red.png"))
 
 
-def test_the_final_run_and_its_evaluation_are_told(whole: Page) -> None:
+def test_the_final_run_and_its_evaluation_are_reported(whole: Page) -> None:
     for words in (
         "final validation loss 0.5000 report 2 of 4, whose adapter was kept",
         "accuracy on the test rows 90.0% 95 % interval 80.0% to 100.0%, resampled over 10 images; 10 rows that no",

@@ -47,7 +47,7 @@ def test_where_no_card_is_there_is_no_panel_for_one(view: StudyView) -> None:
         memory_figure(replace(view, trials=[]))
 
 
-def test_the_time_of_each_trial_is_told_and_its_parts_where_they_are_known(view: StudyView) -> None:
+def test_the_time_of_each_trial_is_reported_and_its_parts_where_they_are_known(view: StudyView) -> None:
     (axes,) = time_figure(view).axes
     assert axes.get_ylabel() == "seconds"
     assert [bar for container in axes.containers for bar in container] == []

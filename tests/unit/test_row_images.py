@@ -148,7 +148,7 @@ def test_images_of_the_usual_formats_are_read(kind: str, read: Read, write_jsonl
 def test_an_image_that_another_program_would_have_to_read_is_left_out(
     read: Read, write_jsonl: WriteJsonl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pillow starts Ghostscript for EPS: whoever gives us data would choose what it runs."""
+    """Pillow starts Ghostscript for EPS: the author of the data would choose what it runs."""
     Image.new("RGB", (16, 16)).save(tmp_path / "image.eps", "EPS")
     started: list[Any] = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments: started.append(arguments))

@@ -239,13 +239,13 @@ def test_an_id_of_two_rows_names_neither(read: Read, write_jsonl: WriteJsonl) ->
 
 
 @pytest.mark.parametrize("role", ["question", "answer", "image", "group", "label", "id"])
-def test_a_missing_column_is_told_with_those_that_exist(read: Read, write_jsonl: WriteJsonl, role: str) -> None:
+def test_a_missing_column_is_reported_with_those_that_exist(read: Read, write_jsonl: WriteJsonl, role: str) -> None:
     source = write_jsonl("rows.jsonl", [{"q": "A?", "a": "a", "note": 1}])
     key, message = refusal(lambda: read(source, columns=QA | {role: "nothing"}))
     assert (key, message) == (f"data.columns.{role}", "the data has no column 'nothing'; it has: q, a, note")
 
 
-def test_a_missing_split_column_is_told_as_such(read: Read, write_jsonl: WriteJsonl) -> None:
+def test_a_missing_split_column_is_reported_as_such(read: Read, write_jsonl: WriteJsonl) -> None:
     source = write_jsonl("rows.jsonl", [{"q": "A?", "a": "a"}])
     key, message = refusal(lambda: read(source, columns=QA, split={"column": "part"}))
     assert (key, message) == ("data.split.column", "the data has no column 'part'; it has: q, a")
@@ -278,7 +278,7 @@ def test_the_checksum_never_changes_or_every_stored_manifest_is_void(row: Callab
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_progress_is_told_while_rows_are_read(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
+def test_progress_is_reported_while_rows_are_read(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     source = write_jsonl("rows.jsonl", [{"q": f"Q{i}?", "a": "a"} for i in range(2500)])
     data = DataSpec.model_validate({"source": source, "columns": QA})

@@ -215,7 +215,7 @@ def _misfits(knob: str, value: Any) -> bool:
     try:
         return bool(space_mistakes(knob, _PARAMETER.validate_python(value)))
     except ValidationError:
-        return False  # told with the others
+        return False  # reported with the others
 
 
 def test_random_files_are_judged_alike() -> None:

@@ -1,4 +1,4 @@
-"""Scores whose numbers come with the rows: no text tells them."""
+"""Scores whose numbers come with the rows, and not from an answer's text."""
 
 from __future__ import annotations
 

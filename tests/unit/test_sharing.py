@@ -1,4 +1,4 @@
-"""What a person is told of several workers on one card."""
+"""What a user sees about several workers on one card."""
 
 from __future__ import annotations
 

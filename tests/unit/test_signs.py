@@ -1,4 +1,4 @@
-"""Signs of life: what a worker hears when it tells what it does, and when it renews its lease."""
+"""Signs of life: what a worker learns when it reports what it does, and when it renews its lease."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_the_lease_is_renewed_as_soon_as_the_store_is_back(demo: Demo, outage: O
 
 
 class SlowRelay:
-    """Answers when it is told to."""
+    """Answers when the test says so."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, Future[Any]]] = []

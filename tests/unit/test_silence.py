@@ -1,4 +1,4 @@
-"""A trainer that hangs is told from one that takes its time, by what it does."""
+"""A trainer that hangs is distinguished from a slow one by the phase of its work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources: whatever `data.source` may name becomes one table, and what can't be opened is told in words."""
+"""Sources: everything that `data.source` may name becomes one table, and what can't be opened gives a clear error."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_parquet_file_that_changes_is_read_again(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "hpsearch").glob(".*")), "no draft stays"
 
 
-def test_a_hub_out_of_reach_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_hub_out_of_reach_is_reported_in_one_line(tmp_path: Path) -> None:
     """tests/conftest.py keeps the hub offline."""
     message = refusal(tmp_path, "nobody/nothing")
     assert message.startswith("can't be read: ")
@@ -181,7 +181,7 @@ def test_a_hub_out_of_reach_is_told_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-def test_only_the_first_line_of_a_library_s_lament_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_line_of_a_library_s_lament_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         try:
             raise ValueError("gated: ask for access\nand forty more lines")
@@ -222,7 +222,9 @@ def test_what_is_not_there_is_named(tmp_path: Path, source: str, words: str) -> 
         ("rows.csv", b"q;a\n1;2\n", "its values are separated by ';'; save it again as CSV with commas"),
     ],
 )
-def test_a_file_that_can_not_be_read_is_told_in_one_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_a_file_that_can_not_be_read_is_reported_in_one_line(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     message = refusal(tmp_path, name)
     assert words in message
@@ -248,7 +250,7 @@ def test_a_name_that_is_no_path_stays_as_it_is(tmp_path: Path, source: str) -> N
     assert local_source(DataSpec(source=source), tmp_path) == DataSpec(source=source)
 
 
-def test_a_saved_folder_with_broken_offsets_is_told_and_kills_nobody(tmp_path: Path) -> None:
+def test_a_saved_folder_with_broken_offsets_is_reported_and_kills_nobody(tmp_path: Path) -> None:
     """Arrow reads where a file's offsets point to: beyond the end of the file the process would be killed."""
     Dataset.from_dict({"question": ["a" * 64] * 50, "answer": ["b"] * 50}).save_to_disk(str(tmp_path / "saved"))
     (file,) = (tmp_path / "saved").glob("*.arrow")

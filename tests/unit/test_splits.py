@@ -77,7 +77,7 @@ def test_without_rows_the_reasons_are_counted() -> None:
     assert raised.value.message == "no rows are left: 2 × empty answer, 1 × no image"
 
 
-def test_a_source_without_rows_is_told_as_such() -> None:
+def test_a_source_without_rows_is_reported_as_such() -> None:
     with pytest.raises(FieldError, match="no rows are left: the source has none"):
         split_rows(ReadRows([]), SplitByFraction())
 

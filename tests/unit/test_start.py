@@ -1,4 +1,4 @@
-"""Where a training run goes on, by what lies in the folders of its attempts."""
+"""Where a training run continues, depending on what is in the folders of its attempts."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def told(view: StudyView, **how: Any) -> Any:
     return strictly(document.to_json())["studies"][0]
 
 
-def test_a_study_is_told_whole(view: StudyView) -> None:
+def test_a_study_is_reported_whole(view: StudyView) -> None:
     study = told(view)
     assert (study["name"], study["state"], study["paused"], study["limit"]) == ("demo", "working", None, None)
     assert (study["slots_wanted"], study["slots_finished"], study["slots_leased"]) == (8, 6, 1)
@@ -78,7 +78,7 @@ def test_a_worker_is_told_with_what_it_does(view: StudyView) -> None:
     assert worker["is_live"]
 
 
-def test_workers_that_left_are_told_only_where_their_device_is_set_aside(view: StudyView) -> None:
+def test_workers_that_left_are_reported_only_where_their_device_is_set_aside(view: StudyView) -> None:
     left = [replace(worker, gone=True) for worker in view.workers]
     assert told(replace(view, workers=left))["workers"] == []
     (worker,) = told(replace(view, workers=[replace(left[-1], aside="no space left")]))["workers"]

@@ -113,7 +113,7 @@ def test_a_stop_just_before_the_waiting_ends_it_too_but_only_once() -> None:
     flag.wait(PATIENCE_S)
     assert time.monotonic() - began < PATIENCE_S / 2
     began = time.monotonic()
-    flag.wait(0.02)  # who waits for others after a stop must not spin
+    flag.wait(0.02)  # a process that waits for others after a stop must not use the CPU meanwhile
     assert time.monotonic() - began >= 0.015
 
 

@@ -63,7 +63,7 @@ def test_a_folder_is_no_url(folder: str) -> None:
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "worker"])
-def test_bad_storage_is_told_before_anything_begins(
+def test_bad_storage_is_reported_before_anything_begins(
     verb: str,
     storage: str,
     said: str,

@@ -1,4 +1,4 @@
-"""Specs in the store: each version comes back as today's spec, and what can't be read is told in words."""
+"""Specs in the store: each version comes back as today's spec, and what can't be read gives a clear error."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_search_of_forwards_is_one_of_rows(forwards: str, rows: str | None, ex
         ('{"version": 1}', "can't be read: its stored spec is not valid JSON"),
     ],
 )
-def test_what_can_t_be_read_is_told_in_words(text: str, reason: str) -> None:
+def test_what_can_t_be_read_is_reported_in_words(text: str, reason: str) -> None:
     with pytest.raises(InputError, match=f"^{reason}") as raised:
         specs.from_text(text)
     assert len(str(raised.value).splitlines()) == 1

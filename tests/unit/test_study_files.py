@@ -43,7 +43,7 @@ def test_a_good_file_loads_with_numbers_in_scientific_notation(tmp_path: Path) -
     assert spec.searched.space["training.learning_rate"].low == 1e-6  # type: ignore[union-attr]
 
 
-def test_every_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_with_its_line(tmp_path: Path) -> None:
     text = """\
 study: demo
 task: vlm
@@ -155,7 +155,7 @@ def test_yes_is_no_number(tmp_path: Path, key: str) -> None:
     assert mistake.message.endswith("found 'true'")
 
 
-def test_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+def test_no_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "study: demo\ntask: [text-sft\n")[""][0] == 2
 
 

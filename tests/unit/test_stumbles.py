@@ -36,7 +36,7 @@ def paused(demo: Demo) -> str | None:
 
 
 def stumbling_at(monkeypatch: pytest.MonkeyPatch, *numbers: int, mistake: str = "KeyError: {}") -> None:
-    """Making the folder of these trials' attempts goes wrong, whoever tries."""
+    """Making the folder of these trials' attempts fails, for every worker."""
     begin = TrialFolder.begin
 
     def broken(folder: TrialFolder, attempt: int) -> JobFolder:
@@ -129,7 +129,7 @@ class TestStumbles:
 
 
 def end(demo: Demo, number: int = 0, state: TrialState = TrialState.COMPLETE) -> None:
-    """Somebody tells the trial's end: the dashboard, or a script with Optuna."""
+    """Somebody ends the trial: in the dashboard, or with Optuna."""
     study = optuna.load_study(study_name="demo", storage=demo.store.optuna)
     study.tell(number, 0.5 if state is TrialState.COMPLETE else None, state=state)
 
@@ -207,7 +207,7 @@ class TestEndedFromOutside:
 
 
 def test_a_trial_that_ended_well_leaves_no_checkpoints(demo: Demo) -> None:
-    """One that failed keeps them: `hpsearch retry` goes on from there."""
+    """A failed trial keeps them: `hpsearch retry` continues from there."""
 
     def saving(outcome: Outcome) -> Any:
         def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:

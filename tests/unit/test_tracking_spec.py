@@ -1,4 +1,4 @@
-"""`tracking:` of a study file: off by default, no part of what a study is, and refused where its library is missing."""
+"""`tracking:` of a study file: off by default, free to change in a study, and refused if its library is missing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_unknown_tracker_is_a_mistake(desk: Desk) -> None:
     assert "mlflow" in str(raised.value)
 
 
-def test_a_missing_library_is_told_with_the_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         tracking, "find_spec", lambda name: None if name == "mlflow" else importlib.util.find_spec(name)
     )

@@ -1,4 +1,4 @@
-"""The trainer process as the worker sees it: a small script stands in for `hpsearch.train`, all else is real."""
+"""The trainer process as the worker sees it: a small script takes the place of `hpsearch.train`, all else is real."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_no_event_in_time_is_none(start: Start) -> None:
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ended with signal 11;"),
     ],
 )
-def test_a_death_is_told_with_how_and_the_last_words(start: Start, tmp_path: Path, death: str, words: str) -> None:
+def test_a_death_is_reported_with_how_and_the_last_words(start: Start, tmp_path: Path, death: str, words: str) -> None:
     trainer = start(f'say("ready", device="none")\nprint("loading\\nBus error\\n \\n", flush=True)\n{death}\n')
     next_event(trainer)
     told = obituary(trainer)
@@ -138,7 +138,7 @@ def test_the_last_words_in_a_job_are_in_the_trials_log(start: Start, tmp_path: P
     assert obituary(trainer).endswith(f"last words in {tmp_path / 'log.txt'}: CUDA error")
 
 
-def test_the_last_words_before_a_job_began_are_told_too(start: Start, tmp_path: Path) -> None:
+def test_the_last_words_before_a_job_began_are_reported_too(start: Start, tmp_path: Path) -> None:
     trainer = start('heard()\nprint("ImportError: libcudart.so.13", flush=True)\nsys.exit(1)\n')
     trainer.send(Run(folder=tmp_path))
     assert obituary(trainer).endswith("ImportError: libcudart.so.13")

@@ -1,4 +1,4 @@
-"""Configs, results and the folder that they lie in."""
+"""Configs, results and the folder that they are in."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_folder_gives_its_job_back(tmp_path: Path, job: Any) -> None:
     assert folder.job() == job
 
 
-def test_a_failure_is_told_from_a_result(tmp_path: Path) -> None:
+def test_a_failure_is_distinguished_from_a_result(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path)
     assert folder.failure() is None
     folder.write_result(TrialResult(outcome=Outcome.COMPLETE, reason='"failed": true'))

@@ -37,7 +37,7 @@ BROKEN = [(name, what) for name in READERS for what in ("empty", *CONTENTS) if (
 
 
 @pytest.mark.parametrize(("name", "what"), BROKEN)
-def test_a_broken_file_is_told_with_its_name_in_one_line(name: str, what: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_with_its_name_in_one_line(name: str, what: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(CONTENTS.get(what, b""))
     with pytest.raises(UnreadableFile) as raised:
         READERS[name](tmp_path)

@@ -1,4 +1,4 @@
-"""Limits of a study besides its trials: what was used, when it is all, and how that is said."""
+"""Limits of a study besides its trials: what was used, when a limit is reached, and how that is shown."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class TestAWorker:
     def test_without_limits_nothing_is_said_of_them(self, demo: Demo) -> None:
         assert format_usage(demo.view) == ""
 
-    def test_each_limit_is_told_with_what_is_left(self, make_demo: MakeDemo) -> None:
+    def test_each_limit_is_reported_with_what_is_left(self, make_demo: MakeDemo) -> None:
         limits = {"hours": 8, "device_hours": 9, "cost": 30, "price_per_device_hour": 3, "until": "2199-01-01 08:00"}
         demo = make_demo(limits=limits)
         for number in range(2):

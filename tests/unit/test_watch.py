@@ -69,7 +69,7 @@ def test_each_objective_has_a_column(view: StudyView) -> None:
 
 
 def test_a_trial_that_waits_is_shown_where_it_has_begun(view: StudyView) -> None:
-    """It was given back. One that has not begun yet says nothing."""
+    """It was released. A trial that has not begun yet shows nothing."""
     waiting = [replace(trial, outcome="waiting") for trial in view.trials if trial.number == 6]
     unasked = [replace(trial, number=9, params={}, reports={}) for trial in waiting]
     rows = cells(seen(trials_table(replace(view, trials=waiting + unasked))))[1:]
@@ -157,7 +157,7 @@ def test_the_best_values_stand_beside_the_files_own(view: StudyView) -> None:
     assert shown[2:] == [["training.learning_rate", "0.0001", "0.0002"], ["lora.r", "16", "16"]]
 
 
-def test_checks_are_shown_with_the_mend_where_there_is_one() -> None:
+def test_checks_are_shown_with_the_fix_where_there_is_one() -> None:
     checks = [
         Check(name="disk", verdict="works", found="99 GiB free [/dev/sda]"),
         Check(name="gpu", verdict="fails", found="no driver", fix="install one"),
@@ -235,11 +235,11 @@ def test_a_pair_is_shown_with_both_answers() -> None:
         (90_000, "25 h 00 min"),
     ],
 )
-def test_times_are_told_in_words(seconds: float, words: str) -> None:
+def test_times_are_reported_in_words(seconds: float, words: str) -> None:
     assert format_time(seconds) == words
 
 
-def test_numbers_are_told_short() -> None:
+def test_numbers_are_reported_short() -> None:
     assert [format_loss(loss) for loss in (None, 0.0, 1.23456, math.nan)] == ["", "0.0000", "1.2346", "nan"]
     values = (None, 0.000123456, 2e-5, 16, True, "nf4", ["q_proj"])
     assert [format_value(v) for v in values] == ["", "0.000123", "2e-05", "16", "True", "nf4", "['q_proj']"]

@@ -25,7 +25,7 @@ def up_to(view: StudyView, num_finished: int) -> StudyView:
     return replace(view, trials=view.trials[:num_finished], slots=replace(view.slots, finished=num_finished))
 
 
-def test_each_trial_is_told_once_when_it_has_ended(view: StudyView) -> None:
+def test_each_trial_is_reported_once_when_it_has_ended(view: StudyView) -> None:
     console = plain_console()
     with Follower(console, Clock()) as follower:
         follower.show(up_to(view, 0))
@@ -52,7 +52,7 @@ def test_a_resumed_study_does_not_repeat_its_past(view: StudyView) -> None:
     assert "trial 2 diverged" in line
 
 
-def test_trials_that_run_are_told_about_every_ten_seconds(view: StudyView) -> None:
+def test_trials_that_run_are_reported_about_every_ten_seconds(view: StudyView) -> None:
     console, clock = plain_console(), Clock()
     with Follower(console, clock) as follower:
         assert lines_of(console, lambda: follower.show(view)) == []

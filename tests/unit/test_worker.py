@@ -1,4 +1,4 @@
-"""A worker's ordinary life: it claims, has its trainer run, tells; and when a trainer has to go."""
+"""A worker's ordinary life: it claims a trial, has it trained, stores the result; when a trainer is replaced."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_pruned_trial_is_stopped_and_ends_pruned(make_demo: MakeDemo) -> None:
     ("outcome", "state", "is_feasible"),
     [(Outcome.FAILED, "FAIL", True), (Outcome.OUT_OF_MEMORY, "PRUNED", False), (Outcome.DIVERGED, "PRUNED", True)],
 )
-def test_what_went_wrong_is_told(demo: Demo, outcome: Outcome, state: str, is_feasible: bool) -> None:
+def test_what_went_wrong_is_reported(demo: Demo, outcome: Outcome, state: str, is_feasible: bool) -> None:
     demo.worker(plays(ends(outcome, reason="why", traceback="Traceback …", clean=False))).step()
     assert demo.states == [state]
     attributes = demo.trials[0].user_attrs
@@ -155,7 +155,7 @@ def test_the_memory_ledger_is_stored_with_its_trial(demo: Demo, not_given_back: 
 
 
 def test_the_driver_is_asked_again_and_again_while_a_trial_runs(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end everything is given back: a budget that is held against it would hold for every trial."""
+    """After a trial nothing is left: a budget compared with that would be kept by every trial."""
     seen = iter([1 * GIB, 5 * GIB])
     monkeypatch.setattr(witness, "device_bytes", lambda _: next(seen, 2 * GIB))
     monkeypatch.setattr(witness, "_LOOKS_EVERY_S", 0)

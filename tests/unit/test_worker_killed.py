@@ -1,4 +1,4 @@
-"""A trial whose worker was killed: another one goes on, or tells the result that was left behind."""
+"""A trial whose worker was killed: another one continues it, or stores the result that was left behind."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def contents(folder: JobFolder) -> dict[Path, bytes]:
 
 
 def test_a_rerun_is_judged_by_its_own_reports(make_demo: MakeDemo) -> None:
-    """The attempt before had reported more than its last checkpoint knew: these steps are made anew."""
+    """The attempt before had reported more than its last checkpoint has: these steps are done again."""
     demo = make_demo(pruner={"name": "median", "startup_trials": 1, "warmup_reports": 0})
     told: list[type[Command]] = []
     history: list[dict[int, float]] = []

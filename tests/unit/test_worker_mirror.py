@@ -1,4 +1,4 @@
-"""A trial that changes machines: with a bucket between them it goes on, without one it says why it starts over."""
+"""A trial that changes machines: with a bucket between them it continues, without one it says why it starts over."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def stops_at(step: int, demo: Demo, stop: StopFlag | None) -> Play:
         yield Progress(step=step, num_steps=9)
         yield report(1, 3.0)
         saved(folder, step)
-        demo.clock.now += 60  # it tells how far it is
+        demo.clock.now += 60  # it reports how far it is
         yield Progress(step=step, num_steps=9)
         if stop is None:
             raise Killed

@@ -1,4 +1,4 @@
-"""The store out of reach: a training step never waits for it, and what was not told is told later."""
+"""The store out of reach: a training step never waits for it, and what could not be stored is stored later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Study files that are no study files: refused at once, in words, before anything is built of them."""
+"""Files that are too large or too deep to be study files: refused at once, before anything is built from them."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_a_byte_order_mark_is_no_character_of_the_file(tmp_path: Path) -> None:
     assert load_study(tmp_path / "study.yaml").spec.study == "demo"
 
 
-def test_a_key_that_stands_twice_is_a_mistake(tmp_path: Path) -> None:
+def test_a_key_that_is_written_twice_is_a_mistake(tmp_path: Path) -> None:
     text = GOOD.replace("data: {source", "data: {source: old.jsonl, source") + "task: vlm-sft\n"
     found = refused(tmp_path, text)
     assert ("task", 6, "stands twice; first on line 2") in found
     assert ("data.source", 4, "stands twice; first on line 4") in found
 
 
-def test_keys_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_keys_that_are_no_text_are_reported(tmp_path: Path) -> None:
     assert refused(tmp_path, GOOD + "7: 8\n") == [("7", 6, "a key must be text, found 7: put it in quotes")]
     assert refused(tmp_path, GOOD + "? [a]\n: 8\n") == [("", 6, "a key must be text: put it in quotes")]
 
@@ -107,7 +107,7 @@ def test_a_date_is_the_text_that_it_looks_like(tmp_path: Path) -> None:
     assert load_study(tmp_path / "study.yaml", ["model.revision=2024-12-05"]).spec.model.revision == "2024-12-05"
 
 
-def test_what_was_found_is_told_in_short_and_without_control_characters(tmp_path: Path) -> None:
+def test_what_was_found_is_reported_in_short_and_without_control_characters(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(GOOD.replace("text-sft", "t" * 9000) + '"\\e[2J": 1\n' + "z" * 900 + ": 1\n")
     with pytest.raises(StudyFileErrors) as raised:
         load_study(tmp_path / "study.yaml")

@@ -1,4 +1,4 @@
-"""A study with a trial of every kind, as whoever watches it sees it."""
+"""A study with a trial of every kind, as `hpsearch status` reads it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def finished(view: StudyView) -> StudyView:
 
 
 def seen(*shown: RenderableType, width: int = 120) -> str:
-    """What stands on a terminal of this width."""
+    """What a terminal of this width shows."""
     console = open_console(record=True, width=width, file=io.StringIO())
     for renderable in shown:
         console.print(renderable)

@@ -62,7 +62,7 @@ class Clock:
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as a worker can tell: nothing of it runs after this."""
+    """SIGKILL, as far as a worker can know: none of its code runs after this."""
 
 
 def report(step: int, loss: float) -> Reported:

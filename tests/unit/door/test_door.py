@@ -53,7 +53,7 @@ def test_the_dashboard_is_there_under_the_names_of_this_machine_with_its_port(sh
     ],
 )
 @pytest.mark.parametrize("path", ["/api/studies", "/dashboard", "/tensorboard/data/environment", "/artifacts/1/a0"])
-def test_a_name_that_nobody_told_us_is_refused(shown: Served, host: str, path: str) -> None:
+def test_an_unknown_name_is_refused(shown: Served, host: str, path: str) -> None:
     """DNS rebinding: the page of another site has its own name point to us, and reads what we answer."""
     got = shown.ask("GET", path, Host=host.format(port=shown.port))
     assert got.status == 403

@@ -1,4 +1,4 @@
-"""Parts of the door without a request: addresses, wrong tokens over time, slow connections, what a person is told."""
+"""Parts of the door without a request: addresses, wrong tokens over time, slow connections, and the messages."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_given_token_is_asked_for_everywhere_and_never_shown(monkeypatch: pyte
     assert chosen(Hosts(LOOPBACK)) == (None, "")
 
 
-def test_a_person_is_told_what_every_network_means() -> None:
+def test_the_message_says_what_every_network_means() -> None:
     said = io.StringIO()
     _say_where(open_console(file=said), EVERYWHERE, allow_changes=False)
     for words in ("is every network of this machine", "TLS", "ssh -L 8080:127.0.0.1:8080", "/tensorboard/"):

@@ -1,4 +1,4 @@
-"""What lies behind the door: headers of answers, artifacts, plain paths only, TensorBoard beside optuna-dashboard."""
+"""What is behind the door: headers of answers, artifacts, plain paths only, TensorBoard beside optuna-dashboard."""
 
 from __future__ import annotations
 

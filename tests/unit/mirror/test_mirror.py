@@ -66,7 +66,7 @@ class TestCopies:
         first = attempt(here.attempt(1).path, ONE_STAGE, (0, 2), (0, 4), reports=1)
         kept(remote, first)
         shutil.rmtree(first.checkpoints / "checkpoint-2")
-        copy = Copy(remote, first, f"{NAME}/attempt-1")  # of a worker that was started anew
+        copy = Copy(remote, first, f"{NAME}/attempt-1")  # of a worker that was started again
         done = cut_after(monkeypatch, remote, "rm_file", 9)
         copy.keep_up()
         assert done == [f"attempt-1/checkpoints/checkpoint-2/{name}" for name in (MARKER, "weights")]
@@ -179,10 +179,10 @@ class TestFetching:
         fetched(remote, there, 2)
         assert find_start(there.attempt(2), [there.attempt(1).path], ONE_STAGE).step == 4
 
-    def test_the_furthest_checkpoint_comes_whoever_saved_it(
+    def test_the_furthest_checkpoint_is_fetched_from_any_machine(
         self, remote: Remote, here: TrialFolder, there: TrialFolder
     ) -> None:
-        """Of those before this attempt; and with it what its stage stands on."""
+        """Of the attempts before this one; with it comes the adapter that its stage started from."""
         kept(remote, attempt(here.attempt(1).path, THREE_STAGES, (0, 2), (1, 1), reports=3, done=1))
         kept(remote, attempt(here.attempt(2).path, THREE_STAGES, (0, 4), reports=2))
         kept(remote, attempt(here.attempt(3).path, THREE_STAGES, (2, 1), reports=4, done=2))
@@ -204,7 +204,7 @@ class TestFetching:
     def test_a_longer_journal_takes_the_place_of_a_shorter_one(
         self, remote: Remote, here: TrialFolder, there: TrialFolder
     ) -> None:
-        """The one who was taken over lived, and went on for a while."""
+        """The worker whose trial was taken over was alive, and continued for a while."""
         kept(remote, attempt(here.attempt(1).path, ONE_STAGE, (0, 2), reports=1))
         fetched(remote, there, 2)
         kept(remote, attempt(here.attempt(1).path, ONE_STAGE, (0, 4), reports=1))

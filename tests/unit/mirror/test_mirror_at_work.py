@@ -54,7 +54,7 @@ class TestMirror:
         assert copied.wait(20)
         assert flaw(bucket / NAME / "attempt-1/checkpoints/checkpoint-2") is None
 
-    def test_an_outage_is_told_and_survived(
+    def test_an_outage_is_reported_and_survived(
         self,
         open_mirror: Callable[[str], Mirror],
         bucket: Path,
@@ -79,7 +79,7 @@ class TestMirror:
         assert flaw(bucket / NAME / "attempt-1/checkpoints/checkpoint-2") is None
         assert caplog.messages == [f"{mirror.url}: Connection refused; trying again"]
 
-    def test_who_waits_for_a_bucket_that_is_away_waits_no_longer_than_he_likes(
+    def test_waiting_for_an_unreachable_bucket_ends_in_time(
         self,
         open_mirror: Callable[[str], Mirror],
         here: TrialFolder,
@@ -100,7 +100,7 @@ class TestMirror:
         assert not mirror.close(0.1)
         assert caplog.messages[-1].endswith(f"does not have the last checkpoint: it is only in {tmp_path / 'here'}")
 
-    def test_a_result_that_is_told_takes_the_checkpoints_away_of_all_machines(
+    def test_a_stored_result_deletes_the_checkpoints_of_all_machines(
         self, open_mirror: Callable[[str], Mirror], remote: Remote, bucket: Path, here: TrialFolder, there: TrialFolder
     ) -> None:
         kept(remote, attempt(here.attempt(1).path, ONE_STAGE, (0, 2), reports=1))
