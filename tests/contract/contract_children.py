@@ -54,7 +54,7 @@ def claim_until_finished(url: str, study_id: int, diary: Path, dies_at: str | No
 
 
 def claim_and_end(url: str, spec: str) -> None:
-    """A worker that goes on until the study has all its trials."""
+    """A worker that works until the study has all its trials."""
     with opened(url) as store:
         search = Search(store, StudySpec.model_validate_json(spec))
         while not store.leases.slots(search.study_id).all_finished:
@@ -62,7 +62,7 @@ def claim_and_end(url: str, spec: str) -> None:
 
 
 def take_over(url: str, study_id: int) -> None:
-    """Takes a slot from whoever has it, and gives it to nobody."""
+    """Takes a slot from its owner, and leaves it without one."""
     with opened(url) as store:
         assert store.leases.claim(study_id, own_worker_id(), LEASE_S, list(store.leases.seconds_left(study_id)))
 

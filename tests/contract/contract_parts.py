@@ -95,7 +95,7 @@ def claimed(store: Store, study_id: int, worker_id: str = "host:1:1.00", duratio
 
 
 def taken_over(store: Store, lease: Lease, worker_id: str = "other:2:2.00") -> Lease:
-    """The same slot in the hands of another worker: whoever holds it now counts as dead."""
+    """The same slot, taken over by another worker: its holder counts as dead."""
     taken = store.leases.claim(lease.study_id, worker_id, LEASE_S, list(store.leases.seconds_left(lease.study_id)))
     assert taken is not None
     assert taken.lease_id == lease.lease_id
@@ -139,7 +139,7 @@ def toy(values: Values) -> list[float]:
 
 
 def worked(store: Store, search: Search, worker_id: str = "last:3:3.00", losses: Losses = toy) -> list[Values]:
-    """A worker that goes on until nothing is left to claim; what it tried."""
+    """A worker that works until nothing is left to claim; returns what it tried."""
     tried = []
     while True:
         lease = store.leases.claim(search.study_id, worker_id, LEASE_S, DEAD_WORKERS)

@@ -121,7 +121,7 @@ class PgBouncer:
 
 
 class MariaDb:
-    """Its clock shows summer time, so that whoever reads it in local time is found out."""
+    """Its clock shows summer time, so that code which reads it in local time fails."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="hpsearch-mariadb-"))

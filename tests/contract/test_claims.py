@@ -1,4 +1,4 @@
-"""Claims: of several processes that see the same, one tells."""
+"""Claims: of several processes that see the same event, one sends the message."""
 
 from __future__ import annotations
 

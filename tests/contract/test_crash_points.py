@@ -1,4 +1,4 @@
-"""A worker is killed at every point of a trial: the next one goes on, and the study ends with exactly its trials."""
+"""A worker is killed at every point of a trial: the next one continues, and the study ends with exactly its trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MySQL and MariaDB commit each change of a table by itself: the next opening goes on from where one was cut off.
+"""MySQL and MariaDB commit each change of a table by itself: the next opening continues where one was cut off.
 
 Every opening here is cut off after the first change that it makes, until there is nothing left to change.
 """

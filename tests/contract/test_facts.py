@@ -52,7 +52,7 @@ class TestFacts:
             assert memory_violation(result, 16) == gib / 16 - 1
             assert facts(result, LOSS)["ledger.peak_device_gib"] == gib
 
-    def test_the_prediction_stands_beside_the_real_peak(self) -> None:
+    def test_the_prediction_is_compared_with_the_real_peak(self) -> None:
         fit = Fit(device="card", shape="s", rows=4, gradient_checkpointing=False, predicted_bytes=9 * GIB)
         ledgers = ledger_of(12 * GIB, peak_allocated_bytes=10 * GIB)
         told = facts(TrialResult(outcome=RAN, fit=fit, ledger=ledgers), LOSS)

@@ -87,7 +87,7 @@ class TestBudget:
 
 
 class TestTakingOver:
-    def test_a_lease_that_holds_is_nobody_else_s(self, store: Store, study_id: int) -> None:
+    def test_a_lease_that_holds_has_one_owner(self, store: Store, study_id: int) -> None:
         slots = [claimed(store, study_id, f"host:{number}:1.00").slot for number in range(3)]
         assert slots == [0, 1, 2]
         assert store.leases.claim(study_id, "host:9:1.00", LEASE_S) is None

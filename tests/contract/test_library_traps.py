@@ -183,7 +183,7 @@ def test_our_cmaes_learns_as_the_stock_one_and_stores_no_pickle() -> None:
 
 
 def test_our_cmaes_knows_what_the_stock_one_had_pickled() -> None:
-    """Told the same trials again, it is where the stock optimizer stood."""
+    """After the same trials it has the state that the stock optimizer had."""
     stock, ours = CmaEsSampler(seed=0), PlainCmaEsSampler(seed=1)
     study = lowest_after(stock, 62)[1]
     pickled = stock._restore_optimizer(study.trials)
@@ -197,7 +197,7 @@ def test_our_cmaes_knows_what_the_stock_one_had_pickled() -> None:
 
 
 def test_the_gp_finds_what_makes_it_faster() -> None:
-    """Without greenlet it goes one point at a time, and tells the person so."""
+    """Without greenlet it computes one point at a time, and warns the user."""
     assert optuna._gp.batched_lbfgsb._greenlet_imports.is_successful()
 
 

@@ -121,7 +121,7 @@ def test_a_store_of_optuna_alone_has_no_studies_of_ours(store_url: str) -> None:
         ("alembic_version", "v3.0.0.a", r"has tables of an older optuna \(v3\.0\.0\.a, .*\): hpsearch store upgrade"),
     ],
 )
-def test_tables_of_another_version_are_told(table: str, version: str, words: str, store_url: str) -> None:
+def test_tables_of_another_version_are_reported(table: str, version: str, words: str, store_url: str) -> None:
     with opened(store_url) as store, store.optuna.engine.begin() as connection:
         connection.execute(text(f"UPDATE {table} SET version_num = :version"), {"version": version})
     with pytest.raises(InputError, match=words):
@@ -132,7 +132,7 @@ def test_tables_of_another_version_are_told(table: str, version: str, words: str
 def test_a_folder_that_may_not_be_written_is_read(
     used_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root may write everywhere, so it is only told that it may not: what matters is that no file is missed."""
+    """Root may write everywhere, so the refusal is faked: what matters is that no file is missed."""
     assert not (tmp_path / "store.db-wal").exists()
     monkeypatch.setattr(reading_module, "_may_write", lambda _folder: False)
     assert looked(used_url) == ["complete", "running"]

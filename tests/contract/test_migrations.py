@@ -1,4 +1,4 @@
-"""A store of an older hpsearch: its tables are brought up to date, and its studies go on."""
+"""A store of an older hpsearch: its tables are brought up to date, and its studies continue."""
 
 from __future__ import annotations
 

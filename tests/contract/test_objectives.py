@@ -42,7 +42,7 @@ def reports_of(scores: Sequence[Scores]) -> list[Report]:
 
 
 def run(store: Store, search: Search, scores: Sequence[Scores], **more: Any) -> bool:
-    """A trial from its claim to its end, stopped where the pruner says so; whether it went on to its end."""
+    """A trial from its claim to its end, stopped if the pruner says so; returns whether it reached its end."""
     trial = search.start(claimed(store, search.study_id))
     made: list[Report] = []
     goes_on = True

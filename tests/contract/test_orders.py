@@ -1,4 +1,4 @@
-"""Orders: to pause, to go on, to stop; and trials that are opened again."""
+"""Orders: to pause, to resume, to stop; and trials that are opened again."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class TestReopen:
     def id_of(store: Store, search: Search, number: int) -> int:
         return store.optuna.get_trial_id_from_study_id_trial_number(search.study_id, number)
 
-    def test_it_waits_and_nothing_is_told_of_its_end(self, store: Store, search: Search, failed: int) -> None:
+    def test_it_waits_and_nothing_is_reported_of_its_end(self, store: Store, search: Search, failed: int) -> None:
         assert store.orders.reopen(search.study_id, [failed]) == [failed]
         again, other = trials_of(store)
         assert again.outcome == "waiting"

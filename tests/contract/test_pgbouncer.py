@@ -55,7 +55,7 @@ def narrow(postgresql: PostgreSql) -> Iterator[PgBouncer]:
 
 
 def test_24_workers_start_through_four_connections(narrow: PgBouncer, store_url: str) -> None:
-    """Whoever waits for the tables holds none."""
+    """A process that waits for the tables holds none."""
     url = narrow.url(narrow.create())
 
     def register(number: int) -> int:

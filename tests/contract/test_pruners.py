@@ -73,7 +73,7 @@ def test_it_looks_at_those_trials_that_are_said_of_it(name: str) -> None:
         trial = study.ask()
         for step in range(REPORTS):
             trial.report(BAD[step] if number == 6 else BEST[step], step)
-        if number < 5:  # the last one but one goes on, and so does its own
+        if number < 5:  # the last but one continues, and so does its own
             study.tell(trial, BEST[-1])
     own = study.trials[-1]
     storage.asked_for.clear()

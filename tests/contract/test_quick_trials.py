@@ -63,7 +63,7 @@ def stock(store_url: str, backend: str) -> Iterator[RDBStorage]:
 
 
 def told(trials: list[FrozenTrial]) -> list[str]:
-    """NaN is not equal to itself; and the attributes' order is nobody's business."""
+    """NaN is not equal to itself; and the order of the attributes doesn't matter."""
     for trial in trials:
         trial._user_attrs = dict(sorted(trial._user_attrs.items()))
         trial._system_attrs = dict(sorted(trial._system_attrs.items()))

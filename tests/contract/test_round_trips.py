@@ -44,7 +44,7 @@ def life(store: Store, search: Search, losses: list[float]) -> dict[str, Asked]:
 
 class TestTrial:
     def test_each_phase_takes_so_many_transactions_and_statements(self, store: Store) -> None:
-        """Whoever adds one says here what for. Plain Optuna takes 16 transactions and 77 statements for two parameters
+        """If you add one, say here why. Plain Optuna takes 16 transactions and 77 statements for two parameters
         and four reports (`python -m bench store_throughput`)."""
         search = created(store, as_bench_study("random", 9))
         store.workers.register(WORKER, search.study_id, "cpu")

@@ -87,7 +87,7 @@ def finish(trial: Trial, reports: dict[int, float]) -> None:
 
 
 def by_us(store: Store, study: Study, end: End) -> None:
-    """As `Search` does it: made in one transaction, drawn and told to a draft, written in another."""
+    """As `Search` does it: created in one transaction, drawn and reported in a draft, written in another one."""
     values, state, reports = end
     with store.optuna.engine.begin() as connection:
         own = create(connection, study._study_id, create_trial(state=TrialState.RUNNING, system_attrs=MARKS))

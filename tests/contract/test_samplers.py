@@ -139,7 +139,7 @@ class TestWorkersSideBySide:
     ) -> None:
         spec = spec_of(sampler={"name": "tpe", "startup_trials": 3}, space=RATE, trials=8)
         search = created(store, spec)
-        search.start(claimed(store, search.study_id))  # lost: neither told nor closed
+        search.start(claimed(store, search.study_id))  # lost: neither ended nor closed
         assert len(worked(store, Search(store, spec))) == 7
         store.studies.update(search.study_id, spec, 9)
         seen: list[int] = []
@@ -175,7 +175,7 @@ def test_unfinished_trials_matter_to_whom_it_is_said(name: str) -> None:
     )
 
     def proposed(*, is_running: bool) -> dict[str, Any]:
-        """For slot 12, beside a running trial of this sampler, or a failed one, which says nothing."""
+        """For slot 12, beside a running trial of this sampler, or a failed one, which has no effect."""
         study = optuna.create_study(sampler=RandomSampler(seed=0))
         for number in range(11):
             study.tell(study.ask(distributions(space)), float(number))

@@ -1,4 +1,4 @@
-"""Search: what it enqueues, takes, reports and tells, and that each can be done twice."""
+"""Search: what it enqueues, takes, reports and ends, and that each can be done twice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def trials_of(store: Store, search: Search) -> list[FrozenTrial]:
 
 
 def queue(url: str, *values: dict[str, Any]) -> None:
-    """Enqueues as a person does, with stock Optuna."""
+    """Enqueues as a user does, with stock Optuna."""
     storage = optuna.storages.RDBStorage(url)
     study = optuna.load_study(study_name="demo", storage=storage)
     for one in values:

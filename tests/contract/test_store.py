@@ -1,4 +1,4 @@
-"""Opening a store: its tables, its version, its address, and what a person reads when it can't be had."""
+"""Opening a store: its tables, its version, its address, and the messages when it can't be opened."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class TestOutOfReach:
             return holder.close
         return request.getfixturevalue(backend).cut_off(store.url.database)
 
-    def test_a_closed_port_is_told_with_its_address_and_without_the_password(self) -> None:
+    def test_a_closed_port_is_reported_with_its_address_and_without_the_password(self) -> None:
         with socket.socket() as taken:  # bound but not listening: nobody else can answer on it
             taken.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -176,7 +176,7 @@ class TestUrls:
             parse_url(url, from_argv=False)
         assert repr(url.partition(":")[0]) in str(raised.value)
 
-    def test_a_proxy_of_optuna_s_is_told_what_to_give_in_its_place(self) -> None:
+    def test_the_error_for_optuna_s_proxy_names_what_to_give_in_its_place(self) -> None:
         with pytest.raises(InputError, match=r"gRPC storage proxy.*pgbouncer"):
             parse_url("grpc://localhost:13000", from_argv=True)
 

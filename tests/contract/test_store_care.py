@@ -52,7 +52,7 @@ class TestCheck:
         assert wrong(store, tmp_path) == {}
         assert len(check_store(store.url, tmp_path)) == 8
 
-    def test_each_thing_that_is_wrong_is_told(self, store: Store, used: Search, tmp_path: Path) -> None:
+    def test_each_thing_that_is_wrong_is_reported(self, store: Store, used: Search, tmp_path: Path) -> None:
         del used
         change(store, "UPDATE hpsearch_leases SET trial_id = 999 WHERE slot = 0")
         assert wrong(store, tmp_path) == {"leases": "slot 0 of demo names a trial that is gone"}
@@ -66,7 +66,7 @@ class TestCheck:
         change(store, "UPDATE hpsearch_studies SET spec = '{\"version\": 99}'")
         assert wrong(store, tmp_path)["studies"].startswith("demo was made by ")
 
-    def test_a_missing_artifact_is_told(self, store: Store, used: Search, tmp_path: Path) -> None:
+    def test_a_missing_artifact_is_reported(self, store: Store, used: Search, tmp_path: Path) -> None:
         for number in range(5):
             meta = json.dumps({"artifact_id": f"id{number}", "filename": f"{number}.png"})
             store.optuna.set_study_system_attr(used.study_id, f"dashboard:artifacts:1:id{number}", meta)
@@ -81,7 +81,7 @@ class TestCheck:
         assert list(wrong(store, tmp_path)) == ["hpsearch's tables"]
 
     @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-    def test_a_damaged_file_is_told(self, store: Store, used: Search, tmp_path: Path) -> None:
+    def test_a_damaged_file_is_reported(self, store: Store, used: Search, tmp_path: Path) -> None:
         del used
         store.close()
         file = tmp_path / "store.db"
@@ -92,7 +92,7 @@ class TestCheck:
         assert "file" in wrong(store, tmp_path)
 
     @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-    def test_a_file_too_damaged_to_open_is_told_with_the_way_back(self, store: Store, tmp_path: Path) -> None:
+    def test_a_file_too_damaged_to_open_is_reported_with_the_way_back(self, store: Store, tmp_path: Path) -> None:
         store.close()
         file = tmp_path / "store.db"
         content = file.read_bytes()

@@ -1,4 +1,4 @@
-"""A Search keeps nothing of a trial in progress: one leads two trials in turn, and another goes on with either."""
+"""A Search has no state of a trial in progress: one serves two trials in turn, and another continues either."""
 
 from __future__ import annotations
 
