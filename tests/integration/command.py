@@ -1,4 +1,4 @@
-"""The installed `hpsearch` command as a person starts it: a process group of its own, its two outputs apart."""
+"""The installed `hpsearch` command as a user starts it: a process group of its own, its two outputs apart."""
 
 from __future__ import annotations
 

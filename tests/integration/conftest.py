@@ -105,7 +105,7 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Gradients]:
 
 @pytest.fixture(scope="session")
 def built() -> dict[str, Any]:
-    """Tiny base → (model, processor), with random weights. Whoever changes one changes a copy."""
+    """Tiny base → (model, processor), with random weights. To change one, copy it first."""
     torch.manual_seed(0)
     return {name: build() for name, build in ARCHITECTURES.items()}
 
@@ -195,7 +195,7 @@ def changed(config: TrialConfig, **changes: object) -> TrialConfig:
 
 
 def hpsearch(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 500) -> tuple[int, str]:
-    """Runs the command as a person would; (exit code, everything it printed)."""
+    """Runs the command as a user would; (exit code, everything it printed)."""
     done = subprocess.run(
         [sys.executable, "-m", "hpsearch", *arguments],
         stdout=subprocess.PIPE,

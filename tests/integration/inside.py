@@ -16,7 +16,7 @@ from hpsearch.trial import Record, TrialConfig, TrialResult
 
 
 class Answering(Channel):
-    """A worker who answers reports, and may ask for a checkpoint when it hears something."""
+    """A worker that answers reports, and may ask for a checkpoint after an event."""
 
     def __init__(
         self, goes_on: Callable[[Reported], bool] = lambda _: True, stops_at: Callable[[Record], bool] = lambda _: False
@@ -40,7 +40,7 @@ class Answering(Channel):
 
 
 class InsideTrainer:
-    """A trainer in the test's own process: it does the whole job when it is told to, and then says what happened."""
+    """A trainer in the test's own process: it does the whole job when it is asked to, and then says what happened."""
 
     pid, device = 0, "none"
 

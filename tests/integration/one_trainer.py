@@ -21,7 +21,7 @@ class Trainers:
         return Kept(self._process)
 
     def start_and_interrupt(self) -> Trainer:
-        """The person presses Ctrl-C while the tuned model answers, after the first batch."""
+        """The user presses Ctrl-C while the tuned model answers, after the first batch."""
         trainer = Interrupted(TrainerProcess(self._log))
         self.end()
         return trainer
@@ -33,7 +33,7 @@ class Trainers:
 
 
 class Kept:
-    """A trainer that goes on to the next job."""
+    """A trainer that is ready for the next job."""
 
     def __init__(self, process: TrainerProcess) -> None:
         self._process = process

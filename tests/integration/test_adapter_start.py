@@ -157,7 +157,7 @@ def logits(model: PeftModel) -> torch.Tensor:
 
 
 class TestWhatDoesNotFit:
-    def test_another_base_is_told_with_both_names_before_anything_is_trained(
+    def test_another_base_is_reported_with_both_names_before_anything_is_trained(
         self, first: tuple[TrialResult, Path]
     ) -> None:
         """By the inspection, from the shapes alone."""

@@ -1,4 +1,4 @@
-"""Mistakes that only a real trainer can find: each is told with its line and what to write, and nothing is lost."""
+"""Mistakes that only a real trainer can find: each is reported with its line and what to write; nothing is lost."""
 
 from __future__ import annotations
 
@@ -90,20 +90,22 @@ def complaint(
 
 
 @pytest.mark.parametrize("base", ["./no/such/folder", "/no/such/folder"])
-def test_a_folder_that_is_not_there_is_told_before_a_trainer_starts(complaint: Callable[..., str], base: str) -> None:
+def test_a_folder_that_is_not_there_is_reported_before_a_trainer_starts(
+    complaint: Callable[..., str], base: str
+) -> None:
     first, second = complaint(asks_trainer=False, base=base).splitlines()
     assert first == "hpsearch: wrong.yaml: 1 mistake"
     assert second.startswith(f"  line 4: model.base: {base!r}: there is no folder /")
 
 
-def test_a_base_that_is_not_there_is_told_with_what_a_base_can_be(complaint: Callable[..., str]) -> None:
+def test_a_base_that_is_not_there_is_reported_with_what_a_base_can_be(complaint: Callable[..., str]) -> None:
     first, second = complaint(base="Qwen/Qwen2.5-0.5B").splitlines()
     assert first == "hpsearch: wrong.yaml: 1 mistake"
     assert second.startswith("  line 4: model.base: 'Qwen/Qwen2.5-0.5B' can't be loaded: ")
     assert WHAT_A_BASE_IS in second
 
 
-def test_a_target_module_that_the_base_lacks_is_told_with_those_that_it_has(complaint: Callable[..., str]) -> None:
+def test_a_target_module_that_the_base_lacks_is_reported_with_those_that_it_has(complaint: Callable[..., str]) -> None:
     assert complaint(modules="[q_proj, q_prj]") == (
         "hpsearch: wrong.yaml: 1 mistake\n"
         "  line 9: lora.target_modules: tiny:qwen2 has no linear layer 'q_prj'; did you mean 'q_proj'? "

@@ -41,7 +41,7 @@ def test_the_quickest_one_prints_its_ratio(monkeypatch: pytest.MonkeyPatch, caps
     assert "import torch" in capsys.readouterr().out
 
 
-def test_an_unknown_one_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_one_is_reported_with_those_that_there_are() -> None:
     done = bench("cli_strat")
     assert done.returncode != 0
     assert "cli_start" in done.stdout + done.stderr
@@ -170,7 +170,7 @@ class TestOnACard:
         assert all(callable(measure_of(part)) for part in WHAT)
         assert set(on_card.MOST_S) == set(WHAT)
 
-    def test_what_does_not_fit_into_the_time_is_told_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_does_not_fit_into_the_time_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert process.run_part("product", tmp_path, 1.0, self.console(), rehearses=True) == ([], "out of time")
         monkeypatch.setattr(process, "LEAST_S", 0.0)
         assert process.run_part("product", tmp_path, 0.1, self.console(), rehearses=True) == ([], "out of time")

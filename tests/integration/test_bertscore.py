@@ -50,7 +50,7 @@ def test_equal_texts_have_1_others_less_and_empty_ones_0(bert: Path, tmp_path: P
     assert empty == 0.0
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_reported(tmp_path: Path) -> None:
     file = written(tmp_path / "tuned.jsonl", [("a", "a")])
     with pytest.raises(FieldError, match="can't be loaded"):
         add_bertscore(file, str(tmp_path / "none"))
@@ -60,7 +60,7 @@ def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
     ("text", "error"), [("a red cell", OverflowError), ("", AttributeError)], ids=["no length", "an empty text"]
 )
 def test_bert_score_still_needs_help_with_transformers_5(bert: Path, text: str, error: type[Exception]) -> None:
-    """When this fails, `_limit_length` or `_has_words` has had its day."""
+    """When this fails, `_limit_length` or `_has_words` is no longer needed."""
     scorer = BERTScorer(model_type=str(bert), num_layers=3)
     with pytest.raises(error):
         scorer.score([text], [text])

@@ -113,7 +113,7 @@ def runs(
 
 
 def config(run: Path) -> dict[str, Any]:
-    """A run's config, but for which run it is in trackers; of its rows, not where they lie, but which they are."""
+    """A run's config, except the run's name in trackers; of its rows, not their folder, but which they are."""
     content = json.loads((run / "config.json").read_text())
     del content["tracking"]
     return {key: Path(value).parts[-3:] if key.endswith("_rows") else value for key, value in content.items()}

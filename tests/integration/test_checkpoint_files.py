@@ -1,4 +1,4 @@
-"""A checkpoint that somebody else wrote: what stands in it is data, and nothing of it is run."""
+"""A checkpoint that somebody else wrote: its content is data, and nothing of it is run."""
 
 from __future__ import annotations
 

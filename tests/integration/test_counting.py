@@ -117,7 +117,7 @@ def test_a_row_is_known_by_what_it_says(tmp_path: Path, rows: Dataset, use_proce
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_the_first_row_that_cannot_be_counted_is_told(
+def test_the_first_row_that_cannot_be_counted_is_reported(
     rows: Dataset, use_processes: UseProcesses, processes: int
 ) -> None:
     def refuses(row: Row) -> Count:

@@ -38,7 +38,7 @@ search:
 @pytest.mark.needs_shared_data
 @pytest.mark.storm
 def test_it_beats_the_most_frequent_cell_by_far_on_unseen_photographs(workplace: Path) -> None:
-    """Other seeds came to between 73 and 82 percent after 80 steps, where always saying one cell has 33."""
+    """Other seeds reached between 73 and 82 percent after 80 steps; always giving one class has 33."""
     source = SHARED_DATA / "bccd" / "bccd_crops.jsonl"
     if not source.exists():
         pytest.skip(f"{source} is not there")

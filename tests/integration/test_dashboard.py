@@ -1,4 +1,4 @@
-"""The dashboard as a person sees it: in a real browser, with TensorBoard behind its door, and gone after Ctrl-C."""
+"""The dashboard as a user sees it: in a real browser, with TensorBoard behind its door, and gone after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def open_dashboard(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Open:
-    """Starts `hpsearch dashboard` in a folder with a finished study; gives it when it answers."""
+    """Starts `hpsearch dashboard` in a folder with a finished study; returns it when it answers."""
     folder = tmp_path_factory.mktemp("dashboard")
     (folder / "storage").mkdir()
     with Store(parse_url(f"sqlite:///{folder / 'storage' / 'hpsearch.db'}", from_argv=False)) as store:
@@ -120,7 +120,7 @@ def dom(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     profile = tmp_path_factory.mktemp("profile")
 
     def dom(url: str) -> str:
-        # Virtual time stands still while a request is under way, and flies otherwise.
+        # Virtual time stops while a request is under way, and runs fast otherwise.
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
         command = [browser, *options, "--virtual-time-budget=20000", f"--user-data-dir={profile}", url]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -203,7 +203,7 @@ def test_one_process_listens_on_one_port(dashboard: Dashboard) -> None:
     assert psutil.Process(dashboard.command.pid).children(recursive=True) == []
 
 
-def test_where_others_can_reach_it_the_token_is_asked_for_and_not_told(open_dashboard: Open) -> None:
+def test_where_others_can_reach_it_the_token_is_asked_for_and_not_shown(open_dashboard: Open) -> None:
     token = secrets.token_urlsafe(32)
     opened = open_dashboard("--host", "0.0.0.0", HPSEARCH_DASHBOARD_TOKEN=token)
     assert '<form method="post" action="/login">' in answer(Request(opened.url, headers={"Accept": "text/html"}))

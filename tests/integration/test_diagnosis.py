@@ -53,7 +53,7 @@ def test_the_head_that_is_tried_is_right_where_torch_computes_it() -> None:
 
 
 @pytest.mark.usefixtures("cuda")
-def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_compiler_is_reported_with_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     check = _kernels()
     assert (check.verdict, check.fix) == ("fails", "on Debian and Ubuntu: apt-get install gcc libc6-dev")
@@ -62,7 +62,7 @@ def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("cuda")
-def test_missing_headers_are_told_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_headers_are_reported_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(diagnosis.sysconfig, "get_paths", lambda **_: {"include": str(tmp_path)})
     monkeypatch.setenv("CC", "false")
     check = _kernels()

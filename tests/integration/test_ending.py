@@ -74,7 +74,7 @@ def test_the_end_is_the_last_token_that_is_learned(base: Path, model: Any) -> No
     assert end_tokens(unmarked, GenerationConfig()) == []
 
 
-def test_other_tools_are_told_of_an_end_that_the_base_did_not_know(base: Path, model: Any, tmp_path: Path) -> None:
+def test_exports_tell_other_tools_of_an_end_that_the_base_did_not_know(base: Path, model: Any, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.save_pretrained(tmp_path)
     write_end(tmp_path, encoder(base), model.generation_config)

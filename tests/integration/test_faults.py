@@ -1,6 +1,6 @@
 """Small storms: real workers and trainers, killed, stopped, paused and cut off; nothing is lost, nobody is let in.
 
-`make faults` provokes the same many times over; what came of it stands in `bench/faults/RESULTS.md`.
+`make faults` provokes the same many times; its results are in `bench/faults/RESULTS.md`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_every_storm_is_among_them() -> None:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A study of three trials that nothing befell."""
+    """A study of three trials without any fault."""
     folder = tmp_path_factory.mktemp("calm")
     with scene(sqlite_url(folder), folder / "scene", 3) as play:
         play.start()

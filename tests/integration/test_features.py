@@ -70,7 +70,7 @@ def losses(result: TrialResult) -> list[float]:
 
 @pytest.fixture
 def by_pixels(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Models are given pixels while this is in force."""
+    """While this is active, models are given pixels."""
     monkeypatch.setattr(Features, "fit", staticmethod(lambda _: False))
     return monkeypatch
 
@@ -108,7 +108,7 @@ def loss_of(base: Base, rows: list[Any], kept: CacheConfig | None) -> Gradients:
 def test_answers_are_those_of_pixels(
     image_rows: Rows, inside: Inside, kept: CacheConfig, by_pixels: pytest.MonkeyPatch, name: str
 ) -> None:
-    """`generate` hands features on to its first forward alone: they stand for tokens of the prompt."""
+    """`generate` passes features to its first forward only: they take the place of tokens of the prompt."""
     base = inside.bases.get(TASKS["vlm-sft"], config_of(image_rows, kept, model__base=name).model)
     rows = list(Dataset.load_from_disk(str(image_rows[0])))[:3]
     model = base.fresh_model().eval()
@@ -208,7 +208,7 @@ def test_an_image_that_pixels_are_needed_of_is_kept_at_its_size(
 def test_what_is_kept_of_images_is_left_behind_when_they_are_decoded_otherwise(
     room: str, inside: Inside, kept: CacheConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as photographs on their side, before EXIF was heeded."""
+    """Such as photographs on their side, before EXIF was read."""
     base = inside.bases.get(TASKS["vlm-sft"], config_of((Path(), Path()), kept).model)
     Image.effect_noise((90, 45), 80).save(tmp_path / "image.png")
     image = CheckedImage(tmp_path / "image.png", "its checksum")

@@ -116,7 +116,7 @@ class TestARealModel:
         assert asked
         assert not any(asked)
 
-    def test_another_shape_is_looked_at_anew(self, text_rows: Rows, inside: Inside, tmp_path: Path) -> None:
+    def test_another_shape_is_looked_at_again(self, text_rows: Rows, inside: Inside, tmp_path: Path) -> None:
         config = config_of(text_rows)
         fit = fit_of(inside.run(tmp_path / "one", config))
         fewer = fit.model_copy(update={"rows": 3})
@@ -193,7 +193,7 @@ def test_a_peak_counts_what_lives_at_once() -> None:
 
 
 class TestTheCard:
-    """Of 16 GiB, of which the context has taken 0.2 so far; what torch's allocator is told."""
+    """Of 16 GiB, of which the context has taken 0.2 so far; returns the limit that torch's allocator is given."""
 
     def told(self, monkeypatch: pytest.MonkeyPatch, *budgets: float | None, as_started: float = 1.0) -> list[float]:
         fraction = [as_started]

@@ -94,7 +94,7 @@ def _one(driver: Driver, folder: Path, number: int, config: TrialConfig, crashin
     return driver.run(folder, varied, goes_on=lambda _: number % 5 != 3)
 
 
-def test_a_crash_is_told_with_its_trace_and_taints_the_process(
+def test_a_crash_is_reported_with_its_trace_and_taints_the_process(
     start_driver: Callable[[], Driver], image_rows: tuple[Path, Path], tmp_path: Path
 ) -> None:
     config = changed(text_config(image_rows), task="vlm-sft", model__base="tiny:gemma3")

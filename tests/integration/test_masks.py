@@ -161,7 +161,7 @@ def test_raw_prompts_have_no_template(built: Any) -> None:
     assert spoken(encoder, encoded.labels) == " because<|im_end|>"
 
 
-def test_a_base_without_a_chat_template_is_told_so(built: Any) -> None:
+def test_a_base_without_a_chat_template_is_reported(built: Any) -> None:
     import copy
 
     tokenizer = copy.deepcopy(built["tiny:qwen2"][1])

@@ -1,4 +1,4 @@
-"""An optimizer step is the same in whatever parts its rows go through the model, and goes on where they don't fit."""
+"""An optimizer step is the same in whatever parts its rows go through the model, and continues if they don't fit."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_parts_are_as_equal_as_can_be_with_little_padding() -> None:
 def test_what_parts_share_is_asked_of_a_model_that_learns(
     rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also right behind a validation, as in a run that goes on from a checkpoint there."""
+    """Also directly after a validation, as in a run that continues from a checkpoint there."""
     modes: list[bool] = []
 
     def shared(method: Generation, model: Any, rows: list[Encoded], size: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a task more costs: its row and its file. All else, from the study file to the report, asks the row."""
+"""A new task needs its row and its file only. Everything else, from the study file to the report, reads the row."""
 
 from __future__ import annotations
 

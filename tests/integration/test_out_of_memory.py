@@ -1,4 +1,4 @@
-"""What torch says when memory runs out is read in all its words, and told with what the driver counts."""
+"""Every message of torch about memory that ran out is understood, and reported with what the driver counts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Metrics of one's own, computed by the trainer: at each report, over an evaluation's answers, on a study's first rows;
-and what is told of those that fail."""
+"""A user's own metrics, computed by the trainer: at each report, over an evaluation's answers, on a study's first rows;
+and the messages about those that fail."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def file_of(text: str) -> MetricsFile:
 
 
 def one(body: str, decorator: str = 'direction="maximize", low=0, high=1') -> MetricsFile:
-    """`body` stands on line 5."""
+    """`body` is on line 5."""
     return file_of(
         f"from hpsearch import metric\n\n@metric({decorator})\ndef mine(reference, prediction):\n    {body}\n"
     )
@@ -89,7 +89,7 @@ def judged(rows: Rows, text: str, *names: str, **changes: object) -> TrialConfig
         ("return -0.001", "gave -0.001, and its range begins at low=0"),
     ],
 )
-def test_what_gives_no_number_is_told_with_the_row(body: str, told: str) -> None:
+def test_what_gives_no_number_is_reported_with_the_row(body: str, told: str) -> None:
     with loaded(one(body)) as metrics, pytest.raises(MetricFailed) as raised:
         metrics["mine"].of("row 7", "so", "so")
     assert raised.value.message.startswith(f"mine.py: mine {told}")
@@ -123,7 +123,7 @@ def test_nothing_of_the_file_stays_and_nothing_drawn_in_it_shows() -> None:
         assert none == {}
 
 
-def test_a_file_that_cannot_run_is_told_with_its_line() -> None:
+def test_a_file_that_cannot_run_is_reported_with_its_line() -> None:
     text = "import not_there_at_all\n" + LENGTH.replace("from __future__ import annotations\n", "")
     with pytest.raises(MetricFailed) as raised, loaded(file_of(text)):
         pass

@@ -129,7 +129,7 @@ def test_no_memory_is_no_fault_of_the_copy(error: Exception, kept: Path) -> None
     assert copies(kept) == [copy]
 
 
-def test_none_is_kept_of_what_has_none_or_can_t_be_told_apart(kept: Path, tmp_path: Path) -> None:
+def test_none_is_kept_of_what_has_none_or_can_t_be_distinguished(kept: Path, tmp_path: Path) -> None:
     assert not is_read(load(ModelSpec(base="tiny:qwen2")))
     (copy,) = copies(kept)
     itself = tmp_path / "quantized-itself"

@@ -67,7 +67,7 @@ def test_tokens_and_labels_are_those_of_stock_trl(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))
 def test_all_of_a_plain_text_is_learned_as_by_stock_trl(name: str) -> None:
-    """But for the label of the very first token, which nothing could have foretold: a loss never looks at it."""
+    """Except the label of the very first token, which nothing can predict: a loss never uses it."""
     tokenizer = TOKENIZERS[name][0]()
     encoder = Encoder(tokenizer, RAW.model_copy(update={"row_format": "text"}), has_images=False)
     texts = ["The number of data", "Two lines\nof it<|im_end|>", " a"]

@@ -1,4 +1,4 @@
-"""The reporter by itself: a loss that is no number ends a run, whatever the search aims at."""
+"""The reporter by itself: a loss that is not a number ends a run, whatever the objective is."""
 
 from __future__ import annotations
 

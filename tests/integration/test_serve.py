@@ -1,4 +1,4 @@
-"""A trainer whose job's folder can't be used: it ends, and its last line says why to a person."""
+"""A trainer whose job's folder can't be used: it ends, and its last line says why."""
 
 from __future__ import annotations
 

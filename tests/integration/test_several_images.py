@@ -65,7 +65,7 @@ def row(images: list[str], *turns: str) -> dict[str, Any]:
 
 
 def parts(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The row as a person would write it for the model's own processor."""
+    """The row as one would write it for the model's own processor."""
     turns = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}]
     images = [{"type": "image", "image": Image.open(file).convert("RGB")} for file in row["images"]]
     are_placed = any("<image>" in message["content"] for message in row["messages"])
@@ -235,7 +235,7 @@ def test_a_row_with_many_images_is_among_the_longest(tmp_path: Path) -> None:
     assert [len(one["images"]) for one in found] == [9, 1, 1]
 
 
-def test_a_base_s_own_image_token_in_the_words_is_told(built: Any, pictures: list[Path]) -> None:
+def test_a_base_s_own_image_token_in_the_words_is_reported(built: Any, pictures: list[Path]) -> None:
     encoder = Encoder(built["tiny:qwen2-vl"][1], ROWS, has_images=True)
     for images in ([], [str(pictures[0])]):
         with pytest.raises(FieldError, match="write <image> where an image stands"):

@@ -1,4 +1,4 @@
-"""Trackers that don't answer: a run is trained all the same, is told of it once, and no secret is."""
+"""Trackers that don't answer: the run is trained anyway, its log says so once, and shows no secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.integration.conftest import followed, text_config
 
 
 @pytest.mark.parametrize("name", ["mlflow", pytest.param("wandb", marks=pytest.mark.storm)])
-def test_a_server_that_nobody_reaches_is_told_of_and_leaves_no_thread(
+def test_a_server_out_of_reach_is_reported_and_leaves_no_thread(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """W&B needs twenty seconds to notice."""
@@ -100,7 +100,7 @@ def test_an_outage_that_passes_loses_nothing(
     assert said.count("can't be told") == 1
 
 
-def test_a_tracker_that_never_answers_is_told_of_once_without_secrets(
+def test_a_tracker_that_never_answers_is_reported_once_without_secrets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moody = Moody(float("inf"))

@@ -90,7 +90,7 @@ def kind(found: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def trials(text_rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trials]:
-    """Five runs of one warm process: without trackers; complete, pruned, stopped and gone on with, with all of them."""
+    """Five runs of one warm process: without trackers; complete, pruned, stopped and continued, with all of them."""
     place, every = tmp_path_factory.mktemp("tracked"), ["tensorboard", "mlflow", "wandb"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", address(place))

@@ -1,4 +1,4 @@
-"""One trial at a time, in a real trainer: what it learns, how it ends, how it goes on after a kill."""
+"""One trial at a time, in a real trainer: what it learns, how it ends, how it continues after a kill."""
 
 from __future__ import annotations
 

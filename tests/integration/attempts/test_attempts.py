@@ -1,4 +1,4 @@
-"""Attempts of one trial: whatever ends one, the next goes on where it was saved, and ends with the same bits."""
+"""Attempts of one trial: however one ends, the next continues where it was saved, and ends with the same bits."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_next_attempt_goes_on_and_leaves_the_one_before_as_it_is(
     assert_same_bits(third, whole)
 
 
-def test_the_furthest_checkpoint_is_continued_whoever_saved_it(
+def test_the_furthest_checkpoint_is_continued_from_any_attempt(
     text_rows: Rows, inside: Inside, tmp_path: Path, stopped: JobFolder, whole: JobFolder
 ) -> None:
     """A paused trainer was taken over, and went further before its end than the attempt after it."""
@@ -139,7 +139,7 @@ def test_the_furthest_checkpoint_is_continued_whoever_saved_it(
 
 
 @pytest.mark.parametrize("has_checkpoint", [False, True], ids=["nothing in it", "no journal"])
-def test_where_nothing_can_be_used_it_begins_anew_and_says_so(
+def test_where_nothing_can_be_used_it_starts_over_and_says_so(
     text_rows: Rows,
     inside: Inside,
     tmp_path: Path,

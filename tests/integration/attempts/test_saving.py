@@ -78,7 +78,7 @@ def test_a_full_disk_fails_the_trial_and_keeps_its_reports(
 
 
 def limit_files(num_bytes: int) -> None:
-    """What the kernel then says to a write is told by libraries as they tell of a full disk."""
+    """Libraries report this error of the kernel as they report a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 

@@ -1,4 +1,4 @@
-"""Curricula in real training: what each stage sees, where it starts, how it ends, and how it goes on after a kill."""
+"""Curricula in real training: what each stage sees, where it starts, how it ends, and how it continues after a kill."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_it_is_pruned_within_and_between_stages(
 def test_a_checkpoint_on_request_continues_in_its_stage_as_if_nothing_had_happened(
     rows: Rows, inside: Inside, tmp_path: Path, whole: TrialResult, after: int
 ) -> None:
-    """6 and 10 are the ends of stages. That the worker goes on was answered, but nobody knows: it is asked again."""
+    """6 and 10 are the ends of stages. The worker's answer to go on was lost in the kill: it is asked again."""
     folder = JobFolder(tmp_path / "trial")
     stopped = inside.run(folder.path, twelve_steps(rows), stops_after=after)
     assert (stopped.outcome, stopped.num_steps) == (Outcome.STOPPED, after)
@@ -136,7 +136,7 @@ def test_a_checkpoint_on_request_continues_in_its_stage_as_if_nothing_had_happen
 def test_killed_as_a_stage_ends_it_trains_no_step_too_many(
     rows: Rows, inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half an epoch each: transformers goes on behind a checkpoint of the last step where the epoch does."""
+    """Half an epoch each: after a checkpoint of the last step, transformers continues if the epoch isn't over."""
     config = twelve_steps(rows).model_copy(update={"budget": BudgetSpec(epochs=0.5, reports=3)})
     whole = inside.run(tmp_path / "whole", config)
     assert whole.num_steps == 6
