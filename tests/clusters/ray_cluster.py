@@ -32,7 +32,7 @@ class RayTestCluster:
     `hpsearch launch --on ray`, speak to this cluster."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="hp-ray-"))  # a short path: sockets lie below
+        self.folder = Path(tempfile.mkdtemp(prefix="hp-ray-"))  # a short path, because sockets are below it
         self.gcs, self.dashboard, agent, clients = _free_ports(4)
         self.url = f"http://127.0.0.1:{self.dashboard}"
         self._name = secrets.token_hex(4)

@@ -154,7 +154,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 def _path() -> str:
-    """Daemons lie in sbin, which isn't in everybody's path, and hpsearch beside this Python."""
+    """Daemons are in sbin, which isn't in every user's path, and hpsearch is beside this Python."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"])
 
 

@@ -128,7 +128,7 @@ def site(server: ThreadedMotoServer, tmp_path: Path) -> Iterator[Site]:
 
 
 def begun_at(folder: JobFolder) -> int:
-    """The step at which an attempt went on, by its trainer's log."""
+    """The step from which an attempt continued, by its trainer's log."""
     (said,) = (line for line in folder.log.read_text().splitlines() if "training continues from step" in line)
     return int(said.partition("step ")[2].partition(",")[0])
 
@@ -190,7 +190,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("environment", "said"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_with_a_bucket_is_told_at_the_start(site: Site, environment: dict[str, str], said: str) -> None:
+def test_what_is_wrong_with_a_bucket_is_reported_at_the_start(
+    site: Site, environment: dict[str, str], said: str
+) -> None:
     if "closed" in environment.get("HPSEARCH_STORAGE", ""):
         closed = {"Effect": "Deny", "Principal": "*", "Action": "s3:*", "Resource": "arn:aws:s3:::closed/*"}
         site.s3.create_bucket(Bucket="closed")

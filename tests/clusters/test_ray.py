@@ -226,7 +226,7 @@ def test_a_cluster_of_another_version_is_refused(
         Ray(RayOptions()).check(order(tmp_path))
 
 
-def test_the_runtime_environment_of_a_job_is_still_shown_to_whoever_asks(ray_cluster: RayTestCluster) -> None:
+def test_the_runtime_environment_of_a_job_is_still_shown_to_everyone(ray_cluster: RayTestCluster) -> None:
     """Why orders don't travel in it: once it isn't, ray_driver.py's keys can go."""
     from ray.job_submission import JobSubmissionClient
 
@@ -235,7 +235,7 @@ def test_the_runtime_environment_of_a_job_is_still_shown_to_whoever_asks(ray_clu
     assert PASSWORD in json.dumps(ray_cluster.ask(f"/api/jobs/{job}"))
 
 
-def test_a_cluster_without_the_token_is_told(ray_cluster: RayTestCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_the_token_is_reported(ray_cluster: RayTestCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = RayCluster(ray_cluster.url)
     monkeypatch.setattr(cluster._client, "_headers", {})
     with pytest.raises(HpsearchError, match="RAY_AUTH_MODE=token"):

@@ -1,4 +1,4 @@
-"""A search on a real MariaDB: of two workers one is killed in the middle of its trial, and no trial is lost."""
+"""A search on a real MariaDB: one of two workers is killed in the middle of its trial, and no trial is lost."""
 
 from __future__ import annotations
 

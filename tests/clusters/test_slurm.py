@@ -1,4 +1,4 @@
-"""A search on a real SLURM: whatever strikes its jobs, every trial ends once, and none begins again."""
+"""A search on a real SLURM: however its jobs are ended, every trial ends once, and none starts over."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_a_search_survives_time_limits_requeues_lost_nodes_and_preemption(lab: L
 
 
 def _goes_on(lab: Lab, number: int, attempts: int) -> None:
-    """Each attempt that trained went on from the step that those before came to: all were asked before they were ended.
+    """Each attempt that trained continued where those before it had stopped: all were asked before they were ended.
 
-    One that was struck while it still loaded its model has a log, and no step.
+    One that was ended while it still loaded its model has a log, and no step.
     """
     (trial,) = lab.folder.glob(f"storage/trials/*/{number:04}")
     steps = 0

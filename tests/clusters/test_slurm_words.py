@@ -1,4 +1,4 @@
-"""What a person is told on a real SLURM: what it would not take, what would be submitted, why a job never began."""
+"""Messages on a real SLURM: what it refuses, what would be submitted, why a job never started."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("options", REFUSALS)
-def test_what_slurm_would_not_take_is_told_and_nothing_is_begun(lab: Lab, options: str) -> None:
+def test_what_slurm_would_not_take_is_reported_and_nothing_is_begun(lab: Lab, options: str) -> None:
     answer = lab.hpsearch("launch", "demo.yaml", "--on", "slurm", *options.split())
     assert answer.code in (1, 2)
     assert REFUSALS[options] in answer.complained
@@ -101,7 +101,7 @@ def test_nodes_that_are_down_are_no_refusal_and_status_says_what_a_job_waits_for
         "module load cuda\necho later": "exit code 127: setup failed with exit code 127: module load cuda",
     }.items(),
 )
-def test_a_setup_that_fails_is_told(lab: Lab, setup: str, reason: str) -> None:
+def test_a_setup_that_fails_is_reported(lab: Lab, setup: str, reason: str) -> None:
     job_id = lab.launch("demo", "--setup", setup)
     assert lab.until_state("demo", job_id, JobState.GONE).reason == reason
     assert reason in lab.says("status", "demo")
@@ -115,7 +115,7 @@ def test_a_job_that_may_not_be_queued_again_says_what_to_do(lab: Lab) -> None:
     assert reason.endswith("is out of time, or preempted, and may not be queued again: launch again")
 
 
-def test_a_log_that_a_node_cannot_write_is_told(lab: Lab) -> None:
+def test_a_log_that_a_node_cannot_write_is_reported(lab: Lab) -> None:
     with lab.drained():
         job_id = lab.launch("demo")
         shutil.rmtree(lab.folder / "storage" / "logs" / "demo")
@@ -123,7 +123,7 @@ def test_a_log_that_a_node_cannot_write_is_told(lab: Lab) -> None:
     assert reason == "its log can't be written on node1: storage must be in a folder that the nodes share"
 
 
-def test_a_job_that_slurm_holds_says_how_it_is_let_go(lab: Lab) -> None:
+def test_a_job_that_slurm_holds_says_how_it_is_released(lab: Lab) -> None:
     with lab.drained():
         job_id = lab.launch("demo")
         lab.cluster.ask("scontrol", "hold", job_id)
@@ -133,7 +133,7 @@ def test_a_job_that_slurm_holds_says_how_it_is_let_go(lab: Lab) -> None:
 
 
 def test_jobs_that_slurm_has_forgotten_are_gone_and_another_clusters_are_let_be(lab: Lab) -> None:
-    """An id says nothing by itself: another cluster gives out the same ones."""
+    """An id alone is not enough: another cluster uses the same ids."""
     job_id = lab.launch("demo", "--setup", "exit 7")
     lab.until_state("demo", job_id, JobState.GONE)
     lab.until("demo", lambda: not lab.jobs("demo")[job_id].reason.startswith("exit code"))  # MinJobAge

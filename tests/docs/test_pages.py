@@ -1,4 +1,4 @@
-"""The pages say what is: each command, file, link and picture of theirs, and each page that can be run is run."""
+"""The pages are right: their commands, files, links and pictures exist, and each page that can be run is run."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_good_page_is_run(workplace: Path) -> None:
         "```python\nraise SystemExit(1)\n```\n",
     ],
 )
-def test_a_broken_page_is_told(broken: str, workplace: Path) -> None:
+def test_a_broken_page_is_reported(broken: str, workplace: Path) -> None:
     with pytest.raises(PageError, match=r"page\.md:2: exit code \d\n\$ "):
         page(workplace.parent, "\n" + broken).run(workplace)
 
@@ -176,7 +176,7 @@ def test_a_broken_page_is_told(broken: str, workplace: Path) -> None:
         "<!-- not run: no reason -->\n```console\n$ hpsearch store backup --no-such-flag\n```",
     ],
 )
-def test_a_wrong_command_is_told(wrong: str, tmp_path: Path) -> None:
+def test_a_wrong_command_is_reported(wrong: str, tmp_path: Path) -> None:
     with pytest.raises(PageError, match="there is no `hpsearch"):
         page(tmp_path, wrong + "\n").check_commands()
 
@@ -193,6 +193,6 @@ def test_a_wrong_command_is_told(wrong: str, tmp_path: Path) -> None:
         ("```bash\ntrue\n```\n", "why it isn't run"),
     ],
 )
-def test_a_wrong_block_is_told(wrong: str, reason: str, workplace: Path) -> None:
+def test_a_wrong_block_is_reported(wrong: str, reason: str, workplace: Path) -> None:
     with pytest.raises(PageError, match=rf"page\.md:1: (.|\n)*{reason}"):
         page(workplace.parent, wrong).check_blocks(workplace)

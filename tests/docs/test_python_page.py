@@ -29,7 +29,7 @@ def test_every_public_name_has_a_heading() -> None:
 
 
 @pytest.mark.parametrize("kind", [hpsearch.Study, hpsearch.Run, hpsearch.BestTrial, hpsearch.Report])
-def test_every_attribute_is_told(kind: type) -> None:
+def test_every_attribute_is_reported(kind: type) -> None:
     names = {name for name in vars(kind) if not name.startswith("_")}
     names |= {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     names |= set(re.findall(r"^    (\w+): ", inspect.getdoc(kind) or "", re.MULTILINE))
@@ -38,7 +38,7 @@ def test_every_attribute_is_told(kind: type) -> None:
 
 
 @pytest.mark.parametrize("function", [hpsearch.open_study, hpsearch.load_run])
-def test_every_argument_is_told(function: object) -> None:
+def test_every_argument_is_reported(function: object) -> None:
     told = section(f"`{function.__name__}`")  # type: ignore[attr-defined]
     signature = inspect.signature(function)  # type: ignore[arg-type]
     for name in signature.parameters:
@@ -63,7 +63,7 @@ def test_every_method_has_its_arguments(kind: object) -> None:
         ("`scores`", frames.SCORES),
     ],
 )
-def test_every_column_is_told(title: str, columns: dict[str, str]) -> None:
+def test_every_column_is_reported(title: str, columns: dict[str, str]) -> None:
     found = re.search(rf"^### {re.escape(title)}\n(.*?)(?=^#|\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert found
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", found[1], re.MULTILINE)) == columns

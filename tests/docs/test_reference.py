@@ -31,7 +31,7 @@ def test_nothing_on_a_page_is_left_unexplained(name: str) -> None:
     assert re.findall(r"^.*\| +\|$", (REPOSITORY / name).read_text(), re.MULTILINE) == []
 
 
-def test_what_has_no_description_is_told_in_words() -> None:
+def test_what_has_no_description_is_reported_in_words() -> None:
     schema: Schema = {"$defs": {"Made": {"properties": {"name": {"const": "made"}}}}}
     with pytest.raises(LookupError, match=r"lora\.made_up has no description"):
         fields._fields({"properties": {"made_up": {"type": "integer"}}}, "lora")
@@ -39,19 +39,19 @@ def test_what_has_no_description_is_told_in_words() -> None:
         fields._named("search.pruner", {"anyOf": [{"oneOf": [{"$ref": "#/$defs/Made"}]}]}, schema["$defs"])
 
 
-def test_every_variable_of_the_environment_is_told() -> None:
+def test_every_variable_of_the_environment_is_reported() -> None:
     texts = [file.read_text() for file in (REPOSITORY / "hpsearch").rglob("*.py") if file.name != "environment.py"]
     read = set(re.findall(r"HPSEARCH_[A-Z_]*[A-Z]", "\n".join(texts)))
     assert read == {*environment.READ, *environment.GIVEN, *environment.INTERNAL}
 
 
-def test_every_column_of_the_store_is_told() -> None:
+def test_every_column_of_the_store_is_reported() -> None:
     columns = [column for table in metadata.sorted_tables for column in table.columns]
     assert [str(column) for column in columns if not (column.doc or "").endswith(".")] == []
     assert [table.name for table in metadata.sorted_tables if not table.info.get("about")] == []
 
 
-def test_every_loss_state_and_exit_code_is_told() -> None:
+def test_every_loss_state_and_exit_code_is_reported() -> None:
     assert preference.ABOUT.keys() == {*preference.PAIR_LOSSES, *preference.LABELLED_LOSSES}
     assert STATES.keys() == set(get_args(StudyStatus.model_fields["state"].annotation))
     used = {InputError.exit_code, Interrupted.exit_code, *endings.EXIT_CODES.values()}

@@ -20,7 +20,7 @@ def pytest_runtest_setup() -> None:
 
 
 def witnessed_mib(driver: Driver) -> float:
-    """The trainer's device memory as NVML sees it from outside; skips where it doesn't tell."""
+    """The trainer's device memory as NVML sees it from outside; skips where NVML doesn't say."""
     seen = device_bytes(driver.process.pid)
     if seen is None:
         pytest.skip("NVML tells no process's device memory here (a container with process ids of its own?)")

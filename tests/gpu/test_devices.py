@@ -1,4 +1,4 @@
-"""Two workers on real cards: each has one of its own, and where there is one card the second is told so."""
+"""Two workers on real cards: each has one of its own, and if there is one card only the second gets a message."""
 
 from __future__ import annotations
 
