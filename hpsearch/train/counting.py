@@ -58,10 +58,21 @@ def kept_counts(config: InspectionConfig, processor: Any) -> Path | None:
 def count_rows(rows: datasets.Dataset, count: CountRow, kept: Path | None, tell: Tell) -> Iterator[Count]:
     """In the order of the rows. Raises the error of `count` for the first failing row."""
     portions = _Portions(rows, count, _read(kept) if kept else {})
-    processes = _num_processes(len(portions))
+    with KeptLines(kept) as lines:
+        for number, counted in enumerate(_in_processes(portions)):
+            tell("counting tokens", number * _AT_ONCE, len(rows))
+            if counted is None:
+                counted = portions.count(number)  # raises here what the process raised
+            if new := [json.dumps(found) for *found, is_new in counted if is_new]:
+                lines.add("\n".join(new))
+            yield from ((alone, added) for _, alone, added, _ in counted)
+
+
+def _in_processes(portions: _Portions) -> Iterator[list[_Counted] | None]:
+    """In order. Where a process is killed, as for want of memory, this one counts the rest."""
+    processes, done = _num_processes(len(portions)), 0
     # Forks: nothing is loaded again, and memory is shared. torch's loader lets each process use one thread, buffers few
     # results, keeps their order, and ends all processes with this one.
-    # thread each, holds few results, keeps their order, and sees to it that none outlives this process.
     loader = data.DataLoader(
         portions,
         batch_size=None,
@@ -69,14 +80,14 @@ def count_rows(rows: datasets.Dataset, count: CountRow, kept: Path | None, tell:
         num_workers=processes,
         multiprocessing_context="fork" if processes else None,
     )
-    with KeptLines(kept) as lines:
-        for number, counted in enumerate(loader):
-            tell("counting tokens", number * _AT_ONCE, len(rows))
-            if counted is None:
-                counted = portions.count(number)  # raises here what the process raised
-            if new := [json.dumps(found) for *found, is_new in counted if is_new]:
-                lines.add("\n".join(new))
-            yield from ((alone, added) for _, alone, added, _ in counted)
+    try:
+        for counted in loader:
+            yield counted
+            done += 1
+    except RuntimeError as error:
+        print(f"counting goes on in one process: {error}", flush=True)
+    for number in range(done, len(portions)):
+        yield portions[number]
 
 
 _Counted = tuple[str, int, int, bool]

@@ -106,6 +106,21 @@ def test_after_a_kill_only_the_other_rows_are_counted(
     assert once_more.ids == []
 
 
+def test_where_a_process_is_killed_the_rest_is_counted_here(
+    rows: Dataset, use_processes: UseProcesses, capfd: pytest.CaptureFixture[str]
+) -> None:
+    use_processes(2)
+    here = os.getpid()
+
+    def kills(row: Row) -> Count:
+        if os.getpid() != here and row["id"] == "57":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(row["id"]), 0
+
+    assert [alone for alone, _ in count_rows(rows, kills, None, quietly)] == list(range(NUM_ROWS))
+    assert "counting goes on in one process" in capfd.readouterr().out
+
+
 def test_a_row_is_known_by_what_it_says(tmp_path: Path, rows: Dataset, use_processes: UseProcesses) -> None:
     use_processes(0)
     kept = tmp_path / "counts.txt"
