@@ -95,8 +95,8 @@ def agrees(console: Console, stop: StopFlag, stream: int | None = None) -> bool:
     """
     from hpsearch.errors import Interrupted
 
-    descriptor = sys.stdin.fileno() if stream is None else stream
-    if not (console.is_terminal and _is_foreground(descriptor)):
+    descriptor = _stdin() if stream is None else stream
+    if descriptor is None or not (console.is_terminal and _is_foreground(descriptor)):
         return True
     console.print("This takes more than an hour. Start? [Y/n] (it starts by itself in a minute) ", end="")
     for _ in range(round(_PATIENCE_S / _LOOK_EVERY_S)):
@@ -107,6 +107,14 @@ def agrees(console: Console, stop: StopFlag, stream: int | None = None) -> bool:
             raise Interrupted("stopped before anything was trained")
     console.print("\nno answer: it starts")
     return True
+
+
+def _stdin() -> int | None:
+    """None where it is closed, as in `hpsearch run study.yaml <&-`, or no file."""
+    try:
+        return None if sys.stdin is None else sys.stdin.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 def _is_foreground(descriptor: int) -> bool:

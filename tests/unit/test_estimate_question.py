@@ -105,6 +105,13 @@ def test_a_real_terminal_is_asked_and_heard() -> None:
     os.close(ours)
 
 
+@pytest.mark.parametrize("closed", [None, io.StringIO()])
+def test_where_nothing_can_be_typed_nobody_is_asked(closed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hpsearch run study.yaml <&-`: Python then has no sys.stdin."""
+    monkeypatch.setattr(sys, "stdin", closed)
+    assert estimating.agrees(open_console(file=io.StringIO(), force_terminal=True), StopFlag())
+
+
 @pytest.fixture
 def runs(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The part of `hpsearch run` before a new study is in a store; gives what was prepared, what was printed, and how
