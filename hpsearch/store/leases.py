@@ -226,15 +226,6 @@ class Leases:
             found = connection.execute(chosen).first()
         return (None, 0) if found is None else (found.worker_id, found.attempt)
 
-    def seconds_left(self, study_id: int) -> dict[str, float]:
-        """Worker → seconds until its lease expires, for the leases that are held."""
-        held = select(leases.c.worker_id, leases.c.expires_at).where(
-            leases.c.study_id == study_id, leases.c.finished.is_(False), leases.c.worker_id.is_not(None)
-        )
-        with self._engine.begin() as connection:
-            now = database_now(connection)
-            return {row.worker_id: row.expires_at - now for row in connection.execute(held)}
-
     def attempts(self, study_id: int) -> tuple[list[StoredAttempt], float]:
         """Every claim of every slot, by slot and attempt; and the store's clock."""
         return attempts_of(self._engine, study_id)

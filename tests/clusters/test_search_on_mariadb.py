@@ -45,13 +45,12 @@ def run(place: tuple[str, Path], mariadb: MariaDb) -> Iterator[Ended]:
     with commands() as start, Store(parse_url(url, from_argv=False)) as store:
         file, storage = load_study(folder / "demo.yaml"), StorageFolder(folder / "storage")
         study = open_study(file, store, storage, plays(inspecting()), lambda *_: None, joins=False)
-        held = store.leases.seconds_left
         with closing(mariadb.line(str(store.url.database))) as holder:
             holder.cursor().execute("LOCK TABLES trial_intermediate_values WRITE")
             run, worker = (
                 start("hpsearch", verb, "demo.yaml", folder=folder, HPSEARCH_STORE=url) for verb in ("run", "worker")
             )
-            until(lambda: len(held(study.study_id)) == 2, run, worker)
+            until(lambda: store.leases.slots(study.study_id).leased == 2, run, worker)
             os.kill(worker.pid, signal.SIGKILL)
             worker.wait(30)
         yield ended(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import optuna
-from contract_parts import LEASE_S, created, opened, result_of, toy, worked
+from contract_parts import LEASE_S, created, opened, result_of, seconds_left, toy, worked
 from sqlalchemy import event
 
 import hpsearch.search.search as search_module
@@ -64,7 +64,7 @@ def claim_and_end(url: str, spec: str) -> None:
 def take_over(url: str, study_id: int) -> None:
     """Takes a slot from its owner, and leaves it without one."""
     with opened(url) as store:
-        assert store.leases.claim(study_id, own_worker_id(), LEASE_S, list(store.leases.seconds_left(study_id)))
+        assert store.leases.claim(study_id, own_worker_id(), LEASE_S, [*seconds_left(store, study_id)])
 
 
 def die_in_trial(url: str, spec: str, moment: str) -> None:

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from hpsearch.search import ActiveTrial, Search
 from hpsearch.spec import StudySpec
 from hpsearch.spec.study import Values
 from hpsearch.store import Lease, Store
-from hpsearch.store.engine import parse_url
+from hpsearch.store.engine import database_now, parse_url
+from hpsearch.store.tables import leases
 from hpsearch.store.workers import DEAD_WORKERS
 from hpsearch.trial import MemoryLedger, MemorySnapshot, Outcome, Report, TrialResult
 
@@ -94,9 +95,19 @@ def claimed(store: Store, study_id: int, worker_id: str = "host:1:1.00", duratio
     return lease
 
 
+def seconds_left(store: Store, study_id: int) -> dict[str, float]:
+    """Worker → seconds until its lease expires, for the leases that are held."""
+    held = select(leases.c.worker_id, leases.c.expires_at).where(
+        leases.c.study_id == study_id, leases.c.finished.is_(False), leases.c.worker_id.is_not(None)
+    )
+    with store.optuna.engine.begin() as connection:
+        now = database_now(connection)
+        return {row.worker_id: row.expires_at - now for row in connection.execute(held)}
+
+
 def taken_over(store: Store, lease: Lease, worker_id: str = "other:2:2.00") -> Lease:
     """The same slot, taken over by another worker: its holder counts as dead."""
-    taken = store.leases.claim(lease.study_id, worker_id, LEASE_S, list(store.leases.seconds_left(lease.study_id)))
+    taken = store.leases.claim(lease.study_id, worker_id, LEASE_S, [*seconds_left(store, lease.study_id)])
     assert taken is not None
     assert taken.lease_id == lease.lease_id
     return taken

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from contract_children import claim_until_finished
-from contract_parts import LEASE_S, claimed, created, exit_codes, spec_of, start, taken_over
+from contract_parts import LEASE_S, claimed, created, exit_codes, seconds_left, spec_of, start, taken_over
 from sqlalchemy import select, update
 
 from hpsearch.errors import LeaseLost
@@ -251,15 +251,6 @@ class TestOutages:
 
 
 class TestTime:
-    def test_seconds_left_are_those_of_the_leases_that_are_held(self, store: Store, study_id: int) -> None:
-        claimed(store, study_id, "host:1:1.00", duration_s=100)
-        store.leases.close(claimed(store, study_id, "host:2:2.00", duration_s=300))
-        claimed(store, study_id, "host:3:3.00", duration_s=-50)
-        left = store.leases.seconds_left(study_id)
-        assert left == {"host:1:1.00": pytest.approx(100, abs=30), "host:3:3.00": pytest.approx(-50, abs=30)}
-        store.leases.release(claimed(store, study_id, "host:4:4.00"))
-        assert set(store.leases.seconds_left(study_id)) == {"host:1:1.00"}
-
     def test_the_database_s_clock_counts_in_seconds_since_1970(self, store: Store) -> None:
         with store.optuna.engine.begin() as connection:
             assert database_now(connection) == pytest.approx(time.time(), abs=60)
@@ -270,9 +261,9 @@ class TestTime:
     ) -> None:
         claimed(store, study_id, "host:1:1.00", duration_s=100)
         monkeypatch.setattr(time, "time", lambda: this_host_s_time)
-        assert store.leases.seconds_left(study_id)["host:1:1.00"] == pytest.approx(100, abs=30)
+        assert seconds_left(store, study_id)["host:1:1.00"] == pytest.approx(100, abs=30)
         wrong = claimed(store, study_id, "host:2:2.00", duration_s=100)
         assert wrong.slot == 1
         monkeypatch.undo()
-        assert store.leases.seconds_left(study_id)["host:2:2.00"] == pytest.approx(100, abs=30)
+        assert seconds_left(store, study_id)["host:2:2.00"] == pytest.approx(100, abs=30)
         assert claimed(store, study_id).slot == 2

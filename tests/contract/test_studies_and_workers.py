@@ -122,7 +122,7 @@ class TestStudies:
         store.studies.forget_deleted()
         assert [study.name for study in store.studies.all()] == ["kept"]
         assert [len(store.workers.of(study_id)) for study_id in ids] == [1, 0]
-        assert [len(store.leases.seconds_left(study_id)) for study_id in ids] == [1, 0]
+        assert [store.leases.slots(study_id).leased for study_id in ids] == [1, 0]
 
     def test_a_study_deleted_with_stock_optuna_can_be_made_again(self, store: Store) -> None:
         first = created(store, spec_of(trials=2))

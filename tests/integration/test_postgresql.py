@@ -95,7 +95,7 @@ def searched(postgresql: PostgreSql, tmp_path_factory: pytest.TempPathFactory) -
             started = [
                 start("hpsearch", verb, "demo.yaml", "--store", url, folder=folder) for verb in ("run", "worker")
             ]
-            until(lambda: len(store.leases.seconds_left(study.study_id)) == 2, *started)
+            until(lambda: store.leases.slots(study.study_id).leased == 2, *started)
         run, worker = (ended(process) for process in started)
         yield Searched(url, folder, run, worker)
 

@@ -131,7 +131,7 @@ def test_the_lease_is_renewed_as_soon_as_the_store_is_back(demo: Demo, outage: O
         outage.is_down = False
         demo.clock.now += 1
         yield None
-        left.append(demo.store.leases.seconds_left(demo.study.study_id)[HERE])
+        left.append(demo.seconds_left)
         yield from ending(folder, Outcome.COMPLETE, 2.0)
 
     demo.worker(plays(play)).step()

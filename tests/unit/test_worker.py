@@ -210,7 +210,7 @@ def test_a_lease_is_renewed_while_its_trial_trains(demo: Demo) -> None:
         for seconds in (9.0, 1.0):
             demo.clock.now += seconds
             yield None
-            left.append(demo.store.leases.seconds_left(demo.study.study_id)["elsewhere:1:1.00"])
+            left.append(demo.seconds_left)
         yield from ending(folder, Outcome.COMPLETE, 2.0)
 
     demo.worker(plays(play)).step()

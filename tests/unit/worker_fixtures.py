@@ -22,6 +22,7 @@ from hpsearch.search import Search
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.spec import StudySpec
 from hpsearch.store import Lease, Store
+from hpsearch.store.engine import database_now
 from hpsearch.store.tables import leases
 from hpsearch.study.open import OpenStudy, num_trials
 from hpsearch.trial import GIB, MIB, MemoryLedger, MemorySnapshot, Outcome, TrialConfig
@@ -180,6 +181,14 @@ class Demo:
     def leases(self) -> list[Row[Any]]:
         with self.store.optuna.engine.begin() as connection:
             return list(connection.execute(select(leases).order_by(leases.c.slot)).all())
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the only lease runs out."""
+        with self.store.optuna.engine.begin() as connection:
+            expires_at = connection.scalar(select(leases.c.expires_at))
+            assert expires_at is not None
+            return float(expires_at) - database_now(connection)
 
     @property
     def view(self) -> StudyView:
