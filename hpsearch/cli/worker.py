@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from hpsearch.search.view import StudyView
     from hpsearch.store import Store
+    from hpsearch.store.orders import Orders
 
 
 def worker(
@@ -106,6 +107,9 @@ def worker(
             mirror=mirror,
         )
         asks = partial(patiently, limit_s=limit_s, stop=stop, say=log.warning)
+        asked = asks(lambda: _asked(opened, study.study_id))
+        if asked.stop:
+            stop.order(now=asked.stop_now)
         with _notifying(notify, opened, study.spec.study, asks, log.info):
             step = worker.run()
     log.info("%s", step.value)
@@ -121,9 +125,18 @@ def _is_over(store: Store, study_id: int) -> bool:
 
     try:
         with store.reaching():
-            return store.leases.slots(study_id).all_finished or store.studies.why_paused(study_id) is not None
+            is_paused = store.studies.why_paused(study_id) is not None
+            return is_paused or store.leases.slots(study_id).all_finished or _asked(store, study_id).stop
     except StoreUnreachable:
         return False
+
+
+def _asked(store: Store, study_id: int) -> Orders:
+    """What `hpsearch stop` asked of this worker before it was in the store; later requests come with its heartbeats."""
+    from hpsearch.launch.process import seconds_kept
+
+    with store.reaching():
+        return store.orders.since(study_id, seconds_kept())
 
 
 def _notifying(

@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL
 from hpsearch.bridge.stopping import AT_ONCE
 from hpsearch.errors import HpsearchError, InputError, cut
 from hpsearch.mirror.address import is_url
+from hpsearch.store.workers import seconds_alive
 from hpsearch.worker.devices import find_devices
 from hpsearch.worker.endings import NO_MORE_TRIALS
 from hpsearch.worker.take_device import free_devices, held_devices
@@ -80,6 +81,13 @@ def keeper_of_this() -> int | None:
     """
     said = os.environ.get(PARENT_VARIABLE, "")
     return int(said) if said.isdecimal() and said != "1" else None
+
+
+def seconds_kept() -> float:
+    """Since the start of this worker's keeper, or of this process: a request to stop is for all workers of a keeper,
+    also where none of them is there to hear it, as between a failure and the next start.
+    """
+    return seconds_alive(os.getppid() if PARENT_VARIABLE in os.environ else os.getpid())
 
 
 def default_num_workers(tell: Callable[[str], None] = lambda _: None, per_device: int = 1) -> int:

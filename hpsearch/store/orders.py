@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Engine, column, delete, select, table, update
 
-from hpsearch.store.engine import database_now
+from hpsearch.store.engine import database_now, now_by
 from hpsearch.store.memory import forget_what_was_seen
 from hpsearch.store.tables import leases, studies, workers
 
@@ -64,6 +65,12 @@ class StudyOrders:
         with self._engine.begin() as connection:
             return orders_of(connection, worker_id)
 
+    def since(self, study_id: int, seconds: float) -> Orders:
+        """The request of the last `seconds` to all workers."""
+        with self._engine.begin() as connection:
+            recently = studies.c.stop_asked_at > now_by(connection) - seconds
+            return _read(connection, select(studies.c.stop_now).where(studies.c.study_id == study_id, recently))
+
     def reopen(self, study_id: int, trial_ids: Collection[int]) -> list[int]:
         """Makes finished trials run again under their own numbers; their results are deleted.
 
@@ -87,6 +94,10 @@ def orders_of(connection: Connection, worker_id: str) -> Orders:
         .join(workers, workers.c.study_id == studies.c.study_id)
         .where(workers.c.worker_id == worker_id, studies.c.stop_asked_at > workers.c.started_at)
     )
+    return _read(connection, asked)
+
+
+def _read(connection: Connection, asked: Any) -> Orders:
     found = connection.execute(asked).first()
     return Orders() if found is None else Orders(stop=True, stop_now=bool(found.stop_now))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
@@ -191,6 +192,11 @@ def is_dead(worker_id: str) -> bool:
     except (ProcessLookupError, FileNotFoundError):
         return not is_others  # processes of other users may be hidden (proc(5), hidepid)
     return state in _ZOMBIE_OR_DEAD or started != start
+
+
+def seconds_alive(pid: int) -> float:
+    """Since the start of a process of this host."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_state_and_start(pid)[1]) / os.sysconf("SC_CLK_TCK")
 
 
 class _DeadWorkers(Container[str]):

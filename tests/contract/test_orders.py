@@ -83,6 +83,12 @@ class TestStop:
         store.orders.stop(search.study_id, now=True)
         assert store.orders.of(WORKER) == store.orders.of("late:1:1.00") == Orders(stop=True, stop_now=True)
 
+    def test_it_is_for_those_whose_keeper_was_there(self, store: Store, search: Search) -> None:
+        assert store.orders.since(search.study_id, 1e6) == Orders()
+        store.orders.stop(search.study_id, now=True)
+        assert store.orders.since(search.study_id, 1e6) == Orders(stop=True, stop_now=True)
+        assert store.orders.since(search.study_id, -1.0) == Orders(), "it was asked before"
+
     def test_it_is_not_for_another_studys(self, store: Store, search: Search) -> None:
         other = created(store, spec_of(name="other"))
         store.workers.register(WORKER, other.study_id, "cpu")

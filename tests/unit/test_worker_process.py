@@ -13,11 +13,13 @@ from sqlalchemy import make_url
 
 from hpsearch.bridge.cards import Device, read_cards
 from hpsearch.cli.options import trainer_starter
+from hpsearch.cli.worker import _is_over
 from hpsearch.errors import HpsearchError
 from hpsearch.launch import process
 from hpsearch.launch.process import default_num_workers, share_cores, start_worker, worker_environment
 from hpsearch.worker.device_lock import HeldDevice, hold
 from tests.unit.nvml_fixtures import FakeCard, FakeNvml, gpu
+from tests.unit.worker_fixtures import Demo
 
 
 @pytest.fixture
@@ -122,6 +124,18 @@ def test_a_worker_knows_who_keeps_it(said: str | None, keeper: int | None, monke
     assert process.keeper_of_this() == keeper
     monkeypatch.setattr(process.subprocess, "Popen", lambda *_, env, **__: env)
     assert "HPSEARCH_STARTED_BY_RUN" not in process.start_detached([], {}, None)  # type: ignore[operator]
+
+
+def test_a_worker_hears_what_was_asked_while_its_keeper_had_none(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HPSEARCH_STARTED_BY_RUN", raising=False)
+    own_s = process.seconds_kept()
+    monkeypatch.setenv("HPSEARCH_STARTED_BY_RUN", str(os.getppid()))
+    assert process.seconds_kept() > own_s > 0
+    assert not _is_over(demo.store, demo.study.study_id)
+    demo.store.orders.stop(demo.study.study_id, now=False)
+    assert _is_over(demo.store, demo.study.study_id), "one that waits for a device leaves"
+    monkeypatch.setattr(process, "seconds_kept", lambda: -1.0)
+    assert not _is_over(demo.store, demo.study.study_id), "it began later"
 
 
 def test_a_worker_is_told_the_store_and_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
