@@ -153,8 +153,9 @@ def _prepare(
 ) -> PreparedStudy:
     """Prepares a study that is in no store yet: until the person agrees, the file can still be changed."""
     from hpsearch.bridge.trainer_process import one_trainer
-    from hpsearch.cli.estimating import LONG_S, agrees, measured_estimate
+    from hpsearch.cli.estimating import LONG_S, agrees
     from hpsearch.errors import HpsearchError, Interrupted
+    from hpsearch.opening.estimates import measured_estimate
     from hpsearch.study.adapter import with_adapter
     from hpsearch.study.open import prepare_new
     from hpsearch.watch.estimate import estimate_table

@@ -19,7 +19,7 @@ def show(
 ) -> None:
     """Show a study before it runs: splits, estimated time, and examples with their masked and learned tokens."""
     from hpsearch.bridge.trainer_process import one_trainer
-    from hpsearch.cli.estimating import kept_estimate, measured_estimate
+    from hpsearch.opening.estimates import kept_estimate, measured_estimate
     from hpsearch.spec import load_study
 
     file = load_study(study_file, set_)  # report mistakes before the libraries are loaded

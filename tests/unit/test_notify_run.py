@@ -67,7 +67,7 @@ def run(desk: Desk, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(run_verb, "inspector", lambda: plays(inspecting()))
     monkeypatch.setattr("hpsearch.watch.pictures.draw_study", lambda *_: None)
-    monkeypatch.setattr("hpsearch.cli.estimating.measured_estimate", unmeasured)
+    monkeypatch.setattr("hpsearch.opening.estimates.measured_estimate", unmeasured)
 
     def run(command: str | None, *scripts: Play, exit_code: int = 0, **options: Any) -> str:
         def start(_: int) -> Any:
