@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from hpsearch.checkpoints import MARKER, flaw, last_checkpoint, replace_folder
 from hpsearch.files import draft_of
 from hpsearch.folders import JobFolder, TrialFolder
+from hpsearch.mirror.copies import OWNER
 from hpsearch.mirror.remote import Remote
 
 log = logging.getLogger("hpsearch.mirror")
@@ -48,6 +49,7 @@ def fetch_run(remote: Remote, folder: JobFolder, name: str) -> None:
     RemoteUnreachable.
     """
     files = remote.find(name)
+    files.pop(OWNER, None)
     own = folder.history.stat().st_size if folder.history.exists() else -1
     is_further = files.get("history.jsonl", -1) > own
     if is_further:

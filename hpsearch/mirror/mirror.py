@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from hpsearch.errors import HpsearchError
 from hpsearch.folders import JobFolder, StorageFolder, TrialFolder
-from hpsearch.mirror.copies import Copy, State
+from hpsearch.mirror.copies import Copy, Overtaken, State
 from hpsearch.mirror.fetching import fetch_attempts, fetch_run
 from hpsearch.mirror.remote import Remote, RemoteUnreachable
 
@@ -135,7 +135,9 @@ class Mirror:
         name = self._name_of(folder.path)
         if self._remote is None or name is None:
             return None
-        return self._copy if self._copy and self._copy.name == name else Copy(self._remote, folder, name)
+        if self._copy and self._copy.name == name:
+            return self._copy
+        return Copy(self._remote, folder, name, is_shared=name.startswith(f"{self._storage.runs.name}/"))
 
     def _name_of(self, folder: Path) -> str | None:
         inside = self._storage.path.resolve()
@@ -152,7 +154,11 @@ class Mirror:
 
     def _keep_up(self, copy: Copy) -> None:
         self._lacks = True
-        copy.keep_up()
+        try:
+            copy.keep_up()
+        except Overtaken:
+            self._follows = False
+            raise
         self._lacks = False
 
     def _pause(self, seconds: float) -> None:

@@ -90,6 +90,16 @@ class Remote:
                     raise Vanished(str(file)) from None
                 raise
 
+    def write(self, name: str, text: str) -> None:
+        with self._told_errors():
+            self._fs.pipe_file(self._at(name), text.encode())
+
+    def read(self, name: str) -> str | None:
+        """None where there is no such file."""
+        with self._told_errors(), suppress(FileNotFoundError):
+            return bytes(self._fs.cat_file(self._at(name))).decode(errors="replace")
+        return None
+
     def get(self, name: str, file: Path) -> None:
         """Writes `file` atomically. A file that the bucket lacks counts as unreachable: it was listed a moment ago."""
         draft = draft_of(file)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hpsearch.checkpoints import MARKER, last_checkpoint
-from hpsearch.folders import TrialFolder
-from hpsearch.mirror.copies import Copy
+from hpsearch.folders import JobFolder, TrialFolder
+from hpsearch.mirror.copies import OWNER, Copy, Overtaken
+from hpsearch.mirror.fetching import fetch_run
 from hpsearch.mirror.remote import Remote, RemoteUnreachable
 from hpsearch.train.start import find_start
 from tests.unit.mirror_fixtures import NAME, cut_after, fetched, kept
@@ -71,6 +72,27 @@ class TestCopies:
         copy.keep_up()
         assert done == [f"attempt-1/checkpoints/checkpoint-2/{name}" for name in (MARKER, "weights")]
         assert [seal.parent.name for seal in bucket.rglob(MARKER)] == ["checkpoint-4"]
+
+    def test_a_run_that_another_machine_has_begun_since_stays_as_that_one_has_it(
+        self, remote: Remote, bucket: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        runs = {
+            machine: attempt(tmp_path / machine / "runs" / "demo", ONE_STAGE, (0, step))
+            for machine, step in (("here", 2), ("there", 4))
+        }
+        here, there = (Copy(remote, run, "runs/demo", is_shared=True) for run in runs.values())
+        here.keep_up()
+        here.keep_up()
+        there.keep_up()
+        for _ in range(2):
+            with pytest.raises(Overtaken, match="which has begun this run since; what is trained here stays in"):
+                here.keep_up()
+        assert len(caplog.records) == 1
+        there.keep_up()
+        assert [seal.parent.name for seal in bucket.rglob(MARKER)] == ["checkpoint-4"]
+        fetch_run(remote, JobFolder(tmp_path / "third"), "runs/demo")
+        assert last_checkpoint(JobFolder(tmp_path / "third")) is not None
+        assert not (tmp_path / "third" / OWNER).exists()
 
     def test_a_checkpoint_that_vanishes_on_its_way_gets_no_seal(
         self, remote: Remote, bucket: Path, here: TrialFolder, monkeypatch: pytest.MonkeyPatch

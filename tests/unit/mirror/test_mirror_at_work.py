@@ -11,7 +11,7 @@ import pytest
 from hpsearch.checkpoints import flaw, last_checkpoint
 from hpsearch.folders import JobFolder, StorageFolder, TrialFolder
 from hpsearch.mirror import mirror as mirror_module
-from hpsearch.mirror.copies import Copy
+from hpsearch.mirror.copies import OWNER, Copy
 from hpsearch.mirror.mirror import Mirror, waited
 from hpsearch.mirror.remote import Remote
 from hpsearch.opening.places import fetch_adapter, storage_folder
@@ -131,12 +131,13 @@ class TestMirror:
         assert (runs / "before" / "adapter" / "adapter_config.json").read_text() == "{}"
 
     def test_a_final_run_comes_from_where_it_got_further(
-        self, open_mirror: Callable[[str], Mirror], tmp_path: Path
+        self, open_mirror: Callable[[str], Mirror], bucket: Path, tmp_path: Path
     ) -> None:
         here, there = (JobFolder(tmp_path / machine / "runs" / "demo") for machine in ("here", "there"))
         first, second = open_mirror("here"), open_mirror("there")
         first.follow(attempt(here.path, ONE_STAGE, (0, 4), reports=2))
         assert waited(first.settle(), 20)
+        assert list(bucket.rglob(OWNER)) == [bucket / "runs" / "demo" / OWNER]
         second.fetch_runs("another")
         assert not there.path.exists()
         second.fetch_runs("demo")
