@@ -91,7 +91,7 @@ def _roles(columns: str | None) -> dict[str, str]:
 
 
 def _ask(given: Given, output: Path | None, force: bool) -> None:
-    from hpsearch.errors import InputError
+    from hpsearch.errors import InputError, Interrupted
     from hpsearch.propose.questions import ask_for_rows, ask_for_study
     from hpsearch.propose.study import study_name, study_text
     from hpsearch.spec.load import check_study_text
@@ -103,7 +103,11 @@ def _ask(given: Given, output: Path | None, force: bool) -> None:
 
     def ask(question: str, default: str | None) -> str:
         if is_asked:
-            return str(typer.prompt(question, default=default))
+            try:
+                return str(typer.prompt(question, default=default))
+            except typer.Abort:  # Ctrl-C, or the end of the input
+                console.print()
+                raise Interrupted("no study was written") from None
         if default is None:
             words = f"there is no terminal to ask on, and no answer to: {question}"
             raise InputError(f"{words}; name it with --columns role=column, such as answer=reply")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -174,3 +175,19 @@ def test_a_study_that_is_there_is_told_before_any_question(
     said = capsys.readouterr()
     assert "rows.yaml: is there already" in said.err
     assert "text-sft" not in said.out
+
+
+class Typed(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_who_stops_answering_has_written_nothing(
+    workplace: Path, run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-D; Ctrl-C is the same exception of click's."""
+    (workplace / "rows.jsonl").write_text(ROWS)
+    monkeypatch.setattr(sys, "stdin", Typed("rows.jsonl\n"))
+    assert run() == 130
+    assert "no study was written" in capsys.readouterr().err
+    assert [file.name for file in workplace.glob("*.*")] == ["rows.jsonl"]
