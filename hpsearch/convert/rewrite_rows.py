@@ -7,6 +7,7 @@ never imports it. Rows that don't fit are left out and counted.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def rewritten(row: Row, part: dict[str, Any], number: int) -> Row | str:
     messages = from_turns(row, part) if part["form"] == "turns" else from_columns(row, part)
     if isinstance(messages, str):
         return messages
-    return {**images_of(row, part, number), "messages": messages}
+    return with_images({"messages": messages}, row, part, number)
 
 
 def from_columns(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
@@ -80,7 +81,7 @@ def judged(row: Row, part: dict[str, Any], number: int) -> Row | str:
     if not asked or not all(answers.values()):
         return "no question or no answer"
     verdict = {} if part["chosen"] else {"desirable": row.get(part["desirable"])}
-    return {**images_of(row, part, number), "question": asked, **answers, **verdict}
+    return with_images({"question": asked, **answers, **verdict}, row, part, number)
 
 
 def asked_in(row: Row, part: dict[str, Any]) -> list[dict[str, str]] | str:
@@ -117,18 +118,21 @@ def from_template(row: Row, part: dict[str, Any]) -> Row | str:
     if not texts[0] or not answer:
         return "no instruction or no answer"
     parts = {"{instruction}": texts[0], "{input}": texts[1], "{system}": str(row.get(part["system"]) or "")}
-    for place, text in parts.items():
-        prompt = prompt.replace(place, text)
+    prompt = re.sub("|".join(map(re.escape, parts)), lambda place: parts[place[0]], prompt)  # not within the texts
     return {"prompt": prompt, "completion": str(answer)}
 
 
-def images_of(row: Row, part: dict[str, Any], number: int) -> Row:
-    """The row's images in order; if the texts have no placeholders, hpsearch puts them before the first question."""
+def with_images(made: Row, row: Row, part: dict[str, Any], number: int) -> Row | str:
+    """`made` with the row's images in order. If the texts have no placeholders, hpsearch puts them before the first
+    question.
+    """
     if TO != "image":
-        return {}
+        return made
     images = row.get(part["images"]) or images_in(row, part)
     images = images if isinstance(images, list) else [images]
-    return {"image": [image_path(image, part, f"{number}-{place}") for place, image in enumerate(images, 1)]}
+    if None in images:
+        return "an image without its path"
+    return {"image": [image_path(image, part, f"{number}-{place}") for place, image in enumerate(images, 1)], **made}
 
 
 def images_in(row: Row, part: dict[str, Any]) -> list[Any]:
@@ -141,7 +145,7 @@ def images_in(row: Row, part: dict[str, Any]) -> list[Any]:
 
 def image_path(image: Any, part: dict[str, Any], name: str) -> str:
     if isinstance(image, str):
-        return str(Path(part["image_folder"] or ".", image))
+        return image if "://" in image else str(Path(part["image_folder"] or ".", image))
     folder = OUT.with_suffix("")
     folder.mkdir(exist_ok=True)
     image.convert("RGB").save(folder / f"{name}.png")

@@ -149,6 +149,17 @@ def test_images_make_a_vision_study(workplace: Path) -> None:
     assert read.left_out == {"more images than placeholders": ["1"]}
 
 
+def test_braces_in_a_row_are_text(workplace: Path) -> None:
+    rows = [{"instruction": "Explain {input}", "input": "str.format", "output": "Braces"}]
+    file = write_json(workplace / "rows.json", rows)
+    made = make(
+        workplace, AXOLOTL, datasets=[{"path": str(file), "type": "alpaca"}, {"path": str(file), "type": "alpaca"}]
+    )
+    prompts = [row["prompt"] for row in rewritten(made, workplace)]
+    assert len(prompts) == 2
+    assert all("Explain {input}" in prompt and prompt.count("str.format") == 1 for prompt in prompts)
+
+
 def test_all_images_and_all_turns_of_a_conversation_are_kept(workplace: Path) -> None:
     for name, colour in (("a.png", "red"), ("b.png", "blue")):
         Image.new("RGB", (8, 8), colour).save(workplace / name)
@@ -163,7 +174,8 @@ def test_all_images_and_all_turns_of_a_conversation_are_kept(workplace: Path) ->
         {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "Colours"}]},
     ]
-    file = write_json(workplace / "talks.json", [{"messages": talk}, {"messages": talk[2:]}])
+    lost = [{"role": "user", "content": [{"type": "image", "text": "?"}]}, talk[1]]
+    file = write_json(workplace / "talks.json", [{"messages": talk}, {"messages": talk[2:]}, {"messages": lost}])
     entry = {"path": str(file), "type": "chat_template", "field_messages": "messages"}
     made = make(workplace, AXOLOTL, processor_type="AutoProcessor", datasets=[entry])
     texts = ["<image>Is it like <image>?", "No", "Why?", "Colours"]
