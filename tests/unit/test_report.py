@@ -158,7 +158,7 @@ def test_what_was_left_out_is_named_with_its_reason(view: StudyView) -> None:
         }
     )
     words = page_of(told(left_out, view)).words
-    assert "rows why which 7 longer than 1024 tokens 0, 1, 2, 3, 4 …" in words
+    assert "rows why which 7 longer than 1024 tokens rows 0, 1, 2, 3, 4 …" in words
     assert "label train validation test dog 9 0 2 cat 5 1 0" in words
 
 
