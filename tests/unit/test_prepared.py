@@ -131,7 +131,7 @@ def test_what_is_prepared_is_not_read_again(start: StartStudy, tmp_path: Path, m
     assert study.told == []
     assert {file: file.stat().st_ino for path in paths.values() for file in path.iterdir()} == before
     study.source.touch()
-    with pytest.raises(FieldError, match="can't be read"):
+    with pytest.raises(FieldError, match="is no JSON"):
         study.prepare()
 
 
