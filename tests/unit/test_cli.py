@@ -14,6 +14,7 @@ import pytest
 import typer.main
 
 from hpsearch.cli import app as app_module
+from hpsearch.cli.train import _run_name
 from hpsearch.errors import StudyFileErrors, TrainerDied
 from hpsearch.store import Store
 from hpsearch.trial import Outcome
@@ -205,3 +206,14 @@ def test_best_writes_where_no_folder_is_yet(main: Main, empty_store: Store, demo
     url = empty_store.url.render_as_string()
     assert main("best", "demo", "-o", "new/best.yaml", "--store", url) == (0, "")
     assert Path("new/best.yaml").exists()
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_run_has_its_studys_name_unless_its_trial_was_asked_for() -> None:
+    assert _run_name("demo", 3, None) == "demo"
+    assert _run_name("demo", 3, 3) == "demo-trial-3"
+    begun = Path("storage", "runs", "demo-trial-3")
+    begun.mkdir(parents=True)
+    assert _run_name("demo", 3, None) == "demo-trial-3", "an earlier hpsearch began it: --resume continues it"
+    begun.with_name("demo").mkdir()
+    assert _run_name("demo", 3, None) == "demo"

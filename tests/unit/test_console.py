@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from hpsearch.cli import options
+from hpsearch.cli.options import telling
 from hpsearch.spec.metrics import LOSS
 from hpsearch.watch.console import open_console
 from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import format_steps
+from tests.unit.view_fixtures import lines_of, plain_console
 
 
 def terminal(width: int = 40) -> Console:
@@ -50,3 +54,17 @@ def test_a_notebooks_cell_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Console(file=io.StringIO()).is_terminal  # else our own look at the file is no longer needed
     assert not open_console(file=io.StringIO()).is_terminal
     assert not open_console(stderr=True).is_terminal
+
+
+def test_on_a_pipe_a_phase_is_told_once_and_again_only_while_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(0, 1000, 100))
+    monkeypatch.setattr(options, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    console = plain_console()
+
+    def show() -> None:
+        with telling(console) as tell:
+            for done in (0, 0, 0, 1, 1):
+                tell("starting" if done == 0 else "counting", done, 2)
+            tell("counting", 2, 2)
+
+    assert lines_of(console, show) == ["starting", "counting 1/2", "counting 2/2"]

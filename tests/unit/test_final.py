@@ -15,7 +15,6 @@ from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Reported,
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.checkpoints import last_checkpoint, written_whole
-from hpsearch.cli.train import _run_name
 from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFailed
 from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
@@ -296,14 +295,3 @@ def tracked(run: FinalRun) -> TrackingConfig:
     assert isinstance(config, TrialConfig)
     assert config.tracking is not None
     return config.tracking
-
-
-@pytest.mark.usefixtures("workplace")
-def test_a_run_has_its_studys_name_unless_its_trial_was_asked_for() -> None:
-    assert _run_name("demo", 3, None) == "demo"
-    assert _run_name("demo", 3, 3) == "demo-trial-3"
-    begun = Path("storage", "runs", "demo-trial-3")
-    begun.mkdir(parents=True)
-    assert _run_name("demo", 3, None) == "demo-trial-3", "an earlier hpsearch began it: --resume continues it"
-    begun.with_name("demo").mkdir()
-    assert _run_name("demo", 3, None) == "demo"

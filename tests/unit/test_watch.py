@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hpsearch.cli import options
 from hpsearch.cli import run as run_verb
 from hpsearch.cli.options import telling
 from hpsearch.data.manifest import Manifest
@@ -30,7 +28,7 @@ from hpsearch.watch.tables import (
 )
 from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import format_loss, format_num_steps, format_time, format_value
-from tests.unit.view_fixtures import cells, lines_of, plain_console, seen, with_spec
+from tests.unit.view_fixtures import cells, plain_console, seen, with_spec
 from tests.unit.worker_fixtures import MakeDemo, study_spec
 
 
@@ -264,20 +262,6 @@ def test_what_a_trainer_does_may_hold_brackets(is_terminal: bool) -> None:
     shown = console.file.getvalue()
     assert "loading [/base] :bug:" in shown
     assert "reading [/rows] :bug:" in shown
-
-
-def test_on_a_pipe_a_phase_is_told_once_and_again_only_while_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(0, 1000, 100))
-    monkeypatch.setattr(options, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    console = plain_console()
-
-    def show() -> None:
-        with telling(console) as tell:
-            for done in (0, 0, 0, 1, 1):
-                tell("starting" if done == 0 else "counting", done, 2)
-            tell("counting", 2, 2)
-
-    assert lines_of(console, show) == ["starting", "counting 1/2", "counting 2/2"]
 
 
 def test_a_description_may_hold_brackets(view: StudyView) -> None:
