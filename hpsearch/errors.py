@@ -26,7 +26,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 
-_MOST_TOLD = 50
+_MOST_SHOWN = 50
 """Most mistakes shown for one file: a wrong file has thousands, and the first ones show that."""
 
 
@@ -142,10 +142,10 @@ class StudyFileErrors(InputError):
         self.file = file
         self.mistakes = sorted(mistakes, key=lambda mistake: mistake.line or 0)
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes):,} mistakes"
-        told = [f"  {mistake}" for mistake in self.mistakes[:_MOST_TOLD]]
-        if len(mistakes) > _MOST_TOLD:
-            told.append(f"  and {len(mistakes) - _MOST_TOLD:,} more")
-        super().__init__("\n".join([f"{file}: {count}", *told]))
+        shown = [f"  {mistake}" for mistake in self.mistakes[:_MOST_SHOWN]]
+        if len(mistakes) > _MOST_SHOWN:
+            shown.append(f"  and {len(mistakes) - _MOST_SHOWN:,} more")
+        super().__init__("\n".join([f"{file}: {count}", *shown]))
 
 
 def cut(text: str, most: int = 100) -> str:

@@ -22,7 +22,7 @@ class Units(Record):
     effective: float = Field(description="equivalent number of equal-sized units")
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """1 image, 120 images, 31 groups (column patient)"""
         return f"1 {self.name.replace('s', '', 1)}" if self.num == 1 else f"{self.num:,} {self.name}"
 

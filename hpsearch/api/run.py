@@ -241,8 +241,8 @@ class Run:
         if found and found.metrics:
             metric = found.metrics[0]
             scores = {variant.name: variant.scores.get(metric.name) for variant in found.variants}
-            told = [f"{name} {format_metric(metric, score.value)}" for name, score in scores.items() if score]
-            facts[f"{metric.title}, test"] = ", ".join(told)
+            scored = [f"{name} {format_metric(metric, score.value)}" for name, score in scores.items() if score]
+            facts[f"{metric.title}, test"] = ", ".join(scored)
         return facts_table(f"{self.spec.study}: final run", facts)
 
 

@@ -151,7 +151,7 @@ class Study:
 def _facts(view: StudyView) -> dict[str, str]:
     spec, state = view.study.spec, study_status(view).state
     left, best = view.seconds_left(), view.best
-    told = "" if best is None else format_metric(view.objective, best.value)
+    best_value = "" if best is None else format_metric(view.objective, best.value)
     return {
         "for": spec.description or "",
         "base": f"{spec.model.base}, {spec.task}",
@@ -159,7 +159,7 @@ def _facts(view: StudyView) -> dict[str, str]:
         "trials": f"{view.slots.finished} of {view.slots.wanted}",
         "workers": str(len(view.live_workers) or ""),
         "time left": "" if view.is_finished or left is None else f"about {format_time(left)}",
-        "best": f"{view.objective.title} {told} (trial {best.number})" if best else "",
+        "best": f"{view.objective.title} {best_value} (trial {best.number})" if best else "",
         "with": format_params(best.params) if best else "",
         "Pareto front": ", ".join(f"trial {trial.number}" for trial in view.front) if len(spec.objectives) > 1 else "",
     }

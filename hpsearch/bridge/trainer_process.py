@@ -165,8 +165,8 @@ class TrainerProcess:
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         hint = " (the kernel kills processes when the host's memory is used up)" if code == -signal.SIGKILL else ""
-        told = [log for log in self._logs if log.last_line()]
-        last = f"last words in {told[-1].file}: {told[-1].last_line()}" if told else "it printed nothing"
+        written = [log for log in self._logs if log.last_line()]
+        last = f"last words in {written[-1].file}: {written[-1].last_line()}" if written else "it printed nothing"
         message = f"the trainer process ended with {how}{hint}; {last}"
         return TrainerDied(message, how, is_kill=-code in _KILLS)
 

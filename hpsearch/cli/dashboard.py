@@ -123,6 +123,6 @@ def _draw(console: Console, store: Store, storage: StorageFolder) -> None:
         known = store.studies.all()
     for study in known:
         with telling(console) as tell:
-            told = draw_study(store, read_view(store, study), storage, tell)
-        if told:
-            console.print(f"{study.name}: {told}", soft_wrap=True)
+            summary = draw_study(store, read_view(store, study), storage, tell)
+        if summary:
+            console.print(f"{study.name}: {summary}", soft_wrap=True)

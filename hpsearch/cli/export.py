@@ -67,8 +67,8 @@ def export(
     folder = find_final_run(str(run_folder))
     with telling(console) as tell:
         job = Export(folder, options, storage_folder(), trainer_starter("export"), tell, _study_of(folder, store))
-        told = job.run()
-    console.print(told, soft_wrap=True)
+        message = job.run()
+    console.print(message, soft_wrap=True)
 
 
 def _study_of(folder: RunFolder, url: str | None) -> StudyView | None:

@@ -141,8 +141,8 @@ def _refuse_unreachable(console: Console, url: URL) -> None:
             "MySQL, with its address in $HPSEARCH_STORE (docs/how-to/databases.md)"
         )
     if url.host in _ONLY_HERE:
-        told = f"careful: {url.host} means each machine itself; workers on others look for the store there"
-        console.print(told, soft_wrap=True)
+        warning = f"careful: {url.host} means each machine itself; workers on others look for the store there"
+        console.print(warning, soft_wrap=True)
 
 
 def _open(console: Console, file: StudyFile, store: Store) -> StoredStudy:

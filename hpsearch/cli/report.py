@@ -39,12 +39,12 @@ def report(
         view = read_view(opened, find_study(opened, study))
         final_run = find_run_of(view, run)
         with telling(console) as tell:
-            told = draw_study(opened, view, storage, tell)
+            summary = draw_study(opened, view, storage, tell)
             tell("writing the report", 0, 0)
             page = page_of(opened, view, final_run)
     file = write_output(_page_file(output, study), page)
-    if told:
-        console.print(told, soft_wrap=True)
+    if summary:
+        console.print(summary, soft_wrap=True)
     console.print(f"{file}: {_format_parts(final_run)}; open it in a browser", soft_wrap=True)
 
 

@@ -188,8 +188,8 @@ def _introduce(console: Console, store: Store, stored: StoredStudy) -> None:
     manifest = Manifest.from_bytes(stored.manifest)
     sizes = ", ".join(f"{split} {len(rows)}" for split, rows in manifest.splits.items())
     spec = stored.spec
-    told = Text.assemble((spec.study, "bold"), f": {spec.task} on {spec.model.base}; rows: {sizes}")
-    console.print(told, soft_wrap=True)
+    title = Text.assemble((spec.study, "bold"), f": {spec.task} on {spec.model.base}; rows: {sizes}")
+    console.print(title, soft_wrap=True)
     console.print(f"  store: {store.name}", soft_wrap=True)
     for line in format_left_out(manifest):
         console.print(f"  {line}", soft_wrap=True)
@@ -246,8 +246,8 @@ def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
         return
     aside = [f"  {worker.device}: {worker.aside}" for worker in view.workers if worker.aside]
     if aside:
-        told = "\n".join(["all devices of this machine are set aside:", *dict.fromkeys(aside)])
-        raise HpsearchError(f"{told}\nfix them and run the same command again; no trial is lost")
+        causes = "\n".join(["all devices of this machine are set aside:", *dict.fromkeys(aside)])
+        raise HpsearchError(f"{causes}\nfix them and run the same command again; no trial is lost")
     failed = crew.failures[-1]
     raise HpsearchError(f"workers keep failing: {failed.last_line()}\nthe log is {failed.log}")
 
@@ -259,9 +259,9 @@ def _conclude(console: Console, store: Store, view: StudyView, stop: StopFlag) -
 
     if not stop.requested:
         with telling(console) as tell:
-            told = draw_study(store, view, storage_folder(), tell, lambda: stop.requested)
-        if told:
-            console.print(told, soft_wrap=True)
+            summary = draw_study(store, view, storage_folder(), tell, lambda: stop.requested)
+        if summary:
+            console.print(summary, soft_wrap=True)
     console.print()
     console.print(closing_words(view, line_width(console)), soft_wrap=True)
     if not view.is_finished and not view.reached_limit:  # by Ctrl-C, or by hpsearch stop

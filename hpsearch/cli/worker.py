@@ -72,8 +72,8 @@ def worker(
     if keep:
         load_study(study_file, set_)  # a mistake in it is reported once
         arguments = worker_arguments(study_file, store, set_, workers_per_device, wait_for_store)
-        told = {} if notify is None else {NOTIFY_VARIABLE: notify}
-        raise typer.Exit(keep_worker(arguments, told, stop, log.info))
+        variables = {} if notify is None else {NOTIFY_VARIABLE: notify}
+        raise typer.Exit(keep_worker(arguments, variables, stop, log.info))
     file = load_study(study_file, set_)
     storage, worker_id, limit_s = storage_folder(), own_worker_id(), 60 * wait_for_store
     trainer_log = storage.trainer_log(worker_id.replace(":", "-"), file.spec.study)

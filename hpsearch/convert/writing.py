@@ -22,8 +22,8 @@ def study_text(draft: Draft, study: str) -> str:
     """A study file; the caller checks that it loads."""
     file = draft.file.path.name
     lines = [schema_line(), f"# Made by `hpsearch new` from {file}, a file of {draft.tool}."]
-    lines += _told("TO DO BEFORE THIS RUNS", draft.to_do)
-    lines += _told(f"Not kept from {file}", list(map(str, draft.not_kept)))
+    lines += _section("TO DO BEFORE THIS RUNS", draft.to_do)
+    lines += _section(f"Not kept from {file}", list(map(str, draft.not_kept)))
     base = draft.get("model.base")
     lines += [f"study: {scalar(study)}", f"description: {scalar(f'{base}, from {file}')}", f"task: {draft.task}"]
     for name in SECTIONS:
@@ -48,7 +48,7 @@ def _place(section: str, key: str) -> int:
     return list(spec.model_fields).index(key)
 
 
-def _told(title: str, points: list[str]) -> list[str]:
+def _section(title: str, points: list[str]) -> list[str]:
     if not points:
         return []
     lines = ["#", f"# {title}:"]

@@ -27,11 +27,11 @@ def check_labels(rows: Sequence[Row]) -> None:
         alike.setdefault(key, []).append(label)
     groups = [labels for labels in alike.values() if len(labels) > 1]
     if groups:
-        told = "; ".join(" and ".join(f"{quoted(name)} ({counts[name]} rows)" for name in names) for names in groups)
+        same = "; ".join(" and ".join(f"{quoted(name)} ({counts[name]} rows)" for name in names) for names in groups)
         renamed = ", ".join(f"{quoted(name)}: {quoted(first)}" for first, *others in groups for name in others)
         raise FieldError(
             _KEY,
-            f"{told} differ only in case or whitespace. If they are one class, say so with "
+            f"{same} differ only in case or whitespace. If they are one class, say so with "
             f"data.labels: {{{renamed}}}; if not, give one of them another name there",
         )
 

@@ -31,7 +31,7 @@ _THREADS = 8
 
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:[a-z]+/", re.IGNORECASE)
-_LONGEST_TOLD = 80
+_LONGEST_SHOWN = 80
 _MISSING = "image file is missing"
 NO_IMAGE = "no image"
 """Why an empty value can't be used as an image."""
@@ -176,10 +176,10 @@ def address_problem(value: Any) -> str | None:
     name = value.get("path") if isinstance(value, dict) and not value.get("bytes") else value
     if not isinstance(name, str) or not _ADDRESS.match(name):
         return None
-    told = name if len(name) <= _LONGEST_TOLD else name[:_LONGEST_TOLD] + "…"
+    shown = name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…"
     if name.startswith("data:"):
-        return f"{told!r} is an image written as text; save it as a file, and name that"
-    return f"{told!r} is a URL; download the images first, and name the files"
+        return f"{shown!r} is an image written as text; save it as a file, and name that"
+    return f"{shown!r} is a URL; download the images first, and name the files"
 
 
 def place_of(sha256: str, store: Path) -> Path:

@@ -56,13 +56,13 @@ def lookalike_groups(looks: Sequence[bytes]) -> list[list[int]]:
     """The indices of pictures that look alike, directly or through others: at least two in each group."""
     import numpy as np
 
-    told = [place for place, look in enumerate(looks) if look]
-    if not told:
+    seen = [place for place, look in enumerate(looks) if look]
+    if not seen:
         return []
-    whole = np.frombuffer(b"".join(looks), dtype=np.uint8).reshape(len(told), -1)
+    whole = np.frombuffer(b"".join(looks), dtype=np.uint8).reshape(len(seen), -1)
     hashes = np.ascontiguousarray(whole[:, :_HASH_BYTES]).view(np.uint64).ravel()
     colours = whole[:, _HASH_BYTES:].astype(np.int16)
-    numbers = np.arange(len(told))
+    numbers = np.arange(len(seen))
     for left, right in _candidates(hashes):
         apart = numbers[left] != numbers[right]
         left, right = left[apart], right[apart]
@@ -72,7 +72,7 @@ def lookalike_groups(looks: Sequence[bytes]) -> list[list[int]]:
         if near.any():
             numbers = _joined(numbers, left[near], right[near])
     groups: dict[int, list[int]] = {}
-    for place, number in zip(told, numbers.tolist(), strict=True):
+    for place, number in zip(seen, numbers.tolist(), strict=True):
         groups.setdefault(number, []).append(place)
     return [group for group in groups.values() if len(group) > 1]
 

@@ -47,9 +47,9 @@ class Places:
         repeats = [
             f"{noun} {name(spot)} repeats {noun} {name(self.kept[spot[0]])}" for spot in spots if spot[0] in self.kept
         ]
-        told = ", ".join(repeats or map(name, spots))
+        listed = ", ".join(repeats or map(name, spots))
         more = " …" if count > len(spots) else ""
-        which = f"{told}{more}" if repeats else f"{noun}{'s' if count > 1 else ''} {told}{more}"
+        which = f"{listed}{more}" if repeats else f"{noun}{'s' if count > 1 else ''} {listed}{more}"
         counted = ", counted from 0" if lines is None and not self.has_ids else ""
         return f"{f'{self.file.name}: ' if self.file else ''}{which}{counted}"
 

@@ -83,22 +83,22 @@ class Crew:
 
     def _note_end(self, index: int, place: _Place) -> None:
         lived_s = self._clock() - place.started_at
-        told = f"worker {index} ended ({place.worker.last_line()})"
+        ending = f"worker {index} ended ({place.worker.last_line()})"
         if place.worker.was_killed:
             place.kills = 1 if lived_s >= _BRIEF_S else place.kills + 1
-            return self._wait(place, place.kills, told)
+            return self._wait(place, place.kills, ending)
         place.failures = 1 if lived_s >= _QUIET_S else place.failures + 1
         if place.failures >= MAX_FAILURES:
             place.is_left = True
             log = f". The log is {place.worker.log}" if place.worker.log else ""
-            self._say(f"{told}, {place.failures} times in a row: it is not replaced{log}")
+            self._say(f"{ending}, {place.failures} times in a row: it is not replaced{log}")
             return None
-        return self._wait(place, place.failures, told)
+        return self._wait(place, place.failures, ending)
 
-    def _wait(self, place: _Place, times: int, told: str) -> None:
+    def _wait(self, place: _Place, times: int, ending: str) -> None:
         wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (min(times, MAX_FAILURES) - 1))
         place.starts_at = self._clock() + wait_s
-        self._say(f"{told}; another one starts in {wait_s:g} s")
+        self._say(f"{ending}; another one starts in {wait_s:g} s")
 
     def stop(self, *, now: bool = False) -> None:
         for place in self._places:

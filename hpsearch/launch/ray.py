@@ -217,8 +217,8 @@ def _why_gone(each: LaunchedJob, job: dict[str, Any], task: dict[str, Any] | Non
         return "stopped"
     if words := last_line(Path(each.log or "")):
         return words
-    told = str((task or {}).get("error_message") or job["message"] or "").strip()
-    return told.splitlines()[-1].partition("WorkerEnded: ")[2] or told.splitlines()[-1] if told else "ended"
+    message = str((task or {}).get("error_message") or job["message"] or "").strip()
+    return message.splitlines()[-1].partition("WorkerEnded: ")[2] or message.splitlines()[-1] if message else "ended"
 
 
 def _view_of_stranger(job: LaunchedJob, host: str, url: str) -> JobView:

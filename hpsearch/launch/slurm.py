@@ -134,8 +134,8 @@ def _check_partition(options: SlurmOptions) -> bool:
         and allowed
         and all(each[0].isdigit() and _minutes(each) < _minutes(options.time) for each in allowed)
     ):
-        told = f"partition {', '.join(asked)} allows {', '.join(allowed)} ([days-]hours:minutes:seconds)"
-        raise InputError(f"--time: {told}: SLURM would never start a job of {options.time}")
+        reason = f"partition {', '.join(asked)} allows {', '.join(allowed)} ([days-]hours:minutes:seconds)"
+        raise InputError(f"--time: {reason}: SLURM would never start a job of {options.time}")
     states = [state for name, _, state in lines if name.rstrip("*") in asked]
     return not any(state.startswith(("down", "drain", "fail", "unk")) or state.endswith("*") for state in states)
 

@@ -115,8 +115,8 @@ def ask(*command: str, script: str = "", environment: Mapping[str, str] | None =
     except FileNotFoundError:
         raise HpsearchError(f"there is no {command[0]} in the path of {socket.gethostname()}") from None
     except subprocess.TimeoutExpired:
-        told = f"SLURM gave no answer to {command[0]} within {seconds:g} s; scontrol ping says how its controller is"
-        raise HpsearchError(told) from None
+        message = f"SLURM gave no answer to {command[0]} within {seconds:g} s; scontrol ping says how its controller is"
+        raise HpsearchError(message) from None
     if ended.returncode:
         raise HpsearchError(_plain(ended.stderr or ended.stdout, command[0]))
     return ended.stdout

@@ -137,8 +137,8 @@ class Remote:
 
     def _told(self, error: Exception) -> HpsearchError:
         if "Credential" in type(error).__name__:
-            told = f"HPSEARCH_STORAGE: {self.url} needs credentials, and none were found"
-            return InputError(f"{told}: for S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
+            message = f"HPSEARCH_STORAGE: {self.url} needs credentials, and none were found"
+            return InputError(f"{message}: for S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
         if isinstance(error, PermissionError) or getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
             return InputError(f"HPSEARCH_STORAGE: {self.url} can't be written by you: {_words(error)}")
         if isinstance(error, FileNotFoundError):

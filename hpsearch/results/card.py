@@ -220,10 +220,10 @@ def _scores(evaluation: Evaluation | None) -> str:
         for group in alike(evaluation.metrics, evaluation.variants)
     ]
     units = evaluation.resampled
-    told = f"; in brackets 95 % bootstrap intervals, resampled over {units.told}"
+    intervals = f"; in brackets 95 % bootstrap intervals, resampled over {units.text}"
     if not units.are_enough:
-        told = f"; {units.told} {'is' if units.num == 1 else 'are'} too few for intervals"
-    said = f"On {evaluation.num_rows} test rows that no trial has seen{told}.{without}"
+        intervals = f"; {units.text} {'is' if units.num == 1 else 'are'} too few for intervals"
+    said = f"On {evaluation.num_rows} test rows that no trial has seen{intervals}.{without}"
     return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
 
 

@@ -73,8 +73,8 @@ def _host() -> Check:
 def _cores() -> str:
     """The cores that this process may use; a container or `taskset` can limit them."""
     num_cores, of_machine = len(os.sched_getaffinity(0)), os.cpu_count()
-    told = f"{num_cores} {'core' if num_cores == 1 else 'cores'}"
-    return told if num_cores == of_machine else f"{told} of {of_machine}"
+    cores = f"{num_cores} {'core' if num_cores == 1 else 'cores'}"
+    return cores if num_cores == of_machine else f"{cores} of {of_machine}"
 
 
 def _disk(folder: Path) -> Check:
@@ -136,10 +136,10 @@ def _sharing(open_store: Callable[[], Store]) -> list[Check]:
     """What the trials so far show about several workers per card."""
     try:
         with open_store() as store:
-            told = [(study.name, sharing(read_view(store, study))) for study in store.studies.all()]
+            lines = [(study.name, sharing(read_view(store, study))) for study in store.studies.all()]
     except HpsearchError:
         return []  # the store has a check of its own
-    return [Check(name="sharing a card", verdict="works", found=f"{name}: {line}") for name, line in told if line]
+    return [Check(name="sharing a card", verdict="works", found=f"{name}: {line}") for name, line in lines if line]
 
 
 def _drivers() -> Check:
@@ -184,11 +184,11 @@ def _devices() -> Check:
     except HpsearchError as error:
         found, _, fix = str(error).partition("\n")
         return Check(name="devices", verdict="fails", found=found, fix=fix)
-    told = "\n".join([*map(str, devices.allowed), *held_devices(devices), *devices.notes, *devices.refused])
+    lines = "\n".join([*map(str, devices.allowed), *held_devices(devices), *devices.notes, *devices.refused])
     if devices.refused:
         fix = "see nvidia-smi; a lost card returns after a restart of the machine"
-        return Check(name="devices", verdict="limited" if devices.allowed else "fails", found=told, fix=fix)
-    return Check(name="devices", verdict="works", found=told)
+        return Check(name="devices", verdict="limited" if devices.allowed else "fails", found=lines, fix=fix)
+    return Check(name="devices", verdict="works", found=lines)
 
 
 def _training_plane(storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> list[Check]:

@@ -196,11 +196,11 @@ def _by_reason(found: dict[int, Row | str]) -> dict[str, list[int]]:
 
 def format_errors(errors: dict[str, list[int]], most: int = 5) -> str:
     """Every reason with its line numbers, shortened where there are many."""
-    told = []
+    parts = []
     for reason, numbers in errors.items():
         more = " …" if len(numbers) > most else ""
-        told.append(f"{len(numbers)} × {reason} (line {', '.join(map(str, numbers[:most]))}{more})")
-    return ", ".join(told)
+        parts.append(f"{len(numbers)} × {reason} (line {', '.join(map(str, numbers[:most]))}{more})")
+    return ", ".join(parts)
 
 
 def _completed(

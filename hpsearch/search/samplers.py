@@ -61,8 +61,8 @@ class PlainCmaEsSampler(CmaEsSampler):
         for trial in self._finished:
             generations.setdefault(trial.system_attrs.get(self._attr_key_generation, -1), []).append(trial)
         while len(generations.get(optimizer.generation, [])) >= optimizer.population_size:
-            told = generations[optimizer.generation][: optimizer.population_size]
-            optimizer.tell([(trans.transform(trial.params), sign * cast("float", trial.value)) for trial in told])
+            parents = generations[optimizer.generation][: optimizer.population_size]
+            optimizer.tell([(trans.transform(trial.params), sign * cast("float", trial.value)) for trial in parents])
         return optimizer
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:

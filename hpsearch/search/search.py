@@ -175,8 +175,8 @@ class Search:
         """How many rows fitted in a forward in the trials that had ended at the last look, once per shape and
         device.
         """
-        told = {trial.user_attrs[FIT] for trial in self._memory.trials if FIT in trial.user_attrs}
-        return [Fit.model_validate_json(text) for text in sorted(told)]
+        fits = {trial.user_attrs[FIT] for trial in self._memory.trials if FIT in trial.user_attrs}
+        return [Fit.model_validate_json(text) for text in sorted(fits)]
 
     def failures_so_far(self) -> list[str] | None:
         """Why each trial failed, in the order in which they ended; None where any ended in another way."""
@@ -193,14 +193,14 @@ class Search:
         """Ends the trial of a slot at which workers fail by a bug, without reading it further; creates the trial if
         there is none.
         """
-        told = facts(result, self._spec.objectives[0]) | {"attempts": lease.attempt}
+        attrs = facts(result, self._spec.objectives[0]) | {"attempts": lease.attempt}
         with self._store.optuna.engine.begin() as connection:
             if (trial_id := hold_slot(connection, lease)) is None:
                 bound, _trial = self._slots.new(connection, lease, [])
                 trial_id = bound.trial_id
             assert trial_id is not None
             if not hold(connection, lease).is_finished():
-                write(connection, trial_id, Changes(facts=told, end=(TrialState.FAIL, None)))
+                write(connection, trial_id, Changes(facts=attrs, end=(TrialState.FAIL, None)))
             change(connection, lease, finished=True)
             attempts.end(connection, lease, result.outcome)
 

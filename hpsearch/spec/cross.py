@@ -52,10 +52,10 @@ def _question_mistakes(spec: StudySpec) -> list[Mistake]:
         column = data.columns.named()[row_format.asks]
         message = f"has no place: data.prompt asks over several columns already; write {{{column}}} in it"
         mistakes.append(Mistake(f"data.columns.{row_format.asks}", message))
-    elif told := next((name for name in data.template.columns if name.partition(".")[0] in _learned(data)), None):
-        role = _learned(data)[told.partition(".")[0]]
+    elif shown := next((name for name in data.template.columns if name.partition(".")[0] in _learned(data)), None):
+        role = _learned(data)[shown.partition(".")[0]]
         mistakes.append(
-            Mistake("data.prompt", f"{{{told}}} is data.columns.{role}: the question would reveal the answer")
+            Mistake("data.prompt", f"{{{shown}}} is data.columns.{role}: the question would reveal the answer")
         )
     elif _may_ask_nothing(task, data) and row_format.asks not in data.columns.named():
         message = "is missing: without it, or a data.prompt over columns, every row asks the same"
@@ -178,7 +178,7 @@ def _split_mistakes(spec: StudySpec) -> list[Mistake]:
 
 
 def _metrics_file_mistakes(spec: StudySpec) -> list[Mistake]:
-    told, text = spec.evaluation.metrics_file or "its text", spec.evaluation.metrics_text
+    where, text = spec.evaluation.metrics_file or "its text", spec.evaluation.metrics_text
     if text is None:
         return []
     key, found, row_format = "evaluation.metrics_file", own_metrics(text), spec.data.columns.row_format
@@ -186,7 +186,7 @@ def _metrics_file_mistakes(spec: StudySpec) -> list[Mistake]:
         return [Mistake(key, f"its metrics compare answers, and {row_format} rows have none")]
     if found.metrics and not any(map(spec.task_facts.fits, found.metrics.values())):
         return [Mistake(key, f"its metrics compare answers, and task {spec.task} is not judged by them")]
-    return [Mistake(key, f"{told} {mistake}") for mistake in found.mistakes]
+    return [Mistake(key, f"{where} {mistake}") for mistake in found.mistakes]
 
 
 def metric_mistakes(spec: StudySpec) -> list[Mistake]:

@@ -180,8 +180,8 @@ def _facts(decorator: ast.expr) -> dict[str, Any]:
         try:
             facts[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            told = cut(ast.unparse(keyword))
-            message = f"{told}: write the plain value; it is read without running the file"
+            written = cut(ast.unparse(keyword))
+            message = f"{written}: write the plain value; it is read without running the file"
             raise _Wrong(keyword.lineno, message) from None
     if "direction" not in facts:
         raise _Wrong(line, missing)
@@ -198,5 +198,5 @@ def _check_parameters(function: _Function) -> None:
     needed += [name for name, default in zip(only_named, given.kw_defaults, strict=True) if default is None]
     has_both = all(name in (*plain, *only_named) for name in _PARAMETERS)
     if given.posonlyargs or not has_both or set(needed) - set(_PARAMETERS):
-        told = cut(ast.unparse(given))
-        raise _Wrong(function.lineno, f"{function.name}({told}): a metric takes (reference, prediction)")
+        parameters = cut(ast.unparse(given))
+        raise _Wrong(function.lineno, f"{function.name}({parameters}): a metric takes (reference, prediction)")

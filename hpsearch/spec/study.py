@@ -180,8 +180,8 @@ def changes(was: StudySpec, now: StudySpec) -> dict[str, str]:
     """Dotted key → a line for a person, of each field that differs."""
     old, new = _fields(was), _fields(now)
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    told = {_TEXT: "the text of evaluation.metrics_file"}
-    return {key: f"  {told.get(key, key)}: {old.get(key)} → {new.get(key)}" for key in keys}
+    titles = {_TEXT: "the text of evaluation.metrics_file"}
+    return {key: f"  {titles.get(key, key)}: {old.get(key)} → {new.get(key)}" for key in keys}
 
 
 def _fields(spec: StudySpec) -> dict[str, Any]:

@@ -200,8 +200,8 @@ def _is_outage(cause: BaseException, url: URL) -> bool:
 
 def _words(cause: BaseException) -> str:
     """One line. PyMySQL's errors are a number and a text."""
-    told = getattr(cause, "orig", None) or cause
-    lines = str(told.args[1] if len(told.args) == 2 else told).strip().splitlines()
+    original = getattr(cause, "orig", None) or cause
+    lines = str(original.args[1] if len(original.args) == 2 else original).strip().splitlines()
     return lines[0] if lines else str(cause)
 
 

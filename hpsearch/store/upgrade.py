@@ -35,13 +35,13 @@ def upgrade_store(url: URL) -> list[str]:
                     raise InputError(f"the store {named(url)} {version.mismatch}: {version.fix}")
             if all(version.is_newest for version in before):
                 return [f"up to date: {', '.join(f'{v.whose} {v.found}' for v in before)}"]
-            told = [_kept(url, before)] if url.get_backend_name() == "sqlite" else []
+            lines = [_kept(url, before)] if url.get_backend_name() == "sqlite" else []
             if not before[1].is_newest:
                 _quietly(storage)
             upgrade(storage.engine)
             after = _versions(storage)
             pairs = zip(before, after, strict=True)
-            return told + [f"{was.whose}'s tables: {was.found} → {now.found}" for was, now in pairs if was != now]
+            return lines + [f"{was.whose}'s tables: {was.found} → {now.found}" for was, now in pairs if was != now]
         finally:
             storage.remove_session()
             storage.engine.dispose()

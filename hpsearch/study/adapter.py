@@ -56,8 +56,8 @@ def learned_before(model: ModelSpec, splits: Splits) -> list[str]:
     learned = {sha256 for _, sha256 in read_file(manifest, Manifest.from_bytes).splits["train"]}
     names: tuple[SplitName, ...] = ("validation", "test")
     counts = {name: sum(row.sha256 in learned for row in splits[name]) for name in names}
-    told = " and ".join(f"{count} {name} rows" for name, count in counts.items() if count)
-    return [f"model.adapter was trained on {told}: take its split, seed or data.held_out"] if told else []
+    overlap = " and ".join(f"{count} {name} rows" for name, count in counts.items() if count)
+    return [f"model.adapter was trained on {overlap}: take its split, seed or data.held_out"] if overlap else []
 
 
 def _place(name: str, folder: Path, storage: StorageFolder) -> str:

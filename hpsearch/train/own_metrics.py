@@ -143,11 +143,11 @@ def _add(file: Path, names: list[str], metrics: dict[str, OwnMetric], variant: s
 
 def _numbers(metric: OwnMetric, rows: list[AnsweredRow], doing: str, channel: Channel) -> list[float]:
     numbers: list[float] = []
-    told = -math.inf
+    last_s = -math.inf
     for row in rows:
-        if time.monotonic() - told >= _SECONDS_BETWEEN_TELLING:
+        if time.monotonic() - last_s >= _SECONDS_BETWEEN_TELLING:
             channel.tell(doing, len(numbers), len(rows))
-            told = time.monotonic()
+            last_s = time.monotonic()
         numbers.append(metric.of(row.id, row.reference or "", row.prediction))
     return numbers
 
@@ -189,5 +189,5 @@ def _raised(error: BaseException, file: str) -> str:
         line = at.tb_lineno if at.tb_frame.f_code.co_filename == file else line
         at = at.tb_next
     words = cut(" ".join(str(error).split()), 200)
-    told = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return f"{told} (line {line})" if line else told
+    message = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return f"{message} (line {line})" if line else message

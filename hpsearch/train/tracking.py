@@ -1,7 +1,7 @@
 """Following a run in TensorBoard, MLflow or Weights & Biases, through transformers' own callbacks.
 
 Training never waits for a tracker: each has a thread that is given what the run says and sends it on. A tracker that
-doesn't answer is told of once in the job's log and asked again every few seconds; of a slow one, log lines are left
+doesn't answer gets one line in the job's log and asked again every few seconds; of a slow one, log lines are left
 out. Only the end of a run waits for its trackers, for a limited time. The thread is there for one run alone, so that a
 warm process holds nothing of it afterwards.
 """
@@ -77,9 +77,9 @@ class Tracking(TrainerCallback):
         **_: Any,
     ) -> None:
         del args, control
-        step, told = self._steps_before + state.global_step, dict(logs or {})
+        step, values = self._steps_before + state.global_step, dict(logs or {})
         for line in self._lines:
-            line.log(lambda tracker: tracker.log(step, told))
+            line.log(lambda tracker: tracker.log(step, values))
 
     def end(self, result: TrialResult, is_urgent: Callable[[str], bool] = lambda _: False) -> list[str]:
         """Reports the run's end; returns what could not be ended, for the memory ledger.

@@ -19,8 +19,8 @@ def closing_words(view: StudyView, line_width: int | None = None) -> str:
         done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
         if limit := view.reached_limit:
             used = format_usage(view)
-            told = f"{done}, {used}" if used else done
-            return f"{name} has reached its limit: {limit}. {told}. The same command continues it with a higher limit."
+            spent = f"{done}, {used}" if used else done
+            return f"{name} has reached its limit: {limit}. {spent}. The same command continues it with a higher limit."
         return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
     if view.best is None and "complete" in counts:
         return (
@@ -39,17 +39,17 @@ def closing_words(view: StudyView, line_width: int | None = None) -> str:
 def format_usage(view: StudyView) -> str:
     """What the study has used of its limits and what is left; '' without limits."""
     limits, usage = view.study.spec.searched.limits, view.usage
-    told = []
+    parts = []
     for used, limit, unit in (
         (usage.hours, limits.hours, "hours"),
         (usage.device_hours, limits.device_hours, "device-hours"),
         (usage.cost(limits), limits.cost, "(cost)"),
     ):
         if used is not None and limit is not None:
-            told.append(f"{used:.2f} of {limit:g} {unit} used, {max(0.0, limit - used):.2f} left")
+            parts.append(f"{used:.2f} of {limit:g} {unit} used, {max(0.0, limit - used):.2f} left")
     if limits.until is not None:
-        told.append(f"until {limits.until:%Y-%m-%d %H:%M}")
-    return "; ".join(told)
+        parts.append(f"until {limits.until:%Y-%m-%d %H:%M}")
+    return "; ".join(parts)
 
 
 def _found(view: StudyView, tally: str) -> str:

@@ -61,12 +61,12 @@ def format_ends(metric: Metric, around: Interval, between: str = " to ") -> str:
 def format_below(units: Units, number: str) -> str:
     """The line below each number of a table: how many rows it is based on."""
     if not units.are_enough:
-        return f"{'' if units.name == 'rows' else f' of {units.told}'}, too few for intervals"
+        return f"{'' if units.name == 'rows' else f' of {units.text}'}, too few for intervals"
     return f"; below each {number} its 95 % interval, {format_units(units)}"
 
 
 def format_units(units: Units) -> str:
-    return f"resampled over {units.told}"
+    return f"resampled over {units.text}"
 
 
 def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
@@ -75,7 +75,7 @@ def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
     if not units.are_enough:
         size = "" if units.num < FEWEST else f" of so unequal size that they count as {units.effective:.1f}"
         lines.append(
-            f"No intervals: {units.told}{size} {'is' if units.num == 1 else 'are'} too few; "
+            f"No intervals: {units.text}{size} {'is' if units.num == 1 else 'are'} too few; "
             f"an interval from fewer than {FEWEST} can't be trusted."
         )
     elif units.name != "rows":
@@ -138,8 +138,8 @@ def format_gap(gap: Gap) -> str:
     around = f" ({format_around(gap)})" if gap.interval else ""
     points = " points" if gap.metric.unit == "share" else ""
     verdict = "better" if gap.metric.is_better(gap.difference, 0) else "worse"
-    told = f"{format_difference(gap.metric, gap.difference)}{points}{around}"
-    return f"{against}: {verdict if gap.shown else 'no difference shown'}, {told}, p = {gap.p_value:.2g}"
+    change = f"{format_difference(gap.metric, gap.difference)}{points}{around}"
+    return f"{against}: {verdict if gap.shown else 'no difference shown'}, {change}, p = {gap.p_value:.2g}"
 
 
 def format_around(gap: Gap) -> str:

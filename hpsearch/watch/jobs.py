@@ -28,8 +28,8 @@ def jobs_parts(called: list[Called], *, is_finished: bool) -> list[RenderableTyp
         parts += [Text(), _table(shown)]
     for each in shown:
         if each.silence is not None:
-            told = f"{len(each.launch.jobs)} jobs on {each.launch.engine} can't be queried: {each.silence}"
-            parts.append(Text(told, style="magenta"))
+            line = f"{len(each.launch.jobs)} jobs on {each.launch.engine} can't be queried: {each.silence}"
+            parts.append(Text(line, style="magenta"))
     return parts
 
 

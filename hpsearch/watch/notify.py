@@ -105,8 +105,8 @@ def notice_of(view: StudyView, failure: str | None = None) -> Notice:
     if view.is_finished:
         return Notice("finished", _tidy(closing_words(view)), view)
     if paused is not None:
-        told = f"{name} is paused: {paused}\nhpsearch resume {name} lets trials start again"
-        return Notice("paused", _tidy(told), view)
+        message = f"{name} is paused: {paused}\nhpsearch resume {name} lets trials start again"
+        return Notice("paused", _tidy(message), view)
     if failure is not None:
         return Notice("failed", _tidy(failure), view)
     return Notice("limit" if view.reached_limit else "stopped", _tidy(closing_words(view)), view)

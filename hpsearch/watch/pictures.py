@@ -59,7 +59,7 @@ class Album:
             first_line = next(iter(str(error).splitlines()), "")
             self._failed.append(f"{name} could not be drawn ({type(error).__name__}: {first_line})")
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What was drawn and what wasn't; empty where nothing was new."""
         parts = [f"{', '.join(self._drawn)} in {_short(self._folder)}"] if self._drawn else []
         if self.num_curves:
@@ -78,7 +78,7 @@ def draw_run(folder: JobFolder, plots: Path) -> str:
     """A run's losses and learning rate."""
     album = Album(plots)
     album.add("loss", lambda: _run_figure(folder))
-    return album.told()
+    return album.summary()
 
 
 def _run_figure(folder: JobFolder) -> Figure:
@@ -94,7 +94,7 @@ def draw_evaluation(evaluation: Evaluation, plots: Path) -> str:
     album.add("scores", lambda: _plots().configurations_figure(evaluation))
     album.add("confusion", lambda: _plots().confusion_figure(evaluation.tuned))
     album.add("classes", lambda: _plots().classes_figure(evaluation))
-    return album.told()
+    return album.summary()
 
 
 def _plots() -> Any:
@@ -124,7 +124,7 @@ def draw_study(
             _draw_trials(view, storage, album, attachments, tell, is_stopped)
     except Exception as error:
         album.note("the study", error)
-    return album.told()
+    return album.summary()
 
 
 def study_pictures(store: Store, view: StudyView) -> dict[str, Draw]:

@@ -87,8 +87,8 @@ class StudyCollector(Collector):
         self._store.studies.why_paused(0)
         latency_s = time.perf_counter() - begun
         known, unreadable = self._store.studies.all(manifests=False), self._store.studies.unreadable()
-        told = study_statuses(self._store, known[-MOST_STUDIES:])
-        return Reading(latency_s, len(known) + len(unreadable), len(unreadable), told)
+        statuses = study_statuses(self._store, known[-MOST_STUDIES:])
+        return Reading(latency_s, len(known) + len(unreadable), len(unreadable), statuses)
 
 
 class Metrics:
@@ -107,7 +107,7 @@ class Metrics:
 
 def _families(reading: Reading) -> Iterator[GaugeMetricFamily]:
     yield _plain("store_read_seconds", "How long one small read of the store took.", reading.latency_s)
-    yield _plain("studies", f"Studies in the store; the youngest {MOST_STUDIES} are told.", reading.num_studies)
+    yield _plain("studies", f"Studies in the store; the youngest {MOST_STUDIES} are shown.", reading.num_studies)
     yield _plain("studies_unreadable", "Studies that this hpsearch can't read.", reading.num_unreadable)
     yield _trials(reading.studies)
     for name, explained, value_of in _OF_A_STUDY:

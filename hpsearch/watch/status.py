@@ -39,8 +39,8 @@ def read_status(store: Store, roll: Roll, study: StoredStudy | None = None) -> S
         return _document(store, [_with_jobs(store, roll, study, with_trials=True)])
     with store.reaching():
         known, unreadable = store.studies.all(manifests=False), store.studies.unreadable()
-    told = [UnreadableStatus(name=each.name, reason=each.reason) for each in unreadable]
-    return _document(store, [_with_jobs(store, roll, each) for each in known], told)
+    broken = [UnreadableStatus(name=each.name, reason=each.reason) for each in unreadable]
+    return _document(store, [_with_jobs(store, roll, each) for each in known], broken)
 
 
 def study_statuses(store: Store, studies: list[StoredStudy]) -> list[StudyStatus]:

@@ -74,11 +74,11 @@ def _standing(view: StudyView) -> list[RenderableType]:
 
 
 def _started_over(view: StudyView) -> list[str]:
-    told = [
+    lines = [
         f"trial {trial.number}, {trial.facts[STARTED_OVER]}" for trial in view.trials if STARTED_OVER in trial.facts
     ]
-    more = [f"and {len(told) - _SHOWN_LOSSES} more trials started over"] if len(told) > _SHOWN_LOSSES else []
-    return [*told[-_SHOWN_LOSSES:], *more]
+    more = [f"and {len(lines) - _SHOWN_LOSSES} more trials started over"] if len(lines) > _SHOWN_LOSSES else []
+    return [*lines[-_SHOWN_LOSSES:], *more]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS, without: Collection
 def _trial_cells(view: StudyView, trial: TrialView, more: Collection[str]) -> list[RenderableType]:
     colour = _COLOURS.get(trial.outcome, "white")
     best = view.best is not None and trial.number == view.best.number
-    told = {
+    texts = {
         "reports": sparkline(list(trial.reports.values())),
         "time": format_time(trial.seconds) if trial.seconds else "",
         "memory": _format_memory(trial),
@@ -175,7 +175,7 @@ def _trial_cells(view: StudyView, trial: TrialView, more: Collection[str]) -> li
         Text(trial.outcome, style=colour),
         Text(format_metric(view.objective, trial.value), style="bold" if best else ""),
         *(Text(words) for words in format_others(view, trial)),
-        *(Text(told[name]) for name in more),
+        *(Text(texts[name]) for name in more),
         Text(format_params(trial.params)),
     ]
 

@@ -135,5 +135,5 @@ def _command(process: psutil.Process) -> str:
     words = process.cmdline()
     names = [Path(word).name for word in words]
     start = names.index("hpsearch") + 1 if "hpsearch" in names else None
-    told = " ".join(["hpsearch", *words[start:]]) if start is not None else process.name()
-    return told if len(told) <= _WORDS else told[: _WORDS - 1] + "…"
+    command = " ".join(["hpsearch", *words[start:]]) if start is not None else process.name()
+    return command if len(command) <= _WORDS else command[: _WORDS - 1] + "…"

@@ -124,8 +124,8 @@ class Endings:
         log.error("this device takes no more trials: %s", reason)
         self._relay.ask(lambda: self._store.leases.give_back(lease, Ending.SET_ASIDE))
         if self._relay.ask(lambda: self._store.workers.set_aside(self._worker_id, reason)):
-            told = f"every device is set aside, the last one because of this: {reason}"
-            self._relay.ask(lambda: self._store.orders.pause(self._study.study_id, told))
+            why = f"every device is set aside, the last one because of this: {reason}"
+            self._relay.ask(lambda: self._store.orders.pause(self._study.study_id, why))
         return Step.SET_ASIDE
 
     def _pause_where_all_fail(self) -> None:
@@ -135,24 +135,24 @@ class Endings:
         study_id = self._study.study_id
         new = reasons[self._store.orders.failures_forgiven(study_id) :]
         if len(new) >= ALIKE and len({alike(reason) for reason in new[-ALIKE:]}) == 1:
-            told = f"the first {len(reasons)} trials all failed, the last {ALIKE} the same way: {new[-1]}"
-            if self._store.orders.pause(study_id, told):
-                log.error("the study pauses: %s", told)
+            why = f"the first {len(reasons)} trials all failed, the last {ALIKE} the same way: {new[-1]}"
+            if self._store.orders.pause(study_id, why):
+                log.error("the study pauses: %s", why)
 
     def stumble(self, lease: Lease) -> Step:
         """A bug in hpsearch, not a fault of the trial: two more workers may try."""
-        told = traceback.format_exc()
-        mistake = told.splitlines()[-1]
+        trace = traceback.format_exc()
+        mistake = trace.splitlines()[-1]
         verdict = self._doctor.of_stumble(lease.slot, mistake)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(lease, verdict.reason)
-        log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, told)
+        log.error("a mistake of hpsearch at slot %d:\n%s", lease.slot, trace)
         lease = replace(lease, stumbles=lease.stumbles + 1, reasons=(*lease.reasons, mistake))
         if lease.stumbles < MAX_STUMBLES:
             self._relay.ask(lambda: self._store.leases.release(lease, Ending.MISTAKE))
             return Step.WORKED
         reason = f"given up: {lease.stumbles} workers failed at it, the last with {mistake}"
-        result = TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=told)
+        result = TrialResult(outcome=Outcome.FAILED, reason=reason, traceback=trace)
         self._relay.ask(lambda: self._search.put_aside(lease, result))
         self._relay.ask(self._pause_where_all_fail)
         return Step.WORKED

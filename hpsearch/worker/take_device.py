@@ -35,11 +35,11 @@ def take_device(
     While all are held it tells by whom and waits, until a stop is requested or no work is left (`is_over`): then None.
     Without `waits`, and where no allowed device can be used at all, it raises HpsearchError.
     """
-    told: set[str] = set()
+    said: set[str] = set()
 
     def tell_once(words: str) -> None:
-        if words not in told:
-            told.add(words)
+        if words not in said:
+            said.add(words)
             tell(words)
 
     is_waiting = False

@@ -244,8 +244,8 @@ class Worker:
     def _train(self, attempt: Attempt) -> TrialResult:
         trial = attempt.trial
         number = trial.lease.attempt
-        told = ", ".join(f"{knob} {value}" for knob, value in trial.values.items())
-        log.info("trial %d starts%s: %s", trial.number, f", attempt {number}" if number > 1 else "", told)
+        values = ", ".join(f"{knob} {value}" for knob, value in trial.values.items())
+        log.info("trial %d starts%s: %s", trial.number, f", attempt {number}" if number > 1 else "", values)
         folders = self._folder(trial)
         folder = folders.begin(number)
         earlier = [before.path for before in folders.before(number)]
@@ -268,11 +268,11 @@ class Worker:
         host = self._relay.ask(lambda: self._store.workers.last_host(self.study.study_id, trial.number, self.worker_id))
         how = f"continues from {before[0].path.name}" if before else "started over"
         why = f"{self._mirror.url} does not have it" if self._mirror.url else "HPSEARCH_STORAGE is not shared"
-        told = (
+        message = (
             f"attempt {number} {how}: the folder of attempt {number - 1} is on {host or 'another machine'}, and {why}"
         )
-        log.warning("trial %d, %s", trial.number, told)
-        self._relay.ask(lambda: self._search.note(trial, STARTED_OVER, told))
+        log.warning("trial %d, %s", trial.number, message)
+        self._relay.ask(lambda: self._search.note(trial, STARTED_OVER, message))
 
     def _bury(self, attempt: Attempt, died: TrainerDied) -> Step:
         """A trainer that died. It may have written its result before that."""

@@ -220,8 +220,8 @@ class Preference(Generation):
             )
         ]
         said = super().answers(model, rows, dtype, is_tuned=True) if with_texts else [Answer("")] * len(rows)
-        told = [replace(answer, numbers=found) for answer, found in zip(said, numbers, strict=True)]
-        return [RowLoss(loss, 1) for loss in losses.tolist()], told
+        scored = [replace(answer, numbers=found) for answer, found in zip(said, numbers, strict=True)]
+        return [RowLoss(loss, 1) for loss in losses.tolist()], scored
 
     def _rewards(self, ratios: Pairs, is_desirable: torch.Tensor | None) -> list[dict[str, float]]:
         """The implicit reward of an answer is beta times its log-ratio (Rafailov et al. 2023, 4). A single answer is

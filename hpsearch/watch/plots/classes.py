@@ -53,9 +53,9 @@ def confusion_figure(variant: VariantScores) -> Figure:
         if not count:
             continue
         share = shares[row, column]
-        told = f"{count}\n{share:.0%}" if with_share else f"{count}"
+        number = f"{count}\n{share:.0%}" if with_share else f"{count}"
         colour = "#ffffff" if share >= _DARK else INK
-        axes.text(column + 0.5, row + 0.5, told, ha="center", va="center", color=colour, fontsize=9.5)
+        axes.text(column + 0.5, row + 0.5, number, ha="center", va="center", color=colour, fontsize=9.5)
     axes.grid(visible=False)
     axes.set_xticklabels([shortened(name) for name in columns], rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticklabels([shortened(name) for name in labels], rotation=0)

@@ -66,14 +66,14 @@ def _draw_points(axes: Axes, amounts: dict[int, tuple[str, float]], as_bars: Col
         points = [(number, amount) for number, (found, amount) in amounts.items() if found == outcome]
         if not points:
             continue
-        colour, told = look["color"], f"{outcome} ({len(points)})"
+        colour, title = look["color"], f"{outcome} ({len(points)})"
         numbers = [number for number, _ in points]
         heights = [height + (lift if number in as_bars else 0) for number, height in points]
         if lines := [point for point in points if point[0] not in as_bars and not is_many]:
             ends = [height for _, height in lines]
             axes.vlines([number for number, _ in lines], 0, ends, color=colour, linewidth=1.5, alpha=0.5)
         how: dict[str, Any] = {"markersize": 3, "alpha": 0.6, "rasterized": True} if is_many else {"markersize": 7}
-        axes.plot(numbers, heights, linestyle="", color=colour, marker=look.get("end", "o"), label=told, **how)
+        axes.plot(numbers, heights, linestyle="", color=colour, marker=look.get("end", "o"), label=title, **how)
     axes.set_ylim(0, 1.15 * highest)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 

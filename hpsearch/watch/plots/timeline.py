@@ -174,12 +174,12 @@ def _number(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], span:
     longest = max(len(shortened(device)) for device, _ in rows)
     inch_s = span / (WIDTH - 0.5 - 0.085 * longest)
     for bar in bars:
-        told = "" if bar.trial is None else str(bar.trial)
-        if bar.seconds > (0.12 + 0.075 * len(told)) * inch_s:
+        number = "" if bar.trial is None else str(bar.trial)
+        if bar.seconds > (0.12 + 0.075 * len(number)) * inch_s:
             middle = (bar.began_s + bar.ended_s) / 2 / unit_s
             place = (middle, rows[bar.device, bar.lane])
             behind = {"facecolor": _look(bar.ending)[0], "edgecolor": "none", "pad": 0.8}
-            axes.text(*place, told, ha="center", va="center", fontsize=8.5, color=_DARK, bbox=behind, clip_on=True)
+            axes.text(*place, number, ha="center", va="center", fontsize=8.5, color=_DARK, bbox=behind, clip_on=True)
 
 
 def _explain(figure: Figure, axes: Axes, bars: list[Bar]) -> None:
@@ -192,5 +192,5 @@ def _explain(figure: Figure, axes: Axes, bars: list[Bar]) -> None:
             colour, hatch = _look(ending)
             handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=PAGE))
             labels.append(f"{ending} ({counts[ending]})")
-    marks, told = axes.get_legend_handles_labels()
-    figure.legend(handles + marks, labels + told, loc="outside lower left", ncols=4, fontsize=8.5)
+    marks, meanings = axes.get_legend_handles_labels()
+    figure.legend(handles + marks, labels + meanings, loc="outside lower left", ncols=4, fontsize=8.5)

@@ -60,7 +60,7 @@ def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
         legend[trial.outcome] = _draw(axes, curves[trial.number], **LOOKS[trial.outcome])
     labels = {outcome: f"{outcome} ({count})" for outcome, count in counts.items()}
     if own is not None and own != best and curves[own]:
-        told = format_metric(objective, list(curves[own].values())[-1])
+        reached = format_metric(objective, list(curves[own].values())[-1])
         outcome = view.trials[own].outcome
         ended = "" if outcome == "complete" else f", {outcome}"
         look = {
@@ -70,12 +70,12 @@ def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
             "zorder": 6,
             "end": LOOKS[outcome].get("end", "o"),
         }
-        legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {told}"
+        legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {reached}"
     if best is not None:
-        told = format_metric(objective, list(curves[best].values())[-1])
+        reached = format_metric(objective, list(curves[best].values())[-1])
         is_own = " (the file's own values)" if best == own else ""
         look = {"color": BLUE, "linewidth": 3.2, "zorder": 5, "end": "o"}
-        legend["best"], labels["best"] = _draw(axes, curves[best], **look), f"best, trial {best}{is_own}: {told}"
+        legend["best"], labels["best"] = _draw(axes, curves[best], **look), f"best, trial {best}{is_own}: {reached}"
     order = list(reversed(legend))
     axes.legend([legend[kind] for kind in order], [labels[kind] for kind in order], loc="best")
     axes.set_title(f"{view.study.name}: {objective.title} of each trial")
@@ -111,8 +111,8 @@ def _scale(axes: Axes, view: StudyView, objective: Metric, curves: dict[int, dic
     above = sum(max(points.values(), default=low) > ceiling for points in curves.values())
     if above:
         axes.set_ylim(low - 0.05 * (ceiling - low), ceiling)
-        told = f"{above} {'trial reaches' if above == 1 else 'trials reach'} above this"
-        axes.annotate(told, (0.01, 0.97), xycoords="axes fraction", va="top", fontsize=9)
+        note = f"{above} {'trial reaches' if above == 1 else 'trials reach'} above this"
+        axes.annotate(note, (0.01, 0.97), xycoords="axes fraction", va="top", fontsize=9)
 
 
 @styled()

@@ -86,12 +86,12 @@ def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
         facts.append(("few-shot examples", f"{data.examples} training rows before each question"))
     if data.held_out:
         facts.append(("held out", f"the test rows in {data.held_out}, which other studies share"))
-    facts += [("images", told) for told in format_num_images(manifest)]
+    facts += [("images", words) for words in format_num_images(manifest)]
     facts += [("note", note) for note in manifest.notes]
     if data.image_size:
         size = data.image_size
-        told = f"at most {size} pixels a side" if isinstance(size, int) else f"{size[0]} × {size[1]} pixels"
-        facts.append(("image size", told))
+        words = f"at most {size} pixels a side" if isinstance(size, int) else f"{size[0]} × {size[1]} pixels"
+        facts.append(("image size", words))
     if data.system_prompt:
         facts.append(("system prompt", data.system_prompt))
     return [*facts, ("checksum of the splits", manifest.sha256)]
