@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from hpsearch.bridge.follow import Watcher, run_to_end
 from hpsearch.bridge.stopping import StopFlag
@@ -125,12 +128,38 @@ def train_final(
     neither inspected nor split again, even if they must be read again.
 
     Raises:
-        InputError: the folder is not a run's, holds another run, or holds an interrupted one that nothing says how to
-            continue.
+        InputError: the folder is not a run's, holds another run, or an interrupted one that nothing says how to
+            continue; or another process trains it.
         TrainingFailed: with the reason and the log.
     """
     check_trackers(file)
     file = with_adapter(file, storage)
+    with _one_process(folder):
+        if result := _result_there(file, folder, resume, restart):
+            return result
+        with one_trainer(start_trainer) as lend:
+            if not folder.config.exists():
+                _prepare(file, folder, storage, lend, tell, searched)
+            else:
+                _rows_again(file, folder, storage, tell)
+                _track_again(file, folder)
+            folder.result.unlink(missing_ok=True)
+            return run_to_end(folder, lend, stop, watch, file.spec.silence)
+
+
+@contextmanager
+def _one_process(folder: RunFolder) -> Iterator[None]:
+    """Two processes in one folder would overwrite each other's checkpoints; the system frees a dead one's lock."""
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.path.with_name(f".{folder.path.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"another process trains {folder.path}: wait for its end, or choose --out") from None
+
+
+def _result_there(file: StudyFile, folder: RunFolder, resume: bool, restart: bool) -> TrialResult | None:
+    """The result of this very run, if it is complete; refuses a folder that may not be trained in."""
     if not folder.is_free:
         raise InputError(f"{folder.path} holds something that is not a run: choose another folder with --out")
     if restart and folder.path.exists():
@@ -144,14 +173,7 @@ def train_final(
         if checkpoint and not resume:
             at = checkpoint.name.replace("checkpoint-", "step ")
             raise InputError(f"{folder.path} was interrupted at {at}: continue with --resume, or --restart")
-    with one_trainer(start_trainer) as lend:
-        if not folder.config.exists():
-            _prepare(file, folder, storage, lend, tell, searched)
-        else:
-            _rows_again(file, folder, storage, tell)
-            _track_again(file, folder)
-        folder.result.unlink(missing_ok=True)
-        return run_to_end(folder, lend, stop, watch, file.spec.silence)
+    return None
 
 
 def _same_run(folder: RunFolder, file: StudyFile) -> bool:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from hpsearch.bridge.follow import run_to_end
 from hpsearch.bridge.protocol import Continue, Event, Phase, Progress, Reported, Run, Stop
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import StartTrainer
@@ -19,11 +17,10 @@ from hpsearch.errors import InputError, StudyFileErrors, TrainerDied, TrainingFa
 from hpsearch.folders import JobFolder
 from hpsearch.results.final import RunFolder, train_final
 from hpsearch.spec import StudyFile, load_study
-from hpsearch.spec.limits import SilenceSpec
 from hpsearch.spec.tasks import SECTIONS
 from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 from tests.unit.opening_fixtures import Desk, inspecting
-from tests.unit.worker_fixtures import ScriptedTrainer, Starter, ending, nobody, plays, report
+from tests.unit.worker_fixtures import ScriptedTrainer, ending, nobody, plays, report
 
 NO_SEARCH = "search=null"
 
@@ -160,6 +157,16 @@ def test_restart_throws_the_old_run_away(run: FinalRun) -> None:
     assert run.folder.load()[2].training.seed == 7
 
 
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_run_that_another_process_trains_is_left_alone(run: FinalRun, restart: bool) -> None:
+    def twice(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
+        with pytest.raises(InputError, match=r"another process trains .*demo: wait for its end, or choose --out"):
+            run.train(plays(), resume=not restart, restart=restart)
+        yield from training(trainer, folder)
+
+    assert run.train(plays(inspecting(), twice)).outcome is Outcome.COMPLETE
+
+
 def test_a_run_that_died_before_its_first_checkpoint_just_begins_again(run: FinalRun) -> None:
     def dies(*_: object) -> Iterator[Event | None]:
         yield Phase(name="loading")
@@ -220,18 +227,6 @@ def test_a_second_stop_does_not_wait(run: FinalRun) -> None:
     start = plays(inspecting(), play)
     assert run.train(start).outcome is Outcome.STOPPED
     assert start.trainers[0].ended
-
-
-def test_every_report_is_answered(tmp_path: Path) -> None:
-    def play(trainer: ScriptedTrainer, folder: JobFolder) -> Iterator[Event | None]:
-        for step in (1, 2, 3):
-            yield report(step, 9.0)
-            assert trainer.told[step:] == [Continue()]
-        yield from ending(folder, Outcome.COMPLETE, 9.0, 9.0, 9.0)
-
-    start = Starter(lambda: ScriptedTrainer(play))
-    result = run_to_end(JobFolder(tmp_path), start, StopFlag(), lambda _: None, SilenceSpec())
-    assert [report.loss for report in result.reports] == [9.0, 9.0, 9.0]
 
 
 @pytest.mark.parametrize("missing", ["config.json", "study.yaml", "manifest.json.gz"])
