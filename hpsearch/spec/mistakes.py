@@ -12,12 +12,13 @@ from hpsearch.spec.base import Spec
 from hpsearch.spec.cross import cross_mistakes
 from hpsearch.spec.explain import explain
 from hpsearch.spec.study import StudySpec
+from hpsearch.spec.tasks import TASKS
 from hpsearch.spec.training import FORMER
 
 Path_ = tuple[str | int, ...]
 _STAND_INS: dict[str, Any] = {
     "study": "unknown",
-    "task": "text-sft",
+    "task": next(iter(TASKS)),
     "model": {"base": "unknown"},
     "data": {"source": "unknown"},
 }

@@ -25,14 +25,14 @@ def test_nobody_else_names_a_task() -> None:
     package = REPOSITORY / "hpsearch"
     files = [file for kind in ("*.py", "*.j2") for file in package.rglob(kind)]
     assert len(files) > 200
-    told = [
+    found = [
         f"{file.relative_to(package)}: {line.strip()}"
         for file in files
         if not str(file.relative_to(package)).startswith(ROOMS_OF_TASKS)
         for line in file.read_text().splitlines()
         if names.search(line)
     ]
-    assert told == []
+    assert found == []
 
 
 def test_tasks_know_nothing_of_each_other() -> None:
@@ -59,14 +59,14 @@ def _compared(file: Path) -> list[str]:
 
 def test_nobody_else_asks_for_a_metric_by_its_name() -> None:
     package = REPOSITORY / "hpsearch"
-    told = [
+    found = [
         f"{file.relative_to(package)}: {name}"
         for file in package.rglob("*.py")
         if not str(file.relative_to(package)).startswith(ROOMS_OF_METRICS)
         for name in _compared(file)
         if name in METRICS
     ]
-    assert told == []
+    assert found == []
 
 
 ODD = ["", " ", "the", "+", "No.", "нет", "答案", "a\u2028b", "1e400", "yes " * 300, "\N{GRINNING FACE}", "ﬁ", "NaN"]
