@@ -91,9 +91,9 @@ def _roles(columns: str | None) -> dict[str, str]:
 
 
 def _ask(given: Given, output: Path | None, force: bool) -> None:
-    from hpsearch.errors import InputError, Interrupted
+    from hpsearch.errors import InputError, Interrupted, cut
     from hpsearch.propose.questions import ask_for_rows, ask_for_study
-    from hpsearch.propose.study import study_name, study_text
+    from hpsearch.propose.study import study_name, study_text, unused_columns
     from hpsearch.spec.load import check_study_text
     from hpsearch.watch.console import open_console
 
@@ -110,7 +110,8 @@ def _ask(given: Given, output: Path | None, force: bool) -> None:
                 raise Interrupted("no study was written") from None
         if default is None:
             words = f"there is no terminal to ask on, and no answer to: {question}"
-            raise InputError(f"{words}; name it with --columns role=column, such as answer=reply")
+            hint = "name it with --columns role=column, such as answer=reply, or another task with --task"
+            raise InputError(f"{words}; {hint}")
         return default
 
     console = open_console(soft_wrap=True)
@@ -123,6 +124,8 @@ def _ask(given: Given, output: Path | None, force: bool) -> None:
     text = study_text(replace(answers, look=look, base=_seen_from(folder, answers.base)))
     check_study_text(text, target)
     _write({target: text}, target, Path(look.source), force)
+    if unused := unused_columns(answers):
+        console.print(f"careful: not used: {', '.join(map(cut, unused))}; --columns role=column gives one a role")
     console.print(f"{target}: a study of task {answers.task}; read it, it is commented\nnext: hpsearch show {target}")
 
 

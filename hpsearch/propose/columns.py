@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.source import open_source
-from hpsearch.errors import FieldError, InputError, cut
+from hpsearch.errors import FieldError, InputError, cut, did_you_mean
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.tasks import Learns
 
@@ -19,17 +20,24 @@ LOOKED_AT = 1000
 """Number of rows whose values are read."""
 _MOST_CLASSES = 20
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_QUESTION_MARKS = ("?", "？", "؟")
+_MOST = 0.8
+_TEXTS = ("question", "answer", "label")
+_SPLIT_NAMES = ("split", "subset", "fold")
 _SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _NAMES: dict[str, tuple[str, ...]] = {
     "messages": ("messages", "conversation", "conversations"),
     "chosen": ("chosen", "preferred", "accepted"),
     "rejected": ("rejected", "dispreferred"),
     "desirable": ("desirable", "is_desirable"),
-    "question": ("question", "query", "instruction", "user", "input"),
-    "answer": ("answer", "response", "output", "assistant", "target", "reply"),
+    "question": ("question", "query", "instruction", "user", "input", "frage", "pregunta", "domanda", "pergunta"),
+    "answer": (
+        "answer", "response", "output", "assistant", "target", "reply", "antwort", "respuesta", "réponse", "reponse",
+        "risposta", "resposta",
+    ),
     "prompt": ("prompt",),
     "completion": ("completion",),
-    "label": ("label", "class", "category", "diagnosis", "species"),
+    "label": ("label", "class", "category", "diagnosis", "species", "klasse", "classe", "clase"),
     "group": (
         "patient", "patient_id", "subject", "subject_id", "case_id", "group", "img_id", "image_id", "document",
         "document_id", "doc_id", "author", "site",
@@ -50,6 +58,8 @@ class Column:
     """Whether several rows may belong to each of its values, such as a patient: many values, most of them repeated."""
     path: str | None = None
     """The path of an image, where it holds paths."""
+    asks: bool = False
+    """Whether its texts are questions: most of them end with a question mark."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class Look:
     """Role → the column that seems to have it."""
     split: dict[str, Any] | None
     """`data.split`, if a column says which split a row is in."""
+    guessed: frozenset[str] = frozenset()
+    """The roles that follow from what the columns hold, not from their names."""
     images: str | None = None
     """The folder that image paths start from, if it isn't that of the source."""
 
@@ -93,7 +105,44 @@ def look_at(source: str, folder: Path) -> Look:
     head = rows.select(range(min(LOOKED_AT, len(rows))))
     columns = {name: _column(name, head) for name in head.column_names}
     roles = _roles(columns, rows)
-    return Look(source, len(rows), columns, roles, _split(columns, rows), _images(columns, folder, source))
+    look = Look(source, len(rows), columns, roles, _split(columns, rows), images=_images(columns, folder, source))
+    return with_roles(look, {})
+
+
+def with_roles(look: Look, given: Mapping[str, str]) -> Look:
+    """The look, where columns have the roles that a person has `given` them (role → column) and others are guessed
+    again. Raises InputError where there is no such column.
+    """
+    for name in given.values():
+        if name not in look.columns:
+            raise InputError(f"there is no column {name!r}; {did_you_mean(name, list(look.columns))}")
+    named = {role: name for role, name in look.roles.items() if role not in look.guessed}
+    for role, name in given.items():
+        of_texts = {"question", "answer", "label"} - given.keys() - ({"answer"} if role == "label" else set())
+        named = {other: of for other, of in named.items() if not (of == name and role in _TEXTS and other in of_texts)}
+        named[role] = name
+    guessed = _guess(look, named)
+    return replace(look, roles=named | guessed, guessed=frozenset(guessed))
+
+
+def _guess(look: Look, roles: dict[str, str]) -> dict[str, str]:
+    """Role → column of a question and its answer, or of a class, where what the columns hold leaves one choice."""
+    if not {"messages", "chosen", "completion", "text", "label"}.isdisjoint(roles):
+        return {}
+    taken = {*roles.values(), *_SPLIT_NAMES, *_NAMES["id"]}
+    free = [c for c in look.columns.values() if c.kind in ("text", "label") and c.name not in taken]
+    free = [column for column in free if not column.names_groups]
+    found = {}
+    asking = [column for column in free if column.asks]
+    if "question" not in roles and len(asking) == 1:
+        found["question"] = asking[0].name
+        free.remove(asking[0])
+    question = (roles | found).get("question")
+    if "answer" in roles or len(free) != 1 or free[0].asks:
+        return found
+    if question and look.columns[question].asks:
+        return found | {"answer": free[0].name}
+    return found | ({"label": free[0].name} if free[0].kind == "label" else {})
 
 
 def _column(name: str, head: Dataset) -> Column:
@@ -127,7 +176,8 @@ def _column(name: str, head: Dataset) -> Column:
     counts = Counter(map(str, values)).values()
     in_several = sum(count > 1 for count in counts) > len(counts) / 2
     is_group = not is_label and in_several and different > _MOST_CLASSES and " " not in str(first)
-    return Column(name, "label" if is_label else kind, about, is_group)
+    asks = sum(str(value).rstrip().endswith(_QUESTION_MARKS) for value in values) > _MOST * len(values)
+    return Column(name, "label" if is_label else kind, about, is_group, asks=asks)
 
 
 def _roles(columns: dict[str, Column], rows: Dataset) -> dict[str, str]:
@@ -146,13 +196,9 @@ def _roles(columns: dict[str, Column], rows: Dataset) -> dict[str, str]:
         found |= {"question": prompt} if prompt and "question" not in found else {}
     if "id" in found and len(rows.unique(found["id"])) < len(rows):
         del found["id"]
-    if "label" not in found and not {"answer", "messages", "completion", "chosen"} & found.keys():
-        taken = set(found.values())
-        label = next((c.name for c in columns.values() if c.kind == "label" and c.name not in taken), None)
-        found |= {"label": label} if label else {}
     if set(columns) == {"text"}:
         return {"text": "text"}
-    if "label" in found and "text" in columns and "question" not in found:
+    if "text" in columns and {"question", "answer", "messages", "chosen", "completion"}.isdisjoint(found):
         found["question"] = "text"
     return found
 
@@ -175,7 +221,7 @@ def _images(columns: dict[str, Column], folder: Path, source: str) -> str | None
 
 
 def _split(columns: dict[str, Column], rows: Dataset) -> dict[str, Any] | None:
-    name = next((name for name in ("split", "subset", "fold") if name in columns), None)
+    name = next((name for name in _SPLIT_NAMES if name in columns), None)
     if name is None:
         return None
     there = {str(value).lower(): value for value in rows.unique(name) if value is not None}

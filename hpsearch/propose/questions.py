@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from hpsearch.errors import InputError, cut, did_you_mean
-from hpsearch.propose.columns import Look, look_at, propose_prompt
+from hpsearch.propose.columns import Look, look_at, propose_prompt, with_roles
 from hpsearch.propose.study import Answers, fitting_columns, missing_roles, propose_base, row_format
 from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import TASKS, find_task
@@ -45,6 +45,7 @@ def ask_for_rows(given: Given, folder: Path, ask: Ask, say: Say) -> Look:
     """
     question = "Your rows (a file, folder or hub name)"
     look = _until_right(given.data, lambda text: look_at(text, folder), ask, say, question)
+    look = with_roles(look, given.columns)
     say(_format_look(look))
     return look
 
@@ -56,7 +57,8 @@ def ask_for_study(study: str, look: Look, given: Given, ask: Ask, say: Say) -> A
         InputError: a value of the command line is wrong.
     """
     tasks = [row for row in TASKS.values() if row.has_images <= look.has_images and not row.has("curriculum")]
-    say("\n".join(f"  {row.name:<16} {row.about}" for row in tasks))
+    if given.task is None:
+        say("\n".join(["Tasks:", *(f"  {row.name:<16} {row.about}" for row in tasks)]))
     task = _until_right(given.task, _task, ask, say, "Task, one of those above", _proposed_task(look))
     roles = _ask_for_columns(look, task, given.columns, ask, say)
     prompt = propose_prompt(look.columns, roles)
@@ -87,12 +89,18 @@ def _until_right(
 
 
 def _ask_for_columns(look: Look, task: str, given: dict[str, str], ask: Ask, say: Say) -> dict[str, str]:
-    """Role → column: those that were recognized, those that are `given`, and those that the task lacks."""
+    """Role → column: those that were recognized, those that are `given`, those that were guessed, which the person
+    confirms, and those that the task lacks.
+    """
     read = _column_of(look)
-    roles = look.roles | {role: read(name) for role, name in given.items()}
+    given = dict(given)
+    used = fitting_columns(task, look.roles, None)
+    for role in [role for role in look.roles if role in look.guessed and role in used]:
+        given[role] = _until_right(None, read, ask, say, f"Column of the {_shown(role)}", look.roles[role])
+    roles = _with_label(look := with_roles(look, given))
     while missing := missing_roles(task, roles, propose_prompt(look.columns, roles)):
-        shown = _SHOWN.get(missing[0], missing[0])
-        roles[missing[0]] = _until_right(None, read, ask, say, f"Column of the {shown}")
+        given[missing[0]] = _until_right(None, read, ask, say, f"Column of the {_shown(missing[0])}")
+        roles = _with_label(look := with_roles(look, given))
     groups = [column.name for column in look.columns.values() if column.names_groups]
     groups = [name for name in groups if name not in roles.values()]
     if groups and "group" not in roles:
@@ -102,8 +110,20 @@ def _ask_for_columns(look: Look, task: str, given: dict[str, str], ask: Ask, say
     return roles
 
 
+def _with_label(look: Look) -> dict[str, str]:
+    """The roles; where answers are few, they are labels too, so that each split has its share of each."""
+    answer = look.roles.get("answer")
+    if answer is None or "label" in look.roles or look.learns != "text" or look.columns[answer].kind != "label":
+        return look.roles
+    return look.roles | {"label": answer}
+
+
+def _shown(role: str) -> str:
+    return _SHOWN.get(role, role)
+
+
 def _format_look(look: Look) -> str:
-    role_of = {name: role for role, name in look.roles.items()}
+    role_of = {name: f"{role} (a guess)" if role in look.guessed else role for role, name in look.roles.items()}
     names = [
         f"  {cut(c.name):<16} {c.about}" + (f"  → {role_of[c.name]}" if c.name in role_of else "")
         for c in look.columns.values()

@@ -94,6 +94,13 @@ def study_text(answers: Answers) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
+def unused_columns(answers: Answers) -> list[str]:
+    look = answers.look
+    used = {*answers.columns.values(), *([look.split["column"]] if look.split else [])}
+    used |= {name for name in look.columns if f"{{{name}}}" in (answers.prompt or "")}
+    return [name for name in look.columns if name not in used]
+
+
 def _has_pairs(answers: Answers) -> bool:
     return FORMATS[row_format(answers.task, answers.columns)].has_pairs
 
@@ -103,10 +110,7 @@ def _data(answers: Answers) -> list[str]:
     lines = ["data:", f"  source: {scalar(look.source)}", "  columns:"]
     for role, name in answers.columns.items():
         lines.append(f"    {role}: {scalar(name)}  # {look.columns[name].about}")
-    used = {*answers.columns.values(), *([look.split["column"]] if look.split else [])}
-    used |= {name for name in look.columns if f"{{{name}}}" in (answers.prompt or "")}
-    unused = [name for name in look.columns if name not in used]
-    if unused:
+    if unused := unused_columns(answers):
         lines.append(f"    # not used: {', '.join(map(cut, unused))}")
     if "group" not in answers.columns:
         lines.append("    # group: COLUMN  # if rows belong together (a patient, a document): they stay in one split")

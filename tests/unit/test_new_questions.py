@@ -105,17 +105,17 @@ def test_a_column_of_splits_and_a_template(tmp_path: Path) -> None:
 
 
 def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
-    write(tmp_path, {"frage": "Q {n}", "antwort": "A {n}"})
+    write(tmp_path, {"spm": "Q {n}", "svar": "A {n}"})
     asked, said = [], []
-    replies = {"Column of the answer": ["antwurt", "antwort"], "Column of the question": ["frage"]}
+    replies = {"Column of the answer": ["svarr", "svar"], "Column of the question": ["spm"]}
 
     def ask(question: str, default: str | None) -> str:
         asked.append(question)
         return replies[question].pop(0) if question in replies else str(default)
 
     answers = answered("demo", Given(data="rows.jsonl"), tmp_path, ask, said.append)
-    assert answers.columns == {"question": "frage", "answer": "antwort"}
-    assert "there is no column 'antwurt'; did you mean 'antwort'?" in said
+    assert answers.columns == {"question": "spm", "answer": "svar"}
+    assert "there is no column 'svarr'; did you mean 'svar'?" in said
     assert len(asked) == 7
 
 
@@ -171,17 +171,17 @@ def test_a_study_is_named_after_its_rows_whatever_their_name(text: str, name: st
 
 def test_all_columns_that_a_task_needs_are_asked_for_and_a_patient_is_proposed(tmp_path: Path) -> None:
     """Of rows with names in another language."""
-    write(tmp_path, {"bild": "{n}.png", "frage": "Wie viele? {n}", "antwort": "c{class}", "fall": "p{n}"}, num=60)
+    write(tmp_path, {"bild": "{n}.png", "spm": "Tell {n}", "svar": "c{class}", "fall": "p{n}"}, num=60)
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     rows = [row | {"fall": f"p{n // 2}"} for n, row in enumerate(lines)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    replies = {"question": "frage", "answer": "antwort", "fall": "fall"}
+    replies = {"question": "spm", "answer": "svar", "fall": "fall"}
 
     def ask(question: str, default: str | None) -> str:
         return next((reply for word, reply in replies.items() if word in question), None) or str(default)
 
     answers = answered("demo", Given(data="rows.jsonl", task="vlm-sft"), tmp_path, ask, lambda _: None)
-    wanted = {"image": "bild", "question": "frage", "answer": "antwort", "group": "fall", "label": "antwort"}
+    wanted = {"image": "bild", "question": "spm", "answer": "svar", "group": "fall", "label": "svar"}
     assert answers.columns == wanted
     columns = {role: wanted[role] for role in ("question", "answer", "group")}
     given = Given(data="rows.jsonl", task="vlm-sft", columns=columns)
@@ -192,13 +192,13 @@ def test_all_columns_that_a_task_needs_are_asked_for_and_a_patient_is_proposed(t
     ("options", "words"),
     [
         (["--task", "vlm-sft"], "no answer to: Column of the question"),
-        (["--columns", "answr=antwort"], "there is no role 'answr'; did you mean 'answer'"),
+        (["--columns", "answr=svar"], "there is no role 'answr'; did you mean 'answer'"),
         (["--columns", "answer"], "expected role=column"),
         (["--columns", "answer=gone"], "there is no column 'gone'"),
     ],
 )
 def test_what_can_t_be_asked_ends_at_once(tmp_path: Path, options: list[str], words: str) -> None:
-    write(tmp_path, {"frage": "Q {n}", "antwort": "A {n}"})
+    write(tmp_path, {"spm": "Q {n}", "svar": "A {n}"})
     command = [sys.executable, "-m", "hpsearch", "new", "--data", "rows.jsonl", *options]
     done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
@@ -208,14 +208,14 @@ def test_what_can_t_be_asked_ends_at_once(tmp_path: Path, options: list[str], wo
 def test_odd_columns_are_no_obstacle(tmp_path: Path) -> None:
     """Names that are no YAML or move the cursor; mappings and lists are no questions and answers."""
     odd = {"a\nb: c": "z\x1b[2J", "{x}": "1", "question": {"text": "Q {n}"}, "reply": "A {n}", "answer": ["A"]}
-    write(tmp_path, odd | {"frage": "Q {n}"})
+    write(tmp_path, odd | {"spm": "Q {n}"})
     said: list[str] = []
     with pytest.raises(AssertionError, match="Column of the question"):
         answered("demo", Given(data="rows.jsonl", columns={"answer": "reply"}), tmp_path, never, said.append)
-    given = Given(data="rows.jsonl", columns={"question": "frage", "answer": "reply"})
+    given = Given(data="rows.jsonl", columns={"question": "spm", "answer": "reply"})
     (tmp_path / "demo.yaml").write_text(study_text(answered("demo", given, tmp_path, never, said.append)))
     columns = load_study(tmp_path / "demo.yaml").spec.data.columns
-    assert (columns.question, columns.answer) == ("frage", "reply")
+    assert (columns.question, columns.answer) == ("spm", "reply")
     assert "\x1b" not in "".join(said)
 
 
@@ -232,3 +232,66 @@ def test_images_that_lie_beside_the_study_and_not_beside_their_rows(tmp_path: Pa
     answers = answered("demo", Given(data="data/rows.jsonl"), tmp_path, never, lambda _: None)
     (tmp_path / "demo.yaml").write_text(study_text(answers))
     assert load_study(tmp_path / "demo.yaml").spec.data.images == "."
+
+
+ASKED = {
+    "names of another language": ("bild", "frage", "antwort"),
+    "names that say nothing": ("col1", "col2", "col3"),
+}
+
+
+@pytest.mark.parametrize("names", ASKED.values(), ids=ASKED.keys())
+@pytest.mark.parametrize("replies", ["few", "free"])
+def test_a_question_is_never_the_class(tmp_path: Path, names: tuple[str, str, str], replies: str) -> None:
+    image, question, answer = names
+    reply = "c{class}" if replies == "few" else "it is {n}"
+    write(tmp_path, {question: "Is it {class}?", answer: reply, image: "{n}.png", "patient": "P1"})
+    said: list[str] = []
+    answers = answered("demo", Given(data="rows.jsonl"), tmp_path, never, said.append)
+    assert answers.task == "vlm-sft"
+    labels = {"label": answer} if replies == "few" else {}
+    assert answers.columns == {"image": image, "question": question, "answer": answer, "group": "patient"} | labels
+    assert ("question (a guess)" in said[0]) is (question == "col2")
+
+
+def test_a_guess_is_confirmed_and_may_be_corrected(tmp_path: Path) -> None:
+    write(tmp_path, {"col1": "Is it {class}?", "col2": "c{class}", "col3": "x", "image": "{n}.png"})
+    replies = {"Column of the question": "col1", "Column of the answer": "col2"}
+    asked: dict[str, str | None] = {}
+
+    def ask(question: str, default: str | None) -> str:
+        asked[question] = default
+        return replies.get(question) or str(default)
+
+    answers = answered("demo", Given(data="rows.jsonl", task="vlm-sft"), tmp_path, ask, lambda _: None)
+    assert asked | {"Column of the question": "col1", "Column of the answer": None} == asked
+    assert answers.columns == {"image": "image", "question": "col1", "answer": "col2", "label": "col2"}
+
+
+@pytest.mark.parametrize("by", ["the command line", "the dialog"])
+def test_the_column_of_the_question_is_no_label_whoever_names_it(tmp_path: Path, by: str) -> None:
+    """Where its texts ask nothing and are few, it looks like a class."""
+    write(tmp_path, {"bild": "{n}.png", "spm": "Tell me of {class}", "svar": "it is {n}"})
+    named = {"question": "spm", "answer": "svar"}
+
+    def ask(question: str, default: str | None) -> str:
+        return str(named.get(question.split()[-1], default))
+
+    given = Given(data="rows.jsonl", columns=named) if by == "the command line" else Given(data="rows.jsonl")
+    answers = answered("demo", given, tmp_path, never if given.columns else ask, lambda _: None)
+    assert (answers.task, answers.columns) == ("vlm-sft", {"image": "bild"} | named)
+
+
+def test_without_a_terminal_nothing_is_guessed_between_columns(tmp_path: Path) -> None:
+    write(tmp_path, {"bild": "{n}.png", "spm": "Tell me of {class}", "svar": "c{class}"})
+    with pytest.raises(AssertionError, match="Column of the question"):
+        answered("demo", Given(data="rows.jsonl"), tmp_path, never, lambda _: None)
+
+
+def test_tasks_are_listed_where_one_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, ROWS["a text and its class"][0])
+    said: list[str] = []
+    answered("demo", Given(data="rows.jsonl", task="text-classify"), tmp_path, never, said.append)
+    assert len(said) == 1
+    answered("demo", Given(data="rows.jsonl"), tmp_path, never, said.append)
+    assert said[-1].startswith("Tasks:\n  text-sft ")
