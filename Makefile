@@ -20,7 +20,7 @@ HPSEARCH := $(BIN)/hpsearch
 
 run: .venv/run
 	$(HPSEARCH) run studies/quickstart.yaml
-	$(HPSEARCH) best quickstart -o storage/best.yaml
+	$(HPSEARCH) best quickstart -o storage/best.yaml --force
 	$(HPSEARCH) train storage/best.yaml --resume
 	$(HPSEARCH) evaluate storage/runs/quickstart
 

@@ -20,10 +20,10 @@ def best(
         Path | None, typer.Option("-o", "--output", dir_okay=False, help="write to this file", show_default=False)
     ] = None,
     trial: Annotated[int | None, typer.Option(min=0, help="this trial instead of the best", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite a file with other content")] = False,
     store: StoreOption = None,
 ) -> None:
     """Print the best parameters: a table, a study file for the final training, or its shell command."""
-    from hpsearch.files import write_output
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
@@ -45,9 +45,27 @@ def best(
     if output is None:
         print(text)
         return
-    write_output(output, text if text.endswith("\n") else text + "\n")
+    _write(output, text if text.endswith("\n") else text + "\n", force)
     follow = {"yaml": f"; next: hpsearch train {output}", "sh": f"; next: sh {output}"}.get(kind, "")
     open_console().print(f"{output}: trial {chosen.trial.number} of {study}{follow}", soft_wrap=True)
+
+
+def _write(output: Path, text: str, force: bool) -> None:
+    """Raises InputError where a file has other content: a person may have changed it, or it is of another study."""
+    from hpsearch.errors import InputError
+    from hpsearch.files import write_output
+
+    if output.exists() and not force and not _holds(output, text):
+        words = "is there already, with other content: it was changed, or is of another study or trial"
+        raise InputError(f"{output}: {words}; give another name with -o, or --force to overwrite it")
+    write_output(output, text)
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return file.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def _kind_of(output: Path | None) -> str:

@@ -208,6 +208,19 @@ def test_best_writes_where_no_folder_is_yet(main: Main, empty_store: Store, demo
     assert Path("new/best.yaml").exists()
 
 
+def test_best_keeps_a_file_that_a_person_changed(main: Main, empty_store: Store, demo: Demo) -> None:
+    demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
+    best = ("best", "demo", "-o", "best.yaml", "--store", empty_store.url.render_as_string())
+    assert main(*best) == main(*best) == (0, "")
+    written = Path("best.yaml").read_text()
+    Path("best.yaml").write_text("mine\n")
+    code, said = main(*best)
+    assert (code, Path("best.yaml").read_text()) == (2, "mine\n")
+    assert "best.yaml: is there already, with other content" in said
+    assert main(*best, "--force") == (0, "")
+    assert Path("best.yaml").read_text() == written
+
+
 @pytest.mark.usefixtures("workplace")
 def test_a_run_has_its_studys_name_unless_its_trial_was_asked_for() -> None:
     assert _run_name("demo", 3, None) == "demo"
