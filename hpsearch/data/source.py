@@ -67,13 +67,21 @@ def _read_file(path: Path) -> Dataset:
         raise FieldError("data.source", f"{path.name}: expected one of {', '.join(_READERS)}")
     if path.suffix == ".parquet":
         return _opened(path, _read_parquet, path.resolve())
-    from datasets import load_dataset
-
-    options: dict[str, Any] = {"keep_default_na": False} if path.suffix == ".csv" else {}
-    rows = _opened(path, load_dataset, _READERS[path.suffix], data_files=str(path), split="train", **options)
+    rows = _opened(path, _read_text, path)
     if path.suffix == ".csv" and len(rows.column_names) == 1 and (found := re.search(r"[;\t]", rows.column_names[0])):
         message = f"its values are separated by {found.group()!r}; save it again as CSV with commas, or as JSONL"
         raise FieldError("data.source", message)
+    return rows
+
+
+def _read_text(path: Path) -> Dataset:
+    """JSON is validated: the builder of `datasets` 5.2 keeps texts that are no UTF-8, which fail when they are used."""
+    from datasets import load_dataset
+
+    options: dict[str, Any] = {"keep_default_na": False} if path.suffix == ".csv" else {}
+    rows = load_dataset(_READERS[path.suffix], data_files=str(path), split="train", **options)
+    if path.suffix != ".csv":
+        rows.data.validate(full=True)
     return rows
 
 
