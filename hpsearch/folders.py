@@ -8,7 +8,7 @@ import shutil
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryFile, mkdtemp
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -188,6 +188,15 @@ class StorageFolder:
         self.runs = path / "runs"
         self.features = path / "features"
         self.boards = path / "tensorboard"
+
+    def why_unwritable(self) -> str | None:
+        """Why nothing can be written here, found by writing: a read-only mount lets its owner ask and refuses later."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=self.path).close()
+        except OSError as error:
+            return f"the storage folder {self.path} can't be written: {error.strerror}"
+        return None
 
     def trial(self, study: str, number: int) -> TrialFolder:
         """`study` is its unique id, so that a study of the same name, in any store, never shares the folder."""

@@ -43,7 +43,7 @@ def examine(
     return [
         _version(),
         _host(),
-        _disk(storage.path),
+        _disk(storage),
         _cache("quantized bases", quantized_bases()),
         _cache("image features", storage.features),
         _store(open_store),
@@ -77,17 +77,11 @@ def _cores() -> str:
     return cores if num_cores == of_machine else f"{cores} of {of_machine}"
 
 
-def _disk(folder: Path) -> Check:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(existing, os.W_OK):
-        return Check(
-            name="disk",
-            verdict="fails",
-            found=f"{existing} can't be written",
-            fix="set HPSEARCH_STORAGE to a folder of yours",
-        )
-    free_gib = shutil.disk_usage(existing).free / GIB
-    found = f"{free_gib:.0f} GiB free in {existing}"
+def _disk(storage: StorageFolder) -> Check:
+    if why := storage.why_unwritable():
+        return Check(name="disk", verdict="fails", found=why, fix="set HPSEARCH_STORAGE to a folder of yours")
+    free_gib = shutil.disk_usage(storage.path).free / GIB
+    found = f"{free_gib:.0f} GiB free in {storage.path}"
     if free_gib < _LITTLE_DISK_GIB:
         fix = (
             "a 4B base is 8 GiB in 16 bit, 3 GiB in 4 bit and 8 GiB more where it is merged: make room, or set "
@@ -192,6 +186,9 @@ def _devices() -> Check:
 
 
 def _training_plane(storage: StorageFolder, start_trainer: StartTrainer, tell: Tell) -> list[Check]:
+    if storage.why_unwritable():
+        found = "not checked: a trainer needs the storage folder"
+        return [Check(name="training libraries", verdict="limited", found=found, fix="see the check of the disk")]
     folder = storage.diagnosis
     folder.prepare(DiagnosisConfig())
     try:

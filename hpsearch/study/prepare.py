@@ -15,7 +15,7 @@ from hpsearch.data.manifest import Manifest, make_manifest
 from hpsearch.data.prepared import DataFolder, read_data, write_rows
 from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import Splits, split_rows
-from hpsearch.errors import FieldError, did_you_mean
+from hpsearch.errors import FieldError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
 from hpsearch.spec import StudyFile, StudySpec
@@ -43,8 +43,11 @@ def prepare_study(
 
     Raises:
         StudyFileErrors: with the line that doesn't fit.
+        InputError: the storage folder can't be written.
     """
     spec = file.spec
+    if why := storage.why_unwritable():
+        raise InputError(f"{why}; set HPSEARCH_STORAGE to a folder of yours")
     try:
         read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell, spec.task_facts.images)
         if not read.rows:

@@ -109,6 +109,22 @@ def test_an_empty_store_ends_with_0_and_what_to_do(workplace: Path, monkeypatch:
     assert not (workplace / "here").exists()
 
 
+@pytest.mark.parametrize("command", ["show study.yaml", "doctor"])
+def test_a_storage_folder_that_can_not_be_written_is_named(
+    ended: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (workplace / "file.txt").touch()
+    monkeypatch.setenv("HPSEARCH_STORAGE", "file.txt/storage")
+    assert ended("new --example quickstart -o study.yaml")[0] == 0
+    code, said, complained = ended(command)
+    words = " ".join((said + complained).split())
+    assert code == (1 if command == "doctor" else 2)
+    assert "the storage folder" in words
+    assert "can't be written: Not a directory" in words
+    assert "set HPSEARCH_STORAGE to a folder of yours" in words
+    assert ("training libraries" in words) is (command == "doctor")
+
+
 Main = Callable[..., tuple[object, str]]
 
 
