@@ -116,6 +116,20 @@ def leakage_groups(rows: Sequence[Row]) -> list[int]:
     return [int(number) for number in component[: len(rows)]]
 
 
+def joined_groups(rows: Sequence[Row], column: str | None) -> list[str]:
+    """A note for the person if groups of the `column` share images or texts: then fewer groups count than it has."""
+    names: dict[int, set[str]] = {}
+    for row, number in zip(rows, leakage_groups(rows), strict=True):
+        if row.group is not None:
+            names.setdefault(number, set()).add(row.group)
+    joined = [found for found in names.values() if len(found) > 1]
+    if not joined:
+        return []
+    what = "an image" if any(row.images for row in rows) else "a text"
+    groups = f"{sum(map(len, joined))} groups (column {column})"
+    return [f"{groups} share {what} with another one: they stay together, and count as {len(joined)}"]
+
+
 def _strata(rows: Sequence[Row]) -> list[str]:
     names = [f"{row.label} {row.stage}" for row in rows]
     counts = Counter(names)

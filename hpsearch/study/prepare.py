@@ -14,7 +14,7 @@ from hpsearch.data.examples import Length, fitting
 from hpsearch.data.manifest import Manifest, make_manifest
 from hpsearch.data.prepared import DataFolder, read_data, write_rows
 from hpsearch.data.rows import LeftOut, ReadRows, Row
-from hpsearch.data.split import Splits, split_rows
+from hpsearch.data.split import Splits, joined_groups, split_rows
 from hpsearch.errors import FieldError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
@@ -65,7 +65,8 @@ def prepare_study(
             splits, left_out = _with_examples(file, splits, left_out, lengths)
             shown = [row for rows in splits.values() for row in rows][:num_examples]
             examples = _inspect(file, shown, storage, start_trainer, tell, num_examples).examples if shown else []
-        notes = [*read.notes, *learned_before(spec.model, splits)]
+        used = [row for rows in splits.values() for row in rows]
+        notes = [*read.notes, *joined_groups(used, spec.data.columns.group), *learned_before(spec.model, splits)]
         manifest = make_manifest(splits, left_out, spec.data.examples, notes, read.places)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from hpsearch.data.rows import ReadRows, Row
-from hpsearch.data.split import Splits, leakage_groups, split_rows, subset
+from hpsearch.data.split import Splits, joined_groups, leakage_groups, split_rows, subset
 from hpsearch.errors import FieldError
 from hpsearch.spec.data import SplitByFraction
 
@@ -253,3 +253,10 @@ def test_few_rows_of_each_label_in_groups_are_split_all_the_same(row: MakeRow, n
     assert sizes(splits) == (32, 4, 4)
     groups = [{row.group for row in part} for part in splits.values()]
     assert sum(map(len, groups)) == len(set().union(*groups)) == 20, "a group is in two splits"
+
+
+def test_groups_that_share_an_image_are_counted(row: MakeRow) -> None:
+    rows = [row(i, group=f"P{i // 2}", seen="same" if i in (0, 2, 5) else str(i)) for i in range(10)]
+    told = "3 groups (column patient) share an image with another one: they stay together, and count as 1"
+    assert joined_groups(rows, "patient") == [told]
+    assert joined_groups([row(i, group=f"P{i // 2}", seen=f"{i // 2}") for i in range(10)], "patient") == []
