@@ -49,5 +49,7 @@ def show(
     if file.spec.search is not None:
         console.print(estimate_line(found) if found else steps_line(file.spec, prepared), soft_wrap=True)
         console.print()
+    ids = [example.id for example in prepared.examples]
+    lines = prepared.places.lines_of(ids) if prepared.places else {}
     for example in prepared.examples:
-        console.print(example_panel(example))
+        console.print(example_panel(example, lines.get(example.id)))

@@ -84,7 +84,7 @@ class Manifest(Record):
                 "Bring the old data back, or give the study a new name",
             )
         splits: Splits = {name: [by_id[row_id] for row_id, _ in keys] for name, keys in self.splits.items()}
-        check_disjoint(splits)
+        check_disjoint(splits, read.places)
         found = with_examples(splits, self.examples)
         if self.examples_sha256 not in (None, _checksum_of_examples(found)):
             message = "other rows share a group or a picture than when the study was created: others may be shown"
@@ -99,7 +99,7 @@ def make_manifest(
     notes: Sequence[str] = (),
     places: Places | None = None,
 ) -> Manifest:
-    check_disjoint(splits)
+    check_disjoint(splits, places)
     keys: dict[SplitName, list[RowKey]] = {
         name: [(row.id, row.sha256) for row in rows] for name, rows in splits.items()
     }
@@ -130,17 +130,29 @@ def _checksum_of_examples(splits: Splits) -> str:
     return digest.hexdigest()
 
 
-def check_disjoint(splits: Splits) -> None:
+def check_disjoint(splits: Splits, places: Places | None = None) -> None:
     """Raises FieldError where a row, its content, its group or one of its images is in two splits."""
     owner: dict[tuple[str, str], tuple[SplitName, Row]] = {}
+    overlaps: list[tuple[SplitName, Row, SplitName, Row, str]] = []
     for name, rows in splits.items():
         for row in rows:
             shared = [tie for tie in row.ties if tie[0] != "words"]
+            found = None
             for kind, value in [("row", row.id), ("content", row.sha256), *shared]:
                 first, first_row = owner.setdefault((kind, value), (name, row))
                 if first != name:
-                    raise FieldError(
-                        "data.split",
-                        f"{first} and {name} overlap: rows {first_row.id!r} and {row.id!r} share the same {kind}"
-                        + (f" {value!r}" if kind == "group" else ""),
-                    )
+                    what = f"{kind} {value!r}" if kind == "group" else kind
+                    found = found or (first, first_row, name, row, what)
+            overlaps += [found] if found else []
+    if overlaps:
+        first, first_row, name, row, what = overlaps[0]
+        pair = _both(first_row.id, row.id, places)
+        more = f" ({len(overlaps) - 1:,} more rows overlap)" if len(overlaps) > 1 else ""
+        raise FieldError("data.split", f"{first} and {name} overlap: {pair} share the same {what}{more}")
+
+
+def _both(one: str, other: str, places: Places | None) -> str:
+    lines = places.lines_of([one, other]) if places else {}
+    if not lines or not places or not places.file:
+        return f"rows {one!r} and {other!r}"
+    return f"lines {lines[one]} and {lines[other]} of {places.file.name}"

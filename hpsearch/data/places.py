@@ -35,6 +35,11 @@ class Places:
         lines = _lines(self.file, self.num_rows) if self.file and spots else None
         return {reason: self._described(found, len(left_out[reason]), lines) for reason, found in spots.items()}
 
+    def lines_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """Id → line of these usable rows; empty where the file has no lines."""
+        lines = _lines(self.file, self.num_rows) if self.file else None
+        return {row_id: lines[self.used[row_id]] for row_id in ids if row_id in self.used} if lines else {}
+
     def _first(self, reason: str, ids: Sequence[str]) -> Sequence[Spot]:
         return self.left_out.get(reason) or [(self.used[row_id], row_id) for row_id in ids[:NAMED]]
 

@@ -12,6 +12,7 @@ from hpsearch.bridge.trainer_process import StartTrainer
 from hpsearch.data.divide import divide
 from hpsearch.data.examples import Length, fitting
 from hpsearch.data.manifest import Manifest, make_manifest
+from hpsearch.data.places import Places
 from hpsearch.data.prepared import DataFolder, read_data, write_rows
 from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import Splits, joined_groups, split_rows
@@ -34,6 +35,7 @@ class PreparedStudy:
     linear_layers: dict[str, list[str]]
     """Base → names that target_modules may hold."""
     examples: list[Example]
+    places: Places | None = None
 
 
 def prepare_study(
@@ -70,7 +72,7 @@ def prepare_study(
         manifest = make_manifest(splits, left_out, spec.data.examples, notes, read.places)
     except FieldError as error:
         raise file.mistake(error.key, error.message) from None
-    return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples)
+    return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples, read.places)
 
 
 def _lengths(rows: Sequence[Row], inspection: InspectionResult) -> dict[str, Length]:

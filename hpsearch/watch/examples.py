@@ -71,7 +71,8 @@ def format_num_images(manifest: Manifest) -> list[str]:
     return ["rows by their number of images: " + ", ".join(f"{many} × {num}" for num, many in sorted(counts.items()))]
 
 
-def example_panel(example: Example) -> Panel:
+def example_panel(example: Example, line: int | None = None) -> Panel:
+    """`line`: of the row in its file."""
     total = sum(piece.num_tokens for piece in example.pieces)
     learned = sum(piece.num_tokens for piece in example.pieces if piece.is_learned)
     text = Text()
@@ -86,7 +87,8 @@ def example_panel(example: Example) -> Panel:
     counts = f"{total} tokens, {total - learned} masked, {learned} learned"
     images = [Path(image).name for image in example.images if Path(image).suffix]  # ours are named by checksums
     where = Text(f"  {', '.join(images)}") if images else None
-    title = Text(f"row {example.id}: {counts}")  # a panel reads a plain string as markup, on any console
+    place = f" (line {line})" if line else ""
+    title = Text(f"row {example.id}{place}: {counts}")  # a panel reads a plain string as markup, on any console
     return Panel(text, title=title, title_align="left", subtitle=where, subtitle_align="left")
 
 

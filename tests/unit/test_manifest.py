@@ -10,6 +10,7 @@ import pytest
 
 from hpsearch.data.images import CheckedImage
 from hpsearch.data.manifest import Manifest, check_disjoint, make_manifest
+from hpsearch.data.places import Places
 from hpsearch.data.rows import ReadRows, Row
 from hpsearch.data.split import Splits
 from hpsearch.errors import FieldError
@@ -144,6 +145,22 @@ def test_what_two_splits_share_is_named(
         assert raised.value.key == "data.split"
         words = f"{first} and {second} overlap: rows '1' and {other.id!r} share the same {kind}"
         assert raised.value.message == words
+
+
+@pytest.mark.parametrize(("suffix", "before"), [("jsonl", ""), ("csv", "q\n")])
+def test_an_overlap_is_named_by_lines_with_how_many_there_are(
+    tmp_path: Path, row: MakeRow, suffix: str, before: str
+) -> None:
+    file = tmp_path / f"rows.{suffix}"
+    file.write_text(before + "1\n\n" + "1\n" * 5)
+    rows = [row(i, group="g" if i != 2 else None, id=f"id{i}") for i in range(6)]
+    places = Places(file, 6, True, {each.id: i for i, each in enumerate(rows)}, {}, {})
+    splits: Splits = {"train": rows[1:3], "validation": rows[:1], "test": rows[3:]}
+    first = len(before) // 2 + 1
+    words = f"train and validation overlap: lines {first + 2} and {first} of rows.{suffix} share the same group 'g' "
+    with pytest.raises(FieldError) as raised:
+        make_manifest(splits, {}, places=places)
+    assert raised.value.message == f"{words}(3 more rows overlap)"
 
 
 def test_what_rows_of_one_split_share_does_not_matter(row: MakeRow) -> None:

@@ -207,6 +207,7 @@ def test_an_example_shows_what_is_masked_and_what_is_learned() -> None:
     assert "⟨image: 16 tokens⟩Which digit [/b]?⟦seven⟧" in shown
     assert "7.png" in shown
     stored = Example(id="7", images=["/storage/0f3a" + 60 * "0"], pieces=pieces)
+    assert "row 7 (line 8): " in seen(example_panel(stored, line=8))
     assert "storage" not in seen(example_panel(stored)), "an image that was taken out of the data has no name"
 
 
