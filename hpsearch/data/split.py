@@ -14,6 +14,7 @@ from hpsearch.spec.data import SplitByColumn, SplitByFraction
 SplitName = Literal["train", "validation", "test"]
 Splits = dict[SplitName, list[Row]]
 
+_NAMED = 8
 _RARE = 10
 """Labels with fewer rows than this are stratified together: one row can't keep its share in three splits."""
 
@@ -62,7 +63,9 @@ def _by_column(read: ReadRows, spec: SplitByColumn) -> Splits:
     wanted = {"train": spec.train, "validation": spec.validation, "test": spec.test}
     for name, value in wanted.items():
         if isinstance(value, str) and value not in found:
-            known = ", ".join(sorted(map(str, found)))
+            some = sorted(map(str, found))
+            more = f" … ({len(some):,} values in all)" if len(some) > _NAMED else ""
+            known = f"{', '.join(some[:_NAMED])}{more}"
             raise FieldError(f"data.split.{name}", f"no row says {value!r} in column {spec.column!r}; found: {known}")
     splits: Splits = {"train": [row for row in read.rows if row.split == spec.train]}
     remaining = 1.0

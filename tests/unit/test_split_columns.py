@@ -83,6 +83,12 @@ def test_a_split_that_no_row_names_is_refused_with_those_that_exist(row: MakeRow
     assert raised.value.message == "no row says 'dev' in column 'part'; found: test, train, validation"
 
 
+def test_a_column_of_many_values_is_not_listed_whole(row: MakeRow) -> None:
+    with pytest.raises(FieldError) as raised:
+        by_column([row(i, split=f"P{i:03}") for i in range(150)])
+    assert raised.value.message.endswith("found: P000, P001, P002, P003, P004, P005, P006, P007 … (150 values in all)")
+
+
 def test_splits_that_the_study_does_not_use_are_left_out_and_named(row: MakeRow) -> None:
     rows = [*parts(row, train=8, test=2, validation=2, extra=2), row(99), row(100)]
     splits, left_out = by_column(rows, validation=0.25)
