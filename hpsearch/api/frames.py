@@ -21,7 +21,7 @@ TRIALS = {
     "number": "the trial's number, from 0",
     "outcome": "complete, pruned, diverged, out of memory, failed, running or waiting",
     "value": "of the first objective: the best report of a complete trial, else the last report",
-    "seconds": "from its beginning to its end, in seconds; NaN before it has ended",
+    "seconds": "of its attempts together, without the pauses between them; NaN before it has ended",
     "attempts": "how many workers began or continued it; NA before it has ended",
     "fits_memory": "false where it ran out of memory, or needs more than budget.memory_gib",
     "peak_device_gib": "the most memory that it took of the device, in GiB; NaN or 0 on a CPU",

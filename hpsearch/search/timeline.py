@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hpsearch.search.times import ends
 from hpsearch.search.view import StudyView, live
 from hpsearch.store import Store, StoredWorker
 from hpsearch.store.attempts import StoredAttempt
 from hpsearch.store.workers import host_and_pid
 from hpsearch.trial import STARTING
 
-RUNNING = "running"
-SILENT = "ended without a word"
-"""Its worker was killed, or could not reach the store any more."""
 UNKNOWN = "unknown device"
 _LONG_PAUSE = 0.2
 """A pause that is longer than this share of the time with work is taken out."""
@@ -36,7 +34,7 @@ class Bar:
     began_s: float
     ended_s: float
     ending: str
-    """The trial's outcome, `RUNNING`, `SILENT` or an `Ending`."""
+    """The trial's outcome, `times.RUNNING`, `times.SILENT` or an `Ending`."""
     is_takeover: bool
     """The trial went on here after another worker had begun it."""
 
@@ -70,14 +68,12 @@ def timeline_of(attempts: Sequence[StoredAttempt], workers: Sequence[StoredWorke
     """`attempts` by slot and attempt."""
     if not attempts:
         return Timeline([], [], now, [])
-    known = {worker.worker_id: worker for worker in workers}
     alive = {worker.worker_id for worker in live(list(workers))}
     devices = _devices(workers)
     bars = []
-    for position, attempt in enumerate(attempts):
-        before, after = (attempts[at] if 0 <= at < len(attempts) else None for at in (position - 1, position + 1))
-        before, after = (each if each and each.slot == attempt.slot else None for each in (before, after))
-        ended, ending = _end(attempt, after, known.get(attempt.worker_id), now, attempt.worker_id in alive)
+    before: StoredAttempt | None = None
+    for attempt, (ended, ending) in zip(attempts, ends(attempts, workers, alive, now), strict=True):
+        is_again = before is not None and before.slot == attempt.slot
         bar = Bar(
             device=devices.get(attempt.worker_id, UNKNOWN),
             lane=0,
@@ -85,26 +81,15 @@ def timeline_of(attempts: Sequence[StoredAttempt], workers: Sequence[StoredWorke
             slot=attempt.slot,
             attempt=attempt.attempt,
             began_s=attempt.began_at,
-            ended_s=max(attempt.began_at, ended),
+            ended_s=ended,
             ending=ending,
-            is_takeover=before is not None and before.worker_id != attempt.worker_id,
+            is_takeover=is_again and before is not None and before.worker_id != attempt.worker_id,
         )
         bars.append((attempt.worker_id, bar))
+        before = attempt
     used = {bar.device for _, bar in bars}
     there = [device for device in dict.fromkeys([*devices.values(), UNKNOWN]) if device in used]
     return _without_pauses(there, sorted(_in_lanes(bars), key=lambda bar: bar.began_s))
-
-
-def _end(
-    attempt: StoredAttempt, after: StoredAttempt | None, worker: StoredWorker | None, now: float, is_alive: bool
-) -> tuple[float, str]:
-    """Of one without a word the end is its worker's last sign of life, or the next claim."""
-    if attempt.ended_at is not None and attempt.ending is not None:
-        return attempt.ended_at, attempt.ending
-    if after is None and is_alive:
-        return now, RUNNING
-    until = now if after is None else after.began_at
-    return (until if worker is None else min(until, worker.beat_at)), SILENT
 
 
 def _devices(workers: Sequence[StoredWorker]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.errors import HpsearchError
 from hpsearch.search.former import in_todays_terms
 from hpsearch.search.history import kept_reports
+from hpsearch.search.times import seconds_of_trials
 from hpsearch.search.usage import Usage, reached, seconds_for
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.study import StudySpec
@@ -31,6 +32,7 @@ class TrialView:
     reports: dict[int, float]
     params: dict[str, Any]
     seconds: float | None
+    """Of its attempts together; None before it has ended."""
     facts: dict[str, Any]
     is_feasible: bool
     values: tuple[float, ...] = ()
@@ -146,7 +148,12 @@ def read_view(store: Store, study: StoredStudy) -> StudyView:
         slots = store.leases.slots(study.study_id)
         given_back = store.leases.given_back(study.study_id)
         workers = store.workers.of(study.study_id)
-    views = [_trial_view(trial, study.spec, is_left=trial._trial_id in given_back) for trial in trials]
+        attempts, now = store.leases.attempts(study.study_id)
+    worked = seconds_of_trials(attempts, workers, {worker.worker_id for worker in live(workers)}, now)
+    views = [
+        _trial_view(trial, study.spec, is_left=trial._trial_id in given_back, worked_s=worked.get(trial.number))
+        for trial in trials
+    ]
     return StudyView(study, slots, views, workers)
 
 
@@ -159,7 +166,8 @@ _OUTCOMES = {
 }
 
 
-def _trial_view(trial: FrozenTrial, spec: StudySpec, *, is_left: bool) -> TrialView:
+def _trial_view(trial: FrozenTrial, spec: StudySpec, *, is_left: bool, worked_s: float | None) -> TrialView:
+    """`worked_s`: None where the attempts are not known; then it is the time from its beginning to its end."""
     reports = dict(sorted(trial.intermediate_values.items())) or kept_reports(trial)
     last = list(reports.values())[-1] if reports else None
     values = tuple(trial.values or ()) if trial.state is TrialState.COMPLETE else ()
@@ -171,7 +179,13 @@ def _trial_view(trial: FrozenTrial, spec: StudySpec, *, is_left: bool) -> TrialV
         values=values,
         reports=reports,
         params=in_todays_terms(trial.params, spec),
-        seconds=trial.duration.total_seconds() if trial.duration else None,
+        seconds=_seconds(trial, worked_s),
         facts=trial.user_attrs,
         is_feasible=all(violation <= 0 for violation in trial.constraints.values()),
     )
+
+
+def _seconds(trial: FrozenTrial, worked_s: float | None) -> float | None:
+    if not trial.state.is_finished():
+        return None
+    return trial.duration.total_seconds() if worked_s is None and trial.duration else worked_s

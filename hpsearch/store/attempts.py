@@ -1,6 +1,7 @@
-"""Attempts: each claim of a slot with its worker, its begin and its end, for the timeline.
+"""Attempts: each claim of a slot with its worker, its begin and its end, for the timeline and
+for what a trial took.
 
-They are written in the transactions that claim and end; nothing else reads them.
+They are written in the transactions that claim and end.
 """
 
 from __future__ import annotations

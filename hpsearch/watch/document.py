@@ -58,7 +58,9 @@ class TrialStatus(Told):
     params: dict[str, Value]
     reports: list[ReportStatus]
     attempts: int | None = Field(description="null: it has not ended, or was run by no worker")
-    seconds: Number = Field(description="from its beginning to its end; null before it")
+    seconds: Number = Field(
+        description="of its attempts together, without the pauses between them; null before it has ended"
+    )
     peak_device_bytes: int | None = Field(description="to the nearest thousandth of a GiB")
     peak_host_bytes: int | None = Field(description="the same, of the host's memory")
     ledger_closes: bool | None = Field(description="whether it freed all of its memory")

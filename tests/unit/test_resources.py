@@ -53,11 +53,12 @@ def test_the_time_of_each_trial_is_reported_and_its_parts_where_they_are_known(v
     assert [bar for container in axes.containers for bar in container] == []
     pace = Pace(start_s=9, base_s=[10.0], fit_s=[2.0], step_s=[1.0], validation_s=[20.0, 28.0], whole_s=300.0)
     parts = facts(TrialResult(outcome=Outcome.COMPLETE, pace=pace), LOSS)
-    trials = [replace(t, facts=t.facts | parts) if t.number == 0 else t for t in view.trials]
+    trials = [replace(t, facts=t.facts | parts, seconds=390.0) if t.number == 0 else t for t in view.trials]
     (axes,) = time_figure(replace(view, trials=trials)).axes
     assert axes.get_ylabel() == "minutes"
     found = {container.get_label(): [round(bar.get_height(), 2) for bar in container] for container in axes.containers}
-    assert found == {"loading": [0.2], "training": [4.0], "validation": [0.8]}
+    assert found == {"loading": [0.2], "training": [4.0], "validation": [0.8], "starts and earlier attempts": [1.5]}
+    assert axes.lines[0].get_ydata()[0] > 6.5, "the bar ends at the time that tables say"
     with pytest.raises(NothingToDraw, match="no trial has ended yet"):
         time_figure(replace(view, trials=[]))
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.axes import Axes
+from sqlalchemy import text
 
 from hpsearch.errors import NothingToDraw
-from hpsearch.search.timeline import RUNNING, SILENT, Timeline, read_timeline, timeline_of
+from hpsearch.search.timeline import Timeline, read_timeline, timeline_of
+from hpsearch.search.times import RUNNING, SILENT
 from hpsearch.store import StoredWorker
 from hpsearch.store.attempts import StoredAttempt
 from hpsearch.watch.plots import timeline_figure
@@ -102,6 +104,29 @@ def test_the_picture_says_how_each_ended_who_stopped_and_who_took_over() -> None
     assert [text.get_text() for text in axes.texts] == ["0", "1", "0", "0", "2"]
     with pytest.raises(NothingToDraw, match="no trial has been claimed yet"):
         timeline_figure("demo", Timeline([], [], 0.0, []))
+
+
+def test_what_a_trial_took_is_the_time_of_its_attempts_and_no_night_between_them(demo: Demo) -> None:
+    demo.kill(demo.worker(plays(reporting(None, 1.5)), name="one:1:1.00"))
+    changes = (
+        "UPDATE hpsearch_attempts SET began_at = began_at - 28800",
+        "UPDATE hpsearch_attempts SET ended_at = began_at + 20, ending = 'stopped'",
+        "UPDATE trials SET datetime_start = datetime(datetime_start, '-8 hours')",
+    )
+    with demo.store.optuna.engine.begin() as connection:
+        for change in changes:
+            connection.execute(text(change))
+    demo.worker(plays(steadily(3.0, 2.0, 1.0)), name="two:1:1.00").step()
+    trial = demo.view.trials[0]
+    assert trial.outcome == "complete"
+    assert trial.seconds is not None
+    assert 20 <= trial.seconds < 600
+    assert read_timeline(demo.store, demo.view).pauses != []
+    with demo.store.optuna.engine.begin() as connection:
+        connection.execute(text("DELETE FROM hpsearch_attempts"))
+    older = demo.view.trials[0].seconds
+    assert older is not None
+    assert older > 8 * 3600, "where attempts are not known, from its beginning to its end"
 
 
 def test_of_many_devices_and_trials_the_picture_stays_small_and_says_so() -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.trial import GIB, Outcome
-from hpsearch.watch.plots.style import GREEN, ORANGE, SKY, new_figure, styled, time_unit
+from hpsearch.watch.plots.style import GREEN, GREY, ORANGE, SKY, new_figure, styled, time_unit
 from hpsearch.watch.plots.trials import LOOKS
 
 if TYPE_CHECKING:
@@ -93,8 +93,10 @@ def _draw_limit(axes: Axes, view: StudyView, device: dict[int, tuple[str, float]
 
 @styled()
 def time_figure(view: StudyView) -> Figure:
-    """Of each trial's last attempt; in its parts where all of them are known. Raises NothingToDraw before one."""
-    times = _amounts(view, lambda of: of.facts.get("seconds.whole") or of.facts.get("seconds") or of.seconds)
+    """Of all of a trial's attempts; the last one in its parts, where these are known. Raises NothingToDraw before one
+    has ended.
+    """
+    times = _amounts(view, lambda of: of.seconds)
     if not times:
         raise NothingToDraw("no trial has ended yet")
     unit, unit_s = time_unit(max(seconds for _, seconds in times.values()))
@@ -104,14 +106,14 @@ def time_figure(view: StudyView) -> Figure:
     if len(times) > FEW_TRIALS:
         in_parts = []
     _draw_points(axes, scaled, {trial.number for trial in in_parts})
-    _draw_parts(axes, in_parts, unit_s)
+    _draw_parts(axes, in_parts, {number: seconds for number, (_, seconds) in times.items()}, unit_s)
     axes.set(xlabel="trial", ylabel=unit)
     axes.set_title(f"{view.study.name}: the time that each trial took")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
-def _draw_parts(axes: Axes, known: list[TrialView], unit_s: float) -> None:
+def _draw_parts(axes: Axes, known: list[TrialView], times: dict[int, float], unit_s: float) -> None:
     if not known:
         return
     numbers, base = [trial.number for trial in known], [0.0] * len(known)
@@ -119,7 +121,13 @@ def _draw_parts(axes: Axes, known: list[TrialView], unit_s: float) -> None:
     validation = [trial.facts["seconds.validation"] / unit_s for trial in known]
     whole = [trial.facts["seconds.whole"] / unit_s for trial in known]
     training = [max(0.0, w - one - two) for w, one, two in zip(whole, loading, validation, strict=True)]
-    looks = {"loading": (ORANGE, ".."), "training": (SKY, ""), "validation": (GREEN, "//")}
-    for (name, (colour, hatch)), heights in zip(looks.items(), (loading, training, validation), strict=True):
+    rest = [max(0.0, times[trial.number] / unit_s - last) for trial, last in zip(known, whole, strict=True)]
+    looks = {
+        "loading": (ORANGE, ".."),
+        "training": (SKY, ""),
+        "validation": (GREEN, "//"),
+        "starts and earlier attempts": (GREY, "xx"),
+    }
+    for (name, (colour, hatch)), heights in zip(looks.items(), (loading, training, validation, rest), strict=True):
         axes.bar(numbers, heights, 0.7, bottom=base, color=colour, hatch=hatch, label=name)
         base = [low + height for low, height in zip(base, heights, strict=True)]

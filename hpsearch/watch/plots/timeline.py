@@ -11,7 +11,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 
 from hpsearch.errors import NothingToDraw
-from hpsearch.search.timeline import RUNNING, SILENT, Bar, Timeline
+from hpsearch.search.timeline import Bar, Timeline
+from hpsearch.search.times import RUNNING, SILENT
 from hpsearch.store.attempts import Ending
 from hpsearch.trial import Outcome
 from hpsearch.watch.plots.style import (
