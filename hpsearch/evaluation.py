@@ -27,12 +27,22 @@ class Units(Record):
         return f"1 {self.name.replace('s', '', 1)}" if self.num == 1 else f"{self.num:,} {self.name}"
 
     @property
+    def all_alike(self) -> str:
+        """Why there may be no interval although they are enough."""
+        return (
+            f"Where all {self.text} score the same there is no interval: drawing them again can't show how sure that "
+            "number is."
+        )
+
+    @property
     def are_enough(self) -> bool:
         return are_enough(self.effective)
 
 
 class Score(Record):
-    """`low` and `high` are the ends of the 95 % bootstrap interval, None with too few units for one."""
+    """`low` and `high` are the ends of the 95 % bootstrap interval. Both are None where there are too few units for
+    one, or all score the same.
+    """
 
     value: float
     low: float | None = None
@@ -55,7 +65,7 @@ class VariantScores(Record):
 class Gap(Record):
     """How much better `name` is than `than` in one metric on the same rows, with the ends of the 95 % interval.
 
-    `low` and `high` are None with too few units. `p_value` is corrected (Holm) for being one of `num_tests`. Not
+    `low` and `high` are None as in `Score`. `p_value` is corrected (Holm) for being one of `num_tests`. Not
     `shown`: no difference was found, but one may exist.
     """
 
@@ -156,4 +166,5 @@ def _rounded(score: Score | None) -> tuple[float, ...] | None:
 
 
 def _between(low: float | None, high: float | None) -> Interval | None:
-    return None if low is None or high is None else Interval(low, high)
+    """An earlier hpsearch stored ends that are equal, where all units score the same."""
+    return None if low is None or high is None or low == high else Interval(low, high)

@@ -50,7 +50,7 @@ SCORES = {
     "variant": "who answered: the most frequent answer, base or tuned, and under which prompt",
     "metric": "the metric's name; loss is in nats per token of the references",
     "value": "over all test rows",
-    "low": "lower end of the 95 % interval; NaN where there are too few groups for one",
+    "low": "lower end of the 95 % interval; NaN where there are too few groups for one, or all score the same",
     "high": "upper end of the 95 % interval",
 }
 

@@ -2,8 +2,9 @@
 
 Percentile bootstrap over groups (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their Application,
 1997, 3.8), its percentiles moved outwards as Student's t asks for few groups (Hesterberg, What Teachers Should Know
-About the Bootstrap, The American Statistician 69, 2015, 5.3). Its known weakness: where all groups agree, the interval
-has no width. It is widened where needed to hold the number itself, which the percentiles of a biased metric may miss.
+About the Bootstrap, The American Statistician 69, 2015, 5.3). Where all groups agree, every draw gives the same
+number, and there is no interval. It is widened where needed to hold the number itself, which the percentiles of a
+biased metric may miss.
 `python -m bench.coverage` measures how often it holds the truth.
 """
 
@@ -41,7 +42,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """b's number minus a's. `around`: its 95 % interval, None with too few groups. `p_value` is for a single test."""
+    """b's number minus a's. `around`: its 95 % interval, None as of `interval`. `p_value` is for a single test."""
 
     difference: float
     around: Interval | None
@@ -78,7 +79,8 @@ def mean_of(values: Sequence[float]) -> Summed:
 
 
 def interval(summed: Summed, groups: Sequence[Hashable] | None = None, seed: int = 0) -> Interval | None:
-    """None with too few groups. `groups`: one per row; without them every row is its own.
+    """None with too few groups, and where all draws give the same number. `groups`: one per row; without them every
+    row is its own.
 
     Raises:
         ValueError: not as many groups as rows.
@@ -169,8 +171,10 @@ def _interval(table: Any, of: Callable[[Numbers], Numbers], groups: Groups, seed
         return None
     resampled = np.concatenate([of(chosen @ table) for chosen in _resamples(groups.num, table.shape[1], seed)])
     tail = _tail(groups.effective)
-    low, high = np.quantile(resampled, [tail, 1 - tail])
     itself = float(of(_total(table))[0])
+    if abs(resampled - itself).max() <= _ROUNDING * max(1.0, abs(itself)):
+        return None
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(min(float(low), itself), max(float(high), itself))
 
 

@@ -30,7 +30,8 @@ def score_interval(
     references: list[str], predictions: list[str], name: str, groups: Sequence[Hashable] | None = None, seed: int = 0
 ) -> Interval | None:
     """The bootstrap interval of one metric of `scores`, by name: groups of rows are resampled, and the metric is
-    computed for each resample. None with too few groups; without `groups` each row is its own.
+    computed for each resample. None with too few groups, and where all resamples give the same number; without `groups`
+    each row is its own.
 
     Raises:
         ValueError: there are no rows, not as many predictions or groups as references, or the metric is unknown.

@@ -223,6 +223,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     intervals = f"; in brackets 95 % bootstrap intervals, resampled over {units.text}"
     if not units.are_enough:
         intervals = f"; {units.text} {'is' if units.num == 1 else 'are'} too few for intervals"
+    elif not all(score.interval for variant in evaluation.variants for score in variant.scores.values()):
+        intervals += f". {units.all_alike.rstrip('.')}"
     said = f"On {evaluation.num_rows} test rows that no trial has seen{intervals}.{without}"
     return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
 

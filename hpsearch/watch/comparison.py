@@ -56,5 +56,5 @@ def comparison_words(comparison: Comparison) -> str:
         if run.leaked
     ]
     lines += format_alike(comparison.metrics, comparison.runs)
-    lines += format_basis(comparison.units, comparison.gaps)
+    lines += format_basis(comparison.units, comparison.gaps, comparison.runs)
     return "\n".join(lines)

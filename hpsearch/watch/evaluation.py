@@ -69,7 +69,9 @@ def format_units(units: Units) -> str:
     return f"resampled over {units.text}"
 
 
-def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
+def format_basis(
+    units: Units, gaps: Sequence[Gap], scored: Sequence[VariantScores] | Sequence[ComparedRun]
+) -> list[str]:
     """What intervals and p-values are based on, or why there are no intervals."""
     lines = []
     if not units.are_enough:
@@ -81,6 +83,10 @@ def format_basis(units: Units, gaps: Sequence[Gap]) -> list[str]:
     elif units.name != "rows":
         drawn = format_units(units)
         lines.append(f"Intervals are {drawn} with all their rows, as rows of a group are not independent.")
+    intervals = [gap.interval for gap in gaps]
+    intervals += [score.interval for each in scored for score in each.scores.values()]
+    if units.are_enough and not all(intervals):
+        lines.append(units.all_alike)
     num_tests = max((gap.num_tests for gap in gaps), default=1)
     if num_tests > 1:
         alone = "; intervals are not corrected" if units.are_enough else ""
@@ -117,7 +123,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
     lines += format_alike(evaluation.metrics, evaluation.variants)
-    lines += format_basis(evaluation.resampled, evaluation.gaps)
+    lines += format_basis(evaluation.resampled, evaluation.gaps, evaluation.variants)
     lines += evaluation.notes
     lines += [] if evaluation.base else [WITHOUT_BASE]
     if evaluation.longer_than_limit:

@@ -86,7 +86,7 @@ def test_it_is_scored_beside_the_others_and_less_is_better_where_it_says_so(desk
     assert "distance in digits" in seen(evaluation_table(found, "text-sft"), width=100)
     alone = evaluated(desk, folder, metrics=["distance"])
     assert [(gap.than, gap.difference, gap.shown) for gap in alone.gaps] == [("base", -250.0, True)]
-    assert "tuned against base: better, -250.0000 (" in evaluation_words(alone, folder.scores)
+    assert "tuned against base: better, -250.0000, p = " in evaluation_words(alone, folder.scores)
     assert read_jsonl(folder.scores / "base.jsonl")[0]["numbers"] == {"distance": 250.0}
     assert "250.0000" in model_card(folder, "adapter")
     assert found.variant(MOST_FREQUENT).scores["exact_match"] is not None

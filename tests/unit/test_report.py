@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hpsearch.data.manifest import Manifest
+from hpsearch.evaluation import Score
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.spec.tasks import SECTIONS
@@ -190,6 +191,20 @@ def test_the_final_run_and_its_evaluation_are_reported(whole: Page) -> None:
     ):
         assert words in whole.words
     assert whole.tags.count("svg") == 8
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_where_all_rows_score_the_same_the_report_has_no_interval(view: StudyView, tmp_path: Path) -> None:
+    run = final_run(tmp_path)
+    assert run.evaluation is not None
+    perfect = {name: Score(value=1.0) for name in run.evaluation.tuned.scores}
+    variants = [
+        each.model_copy(update={"scores": perfect}) if each.name == "tuned" else each
+        for each in run.evaluation.variants
+    ]
+    words = page_of(view, replace(run, evaluation=run.evaluation.model_copy(update={"variants": variants}))).words
+    assert "accuracy on the test rows 100.0% no interval, as all 10 images score the same; 10 rows that no" in words
+    assert "Where all 10 images score the same there is no interval" in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -30,7 +30,10 @@ def rows(*numbers: float | None) -> list[AnsweredRow]:
 
 def test_numbers_of_rows_are_scored_by_their_mean_with_an_interval_over_groups() -> None:
     found = score_rows(rows(*[3.0, -1.0] * 20), [TOLD])["told"]
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)  # of each group it is 1
+    assert (found.value, found.low, found.high) == (1.0, None, None)  # of each group it is 1
+    found = score_rows(rows(*[3.0, -1.0] * 20, 0.0), [TOLD])["told"]
+    assert found.interval is not None
+    assert found.interval.low < found.value < found.interval.high
     assert score_rows(rows(1.0, 2.0), [TOLD])["told"].low is None
 
 

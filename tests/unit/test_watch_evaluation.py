@@ -79,6 +79,20 @@ def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
     assert "loss" not in shown
 
 
+def test_where_all_rows_score_the_same_there_is_no_interval_and_a_sentence_why(evaluation: Evaluation) -> None:
+    why = "Where all 12 images score the same there is no interval: drawing them again can't show how sure that number"
+    assert why not in evaluation_words(evaluation, Path("scores"))
+    nothing = VariantScores(name="base", scores={"exact_match": Score(value=0.0, low=0.0, high=0.0)})
+    gap = evaluation.gaps[2].model_copy(update={"difference": 0.0, "low": None, "high": None, "p_value": 1.0})
+    whole = evaluation.model_copy(update={"variants": [nothing, evaluation.tuned], "gaps": [gap]})
+    shown = cells(seen(evaluation_table(whole, "vlm-sft"), width=80))
+    assert ["exact", "match", "0.0%", "90.0%"] in shown
+    assert ["86.0–94.0"] in shown
+    told = evaluation_words(whole, Path("scores"))
+    assert why in told
+    assert "tuned against nobody: no difference shown, +0.0 points, p = 1" in told
+
+
 def test_classes_are_shown_of_the_tuned_model_without_a_prompt(evaluation: Evaluation) -> None:
     table = class_table(evaluation)
     assert table is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.errors import NothingToDraw
@@ -112,11 +113,11 @@ def _prompt(variant: VariantScores) -> str:
 
 
 def _around(scores: list[Score]) -> list[list[float]]:
-    """How far the interval goes below and above each value."""
-    bounds = [_bounds(score) for score in scores]
+    """How far the interval goes below and above each value; NaN, which is not drawn, where there is none."""
+    ends = [score.interval or Interval(math.nan, math.nan) for score in scores]
     return [
-        [score.value - around.low for score, around in zip(scores, bounds, strict=True)],
-        [around.high - score.value for score, around in zip(scores, bounds, strict=True)],
+        [score.value - around.low for score, around in zip(scores, ends, strict=True)],
+        [around.high - score.value for score, around in zip(scores, ends, strict=True)],
     ]
 
 

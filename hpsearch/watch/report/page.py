@@ -15,6 +15,7 @@ from markupsafe import Markup
 from hpsearch import __version__
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import NothingToDraw
+from hpsearch.evaluation import Evaluation
 from hpsearch.search.importance import Importance
 from hpsearch.search.timeline import Timeline
 from hpsearch.search.view import StudyView
@@ -90,7 +91,7 @@ def report_page(asked: Asked) -> str:
         cautions=cautions(view) if view.best else [],
         pictures=_pictures(asked),
         gaps=[format_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
-        basis=format_basis(run.evaluation.resampled, run.evaluation.gaps) if run and run.evaluation else [],
+        basis=_basis(run.evaluation) if run and run.evaluation else [],
         without_base=WITHOUT_BASE,
         small_image=small_image,
         format_units=format_units,
@@ -122,6 +123,10 @@ def _format_day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def _basis(evaluation: Evaluation) -> list[str]:
+    return format_basis(evaluation.resampled, evaluation.gaps, evaluation.variants)
+
+
 def _study_cards(view: StudyView) -> list[Card]:
     cards = [Card("trials", f"{view.slots.finished} of {view.slots.wanted}", story.tally(view) or "none has begun")]
     best = view.best
@@ -145,12 +150,14 @@ def _run_cards(run: FinalRun) -> list[Card]:
         cards.append(Card(f"final {objective.title}", value, where))
     if run.evaluation is not None and (score := run.evaluation.tuned.scores.get(run.evaluation.metrics[0].name)):
         metric = run.evaluation.metrics[0]
+        units = run.evaluation.resampled
         saw = f"{run.evaluation.num_rows} rows that no trial saw"
         if around := score.interval:
-            units = format_units(run.evaluation.resampled)
             low, high = format_metric(metric, around.low), format_metric(metric, around.high)
-            over = "" if run.evaluation.resampled.name == "rows" else f", {units}"
+            over = "" if units.name == "rows" else f", {format_units(units)}"
             saw = f"95 % interval {low} to {high}{over}; {saw}"
+        elif units.are_enough:
+            saw = f"no interval, as all {units.text} score the same; {saw}"
         cards.append(Card(f"{metric.title} on the test rows", format_metric(metric, score.value), saw))
     return cards
 
