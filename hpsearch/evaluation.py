@@ -11,7 +11,8 @@ from hpsearch.spec.metrics import Metric, NamedMetric
 from hpsearch.trial import Record
 
 MOST_FREQUENT = "most frequent answer"
-"""The name of the baseline among the variants: it knows the training answers and ignores the input."""
+"""The name of the baseline among the variants: it knows the questions and answers of training and ignores all else."""
+ABOUT_MOST_FREQUENT = "most frequent answer: always the most frequent training answer to the same question."
 
 
 class Units(Record):

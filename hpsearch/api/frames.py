@@ -47,7 +47,7 @@ HISTORY = {
 }
 RUN_CURVES = {name: words for name, words in CURVES.items() if name != "trial"}
 SCORES = {
-    "variant": "who answered: the most frequent answer, base or tuned, and under which prompt",
+    "variant": "who answered: the most frequent answer to each question, base or tuned, and under which prompt",
     "metric": "the metric's name; loss is in nats per token of the references",
     "value": "over all test rows",
     "low": "lower end of the 95 % interval; NaN where there are too few groups for one, or all score the same",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch.data.manifest import Manifest
-from hpsearch.evaluation import Evaluation, VariantScores, alike
+from hpsearch.evaluation import ABOUT_MOST_FREQUENT, Evaluation, VariantScores, alike
 from hpsearch.jobs import ExportResult
 from hpsearch.results.final import RunFolder
 from hpsearch.search.view import StudyView
@@ -226,6 +226,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     elif not all(score.interval for variant in evaluation.variants for score in variant.scores.values()):
         intervals += f". {units.all_alike.rstrip('.')}"
     said = f"On {evaluation.num_rows} test rows that no trial has seen{intervals}.{without}"
+    if evaluation.guess:
+        said += f" {ABOUT_MOST_FREQUENT[:1].upper()}{ABOUT_MOST_FREQUENT[1:]}"
     return f"## Scores\n\n{said}\n\n{_table(header, rows)}"
 
 

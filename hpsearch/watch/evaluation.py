@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hpsearch.evaluation import ComparedRun, Evaluation, Gap, Score, Units, VariantScores, alike
+from hpsearch.evaluation import ABOUT_MOST_FREQUENT, ComparedRun, Evaluation, Gap, Score, Units, VariantScores, alike
 from hpsearch.metrics import FEWEST, Interval
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.tasks import TASKS
@@ -122,6 +122,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     """The gain over the base model and over guessing, what was truncated, and where the rows are."""
     lines = [f"On {evaluation.num_rows} test rows that no trial has seen, in {evaluation.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
+    lines += [ABOUT_MOST_FREQUENT] if evaluation.guess else []
     lines += format_alike(evaluation.metrics, evaluation.variants)
     lines += format_basis(evaluation.resampled, evaluation.gaps, evaluation.variants)
     lines += evaluation.notes

@@ -215,7 +215,7 @@ def test_a_base_that_was_not_asked_is_said(view: StudyView, tmp_path: Path) -> N
     assert run.evaluation is not None
     words = page_of(view, replace(run, evaluation=without_base(run.evaluation))).words
     assert "10 test rows were answered by the tuned model. " in words
-    assert "The baseline is the most frequent training answer" in words
+    assert "Most frequent answer: always the most frequent training answer to the same" in words
     assert "answer cat tuned cat row row 0" in words
 
 

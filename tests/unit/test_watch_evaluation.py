@@ -110,6 +110,7 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "  tuned against base: better, +40.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against most frequent answer: worse, -30.0 points (+10.0 to +70.0), p = 0.012",
         "  tuned against nobody: no difference shown, +20.0 points (+10.0 to +70.0), p = 0.012",
+        "most frequent answer: always the most frequent training answer to the same question.",
         "The same numbers as exact match: bleu.",
         "Intervals are resampled over 12 images with all their rows, as rows of a group are not independent.",
         "p values are Holm-corrected over 3 comparisons; intervals are not corrected.",
@@ -117,6 +118,8 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "Every row with its answer and metrics, and all scores: scores",
     ]
     alone = evaluation_words(without_base(evaluation), Path("scores"))
+    models = evaluation.model_copy(update={"variants": evaluation.models})
+    assert "training answer" not in evaluation_words(models, Path("scores"))
     assert "The base model was not evaluated, so the gain over it is not known." in alone
     longer = evaluation.model_copy(update={"longer_than_limit": 4})
     assert "4 references are longer than the generation limit: --max-new" in evaluation_words(longer, Path("scores"))

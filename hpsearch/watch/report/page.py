@@ -15,7 +15,7 @@ from markupsafe import Markup
 from hpsearch import __version__
 from hpsearch.data.manifest import Manifest
 from hpsearch.errors import NothingToDraw
-from hpsearch.evaluation import Evaluation
+from hpsearch.evaluation import ABOUT_MOST_FREQUENT, Evaluation
 from hpsearch.search.importance import Importance
 from hpsearch.search.timeline import Timeline
 from hpsearch.search.view import StudyView
@@ -92,6 +92,7 @@ def report_page(asked: Asked) -> str:
         pictures=_pictures(asked),
         gaps=[format_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
         basis=_basis(run.evaluation) if run and run.evaluation else [],
+        about_most_frequent=ABOUT_MOST_FREQUENT,
         without_base=WITHOUT_BASE,
         small_image=small_image,
         format_units=format_units,
