@@ -66,7 +66,8 @@ class VariantScores(Record):
 class Gap(Record):
     """How much better `name` is than `than` in one metric on the same rows, with the ends of the 95 % interval.
 
-    `low` and `high` are None as in `Score`. `p_value` is corrected (Holm) for being one of `num_tests`. Not
+    `low` and `high` are None as in `Score`. `p_value` is corrected (Holm) for being one of `num_tests`;
+    gaps of the same `test` are one. Not
     `shown`: no difference was found, but one may exist.
     """
 
@@ -79,6 +80,7 @@ class Gap(Record):
     p_value: float
     shown: bool
     num_tests: int = 1
+    test: str = Field("", exclude=True)
 
     @property
     def interval(self) -> Interval | None:

@@ -36,7 +36,7 @@ def evaluate(
     ] = None,
     without_base: Annotated[bool, typer.Option("--without-base", help="evaluate the tuned model only")] = False,
 ) -> None:
-    """Score base and tuned model on the test split, with each prompt, beside the most frequent answer to each question."""
+    """Score base and tuned model on the test split, with each prompt, beside each question's most frequent answer."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
     from hpsearch.spec.evaluation import PROMPT_NAMES
     from hpsearch.watch.console import line_width, open_console

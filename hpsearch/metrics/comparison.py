@@ -10,6 +10,7 @@ biased metric may miss.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,12 +43,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """b's number minus a's. `around`: its 95 % interval, None as of `interval`. `p_value` is for a single test."""
+    """b's number minus a's. `around`: its 95 % interval, None as of `interval`. `p_value` is for a single test.
+
+    `test`: equal where two metrics are one test: both models' numbers are the same on each row by itself, and over all
+    rows, their draws and their swaps.
+    """
 
     difference: float
     around: Interval | None
     p_value: float
     method: str
+    test: str = ""
 
     @property
     def shown(self) -> bool:
@@ -115,13 +121,34 @@ def difference(a: Summed, b: Summed, groups: Sequence[Hashable] | None = None, s
         gaps: Numbers = b.of(sums[:, width:]) - a.of(sums[:, :width])
         return gaps
 
-    p_value, test = _swap_test(of_a, of_b, gap, seed)
+    p_value, swaps = _swap_test(of_a, of_b, gap, seed)
+    gap_found, around = float(gap(_total(both))[0]), _interval(both, gap, found, seed)
+    ends = (around.low, around.high) if around else ()
     return Difference(
-        difference=float(gap(_total(both))[0]),
-        around=_interval(both, gap, found, seed),
+        difference=gap_found,
+        around=around,
         p_value=p_value,
-        method=f"paired bootstrap ({RESAMPLES:,} resamples of {found.num:,}), paired permutation test ({test})",
+        method=f"paired bootstrap ({RESAMPLES:,} resamples of {found.num:,}), paired permutation test ({swaps})",
+        test=_digest(*_of_rows(a), *_of_rows(b), [gap_found, p_value, *ends]),
     )
+
+
+def _of_rows(summed: Summed) -> list[Any]:
+    """The number of each row by itself; of sparse ones, which may be as many as their columns, the summands."""
+    from scipy import sparse
+
+    if sparse.issparse(summed.rows):
+        return [summed.rows.indices, summed.rows.data]
+    return [summed.of(summed.rows)]
+
+
+def _digest(*numbers: Any) -> str:
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for each in numbers:
+        digest.update((np.round(np.asarray(each, dtype=np.float64), 9) + 0.0).tobytes())  # -0.0 is 0.0
+    return digest.hexdigest()
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -99,16 +99,21 @@ def gap_between(metric: Metric, name: str, rows: list[AnsweredRow], than: str, o
         high=found.around.high if found.around else None,
         p_value=found.p_value,
         shown=found.shown,
+        test=found.test,
     )
 
 
 def corrected(gaps: Sequence[Gap | None]) -> list[Gap]:
-    """The given gaps as one family of tests (Holm): with 95 % probability none of those shown is a false one."""
+    """The given gaps as one family of tests (Holm): with 95 % probability none of those shown is a false one. Metrics
+    with the same numbers on every row, as most have where answers are one word, can't err twice: they are one test.
+    """
     there = [gap for gap in gaps if gap]
-    p_values = holm([gap.p_value for gap in there])
+    tests = {gap.test: gap.p_value for gap in there}
+    p_values = dict(zip(tests, holm(list(tests.values())), strict=True))
     return [
-        gap.model_copy(update={"p_value": p, "shown": p < SIGNIFICANCE, "num_tests": len(there)})
-        for gap, p in zip(there, p_values, strict=True)
+        gap.model_copy(update={"p_value": p, "shown": p < SIGNIFICANCE, "num_tests": len(tests), "test": ""})
+        for gap in there
+        for p in [p_values[gap.test]]
     ]
 
 

@@ -13,6 +13,7 @@ from hpsearch.watch.evaluation import (
     format_difference,
     format_gap,
     format_score,
+    format_verdict,
 )
 
 
@@ -36,8 +37,7 @@ def _format_against(gap: Gap | None) -> tuple[str, str]:
     if gap is None:
         return "", ""
     points = f"{format_difference(gap.metric, gap.difference)}\n{format_around(gap)}".rstrip()
-    verdict = "" if gap.shown else "no difference shown\n"
-    return points, f"{verdict}p = {gap.p_value:.2g}"
+    return points, f"{format_verdict(gap)}\np = {gap.p_value:.2g}"
 
 
 def comparison_words(comparison: Comparison) -> str:

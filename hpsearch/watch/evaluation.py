@@ -95,13 +95,22 @@ def format_basis(
 
 
 def _format_tests(gaps: Sequence[Gap]) -> str:
-    metrics = {gap.metric.name for gap in gaps}
-    pairs = {(gap.name, gap.than) for gap in gaps}
-    if len(pairs) == 1:
-        return f"{len(metrics)} metrics"
-    if len(metrics) == 1:
-        return f"{len(pairs)} comparisons"
-    return f"{len(gaps)} tests: {len(metrics)} metrics, {len(pairs)} comparisons"
+    """Tests with the same numbers are one."""
+    num_tests = max(gap.num_tests for gap in gaps)
+    num_metrics, num_pairs = len({gap.metric.name for gap in gaps}), len({(gap.name, gap.than) for gap in gaps})
+    if num_tests < num_metrics * num_pairs:
+        return f"{num_tests} tests, metrics with the same numbers on every row being one"
+    if num_pairs == 1:
+        return f"{num_metrics} metrics"
+    if num_metrics == 1:
+        return f"{num_pairs} comparisons"
+    return f"{num_tests} tests: {num_metrics} metrics, {num_pairs} comparisons"
+
+
+def format_verdict(gap: Gap) -> str:
+    if not gap.shown:
+        return "no difference shown"
+    return "better" if gap.metric.is_better(gap.difference, 0) else "worse"
 
 
 def class_table(evaluation: Evaluation) -> Table | None:
@@ -144,9 +153,8 @@ def format_gap(gap: Gap) -> str:
     against = f"{gap.name} against {gap.than}"
     around = f" ({format_around(gap)})" if gap.interval else ""
     points = " points" if gap.metric.unit == "share" else ""
-    verdict = "better" if gap.metric.is_better(gap.difference, 0) else "worse"
     change = f"{format_difference(gap.metric, gap.difference)}{points}{around}"
-    return f"{against}: {verdict if gap.shown else 'no difference shown'}, {change}, p = {gap.p_value:.2g}"
+    return f"{against}: {format_verdict(gap)}, {change}, p = {gap.p_value:.2g}"
 
 
 def format_around(gap: Gap) -> str:

@@ -91,6 +91,7 @@ def test_each_run_is_tested_against_the_first_in_every_metric(rows: Desk, pair: 
         assert good.low < good.value < good.high
     assert "bad against good: worse, -" in told(found)
     assert "no difference shown" not in told(found)
+    assert told(found).count("worse") == 3, "each metric has its word, and the sentence below"
 
 
 def test_where_nothing_is_shown_the_words_say_so(rows: Desk, pair: list[RunFolder]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hpsearch.jobs import AnsweredRow
-from hpsearch.results.scoring import gap_between, score_rows
-from hpsearch.spec.metrics import Metric
+from hpsearch.results.scoring import corrected, gap_between, score_rows
+from hpsearch.spec.metrics import METRICS, Metric
 
 TOLD = Metric(name="told", title="told", over="texts")
 
@@ -53,3 +53,23 @@ def test_a_number_of_an_earlier_version_stands_where_numbers_stand_now() -> None
     former = row.model_dump() | {"bertscore": 0.25}
     assert AnsweredRow.model_validate(former).numbers == {"told": 0.5, "bertscore": 0.25}
     assert AnsweredRow.model_validate(former | {"bertscore": None}) == row
+
+
+def test_metrics_with_the_same_numbers_on_every_row_are_one_test() -> None:
+    """Of one-word answers exact match, F1 and BLEU are one; balanced accuracy is another."""
+    better = [
+        row.model_copy(update={"prediction": "b", "reference": "b" if at % 3 else "c"})
+        for at, row in enumerate(rows(*[0.0] * 60))
+    ]
+    worse = [row.model_copy(update={"prediction": "b" if at < 30 else "c"}) for at, row in enumerate(better)]
+    names = ("exact_match", "token_f1", "bleu", "balanced_accuracy")
+    alone = {name: gap_between(METRICS[name], "tuned", better, "base", worse) for name in names}
+    once = alone["exact_match"]
+    assert once is not None
+    found = {gap.metric.name: gap for gap in corrected(list(alone.values()))}
+    assert {gap.num_tests for gap in found.values()} == {2}
+    assert {found[name].p_value for name in names[:3]} == {min(1.0, 2 * once.p_value)}
+    assert "test" not in found["bleu"].model_dump()
+    two_words = [row.model_copy(update={"prediction": "b d" if at % 2 else "b"}) for at, row in enumerate(better)]
+    others = [gap_between(METRICS[name], "tuned", two_words, "base", worse) for name in names]
+    assert {gap.num_tests for gap in corrected(others)} == {4}
