@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hpsearch.search.view import StudyView
-from hpsearch.watch.words import format_epochs, format_metric, format_steps, format_value
+from hpsearch.watch.words import format_epochs, format_metric, format_steps, format_trials, format_value
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a warning."""
@@ -68,7 +68,7 @@ def _found(view: StudyView, tally: str) -> str:
 
 def cautions(view: StudyView) -> list[str]:
     spec = view.study.spec
-    words = []
+    words = _few_trials(view)
     is_by_epochs = spec.final.max_steps is None and spec.budget.max_steps is None
     if is_by_epochs and spec.final.epochs > _SHORT * spec.budget.epochs:
         words.append(
@@ -83,6 +83,20 @@ def cautions(view: StudyView) -> list[str]:
             f"The best values lie at an end of the range for {', '.join(edges)}: widen it and continue the search."
         )
     return words
+
+
+def _few_trials(view: StudyView) -> list[str]:
+    """Where the search had no chance to learn: neither the sampler nor the pruner makes use of its first trials."""
+    sampler, pruner = view.study.spec.searched.sampler, view.study.spec.searched.pruner
+    number = sum(trial.is_finished for trial in view.trials)
+    first, before = getattr(sampler, "startup_trials", 0), getattr(pruner, "startup_trials", 0)
+    causes = [f"the {sampler.name} sampler draws its first {first} at random"] if number <= first else []
+    causes += [f"the {pruner.name} pruner stops none before {before} are complete"] if number <= before else []
+    if not causes:
+        return []
+    return [
+        f"Only {format_trials(number)}: {', and '.join(causes)}. A few more may change their order (search.trials)."
+    ]
 
 
 def _at_edge(view: StudyView, knob: str) -> str | None:

@@ -125,6 +125,23 @@ def test_a_finished_study_without_a_complete_trial_says_where_to_look(view: Stud
     assert "Next:" not in words
 
 
+def test_too_few_trials_for_the_sampler_and_the_pruner_are_cautioned_about(view: StudyView) -> None:
+    def words(sampler: dict[str, Any], pruner: dict[str, Any]) -> str:
+        search = view.study.spec.searched.model_dump() | {"sampler": sampler, "pruner": pruner}
+        return closing_words(with_spec(finished(view), search=search))
+
+    few = words({"name": "tpe"}, {"name": "median", "startup_trials": 6})
+    assert (
+        "Only 6 trials: the tpe sampler draws its first 10 at random, and the median pruner stops none before 6 are "
+        "complete. A few more may change their order (search.trials)."
+    ) in few
+    assert "Only 6 trials: the tpe sampler draws its first 6 at random. A" in words(
+        {"name": "tpe", "startup_trials": 6}, {"name": "median"}
+    )
+    assert "Only 6" not in words({"name": "tpe", "startup_trials": 5}, {"name": "median"})
+    assert "Only 6" not in words({"name": "random"}, {"name": "none"})
+
+
 def test_a_short_budget_is_cautioned_about(view: StudyView) -> None:
     def words(**final: Any) -> str:
         budget = {"epochs": 1.0, "train_fraction": 0.25}
