@@ -220,12 +220,16 @@ def _work(console: Console, relay: Relay, read: Callable[[], StudyView], crew: C
     """
     from hpsearch.launch.crew import supervise
     from hpsearch.watch.live import Follower
+    from hpsearch.watch.logs import Deaths
 
+    deaths = Deaths(crew.logs)
     seen = relay.offer(read)
     with Follower(console) as follower:
 
         def look() -> None:
             nonlocal seen
+            for line in deaths.new():
+                console.print(line, soft_wrap=True)
             if relay.is_answered(seen, _LONGEST_LOOK_S):
                 follower.look(seen.result)
                 seen = relay.offer(read)

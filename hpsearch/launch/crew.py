@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.launch.process import WorkerProcess
@@ -59,6 +60,10 @@ class Crew:
         return any(not place.is_left for place in self._places)
 
     @property
+    def logs(self) -> list[Path]:
+        return [place.worker.log for place in self._places if place.worker.log]
+
+    @property
     def failures(self) -> list[WorkerProcess]:
         """The last workers of the places that were given up after failures."""
         return [place.worker for place in self._places if place.is_left and place.worker.has_failed]
@@ -83,7 +88,7 @@ class Crew:
 
     def _note_end(self, index: int, place: _Place) -> None:
         lived_s = self._clock() - place.started_at
-        ending = f"worker {index} ended ({place.worker.last_line()})"
+        ending = f"worker {index} ended: {place.worker.last_line()}"
         if place.worker.was_killed:
             place.kills = 1 if lived_s >= _BRIEF_S else place.kills + 1
             return self._wait(place, place.kills, ending)

@@ -68,10 +68,12 @@ class WorkerProcess:
             self.process.send_signal(AT_ONCE if now else signal.SIGTERM)
 
     def last_line(self) -> str:
-        """Its last output, or how it ended."""
+        """How it was killed: it had no time to say so. Else its last output."""
+        code = self.exit_code or 0
+        if code < 0:
+            return f"killed (signal {-code})"
         if self.log is None:
-            code = self.exit_code or 0
-            return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            return f"exit code {code}"
         return last_line(self.log) or "it wrote nothing"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from hpsearch.errors import StoreUnreachable, cut
+from hpsearch.worker.endings import CONTINUES
 from hpsearch.worker.relay import Relay
 
 _CHUNK_BYTES = 2**20
@@ -111,6 +112,17 @@ class Ending:
                 self._is_cut_off = True
             self._answer = self._relay.offer(self._read)
         return self._is_over
+
+
+class Deaths:
+    """What workers write into their logs about trainers that died: the lines that are new at each look."""
+
+    def __init__(self, logs: Iterable[Path]) -> None:
+        self._tails = [Tail(log) for log in logs]
+        self.new()
+
+    def new(self) -> list[str]:
+        return [line for tail in self._tails for line in tail.lines() if line.endswith(CONTINUES)]
 
 
 def shown(line: bytes) -> str:

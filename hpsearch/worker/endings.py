@@ -24,6 +24,10 @@ from hpsearch.worker.relay import Relay
 log = logging.getLogger("hpsearch.worker")
 
 
+CONTINUES = "it continues from its last checkpoint"
+"""The end of a log's line about a trainer that died."""
+
+
 class Step(Enum):
     """The result of one step of a worker."""
 
@@ -115,7 +119,7 @@ class Endings:
         verdict = self._doctor.of_death(trial.lease.slot, died, began=began, got_further=got_further)
         if verdict.consequence is Consequence.SET_ASIDE:
             return self._set_aside(trial.lease, verdict.reason)
-        log.warning("trial %d: %s; it continues from its last checkpoint", trial.number, died)
+        log.warning("trial %d: %s; %s", trial.number, died, CONTINUES)
         lease = struck(trial.lease, f"attempt {trial.lease.attempt}: {died}", step) if began else trial.lease
         self._relay.ask(lambda: self._store.leases.release(lease))
         return Step.WORKED

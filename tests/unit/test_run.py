@@ -23,7 +23,7 @@ from hpsearch.errors import HpsearchError, InputError
 from hpsearch.launch.crew import MAX_FAILURES, Crew
 from hpsearch.trial import Outcome
 from hpsearch.watch.console import open_console
-from hpsearch.worker.endings import NO_MORE_TRIALS
+from hpsearch.worker.endings import CONTINUES, NO_MORE_TRIALS
 from hpsearch.worker.relay import Relay
 from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.outage_fixtures import Outage
@@ -99,12 +99,12 @@ class Running:
     def relay(self) -> Relay:
         return Relay(self.demo.store, self.stop)
 
-    def start(self, *jobs: list[int | None], num_workers: int = 1) -> Crew:
+    def start(self, *jobs: list[int | None], num_workers: int = 1, log: Path = Path("worker.txt")) -> Crew:
         """Each job that is started takes the next list of exit codes."""
         scripts = list(jobs)
 
         def start(*_: object) -> Job:
-            self.stop.jobs.append(Job(scripts.pop(0)))
+            self.stop.jobs.append(Job(scripts.pop(0), log))
             return self.stop.jobs[-1]
 
         def clock() -> float:
@@ -114,11 +114,11 @@ class Running:
 
         return Crew(start, num_workers, self.console.print, clock)
 
-    def work(self, *jobs: list[int | None], num_workers: int = 1) -> list[Job]:
+    def work(self, *jobs: list[int | None], **how: Any) -> list[Job]:
         """Gives the jobs that were started."""
         stored = self.demo.store.studies.find("demo")
         assert stored is not None
-        crew = self.start(*jobs, num_workers=num_workers)
+        crew = self.start(*jobs, **how)
         run_verb._work(self.console, self.relay, lambda: run_verb._read(self.demo.store, stored), crew, self.stop)
         run_verb._refuse_failures(run_verb._read(self.demo.store, stored), crew, self.stop)
         return self.stop.jobs
@@ -144,7 +144,22 @@ def test_run_waits_until_every_worker_has_ended(running: Running) -> None:
 def test_a_worker_that_dies_is_replaced_and_it_is_said_why(running: Running) -> None:
     jobs = running.work([None, -9], [None, 0])
     assert len(jobs) == 2
-    assert "worker 0 ended (Bus error); another one starts" in running.said
+    assert "worker 0 ended: Bus error; another one starts" in running.said
+
+
+def test_a_trainer_that_died_is_said_as_its_workers_log_says_it(running: Running, tmp_path: Path) -> None:
+    log = tmp_path / "worker.txt"
+    log.write_text(f"09:00:00 trial 7: the trainer died long ago; {CONTINUES}\n")
+    died = f"09:18:07 trial 1: the trainer was killed (signal 9); {CONTINUES}"
+
+    def write() -> None:
+        log.write_text(log.read_text() + f"{died}\n09:18:08 trial 1 starts: lora.r 32\n")
+
+    running.stop.happens.append(write)
+    running.work([None, None, None, 0], log=log)
+    assert running.said.count(died) == 1
+    assert "long ago" not in running.said
+    assert "starts: lora.r" not in running.said
 
 
 def test_a_worker_that_keeps_dying_is_given_up_and_the_others_go_on(running: Running) -> None:

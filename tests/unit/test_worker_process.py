@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hpsearch.cli.options import trainer_starter
 from hpsearch.cli.worker import _is_over
 from hpsearch.errors import HpsearchError
 from hpsearch.launch import process
-from hpsearch.launch.process import default_num_workers, share_cores, start_worker, worker_environment
+from hpsearch.launch.process import WorkerProcess, default_num_workers, share_cores, start_worker, worker_environment
 from hpsearch.worker.device_lock import HeldDevice, hold
 from tests.unit.nvml_fixtures import FakeCard, FakeNvml, gpu
 from tests.unit.worker_fixtures import Demo
@@ -174,3 +175,15 @@ def test_final_trainings_and_evaluations_hold_a_device_too(
     with pytest.raises(HpsearchError, match=r"no device is free\n  .* is held by process"):
         trainer_starter("evaluation")()
     taken[0].release()
+
+
+def test_a_worker_that_was_killed_is_said_so_whatever_it_wrote_last(tmp_path: Path) -> None:
+    log = tmp_path / "worker.txt"
+    log.write_text("09:18:07 trial 1 starts: lora.r 32\n")
+    job = WorkerProcess(subprocess.Popen(["sleep", "60"]), log)
+    job.process.kill()
+    job.process.wait()
+    assert job.last_line() == "killed (signal 9)"
+    failed = WorkerProcess(subprocess.Popen(["false"]), log)
+    failed.process.wait()
+    assert failed.last_line() == "09:18:07 trial 1 starts: lora.r 32"
