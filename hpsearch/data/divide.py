@@ -9,7 +9,15 @@ from hpsearch.data.classes import balanced, check_classes, check_labels
 from hpsearch.data.held_out import take_held_out, write_held_out
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.rows import LeftOut, ReadRows
-from hpsearch.data.split import Splits, check_any_left, draw_test, in_unused_splits, split_rows, split_two
+from hpsearch.data.split import (
+    Splits,
+    TooFewGroups,
+    check_any_left,
+    draw_test,
+    in_unused_splits,
+    split_rows,
+    split_two,
+)
 from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec, SplitByFraction
@@ -26,12 +34,12 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
         check_labels(read.rows)
     if curriculum.stages:
         read = _in_stages(read, curriculum)
-    if data.held_out:
-        assert isinstance(data.split, SplitByFraction), "refused when the file was read"
-        splits, read = _around_held_out(folder / data.held_out, read, data.split)
-    else:
-        splits = split_rows(read, data.split)
-        read = read.without(in_unused_splits(read.rows, data.split))
+    try:
+        splits, read = _split(read, data, folder)
+    except TooFewGroups:
+        if data.columns.group is None:
+            raise
+        raise FieldError("data.columns.group", _too_few(read, data.columns.group)) from None
     splits, thinned_out = balanced(splits, data)
     if data.columns.row_format == "question-label":
         check_classes(splits)
@@ -39,6 +47,19 @@ def divide(read: ReadRows, data: DataSpec, curriculum: CurriculumSpec, folder: P
         if not any(curriculum.stage_of(row.stage) == stage.name for row in splits["train"]):
             raise FieldError("curriculum.stages", f"stage {stage.name!r} has no training rows")
     return splits, read.without(thinned_out).left_out
+
+
+def _split(read: ReadRows, data: DataSpec, folder: Path) -> tuple[Splits, ReadRows]:
+    if data.held_out:
+        assert isinstance(data.split, SplitByFraction), "refused when the file was read"
+        return _around_held_out(folder / data.held_out, read, data.split)
+    return split_rows(read, data.split), read.without(in_unused_splits(read.rows, data.split))
+
+
+def _too_few(read: ReadRows, column: str) -> str:
+    number = len({row.group for row in read.rows})
+    groups = f"{number} group{'' if number == 1 else 's'}"
+    return f"column {column!r} has {groups}, and each split needs one of its own: rows of a group stay together"
 
 
 def _around_held_out(file: Path, read: ReadRows, split: SplitByFraction) -> tuple[Splits, ReadRows]:

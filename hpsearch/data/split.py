@@ -29,11 +29,19 @@ def split_rows(read: ReadRows, spec: SplitByFraction | SplitByColumn) -> Splits:
     return splits
 
 
-def check_any_left(read: ReadRows) -> None:
-    """Raises FieldError, with the reasons, where every row was left out."""
+class TooFewGroups(FieldError):
+    """Fewer groups than splits."""
+
+    def __init__(self) -> None:
+        message = "too few groups for each split to have one; rows of a group or image stay together"
+        super().__init__("data.split", message)
+
+
+def check_any_left(read: ReadRows, key: str = "data.source") -> None:
+    """Raises FieldError about `key`, with the reasons, where every row was left out."""
     if not read.rows:
         reasons = [f"{len(ids)} × {reason}" for reason, ids in read.left_out.items()]
-        raise FieldError("data.source", f"no rows are left: {', '.join(reasons) or 'the source has none'}")
+        raise FieldError(key, f"no rows are left: {', '.join(reasons) or 'the source has none'}")
 
 
 def _by_fraction(rows: Sequence[Row], spec: SplitByFraction) -> Splits:
@@ -166,8 +174,7 @@ def _stratified_groups(rows: Sequence[Row], groups: list[int], share: float, see
     for group, stratum in zip(groups, strata, strict=True):
         labels.setdefault(group, Counter())[stratum] += 1
     if len(labels) < 2:
-        message = "too few groups for each split to have one; rows of a group or image stay together"
-        raise FieldError("data.split", message)
+        raise TooFewGroups
     order = sorted(labels)
     random.Random(seed).shuffle(order)
     order.sort(key=lambda group: -labels[group].total())

@@ -15,7 +15,7 @@ from hpsearch.data.manifest import Manifest, make_manifest
 from hpsearch.data.places import Places
 from hpsearch.data.prepared import DataFolder, read_data, write_rows
 from hpsearch.data.rows import LeftOut, ReadRows, Row
-from hpsearch.data.split import Splits, joined_groups, split_rows
+from hpsearch.data.split import Splits, check_any_left, joined_groups
 from hpsearch.errors import FieldError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
@@ -52,8 +52,7 @@ def prepare_study(
         raise InputError(f"{why}; set HPSEARCH_STORAGE to a folder of yours")
     try:
         read, files = read_data(spec.data, file.path.parent, DataFolder(storage.path), tell, spec.task_facts.images)
-        if not read.rows:
-            split_rows(read, spec.data.split)
+        check_any_left(read)
         _check_local_bases(file)
         inspection = _inspect(file, read.rows, storage, start_trainer, tell, num_examples)
         check_target_modules(spec, inspection.linear_layers)
@@ -61,6 +60,7 @@ def prepare_study(
         counted = zip(read.rows, inspection.num_tokens, strict=True)
         too_long = [row.id for row, count in counted if count > spec.data.max_tokens]
         read = read.without(dict.fromkeys(too_long, f"longer than {spec.data.max_tokens} tokens"))
+        check_any_left(read, "data.max_tokens")  # before, there were some
         splits, left_out = divide(read, spec.data, spec.curriculum, file.path.parent)
         examples = inspection.examples
         if spec.data.examples:

@@ -12,6 +12,7 @@ import pytest
 from hpsearch.data.divide import divide, keep_held_out
 from hpsearch.data.manifest import make_manifest
 from hpsearch.data.rows import ReadRows, Row
+from hpsearch.errors import FieldError
 from hpsearch.spec.curriculum import CurriculumSpec
 from hpsearch.spec.data import DataSpec
 
@@ -57,3 +58,12 @@ def test_rows_that_were_read_can_not_be_exchanged(row: MakeRow) -> None:
     assert read == ReadRows((row(0), row(1)), {"empty answer": ["2"]})
     with pytest.raises(FrozenInstanceError):
         read.rows = ()  # type: ignore[misc]
+
+
+def test_too_few_groups_name_the_column_of_the_groups(row: MakeRow, tmp_path: Path) -> None:
+    spec = DataSpec.model_validate({"source": "rows.jsonl", "columns": {"question": "q", "answer": "a", "group": "l"}})
+    read = ReadRows([row(i, group="en" if i % 2 else "de") for i in range(20)], {})
+    with pytest.raises(FieldError) as raised:
+        divide(read, spec, CurriculumSpec(), tmp_path)
+    assert raised.value.key == "data.columns.group"
+    assert raised.value.message.startswith("column 'l' has 2 groups, and each split needs one of its own")

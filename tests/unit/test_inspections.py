@@ -34,7 +34,7 @@ def test_rows_that_are_too_long_are_left_out_and_counted(desk: Desk) -> None:
 
 def test_rows_that_are_all_too_long_are_a_mistake(desk: Desk) -> None:
     key, line, words = desk.refusal(start=plays(inspecting(num_tokens=[11] * NUM_ROWS)))
-    assert (key, line, words) == ("data.source", 6, "no rows are left: 20 × longer than 10 tokens")
+    assert (key, line, words) == ("data.max_tokens", 10, "no rows are left: 20 × longer than 10 tokens")
 
 
 def test_an_unknown_target_module_is_reported_with_the_known_ones(desk: Desk) -> None:
