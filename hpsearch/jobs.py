@@ -115,6 +115,7 @@ class InspectionResult(Record):
     linear_layers: dict[str, list[str]] = Field({}, description="base → names that target_modules may hold")
     examples: list[Example] = Field([])
     mistake: tuple[str, str] | None = Field(None, description="(field, what is wrong with it)")
+    unreachable: str | None = Field(None, description="that the hub did not answer; no mistake of the file")
 
 
 class AnsweredRow(Record):

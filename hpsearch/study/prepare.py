@@ -16,7 +16,7 @@ from hpsearch.data.places import Places
 from hpsearch.data.prepared import DataFolder, read_data, write_rows
 from hpsearch.data.rows import LeftOut, ReadRows, Row
 from hpsearch.data.split import Splits, check_any_left, joined_groups
-from hpsearch.errors import FieldError, InputError, did_you_mean
+from hpsearch.errors import FieldError, HpsearchError, InputError, did_you_mean
 from hpsearch.folders import StorageFolder
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, Tell
 from hpsearch.spec import StudyFile, StudySpec
@@ -46,6 +46,7 @@ def prepare_study(
     Raises:
         StudyFileErrors: with the line that doesn't fit.
         InputError: the storage folder can't be written.
+        HpsearchError: the hub of a base can't be reached.
     """
     spec = file.spec
     if why := storage.why_unwritable():
@@ -132,6 +133,8 @@ def _inspect(
         shutil.rmtree(candidates, ignore_errors=True)
     result = folder.read(InspectionResult)
     shutil.rmtree(folder.path)
+    if result.unreachable:
+        raise HpsearchError(result.unreachable)
     if result.mistake:
         raise FieldError(*result.mistake)
     return result

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from huggingface_hub import constants, is_offline_mode
+from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from hpsearch.errors import FieldError, did_you_mean
 from hpsearch.jobs import Tell
@@ -132,6 +134,18 @@ def compute_dtype(spec: ModelSpec) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
+class HubUnreachable(FieldError):
+    """The hub did not answer, and the base is not among the downloaded ones: the study file may be right."""
+
+    def __init__(self, base: str, error: Exception) -> None:
+        super().__init__(
+            "model.base",
+            f"the hub ({constants.ENDPOINT}) can't be reached to download {base}: {error.__cause__ or error}\n"
+            "try again when it can be reached; a base that is downloaded already is found without the hub "
+            "with HF_HUB_OFFLINE=1 in the environment, and a local folder needs no hub",
+        )
+
+
 def find_base(spec: ModelSpec, tell: Tell) -> str:
     """The argument for `from_pretrained`; tiny bases are built first."""
     if not spec.base.startswith("tiny:"):
@@ -141,6 +155,13 @@ def find_base(spec: ModelSpec, tell: Tell) -> str:
     from hpsearch.train.tiny import ensure_tiny  # imports scikit-learn, which most trainers don't need
 
     return str(ensure_tiny(spec.base, tell))
+
+
+def load_config(spec: ModelSpec, tell: Tell) -> Any:
+    """Asked for first: while the hub can't be reached it is given up after one round of retries (23 s, huggingface_hub
+    2.4.0, utils/_http.py, `http_backoff`); a processor's files take two.
+    """
+    return _from_pretrained(AutoConfig, spec, tell, {})
 
 
 def load_processor(task: Task, spec: ModelSpec, tell: Tell) -> Any:
@@ -256,6 +277,8 @@ def _from_pretrained(auto_class: Any, spec: ModelSpec, tell: Tell, options: dict
     try:
         return auto_class.from_pretrained(location, **trust, **_revision(spec, location), **options)
     except (OSError, ValueError) as error:
+        if isinstance(error.__cause__, LocalEntryNotFoundError) and not is_offline_mode():
+            raise HubUnreachable(spec.base, error.__cause__) from error
         raise FieldError("model.base", _why_not_loaded(spec.base, error)) from error
 
 
@@ -264,8 +287,12 @@ def _revision(spec: ModelSpec, location: str) -> dict[str, str]:
 
 
 def _why_not_loaded(base: str, error: Exception) -> str:
+    if isinstance(error.__cause__, LocalEntryNotFoundError):
+        return f"{base!r} is not downloaded, and HF_HUB_OFFLINE is set: unset it, or name {_WHAT_A_BASE_IS}"
     first_line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return (
-        f"{base!r} can't be loaded: {first_line} (a base is a local folder, a hub name such as "
-        f"Qwen/Qwen2.5-0.5B, or one of {', '.join(TINY_BASES)}; gated ones need HF_TOKEN)"
-    )
+    return f"{base!r} can't be loaded: {first_line} (a base is {_WHAT_A_BASE_IS})"
+
+
+_WHAT_A_BASE_IS = (
+    f"a local folder, a hub name such as Qwen/Qwen2.5-0.5B, or one of {', '.join(TINY_BASES)}; gated ones need HF_TOKEN"
+)

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from datasets import Dataset
-from transformers import AutoConfig
 
 from hpsearch.data.prepared import images_of
 from hpsearch.errors import FieldError
 from hpsearch.jobs import Example, InspectionConfig, InspectionResult, TokenPiece
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.train.adapters import attach, linear_names
-from hpsearch.train.bases import find_base, load_processor
+from hpsearch.train.bases import HubUnreachable, load_config, load_processor
 from hpsearch.train.channel import Channel
 from hpsearch.train.counting import Count, CountRow, count_rows, kept_counts
 from hpsearch.train.encoding import IGNORED, Encoder, Row, with_rejected
@@ -37,8 +36,9 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
         for model in config.models:
             task = TASKS[config.task]
             channel.tell(f"loading the processor of {model.base}", 0, 0)
+            base_config = load_config(model, channel.tell)
             processor = load_processor(task, model, channel.tell)
-            linear[model.base] = _linear_layers(task.model_class, model, channel)
+            linear[model.base] = _linear_layers(task.model_class, model, base_config)
             encoder = Encoder(processor, config.rows, has_images=task.has_images)
             method = task.method(encoder, AnswersConfig(), None)
             count = _counting(method, encoder, counts_shown=config.counts_shown)
@@ -48,6 +48,8 @@ def inspect(config: InspectionConfig, channel: Channel) -> InspectionResult:
                 shown[position] = max(shown[position], added)
             examples = examples or [_example(encoder, rows[i]) for i in range(config.num_examples)]
         _try_metrics(rows, config.metrics_file, channel)
+    except HubUnreachable as error:
+        return InspectionResult(unreachable=error.message)
     except FieldError as error:
         return InspectionResult(mistake=(error.key, error.message))
     return InspectionResult(num_tokens=tokens, num_shown=shown, linear_layers=linear, examples=examples)
@@ -79,15 +81,12 @@ def _try_metrics(rows: Dataset, file: MetricsFile | None, channel: Channel) -> N
                     metric.of(row["id"], reference(row), prediction)
 
 
-def _linear_layers(model_class: Any, spec: ModelSpec, channel: Channel) -> list[str]:
+def _linear_layers(model_class: Any, spec: ModelSpec, config: Any) -> list[str]:
     """Names of the linear layers, from the base's configuration only: no weights are loaded.
 
     Raises:
         FieldError: the base is of another kind, or the adapter that the study continues from does not fit it.
     """
-    config = AutoConfig.from_pretrained(
-        find_base(spec, channel.tell), trust_remote_code=spec.trust_remote_code, revision=spec.revision
-    )
     try:
         with init_empty_weights():
             model = model_class.from_config(config, trust_remote_code=spec.trust_remote_code)

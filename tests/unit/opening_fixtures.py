@@ -42,6 +42,7 @@ def inspecting(
     *,
     num_tokens: list[int] | None = None,
     mistake: tuple[str, str] | None = None,
+    unreachable: str | None = None,
     seen: list[InspectionConfig] | None = None,
 ) -> Play:
     """An inspection that by default finds short rows and three kinds of linear layers."""
@@ -56,7 +57,9 @@ def inspecting(
         yield Phase(name="counting tokens", done=len(rows), total=len(rows))
         layers = {model.base: ["q_proj", "v_proj", "up_proj"] for model in config.models}
         counts = [5] * len(rows) if num_tokens is None else num_tokens
-        folder.write_result(InspectionResult(num_tokens=counts, linear_layers=layers, mistake=mistake))
+        folder.write_result(
+            InspectionResult(num_tokens=counts, linear_layers=layers, mistake=mistake, unreachable=unreachable)
+        )
         yield Done(clean=True)
 
     return play

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hpsearch.bridge.protocol import Done, Event, Phase
-from hpsearch.errors import HpsearchError, TrainerDied
+from hpsearch.errors import HpsearchError, InputError, TrainerDied
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig, JobFailure
 from hpsearch.study.open import OpenStudy
@@ -54,6 +54,12 @@ def test_an_unknown_target_module_in_the_space_is_reported_with_its_knob(desk: D
 def test_a_mistake_that_the_trainer_finds_is_reported_with_its_line(desk: Desk) -> None:
     mistake = ("model.base", "there is no such base")
     assert desk.refusal(start=plays(inspecting(mistake=mistake))) == ("model.base", 4, "there is no such base")
+
+
+def test_a_hub_that_can_not_be_reached_is_no_mistake_of_the_file(desk: Desk) -> None:
+    with pytest.raises(HpsearchError, match=r"^the hub can't be reached$") as raised:
+        desk.open(start=plays(inspecting(unreachable="the hub can't be reached")))
+    assert not isinstance(raised.value, InputError)
 
 
 def test_a_missing_column_is_reported_before_a_trainer_starts(desk: Desk) -> None:
