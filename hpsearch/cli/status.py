@@ -116,6 +116,7 @@ def _picture(store: Store, roll: Roll, name: str | None) -> RenderableType:
     from rich.text import Text
 
     from hpsearch.search.view import read_view
+    from hpsearch.store.reading import nothing_yet
     from hpsearch.watch.jobs import jobs_parts
     from hpsearch.watch.tables import studies_table, study_panel, workers_table
 
@@ -126,7 +127,7 @@ def _picture(store: Store, roll: Roll, name: str | None) -> RenderableType:
     with store.reaching():
         known, unreadable = store.studies.all(), store.studies.unreadable()
     if not known and not unreadable:
-        return Text(f"{store.name} has no studies yet: hpsearch run STUDY_FILE makes one")
+        return Text(str(nothing_yet(store.url)))
     views = [read_view(store, study) for study in known]
     parts: list[RenderableType] = [studies_table(views)] if views else []
     parts += [Text(f"{study.name} {study.reason}", style="red") for study in unreadable]

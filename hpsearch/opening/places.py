@@ -59,12 +59,38 @@ def open_mirror(storage: str | None = None) -> Mirror:
 
 def find_final_run(name: str, storage: str | None = None) -> RunFolder:
     """A run folder by its path, or by its study's name, also if another machine trained it. Raises InputError."""
+    from hpsearch.errors import InputError
     from hpsearch.results.final import find_run
 
     if not Path(name).is_dir() and storage_url(storage):
         with open_mirror(storage) as mirror:
             mirror.fetch_runs(name)
-    return find_run(name, storage_folder(storage))
+    if found := find_run(name, storage_folder(storage)):
+        return found
+    raise InputError(_no_run(name, storage))
+
+
+def _no_run(name: str, storage: str | None) -> str:
+    from hpsearch.errors import HpsearchError, NoStoreYet, did_you_mean
+    from hpsearch.store import Store
+    from hpsearch.store.engine import located
+
+    runs, study = storage_folder(storage).runs, Path(name).name
+    there = sorted(folder.name for folder in runs.glob("*") if folder.is_dir())
+    nothing = f"{name!r} is no run folder, and {runs} has no final run of it"
+    try:
+        url = store_url(None, storage)
+        with Store(url, only_to_read=True) as store, store.reaching():
+            studies = [found.name for found in store.studies.all()]
+    except NoStoreYet:
+        studies = []
+    except HpsearchError:  # no store that answers
+        return f"{nothing}; hpsearch train makes one" + (f"; {did_you_mean(name, there)}" if there else "")
+    if study in studies:
+        return f"{nothing}; hpsearch train {study} makes one"
+    known = list(dict.fromkeys([*there, *studies]))
+    near = did_you_mean(study, known) if known else "there are no studies yet"
+    return f"{nothing}, and {located(url)} no study of that name; {near}"
 
 
 def fetch_adapter(file: StudyFile, storage: str | None = None) -> None:
@@ -124,11 +150,12 @@ def store_url(url: str | None, storage: str | None = None, *, from_argv: bool = 
 def find_study(store: Store, name: str) -> StoredStudy:
     """Raises InputError with the names that exist, or why the study can't be read."""
     from hpsearch.errors import InputError, did_you_mean
+    from hpsearch.store.engine import located
 
     with store.reaching():
         found = store.studies.find(name)
         known = [] if found else store.studies.all()
     if found is None:
         there = did_you_mean(name, [study.name for study in known]) if known else "it has no studies yet"
-        raise InputError(f"{store.name} has no study {name!r}; {there}")
+        raise InputError(f"{located(store.url)} has no study {name!r}; {there}")
     return found

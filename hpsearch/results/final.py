@@ -18,7 +18,7 @@ from hpsearch.data.divide import keep_held_out
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.prepared import DataFolder, ensure_prepared, write_prepared
 from hpsearch.data.source import local_source
-from hpsearch.errors import FieldError, InputError, UnreadableFile, did_you_mean
+from hpsearch.errors import FieldError, InputError, UnreadableFile
 from hpsearch.files import read_file
 from hpsearch.folders import JobFolder, StorageFolder
 from hpsearch.jobs import Tell
@@ -74,11 +74,11 @@ class RunFolder(JobFolder):
         return load_study(self.study, is_kept=True), read_file(self.manifest, Manifest.from_bytes), config
 
 
-def find_run(name: str, storage: StorageFolder) -> RunFolder:
-    """A run folder by its path, or the final run of a study by its name.
+def find_run(name: str, storage: StorageFolder) -> RunFolder | None:
+    """A run folder by its path, or the final run of a study by its name; None where there is neither.
 
     Raises:
-        InputError: there is none, or several.
+        InputError: there are several.
     """
     path = Path(name)
     if path.is_dir() and RunFolder(path).manifest.exists():
@@ -89,14 +89,7 @@ def find_run(name: str, storage: StorageFolder) -> RunFolder:
         raise InputError(f"{several_runs(study, found)}; name one of them")
     if not found and path.is_dir():
         return RunFolder(path.resolve())
-    if not found:
-        runs = [folder.name for folder in sorted(storage.runs.glob("*")) if folder.is_dir()]
-        there = f"; {did_you_mean(study, runs)}" if runs else ""
-        raise InputError(
-            f"{name!r} is no run folder, and {storage.runs} has no final run of it; "
-            f"hpsearch train {study} makes one{there}"
-        )
-    return found[0]
+    return found[0] if found else None
 
 
 def runs_of(study: str, storage: StorageFolder) -> list[RunFolder]:

@@ -89,6 +89,12 @@ def named(url: URL) -> str:
     return shown(url).replace(f"sqlite:///{Path.cwd()}/", "sqlite:///")
 
 
+def located(url: URL) -> str:
+    """For people who look for what is not there: without secrets, and a file with its whole path."""
+    is_file = url.get_backend_name() == "sqlite" and url.database
+    return shown(url.set(database=str(Path(str(url.database)).absolute())) if is_file else url)
+
+
 def open_optuna_storage(url: URL) -> QuickStorage:
     """Optuna's storage on an engine with our settings; makes its tables where they are missing.
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 
 from hpsearch.errors import InputError, NoStoreYet
 from hpsearch.store.deadlines import set_deadlines
-from hpsearch.store.engine import BUSY_TIMEOUT_S, engine_options, named, speaking_to
+from hpsearch.store.engine import BUSY_TIMEOUT_S, engine_options, located, named, speaking_to
 from hpsearch.store.network import refuse_network_file
 from hpsearch.store.trials import QuickStorage
 from hpsearch.store.versions import VERSION_TABLE, version_of_optuna, version_of_ours
@@ -131,4 +131,4 @@ def _only_read(engine: Engine) -> None:
 
 
 def nothing_yet(url: URL) -> NoStoreYet:
-    return NoStoreYet(f"{named(url)} has no studies yet: hpsearch run STUDY_FILE makes one")
+    return NoStoreYet(f"{located(url)} has no studies yet: hpsearch run STUDY_FILE makes one")

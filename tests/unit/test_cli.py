@@ -105,7 +105,9 @@ def test_an_empty_store_ends_with_0_and_what_to_do(workplace: Path, monkeypatch:
     monkeypatch.setenv("HPSEARCH_STORAGE", "here")
     code, said, complained = really_ended("status")
     assert (code, complained) == (0, "")
-    assert said.strip().endswith("has no studies yet: hpsearch run STUDY_FILE makes one")
+    assert said.replace("\n", "") == (
+        f"sqlite:///{workplace}/here/hpsearch.db has no studies yet: hpsearch run STUDY_FILE makes one"
+    ), "where it was looked for"
     assert not (workplace / "here").exists()
 
 

@@ -13,13 +13,14 @@ from hpsearch.data.manifest import Manifest
 from hpsearch.errors import InputError
 from hpsearch.evaluation import Comparison
 from hpsearch.jobs import Variant
+from hpsearch.opening.places import find_final_run
 from hpsearch.results.compare import compare_runs
 from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
-from hpsearch.results.final import RunFolder, find_run
+from hpsearch.results.final import RunFolder
 from hpsearch.spec.metrics import find_metric
 from hpsearch.watch.comparison import comparison_table, comparison_words
 from tests.unit.answer_fixtures import Say, answering, done_once, trained
-from tests.unit.opening_fixtures import Desk
+from tests.unit.opening_fixtures import Desk, inspecting
 from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import plays
 
@@ -187,21 +188,47 @@ def test_two_different_runs_are_needed(rows: Desk, pair: list[RunFolder]) -> Non
             compared(rows, *folders)
 
 
-def test_a_run_is_found_by_its_folder_or_its_study(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def at_desk(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(desk.folder)
+    monkeypatch.setenv("HPSEARCH_STORE", f"sqlite:///{desk.store.url.database}")
+    monkeypatch.setenv("HPSEARCH_STORAGE", str(desk.storage.path))
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_is_found_by_its_folder_or_its_study(desk: Desk) -> None:
     for name in ("demo", "one-trial-3", "two-trial-1", "two-trial-7"):
         (desk.storage.runs / name).mkdir(parents=True)
-    assert find_run("demo", desk.storage).path == find_run("storage/runs/demo", desk.storage).path
-    assert find_run("one", desk.storage).path == desk.storage.runs / "one-trial-3"
+    assert find_final_run("demo").path == find_final_run("storage/runs/demo").path
+    assert find_final_run("one").path == desk.storage.runs / "one-trial-3"
     with pytest.raises(InputError, match=r"'two' has several final runs: .*two-trial-1, .*two-trial-7; name one"):
-        find_run("two", desk.storage)
-    no_run = r"'three' is no run folder, and .* has no final run of it; hpsearch train three makes one; known: .*"
-    with pytest.raises(InputError, match=no_run):
-        find_run("three", desk.storage)
+        find_final_run("two")
     for name in ("demo", "three"):
         (desk.folder / name).mkdir()
-    assert find_run("demo", desk.storage).path == desk.storage.runs / "demo", "a folder of data is no run"
-    assert find_run("three", desk.storage).path == desk.folder / "three", "what it lacks is told when it is read"
+    assert find_final_run("demo").path == desk.storage.runs / "demo", "a folder of data is no run"
+    assert find_final_run("three").path == desk.folder / "three", "what it lacks is told when it is read"
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_that_is_not_there_is_trained_only_if_there_is_such_a_study(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(name: str) -> str:
+        with pytest.raises(InputError) as raised:
+            find_final_run(name)
+        return str(raised.value)
+
+    nothing = f"is no run folder, and {desk.storage.runs} has no final run of it"
+    assert refusal("demo").endswith("no study of that name; there are no studies yet")
+    desk.open(start=plays(inspecting()))
+    (desk.storage.runs / "earlier").mkdir(parents=True)
+    assert refusal("demo") == f"'demo' {nothing}; hpsearch train demo makes one"
+    assert refusal("demmo") == (
+        f"'demmo' {nothing}, and sqlite:///{desk.store.url.database} no study of that name; did you mean 'demo'?"
+    )
+    assert refusal("earlie").endswith("no study of that name; did you mean 'earlier'?")
+    monkeypatch.setenv("HPSEARCH_STORE", "postgresql+psycopg://me@127.0.0.1:1/db")
+    assert refusal("demo") == f"'demo' {nothing}; hpsearch train makes one; known: earlier"
 
 
 def test_the_command_prints_the_table_and_the_words(
