@@ -154,6 +154,12 @@ def cut(text: str, most: int = 100) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in short)
 
 
+def or_near(name: str, known: list[str]) -> str:
+    """The name in quotes, with the nearest valid one behind it if there is one."""
+    near = get_close_matches(name[:100], known, n=1, cutoff=0.6)
+    return repr(name) + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """A clause that names the nearest valid name, or else all of them."""
     near = get_close_matches(name[:100], known, n=1, cutoff=0.6)

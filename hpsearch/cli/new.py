@@ -126,7 +126,9 @@ def _ask(given: Given, output: Path | None, force: bool) -> None:
     _write({target: text}, target, Path(look.source), force)
     if unused := unused_columns(answers):
         console.print(f"careful: not used: {', '.join(map(cut, unused))}; --columns role=column gives one a role")
-    console.print(f"{target}: a study of task {answers.task}; read it, it is commented\nnext: hpsearch show {target}")
+    console.print(
+        f"{target}: a study of task {answers.task}; read it, it is commented\n{_beside()}\nnext: hpsearch show {target}"
+    )
 
 
 def _copy(example: str, target: Path, force: bool) -> None:
@@ -139,7 +141,9 @@ def _copy(example: str, target: Path, force: bool) -> None:
         raise InputError(f"--example: there is no {cut(repr(example))}; {did_you_mean(example, list(EXAMPLES))}")
     text = re.sub(r"^# yaml-language-server.*", schema_line(), example_file(example).read_text())
     _write({target: text}, target, example_file(example), force)
-    open_console(soft_wrap=True).print(f"{target}: needs no GPU and no download\nnext: hpsearch run {target}")
+    open_console(soft_wrap=True).print(
+        f"{target}: needs no GPU and no download\n{_beside()}\nnext: hpsearch run {target}"
+    )
 
 
 def _convert(from_: Path, target: Path, force: bool) -> None:
@@ -154,7 +158,13 @@ def _convert(from_: Path, target: Path, force: bool) -> None:
     for title, points in (("not kept", made.not_kept), ("to do before this runs", made.to_do)):
         if points:
             console.print("\n".join([f"{title}:", *(f"  - {point}" for point in points)]))
-    console.print(f"next: hpsearch show {target}")
+    console.print(f"{_beside()}\nnext: hpsearch show {target}")
+
+
+def _beside() -> str:
+    from hpsearch.spec.schema import SCHEMA_FILE
+
+    return f"{SCHEMA_FILE} beside it: editors complete and check the file with it"
 
 
 def _seen_from(folder: Path, name: str) -> str:

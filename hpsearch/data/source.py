@@ -6,11 +6,12 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.bundled import BUNDLED
-from hpsearch.data.unreadable import why_unreadable
+from hpsearch.data.unreadable import ROW, holds_no_objects, is_of_rows, why_unreadable
 from hpsearch.errors import FieldError, did_you_mean
 from hpsearch.files import draft_of
 from hpsearch.spec.data import DataSpec
@@ -58,8 +59,8 @@ def open_source(data: DataSpec, folder: Path) -> Source:
         rows = _opened(path, _load_folder, path)
         return Source(rows, images, _cache_files(rows))
     if path.suffix in _READERS or data.source.startswith((".", "/", "~")):
-        raise FieldError("data.source", f"there is no file or folder {path}")
-    return _open_hub(data, images)
+        raise FieldError("data.source", f"there is no file or folder {path}{_near(data, path)}")
+    return _open_hub(data, path, images)
 
 
 def _read_file(path: Path) -> Dataset:
@@ -68,6 +69,8 @@ def _read_file(path: Path) -> Dataset:
     if path.suffix == ".parquet":
         return _opened(path, _read_parquet, path.resolve())
     rows = _opened(path, _read_text, path)
+    if path.suffix == ".json" and rows.column_names == ["text"] and holds_no_objects(path):
+        raise FieldError("data.source", f"{path.name}: its rows are no objects; {ROW}")
     if path.suffix == ".csv" and len(rows.column_names) == 1 and (found := re.search(r"[;\t]", rows.column_names[0])):
         message = f"its values are separated by {found.group()!r}; save it again as CSV with commas, or as JSONL"
         raise FieldError("data.source", message)
@@ -121,16 +124,23 @@ def _batch_rows(metadata: FileMetaData) -> int:
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES * int(metadata.num_rows) // max(1, size)))
 
 
-def _open_hub(data: DataSpec, images: Path) -> Source:
+def _open_hub(data: DataSpec, path: Path, images: Path) -> Source:
     try:
         rows = _one_table(_opened(None, _load_hub, data.source, data.config))
     except FieldError as error:
         if "/" in data.source:
             raise
-        raise FieldError(
-            error.key, f"there is no file or folder {data.source}; from the hub it {error.message}"
-        ) from None
+        nothing = f"there is no file or folder {data.source}{_near(data, path)}"
+        raise FieldError(error.key, f"{nothing}; from the hub it {error.message}") from None
     return Source(rows, images, _cache_files(rows))
+
+
+def _near(data: DataSpec, path: Path) -> str:
+    """The file of rows, or the folder, beside it that has the nearest name."""
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    known = [other.name for other in beside if is_of_rows(other) or other.is_dir()]
+    near = get_close_matches(path.name, known, n=1)
+    return f" (did you mean {str(Path(data.source).with_name(near[0]))!r}?)" if near else ""
 
 
 def _load_hub(name: str, config: str | None) -> Dataset | DatasetDict:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.formats import answer_name, as_text
-from hpsearch.errors import FieldError
+from hpsearch.errors import FieldError, or_near
 from hpsearch.spec.data import ColumnsSpec, DataSpec
 from hpsearch.spec.rows import FORMATS
 
@@ -23,7 +23,8 @@ def only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dat
         roles["data.split.column"] = split_column
     for key, name in roles.items():
         if name not in table.column_names:
-            raise FieldError(key, f"the data has no column {name!r}; it has: {', '.join(table.column_names)}")
+            there = table.column_names
+            raise FieldError(key, f"the data has no column {or_near(name, there)}; it has: {', '.join(there)}")
     _check_texts(table, data)
     asked = [_column_of(name, table) for name in data.template.columns]
     return table.select_columns(list(dict.fromkeys([*roles.values(), *asked])))
@@ -59,8 +60,9 @@ def _column_of(name: str, table: Dataset) -> str:
     for depth, part in enumerate(parts):
         if not isinstance(place, dict) or part not in place:
             inside = [".".join([*parts[:depth], inner]) for inner in place] if isinstance(place, dict) else []
-            there = ", ".join(inside or table.column_names)
-            raise FieldError("data.prompt", f"the data has no column {name!r}; it has: {there}")
+            there = inside or table.column_names
+            shown = repr(name) if depth else or_near(name, there)
+            raise FieldError("data.prompt", f"the data has no column {shown}; it has: {', '.join(there)}")
         place = place[part]
     inner = list(place.values()) if isinstance(place, dict) else [getattr(place, "feature", place)]
     if not all(isinstance(feature, Value | ClassLabel | Json) for feature in inner):

@@ -12,6 +12,18 @@ _SAVED = ("dataset_info.json", "dataset_dict.json", "state.json")
 """What `datasets` writes into the folder of a saved data set (5.2, arrow_dataset.py, dataset_dict.py)."""
 
 
+ROW = 'write each as {"question": "…", "answer": "…"}'
+
+
+def holds_no_objects(path: Path) -> bool:
+    """Whether a JSON file is a list of anything but objects: `datasets` reads them as a column `text` (5.2,
+    packaged_modules/json/json.py).
+    """
+    with path.open("rb") as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return start.startswith(b"[") and not start[1:].lstrip().startswith(b"{")
+
+
 def why_unreadable(error: Exception, path: Path | None) -> str:
     """`path`: the file or folder; None for a data set on the hub. `error`: what reading it raised."""
     cause = error.__cause__ or error
@@ -24,10 +36,15 @@ def why_unreadable(error: Exception, path: Path | None) -> str:
     return words or f"can't be read: {first_line}"
 
 
+def is_of_rows(file: Path) -> bool:
+    """By its name; our own JSON schemas lie beside study files."""
+    return file.suffix in _ROWS and not file.name.endswith(".schema.json")
+
+
 def _of_folder(path: Path) -> str | None:
     if any((path / name).exists() for name in _SAVED):
         return None
-    files = sorted(file.name for file in path.iterdir() if file.suffix in _ROWS)
+    files = sorted(file.name for file in path.iterdir() if is_of_rows(file))
     if files:
         return f"{path} is a folder; name the file of rows in it, such as {files[0]}"
     return f"{path} is a folder without a file of rows; if it holds images, write a CSV or JSONL file of their paths"
@@ -62,10 +79,15 @@ def _of_text(path: Path, first_line: str) -> str | None:
 
 def _of_json(name: str, text: str) -> str | None:
     try:
-        json.loads(text)
+        found = json.loads(text)
     except json.JSONDecodeError as error:
-        return f"{name}, line {error.lineno}: is no JSON: {error.msg}, at column {error.colno}"
-    return None
+        return f"{name}, line {error.lineno}: is no JSON: {_at_column(error)}"
+    rows = found if isinstance(found, list) else [found]
+    return None if all(isinstance(row, dict) for row in rows) else f"{name}: some of its rows are no objects; {ROW}"
+
+
+def _at_column(error: json.JSONDecodeError) -> str:
+    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _of_lines(name: str, text: str) -> str | None:
@@ -75,7 +97,7 @@ def _of_lines(name: str, text: str) -> str | None:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            return f"{name}, line {number}: is no JSON: {error.msg}, at column {error.colno}"
+            return f"{name}, line {number}: is no JSON: {_at_column(error)}"
         if not isinstance(row, dict):
-            return f'{name}, line {number}: is no row; write one as {{"question": "…", "answer": "…"}}'
+            return f"{name}, line {number}: is no row; {ROW}"
     return None

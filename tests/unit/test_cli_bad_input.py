@@ -92,7 +92,10 @@ def test_all_mistakes_of_a_file_are_reported_at_once(hpsearch: Hpsearch, folder:
 @pytest.mark.parametrize(
     ("override", "mistake"),
     [
-        ("data.columns.answer=anser", "data.columns.answer: the data has no column 'anser'; it has: image, question, "),
+        (
+            "data.columns.answer=anser",
+            "data.columns.answer: the data has no column 'anser' (did you mean 'answer'?); it",
+        ),
         ("data.columns.group=patient", "data.columns.group: the data has no column 'patient'; it has: image, question"),
         ("data.source=gone.jsonl", "data.source: there is no file or folder gone.jsonl"),
         ("data.images=no/such/folder", "data.images: none of the 20 images is found, such as "),

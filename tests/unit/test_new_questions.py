@@ -151,6 +151,7 @@ def test_on_a_terminal_each_question_has_a_proposal(tmp_path: Path) -> None:
     os.close(theirs)
     assert process.returncode == 0
     assert "next: hpsearch show rows.yaml" in said
+    assert "hpsearch-study.schema.json beside it: editors" in said
     made = yaml.safe_load((tmp_path / "rows.yaml").read_text())
     assert (made["budget"]["memory_gib"], made["search"]["limits"]["hours"]) == (24, 12)
 

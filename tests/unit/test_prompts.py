@@ -151,7 +151,10 @@ def test_parts_of_a_column_and_named_classes(read: Read, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
-        ("{qestion}", "the data has no column 'qestion'; it has: question, deep, pairs, answer"),
+        (
+            "{qestion}",
+            "the data has no column 'qestion' (did you mean 'question'?); it has: question, deep, pairs, answer",
+        ),
         ("{question}[if ctx: x]", "the data has no column 'ctx'; it has: question, deep, pairs, answer"),
         ("{deep.other}", "the data has no column 'deep.other'; it has: deep.inner, deep.list"),
         ("{question.inner}", "the data has no column 'question.inner'; it has: question, deep, pairs, answer"),

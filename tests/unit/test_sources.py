@@ -212,14 +212,18 @@ def test_what_is_not_there_is_named(tmp_path: Path, source: str, words: str) -> 
         ("rows.txt", b"hello", "rows.txt: expected one of .json, .jsonl, .csv, .parquet"),
         ("rows", b"hello", "rows: expected one of .json, .jsonl, .csv, .parquet"),
         ("rows.json", b"{\nnonsense", "rows.json, line 2: is no JSON: Expecting property name"),
-        ("rows.jsonl", b'{"q": 1}\nworld\n', "rows.jsonl, line 2: is no JSON: Expecting value, at column 1"),
+        ("rows.jsonl", b'{"q": 1}\nworld\n', "rows.jsonl, line 2: is no JSON: Expecting value at column 1"),
+        ("rows.jsonl", b'{"q": "wo\n', "rows.jsonl, line 1: is no JSON: Unterminated string starting at column 7"),
+        ("rows.json", b"[1, 2]", 'rows.json: its rows are no objects; write each as {"question": "…", "answer": "…"}'),
+        ("rows.json", b'[{"q": 1}, 2]', "rows.json: some of its rows are no objects; write each"),
+        ("rows.json", b'"text"', "rows.json: some of its rows are no objects; write each"),
         ("rows.csv", b"question,answer\nq,caf\xe9\n", "rows.csv, line 2: is no text in UTF-8; save the file as UTF-8"),
         ("rows.jsonl", b'{"q": "a"}\n{"q": "caf\xe9"}\n', "rows.jsonl, line 2: is no text in UTF-8; save the file as"),
         ("rows.jsonl", b'{"q": "a", "caf\xe9": 1}\n', "rows.jsonl, line 1: is no text in UTF-8; save the file as"),
         ("rows.json", b'[{"q": "a"},\n{"q": "caf\xe9"}]\n', "rows.json, line 2: is no text in UTF-8; save the file as"),
         ("rows.parquet", b"PAR? no", "rows.parquet can't be read as Parquet: "),
         ("rows.jsonl", b"", "rows.jsonl is empty"),
-        ("rows.jsonl", b'"hello"\n', 'rows.jsonl, line 1: is no row; write one as {"question": "…", "answer": "…"}'),
+        ("rows.jsonl", b'"hello"\n', 'rows.jsonl, line 1: is no row; write each as {"question": "…", "answer": "…"}'),
         ("rows.csv", b"q,a\n1,2\n1,2,3\n", "rows.csv, line 3: has 3 values, and the header names 2; put values "),
         ("rows.csv", b"question,answer\n", "has no rows"),
         ("rows.csv", b"q;a\n1;2\n", "its values are separated by ';'; save it again as CSV with commas"),
@@ -232,6 +236,18 @@ def test_a_file_that_can_not_be_read_is_reported_in_one_line(
     message = refusal(tmp_path, name)
     assert words in message
     assert "\n" not in message
+
+
+def test_the_nearest_file_of_rows_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("tickets.jsonl", "tickets.yaml", "hpsearch-study.schema.json"):
+        (folder / name).write_text("")
+    assert refusal(tmp_path, "data/ticket.jsonl").endswith("/data/ticket.jsonl (did you mean 'data/tickets.jsonl'?)")
+    assert refusal(tmp_path, "data/tickets.yml.json").endswith("/tickets.yml.json (did you mean 'data/tickets.jsonl'?)")
+    assert refusal(tmp_path, "data/other.csv").endswith("/data/other.csv")
+    assert refusal(tmp_path, "dat").startswith("there is no file or folder dat (did you mean 'data'?); from the hub it")
+    assert refusal(tmp_path, "data").endswith("such as tickets.jsonl"), "and not hpsearch's own file"
 
 
 def test_a_folder_that_holds_no_saved_data_set_is_refused(tmp_path: Path) -> None:
