@@ -35,7 +35,20 @@ if TYPE_CHECKING:
 
 
 class Verb(TyperCommand):
-    """Typer's help shows `<bool>` beside every option that takes no value (0.29, core.py, `display_type_rich`)."""
+    """Typer's help shows `<bool>` beside every option that takes no value (0.29, core.py, `display_type_rich`), and its
+    errors are in pydantic's words (_coercion.py, `_coerce_value`).
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            cause: Any = error.__cause__
+            if hasattr(cause, "errors"):
+                from hpsearch.spec.explain import explain
+
+                error.message = explain(*cause.errors()[:1])
+            raise
 
     def get_params(self, ctx: Any) -> Any:
         params = super().get_params(ctx)

@@ -149,8 +149,9 @@ def main(ended: Run) -> Main:
         ("--frobnicate", "No such option: --frobnicate"),
         ("statsu", "Did you mean 'status'?"),
         ("run", "Missing argument"),
-        ("run study.yaml --trials 0", "greater than or equal to 1"),
-        ("best demo --format xml", "xml"),
+        ("run study.yaml --trials 0", "Invalid value for '--trials': must be at least 1, not '0'"),
+        ("run study.yaml --workers a", "Invalid value for '--workers': expected a whole number, found 'a'"),
+        ("best demo --format xml", "Invalid value for '--format': 'xml' is not one of 'table', 'yaml'"),
     ],
 )
 def test_every_mistake_has_its_words(main: Main, command: str, words: str) -> None:
