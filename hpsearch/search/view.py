@@ -65,6 +65,11 @@ class StudyView:
         return min(self._eligible, key=lambda trial: self._costs(trial)[0], default=None)
 
     @property
+    def is_a_tie(self) -> bool:
+        """Whether several trials could be the best and all have the same values: the search has found nothing."""
+        return len(self._eligible) > 1 and len({trial.values for trial in self._eligible}) == 1
+
+    @property
     def front(self) -> list[TrialView]:
         """The trials on the Pareto front, which no other trial dominates; sorted by the first objective, best first."""
         costs = {trial.number: self._costs(trial) for trial in self._eligible}

@@ -33,7 +33,20 @@ def closing_words(view: StudyView, line_width: int | None = None) -> str:
             f"{name} is finished and no trial is complete ({tally}). "
             f"hpsearch report {name} tells why each one ended; hpsearch logs {name} N shows what trial N said."
         )
+    if tie := tie_words(view):
+        return "\n".join([f"{name} is finished: {tally}.", tie, *_next_steps(view, line_width)])
     return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view, line_width)])
+
+
+def tie_words(view: StudyView) -> str:
+    """'' where the trials differ."""
+    if view.best is None or not view.is_a_tie:
+        return ""
+    value = f"{view.objective.title} {format_metric(view.objective, view.best.value)}"
+    return (
+        f"All complete trials have the same {value}: there is nothing to choose between. More steps for each trial, or "
+        "the objective loss, may tell them apart."
+    )
 
 
 def format_usage(view: StudyView) -> str:
@@ -67,6 +80,8 @@ def _found(view: StudyView, tally: str) -> str:
 
 
 def cautions(view: StudyView) -> list[str]:
+    if tie := tie_words(view):
+        return [tie]
     spec = view.study.spec
     words = _few_trials(view)
     is_by_epochs = spec.final.max_steps is None and spec.budget.max_steps is None
@@ -117,9 +132,11 @@ def _at_edge(view: StudyView, knob: str) -> str | None:
 
 def _next_steps(view: StudyView, line_width: int | None) -> list[str]:
     name = view.study.name
-    steps = {
+    final = {
         f"hpsearch best {name} -o best.yaml": "the best parameters, ready for the final training",
         "hpsearch train best.yaml": "the final training, on the whole train split",
+    }
+    steps = ({} if view.is_a_tie else final) | {
         "hpsearch dashboard": "curves, importances, every trial",
         f"hpsearch report {name}": "everything on one page",
     }

@@ -12,7 +12,7 @@ from hpsearch.bridge.protocol import Phase, Progress
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import LOSS
 from hpsearch.spec.study import StudySpec
-from hpsearch.watch.closing import closing_words
+from hpsearch.watch.closing import cautions, closing_words, tie_words
 from hpsearch.watch.console import open_console
 from hpsearch.watch.live import Follower
 from hpsearch.watch.training import TrainingDisplay
@@ -103,6 +103,16 @@ def test_a_finished_study_says_what_it_found_and_what_comes_next(view: StudyView
         "  hpsearch dashboard                curves, importances, every trial",
         "  hpsearch report demo              everything on one page",
     ]
+
+
+def test_trials_that_all_have_the_same_value_are_nothing_to_choose_between(view: StudyView) -> None:
+    same = [replace(t, value=0.5, values=(0.5,)) if t.outcome == "complete" else t for t in view.trials]
+    words = closing_words(finished(replace(view, trials=same)))
+    assert "All complete trials have the same validation loss 0.5000: there is nothing to choose between." in words
+    assert "Best:" not in words
+    assert "hpsearch train" not in words
+    assert cautions(replace(view, trials=same)) == [tie_words(replace(view, trials=same))]
+    assert tie_words(view) == ""
 
 
 def test_the_files_own_values_are_the_bar_to_beat(view: StudyView) -> None:
