@@ -124,14 +124,17 @@ class FieldError(InputError):
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake in a study file: `key` is the dotted path, `line` counts from 1 (None: not in the file)."""
+    """One mistake in a study file: `key` is the dotted path, `line` counts from 1 (None: not in the file).
+    `is_set`: a `--set` gives the value.
+    """
 
     key: str
     message: str
     line: int | None = None
+    is_set: bool = False
 
     def __str__(self) -> str:
-        place = f"line {self.line}" if self.line else "in --set or missing"
+        place = f"line {self.line}" if self.line else "in --set" if self.is_set else "not in the file"
         return f"{place}: {cut(self.key)}: {self.message}" if self.key else f"{place}: {self.message}"
 
 

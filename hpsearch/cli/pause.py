@@ -7,15 +7,18 @@ from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_
 
 def pause(study: StudyArgument, store: StoreOption = None) -> None:
     """Let running trials end, and start no others until resume; the workers leave."""
+    from hpsearch.search.view import read_view
     from hpsearch.watch.console import open_console
 
     console = open_console()
     with change_store(store) as opened:
         found = find_study(opened, study)
+        has_workers = bool(read_view(opened, found).live_workers)
         with opened.reaching():
-            is_new = opened.orders.pause(found.study_id, "paused with hpsearch pause")
+            is_new = opened.orders.pause(found.study_id, "by hpsearch pause")
     if not is_new:
         console.print(f"{study} is paused already: {found.paused}", soft_wrap=True)
         return
-    console.print(f"{study} is paused: workers finish their current trials, then exit", soft_wrap=True)
+    workers = ": workers finish their current trials, then exit" if has_workers else "; it has no worker now"
+    console.print(f"{study} is paused{workers}", soft_wrap=True)
     console.print(f"hpsearch resume {study} lets trials start again", soft_wrap=True)

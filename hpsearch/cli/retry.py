@@ -62,6 +62,6 @@ def _chosen(view: StudyView, numbers: list[int] | None) -> list[TrialView]:
     for number in numbers:
         if number not in failed:
             what = f"is {outcomes[number]}" if number in outcomes else "does not exist"
-            known = f"those that failed: {', '.join(map(str, failed))}" if failed else "none failed"
+            known = f"those that failed: {', '.join(map(str, failed))}" if failed else "no trial failed"
             raise InputError(f"trial {number} of {view.study.name} {what}; {known}")
     return [failed[number] for number in dict.fromkeys(numbers)]

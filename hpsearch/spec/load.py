@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class StudyFile:
 
     def mistake(self, key: str, message: str) -> StudyFileErrors:
         """An error about `key`, found after loading (a missing column, an unknown target module)."""
-        return StudyFileErrors(str(self.path), [Mistake(key, message, _line(self.lines, tuple(key.split("."))))])
+        return StudyFileErrors(str(self.path), [_placed(self.lines, Mistake(key, message))])
 
 
 def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool = False) -> StudyFile:
@@ -187,13 +187,14 @@ def _collect_lines(node: yaml.Node | None, path: Path_, lines: dict[str, int], r
             _collect_lines(value, here, lines, repeated)
 
 
-def _line(lines: dict[str, int], path: Path_) -> int | None:
-    """The line of `path`, or of its nearest parent in the file; None where an override gives it (line 0)."""
-    while path:
-        if (line := lines.get(".".join(map(str, path)))) is not None:
-            return line or None
-        path = path[:-1]
-    return None
+def _placed(lines: dict[str, int], mistake: Mistake) -> Mistake:
+    """With the line of its key, or of the nearest parent in the file; an override has line 0."""
+    path = mistake.key.split(".")
+    while path and mistake.line is None:
+        if (line := lines.get(".".join(path))) is not None:
+            return replace(mistake, line=line or None, is_set=line == 0)
+        path.pop()
+    return mistake
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
@@ -230,15 +231,9 @@ def _validate(raw: dict[str, Any], path: Path, lines: dict[str, int], found: lis
         wrong = field_mistakes(error, raw)
         mistakes += [*wrong, *mistakes_beside(raw, wrong)]
     if mistakes:
-        placed = [Mistake(m.key, m.message, m.line or _line(lines, _split_key(m.key))) for m in mistakes]
-        raise StudyFileErrors(str(path), placed)
+        raise StudyFileErrors(str(path), [_placed(lines, mistake) for mistake in mistakes])
     assert spec is not None
     return spec
-
-
-def _split_key(key: str) -> Path_:
-    """`search.space.lora.r` names one key of `space`, which the lines contain in that form."""
-    return tuple(key.split("."))
 
 
 def _space_mistakes(raw: dict[str, Any]) -> list[Mistake]:

@@ -64,18 +64,23 @@ class TestPauseAndResume:
         assert (code, said.splitlines()) == (
             0,
             [
-                "demo is paused: workers finish their current trials, then exit",
+                "demo is paused; it has no worker now",
                 "hpsearch resume demo lets trials start again",
             ],
         )
         assert demo.run(nobody) is Step.PAUSED
         code, said, _ = run("status demo")
-        assert "paused: paused with hpsearch pause; hpsearch resume demo continues it" in said
+        assert "paused: by hpsearch pause; hpsearch resume demo continues it" in said
         code, said, _ = run("pause demo")
-        assert (code, said) == (0, "demo is paused already: paused with hpsearch pause\n")
+        assert (code, said) == (0, "demo is paused already: by hpsearch pause\n")
         code, said, _ = run("resume demo")
-        assert said.startswith("demo was paused: paused with hpsearch pause\ntrials may start again; start")
+        assert said.startswith("demo was paused: by hpsearch pause\ntrials may start again; start")
         assert demo.run(plays(GOOD), name=NEXT) is Step.FINISHED
+
+    def test_workers_that_are_there_leave(self, run: Run, demo: Demo) -> None:
+        demo.store.workers.register("host:1:1.00", demo.study.study_id, "cpu")
+        before(demo)
+        assert "demo is paused: workers finish their current trials, then exit" in run("pause demo")[1]
 
     def test_a_study_that_is_not_paused(self, run: Run) -> None:
         assert run("resume demo") == (0, "demo is not paused\n", "")
@@ -155,7 +160,7 @@ class TestRetry:
         demo.store.orders.pause(demo.study.study_id, "a person said so")
         assert run("retry demo") == (0, "demo has no trial that failed\n", "")
         assert demo.store.studies.why_paused(demo.study.study_id) == "a person said so"
-        assert run("retry demo 0") == (2, "", "hpsearch: trial 0 of demo does not exist; none failed\n")
+        assert run("retry demo 0") == (2, "", "hpsearch: trial 0 of demo does not exist; no trial failed\n")
 
     def test_a_study_that_paused_over_them_goes_on(self, run: Run, demo: Demo) -> None:
         demo.store.studies.update(demo.study.study_id, demo.study.spec, 8)

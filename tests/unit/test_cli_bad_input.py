@@ -165,7 +165,16 @@ def test_too_few_trials_are_the_options_mistake_not_a_line_of_the_file(hpsearch:
     words = "2 trials have begun already: give 2 or more"
     assert hpsearch("run study.yaml --trials 1")[::2] == (2, f"hpsearch: --trials 1: {words}\n")
     code, _, complained = hpsearch("run study.yaml --set search.trials=1")
-    assert (code, complained.splitlines()[1:]) == (2, [f"  in --set or missing: search.trials: {words}"])
+    assert (code, complained.splitlines()[1:]) == (2, [f"  in --set: search.trials: {words}"])
+
+
+def test_what_is_not_in_the_file_is_told_apart_from_a_set(hpsearch: Hpsearch, folder: Path) -> None:
+    (folder / "study.yaml").write_text(FILE.replace("task: vlm-sft\n", ""))
+    code, _, complained = hpsearch("show study.yaml --set lora.r=-1")
+    assert (code, complained.splitlines()[1:]) == (
+        2,
+        ["  not in the file: task: is missing", "  in --set: lora.r: must be at least 1, not -1"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_a_budget_may_not_shrink_below_what_is_finished(desk: Desk) -> None:
         lease = desk.store.leases.claim(study.study_id, "one:1:1.00", 60, [])
         assert lease is not None
         desk.store.leases.close(lease)
-    with pytest.raises(StudyFileErrors, match=r"missing: search\.trials: 3 trials have begun already: give 3 or more"):
+    with pytest.raises(StudyFileErrors, match=r"in --set: search\.trials: 3 trials have begun already: give 3 or more"):
         desk.open("search.trials=2")
     assert desk.store.leases.slots(study.study_id).wanted == 4
     desk.open("search.trials=3")
