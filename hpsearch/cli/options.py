@@ -167,7 +167,6 @@ def telling(console: Console) -> Iterator[Tell]:
         return
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         SpinnerColumn,
         TextColumn,
@@ -178,14 +177,15 @@ def telling(console: Console) -> Iterator[Tell]:
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(30),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task("", total=None, count="")
 
         def tell(name: str, done: int, total: int) -> None:
-            progress.update(task, description=name, completed=done, total=total or None)
+            progress.tasks[0].total = total or None  # update() takes None for "as before" (rich 15.0, progress.py)
+            progress.update(task, description=name, completed=done, count=f"{done}/{total}" if total else "")
 
         yield tell
 

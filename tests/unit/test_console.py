@@ -68,3 +68,14 @@ def test_on_a_pipe_a_phase_is_told_once_and_again_only_while_it_counts(monkeypat
             tell("counting", 2, 2)
 
     assert lines_of(console, show) == ["starting", "counting 1/2", "counting 2/2"]
+
+
+def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before() -> None:
+    console = terminal(100)
+    with telling(console) as tell:
+        tell("reading rows", 1797, 1797)
+        tell("starting the trainer", 0, 0)
+    lines = console.file.getvalue().replace("\r", "\n").splitlines()  # type: ignore[attr-defined]
+    shown = [line for line in lines if "starting the trainer" in line]
+    assert shown
+    assert not any("/" in line for line in shown)
