@@ -167,6 +167,6 @@ TaskName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum
 
 
 def find_task(learns: Learns, *, has_images: bool, sections: frozenset[Section] = frozenset()) -> str | None:
-    """The name of the task with these properties."""
+    """The name of the first task with these properties: what is proposed to who named none. None: there is none."""
     wanted = (learns, has_images, sections)
     return next((row.name for row in TASKS.values() if (row.learns, row.has_images, row.sections) == wanted), None)

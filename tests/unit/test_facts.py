@@ -5,19 +5,27 @@ from __future__ import annotations
 import ast
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hpsearch.metrics import COMPUTED, scores
+from hpsearch.metrics.overall import _summed
 from hpsearch.spec.metrics import ABOUT, METRICS, Metric
 from hpsearch.spec.rows import FORMATS
-from hpsearch.spec.tasks import SECTIONS, TASKS, find_task
+from hpsearch.spec.tasks import SECTIONS, TASKS, TaskFacts, find_task
 from hpsearch.trial import Report, best_report
 from tests.conftest import REPOSITORY
 
 ROOMS_OF_TASKS = ("spec/tasks.py", "train/tasks/")
 """The table, and the files that train them."""
+FILES_OF_TASKS = REPOSITORY / "hpsearch/train/tasks"
+
+
+def file_of(task: str) -> Path:
+    return FILES_OF_TASKS / f"{task.replace('-', '_')}.py"
 
 
 def test_nobody_else_names_a_task() -> None:
@@ -36,9 +44,9 @@ def test_nobody_else_names_a_task() -> None:
 
 
 def test_tasks_know_nothing_of_each_other() -> None:
-    files = [name.replace("-", "_") for name in TASKS]
+    files = [name.replace("-", "_") for name in TASKS if file_of(name).exists()]
     for file in files:
-        content = (REPOSITORY / "hpsearch/train/tasks" / f"{file}.py").read_text()
+        content = (FILES_OF_TASKS / f"{file}.py").read_text()
         assert [other for other in files if other != file and f"tasks.{other} " in content] == [], file
 
 
@@ -72,37 +80,71 @@ def test_nobody_else_asks_for_a_metric_by_its_name() -> None:
 ODD = ["", " ", "the", "+", "No.", "нет", "答案", "a\u2028b", "1e400", "yes " * 300, "\N{GRINNING FACE}", "ﬁ", "NaN"]
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+OTHERS = [*ODD[3:], *ODD[:3]]
+HAVE_ROWS = [name for name in COMPUTED if name in METRICS]
+
+
+@pytest.mark.parametrize("name", HAVE_ROWS)
 def test_a_metric_is_what_its_row_says(name: str) -> None:
     metric = METRICS[name]
     low = -math.inf if metric.low is None else metric.low
     high = math.inf if metric.high is None else metric.high
-    others = [*ODD[3:], *ODD[:3]]
     for references, predictions in [
         (ODD, ODD),
-        (ODD, others),
+        (ODD, OTHERS),
         (ODD, [""] * len(ODD)),
         ([""], ["yes"]),
         (["yes"], [""]),
     ]:
-        assert low <= scores(references, predictions, [name])[name] <= high, "the range of its row"
-    right, wrong = scores(ODD, ODD, [name])[name], scores(ODD, others, [name])[name]
-    assert metric.is_better(right, wrong)
-    assert metric.cost(right) < metric.cost(wrong)
+        value = scores(references, predictions, [name])[name]
+        assert low <= value <= high, f"{name}: its row says from {low} to {high}, and it is {value}"
+    right, wrong = scores(ODD, ODD, [name])[name], scores(ODD, OTHERS, [name])[name]
+    told = f"{name}: its row says direction={metric.direction!r}, and it is {right} of right answers, {wrong} of others"
+    assert metric.is_better(right, wrong), told
+    assert metric.cost(right) < metric.cost(wrong), told
     references, predictions = ["a red cell"] * 3 + ["no"], ["a red cell in it", "a red cell", "no", "no"]
     alone = [scores([one], [other], [name])[name] for one, other in zip(references, predictions, strict=True)]
-    mean = sum(alone) / len(alone)
-    assert metric.is_mean == (scores(references, predictions, [name])[name] == pytest.approx(mean))
+    whole, mean = scores(references, predictions, [name])[name], sum(alone) / len(alone)
+    told = f"{name}: its row says is_mean={metric.is_mean}, and it is {whole}; the mean of its rows is {mean}"
+    assert metric.is_mean == (whole == pytest.approx(mean)), told
+
+
+@pytest.mark.parametrize("name", HAVE_ROWS)
+def test_the_sums_of_a_metric_give_its_value(name: str) -> None:
+    """`compare` and the intervals take it from sums over the rows that they draw (`Summed`, metrics/comparison.py)."""
+    classes = ["a red cell"] * 8 + ["no"] * 5
+    said = ["a red cell"] * 5 + ["no"] * 6 + ["a red cell in it", "a red cell"]
+    for references, predictions in [(ODD, OTHERS), (ODD, ODD), (classes, said)]:
+        sums = _summed(references, predictions, name)
+        for rows in (range(len(references)), [0, 0, 3, 5, 11, 11, 11, 12]):
+            drawn = np.bincount(rows, minlength=len(references))[None].astype(float)
+            value = scores([references[row] for row in rows], [predictions[row] for row in rows], [name])[name]
+            (summed,) = sums.of(drawn @ sums.rows)
+            told = f"{name}: summed of its line in metrics/overall.py gives {summed}, and score {value}"
+            assert summed == pytest.approx(value), told
+
+
+@pytest.mark.parametrize("name", [name for name in HAVE_ROWS if METRICS[name].over == "classes"])
+def test_a_metric_over_classes_asks_only_whether_an_answer_is_the_class(name: str) -> None:
+    references = ["red cell", "red cell", "no", "no"]
+    near, far = (scores(references, ["red cell", wrong, "no", "no"], [name])[name] for wrong in ("The red cell.", "x"))
+    told = f"{name}: it is {near} where a wrong answer is near and {far} where it is not: its row says over='texts'?"
+    assert near == far, told
 
 
 def test_every_metric_has_a_way_to_be_computed() -> None:
-    over_texts = {name for name, row in METRICS.items() if row.over in ("texts", "classes") and not row.needs_model}
-    assert over_texts == set(COMPUTED), "metrics/text.py has ROW_METRICS, metrics/overall.py what is over all rows"
+    from_texts = {name for name, row in METRICS.items() if row.over in ("texts", "classes") and not row.needs_model}
+    no_code = "no code: a line in ROW_METRICS of metrics/text.py, or in _OVERALL of metrics/overall.py"
+    assert from_texts - set(COMPUTED) == set(), no_code
+    assert set(COMPUTED) - from_texts == set(), "no row over texts or classes in _ROWS of spec/metrics.py"
     for name, metric in METRICS.items():
         assert metric.name == name
         assert ABOUT[name].endswith("."), f"{name} has no description, a sentence for docs/reference/metrics.md"
-        assert metric.title == " ".join(metric.title.split()) != ""
-        assert (metric.unit == "share") <= ((metric.low, metric.high) == (0, 1))
+        assert metric.title == " ".join(metric.title.split()) != "", (
+            f"{name}: its title has blanks too many, or nothing"
+        )
+        is_share = (metric.low, metric.high) == (0, 1)
+        assert (metric.unit == "share") <= is_share, f"{name}: a share is from low=0 to high=1"
 
 
 @pytest.mark.parametrize(("direction", "best"), [("minimize", 2), ("maximize", 3)])
@@ -112,10 +154,31 @@ def test_a_made_up_metric_leads_by_its_direction_alone(direction: str, best: int
     assert best_report(reports, metric).step == best
 
 
-def test_each_task_has_a_file_and_takes_rows_that_there_are() -> None:
-    for task in TASKS.values():
-        assert (REPOSITORY / "hpsearch/train/tasks" / f"{task.name.replace('-', '_')}.py").exists()
-        assert set(task.row_formats) <= set(FORMATS)
-        assert task.sections <= set(SECTIONS)
-        assert find_task(task.learns, has_images=task.has_images, sections=task.sections) == task.name
-        assert any(metric.over == task.judged_over[0] for metric in METRICS.values())
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_a_task_is_what_its_row_says(task: TaskFacts) -> None:
+    assert set(task.row_formats) <= set(FORMATS), "its row_formats are of FORMATS in spec/rows.py"
+    assert task.sections <= set(SECTIONS), "its sections are of SECTIONS in spec/tasks.py"
+    assert any(metric.over == task.judged_over[0] for metric in METRICS.values()), "no metric is over its judged_over"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_has_its_file(name: str) -> None:
+    """The trainer of every study imports them all."""
+    file = file_of(name)
+    assert file.exists(), f"{name} has a row in spec/tasks.py, and no hpsearch/train/tasks/{file.name}"
+    made = {target.id: node.value for node in ast.parse(file.read_text()).body for target in _targets(node)}
+    line = f'hpsearch/train/tasks/{file.name} needs the line TASK = Task("{name}", METHOD)'
+    assert isinstance(made.get("TASK"), ast.Call), line
+    assert name in [getattr(each, "value", None) for each in ast.walk(made["TASK"])], line
+
+
+def _targets(node: ast.stmt) -> list[ast.Name]:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target for target in targets if isinstance(target, ast.Name)]
+
+
+def test_of_two_tasks_with_the_same_properties_the_first_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = find_task("text", has_images=False)
+    assert first is not None
+    monkeypatch.setitem(TASKS, "one-more", replace(TASKS[first], name="one-more"))
+    assert find_task("text", has_images=False) == first
