@@ -8,12 +8,15 @@ from typing import Any
 import optuna
 import pytest
 from contract_parts import RATE, WatchedStorage, claimed, created, ended, losses_of, result_of, spec_of
+from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from hpsearch.search import Search
 from hpsearch.search.pruners import make_pruner, sees_others, sees_running
 from hpsearch.spec import StudySpec
-from hpsearch.spec.search import PRUNERS
+from hpsearch.spec import search as specs
+from hpsearch.spec.base import Spec
+from hpsearch.spec.search import PRUNERS, SAMPLERS
 from hpsearch.store import Store
 from hpsearch.trial import Outcome
 
@@ -49,6 +52,21 @@ def stopped_at(store: Store, search: Search, losses: Sequence[float]) -> int | N
     return None
 
 
+def test_each_class_with_a_name_can_be_named() -> None:
+    found = [each for each in vars(specs).values() if isinstance(each, type) and issubclass(each, Spec)]
+    named = [each for each in found if "name" in each.model_fields]
+    assert len(named) > 10
+    unknown = [each.__name__ for each in named if each not in (*PRUNERS.values(), *SAMPLERS.values())]
+    assert unknown == [], "is in neither AnyPruner nor AnySampler of hpsearch/spec/search.py: no study can name it"
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_each_is_made(name: str) -> None:
+    """Optuna would take its own default in the place of None."""
+    made = make_pruner(PRUNERS[name].model_validate({"name": name}), REPORTS)
+    assert isinstance(made, BasePruner), f"make_pruner in hpsearch/search/pruners.py has no case for {name}"
+
+
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 class TestEveryPruner:
     @pytest.mark.parametrize("pruner", PRUNERS)
@@ -79,8 +97,10 @@ def test_it_looks_at_those_trials_that_are_said_of_it(name: str) -> None:
     storage.asked_for.clear()
     spec = PRUNERS[name].model_validate({"name": name})
     make_pruner(spec, REPORTS).prune(study, own)
-    assert bool(storage.asked_for) == sees_others(spec)
-    assert storage.is_asked_for_running == sees_running(spec)
+    reads, says = bool(storage.asked_for), sees_others(spec)
+    assert reads == says, f"{name}: sees_others in hpsearch/search/pruners.py says {says}, and {reads} is right"
+    reads, says = storage.is_asked_for_running, sees_running(spec)
+    assert reads == says, f"{name}: sees_running in hpsearch/search/pruners.py says {says}, and {reads} is right"
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -70,6 +70,14 @@ def assert_valid(spec: StudySpec, values: Values) -> None:
     assert values["lora.target_modules"] in (["q_proj"], ["q_proj", "v_proj"])
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_each_is_made(name: str) -> None:
+    """Optuna would take its own default in the place of None."""
+    space = spec_of(space=GRID).searched.space
+    made = make_sampler(SAMPLERS[name].model_validate({"name": name}), space, seed=0, slot=0)
+    assert isinstance(made, BaseSampler), f"make_sampler in hpsearch/search/samplers.py has no case for {name}"
+
+
 @pytest.mark.parametrize("sampler", ANY_SPACE, ids=lambda sampler: sampler["name"])
 class TestEverySampler:
     def test_twelve_trials_of_a_mixed_space_are_valid_and_new(
@@ -186,7 +194,8 @@ def test_unfinished_trials_matter_to_whom_it_is_said(name: str) -> None:
         study.sampler = make_sampler(spec, space, seed=0, slot=12)
         return study.ask(distributions(space)).params
 
-    assert (proposed(is_running=True) != proposed(is_running=False)) == sees_running(spec)
+    reads, says = proposed(is_running=True) != proposed(is_running=False), sees_running(spec)
+    assert reads == says, f"{name}: sees_running in hpsearch/search/samplers.py says {says}, and {reads} is right"
 
 
 class TestGrid:
