@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
+from PIL import Image
 
 from hpsearch.bridge.protocol import Event
 from hpsearch.data.prepared import DataFolder
@@ -159,3 +160,13 @@ def test_what_an_earlier_version_prepared_is_found(tmp_path: Path) -> None:
     before = "8936c4da497940f861b1fc79fc56c27d161cf12c01391e7cc1a96db11b6c2a26"
     assert _prepared_from(load_study(study)) == before
     assert _prepared_from(load_study(study, ["data.group_duplicates=true"])) != before
+
+
+def test_patients_that_share_an_image_are_told(desk: Desk) -> None:
+    for number in range(19):
+        Image.new("L", (8, 8), number).save(desk.folder / f"{number}.png")
+    (desk.folder / "19.png").write_bytes((desk.folder / "0.png").read_bytes())
+    desk.write_rows([{"q": "Which?", "a": str(n), "i": f"{n}.png", "p": f"P{n}"} for n in range(20)])
+    seen = ("task=vlm-sft", "model.base=tiny:gemma3", "data.columns.image=i", "data.columns.group=p")
+    told = "2 groups (column p) share an image with another one: they stay together, and count as 1"
+    assert desk.open(*seen, start=plays(inspecting())).manifest.notes == [told]
