@@ -132,10 +132,22 @@ def test_a_trial_that_got_lost_does_not_press_the_others_flat(view: StudyView) -
     assert words_of(axes) == ["1 trial reaches above this"]
 
 
-def test_a_complete_trial_that_got_lost_does_not_either(view: StudyView) -> None:
-    trials = [replace(t, reports={1: 9.0, 2: 8.0}) if t.number == 5 else t for t in view.trials]
+def test_of_few_trials_all_are_seen(view: StudyView) -> None:
+    losses = {0: {1: 4.25, 2: 4.06}, 1: {1: 4.65, 2: 4.46}, 5: {1: 5.9, 2: 5.7}, 6: {1: 5.6, 2: 5.5}}
+    done = next(t for t in view.trials if t.outcome == "complete")
+    trials = [replace(done, number=n, reports=losses.get(n, {})) for n in range(7)]
     (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
-    assert axes.get_ylim()[1] < 8
+    assert words_of(axes) == []
+    assert axes.get_ylim()[1] > 5.9
+    many = [replace(done, number=n, reports=losses.get(n, {1: 4.3, 2: 4.2})) for n in range(12)]
+    (axes,) = learning_curves_figure(replace(view, trials=many), LOSS).axes
+    assert words_of(axes) == ["2 trials reach above this"]
+
+
+def test_a_complete_trial_that_got_lost_does_not_either(view: StudyView) -> None:
+    trials = [replace(t, reports={1: 19.0, 2: 18.0}) if t.number == 5 else t for t in view.trials]
+    (axes,) = learning_curves_figure(replace(view, trials=trials), LOSS).axes
+    assert axes.get_ylim()[1] < 18
     assert words_of(axes) == ["1 trial reaches above this"]
 
 

@@ -93,8 +93,6 @@ def test_the_picture_says_how_each_ended_who_stopped_and_who_took_over() -> None
         "running (1)",
         "ended without a word (1)",
         "stopped (1)",
-        "stopped (1)",
-        "died (1)",
         "taken over (2)",
     ]
     marks = {str(line.get_label()): list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in axes.lines}

@@ -15,6 +15,7 @@ from hpsearch.watch.plots.style import (
     GREY,
     INK,
     ORANGE,
+    PAGE,
     WIDTH,
     label_bars,
     new_figure,
@@ -82,7 +83,8 @@ def _draw_metric(axes: Axes, evaluation: Evaluation, metric: Metric) -> None:
         look: dict[str, Any] = {"ecolor": INK, "capsize": 3, "error_kw": {"elinewidth": 1.3}}
         axes.bar(at, values, _BAR, color=colour, label=f"{model} model", yerr=around, **look)
         places = [(x, _bounds(score).high) for x, score in zip(at, scores, strict=True)]
-        label_bars(axes, values, places, metric, xytext=(0, 2), ha="center")
+        behind = {"facecolor": PAGE, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+        label_bars(axes, values, places, metric, xytext=(0, 5), ha="center", bbox=behind)
     guess = evaluation.guess
     if guess and (score := guess.scores.get(metric.name)):
         axes.axhspan(_bounds(score).low, _bounds(score).high, color=ORANGE, alpha=0.15, linewidth=0)

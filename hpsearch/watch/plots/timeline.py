@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.collections import PolyCollection
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from hpsearch.errors import NothingToDraw
@@ -53,6 +54,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
 _GIVEN_BACK, _LOST = (ORANGE, ""), (ORANGE, "xx")
 _STOPS = (Ending.STOPPED, Ending.SET_ASIDE)
 _DEATHS = (SILENT, Ending.TRAINER_DIED, Ending.MISTAKE)
+_MARK: dict[str, Any] = {"linestyle": "", "color": _DARK, "markeredgecolor": INK}
 _MARKS: dict[str, dict[str, Any]] = {
     "stopped": {"marker": "|", "markersize": 13, "markeredgewidth": 2.5},
     "died": {"marker": "x", "markersize": 6, "markeredgewidth": 2},
@@ -156,6 +158,7 @@ def _draw_bars(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], sp
 
 
 def _draw_marks(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], unit_s: float) -> None:
+    """Where bars stopped or died, and where another worker took over."""
     points = {
         "stopped": [(bar.ended_s, bar) for bar in bars if bar.ending in _STOPS],
         "died": [(bar.ended_s, bar) for bar in bars if bar.ending in _DEATHS],
@@ -165,9 +168,7 @@ def _draw_marks(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], u
         if found:
             times = [time / unit_s for time, _ in found]
             places = [rows[bar.device, bar.lane] for _, bar in found]
-            label = f"{kind} ({len(found)})"
-            look: dict[str, Any] = {"linestyle": "", "color": _DARK, "markeredgecolor": INK, "zorder": 4}
-            axes.plot(times, places, label=label, **look, **_MARKS[kind])
+            axes.plot(times, places, label=f"{kind} ({len(found)})", zorder=4, **_MARK, **_MARKS[kind])
 
 
 def _number(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], span: float, unit_s: float) -> None:
@@ -184,6 +185,7 @@ def _number(axes: Axes, bars: list[Bar], rows: dict[tuple[str, int], int], span:
 
 
 def _explain(figure: Figure, axes: Axes, bars: list[Bar]) -> None:
+    """One entry for each ending: its colour, and its mark where it has one."""
     counts = Counter(bar.ending for bar in bars)
     order = [*_LOOKS, *sorted(set(counts) - set(_LOOKS))]
     handles: list[Any] = []
@@ -191,7 +193,12 @@ def _explain(figure: Figure, axes: Axes, bars: list[Bar]) -> None:
     for ending in order:
         if counts[ending]:
             colour, hatch = _look(ending)
-            handles.append(Patch(facecolor=colour, hatch=hatch, edgecolor=PAGE))
+            mark = "stopped" if ending in _STOPS else "died" if ending in _DEATHS else None
+            marked = [Line2D([], [], **_MARK, **_MARKS[mark])] if mark else []
+            handles.append((Patch(facecolor=colour, hatch=hatch, edgecolor=PAGE), *marked))
             labels.append(f"{ending} ({counts[ending]})")
-    marks, meanings = axes.get_legend_handles_labels()
-    figure.legend(handles + marks, labels + meanings, loc="outside lower left", ncols=4, fontsize=8.5)
+    for line, meaning in zip(*axes.get_legend_handles_labels(), strict=True):
+        if meaning.startswith("taken over"):
+            handles.append(line)
+            labels.append(meaning)
+    figure.legend(handles, labels, loc="outside lower left", ncols=4, fontsize=8.5)

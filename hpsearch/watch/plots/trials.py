@@ -40,6 +40,8 @@ LOOKS: dict[str, dict[str, Any]] = {
 """Of each outcome; `end` marks where a trial stopped before its time."""
 _FAR = 1.5
 """A curve may leave the picture when it lies this many heights of the better half of the complete ones above them."""
+_FEW, _VERY_FAR = 10, 3.0
+"""Of fewer trials all are seen but those that lie this many times the highest of the better half above it."""
 
 
 @styled()
@@ -108,9 +110,13 @@ def _scale(axes: Axes, view: StudyView, objective: Metric, curves: dict[int, dic
         return
     low, high = min(everything), max(kept)
     ceiling = high + _FAR * (high - low or abs(high))
+    if sum(map(bool, curves.values())) < _FEW:
+        ceiling = max(ceiling, high + _VERY_FAR * abs(high))
     above = sum(max(points.values(), default=low) > ceiling for points in curves.values())
     if above:
-        axes.set_ylim(low - 0.05 * (ceiling - low), ceiling)
+        seen = [value for points in curves.values() for value in points.values() if value <= ceiling]
+        height = max(seen) - low or abs(low)
+        axes.set_ylim(low - 0.05 * height, max(seen) + 0.12 * height)
         note = f"{above} {'trial reaches' if above == 1 else 'trials reach'} above this"
         axes.annotate(note, (0.01, 0.97), xycoords="axes fraction", va="top", fontsize=9)
 

@@ -264,4 +264,4 @@ def tally(view: StudyView) -> str:
 
 
 def seconds_trained(view: StudyView) -> float:
-    return sum(trial.facts.get("seconds") or 0.0 for trial in view.trials)
+    return sum(trial.seconds or 0.0 for trial in view.trials)
