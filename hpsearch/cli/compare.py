@@ -30,10 +30,10 @@ def compare(
     """Compare final runs on the same test rows: scores with intervals, and each run's difference to the first."""
     from hpsearch.results.compare import compare_runs
     from hpsearch.watch.comparison import comparison_table, comparison_words
-    from hpsearch.watch.console import open_console
+    from hpsearch.watch.console import open_console, print_table
 
     console = open_console()
     with telling(console) as tell:
         comparison = compare_runs([find_final_run(run) for run in runs], prompt, tell, common=common)
-    console.print(comparison_table(comparison))
+    print_table(console, comparison_table(comparison))
     console.print(comparison_words(comparison), soft_wrap=True)

@@ -39,7 +39,7 @@ def evaluate(
     """Score base and tuned model on the test split, with each prompt, beside each question's most frequent answer."""
     from hpsearch.results.evaluate import EvaluationOptions, evaluate_run
     from hpsearch.spec.evaluation import PROMPT_NAMES
-    from hpsearch.watch.console import line_width, open_console
+    from hpsearch.watch.console import line_width, open_console, print_table
     from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
     from hpsearch.watch.pictures import draw_evaluation
     from hpsearch.watch.words import format_steps
@@ -56,9 +56,9 @@ def evaluate(
     with telling(console) as tell:
         result = evaluate_run(folder, options, storage_folder(), trainer_starter("evaluation"), tell)
     spec = folder.load()[0].spec
-    console.print(evaluation_table(result, spec.task))
+    print_table(console, evaluation_table(result, spec.task, is_narrow=console.is_terminal))
     if table := class_table(result):
-        console.print(table)
+        print_table(console, table)
     console.print(evaluation_words(result, folder.scores), soft_wrap=True)
     console.print(draw_evaluation(result, folder.plots), soft_wrap=True)
     with open_mirror() as mirror:

@@ -13,7 +13,11 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
+
+_ANY_WIDTH = 10_000
 
 
 class _Console(Console):
@@ -45,6 +49,17 @@ def _breaks(line: str, width: int) -> list[int]:
             used = 0
         used += cell_len(word[0])
     return breaks
+
+
+def print_table(console: Console, table: Table) -> None:
+    """In its natural width where lines may have any length."""
+    if line_width(console) is not None:
+        return console.print(table)
+    wide = console.options.update(width=_ANY_WIDTH)
+    width = Measurement.get(console, wide, table).maximum
+    for line in console.render_lines(table, wide.update(width=width), pad=False):
+        console.print(Text("".join(segment.text for segment in line).rstrip()), soft_wrap=True)
+    return None
 
 
 def line_width(console: Console) -> int | None:

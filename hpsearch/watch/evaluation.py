@@ -16,13 +16,13 @@ from hpsearch.watch.words import format_metric
 WITHOUT_BASE = "The base model was not evaluated, so the gain over it is not known."
 
 
-def evaluation_table(evaluation: Evaluation, task: str) -> Table:
-    """Seven variants fit into 80 columns."""
+def evaluation_table(evaluation: Evaluation, task: str, *, is_narrow: bool = True) -> Table:
+    """`is_narrow`: seven variants fit into 80 columns."""
     title = f"{evaluation.num_rows} test rows{format_below(evaluation.resampled, 'value')}"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
     for variant in evaluation.variants:
-        heading = variant.name.replace("-", "\n").replace(" ", "\n")
+        heading = variant.name.replace("-", "\n").replace(" ", "\n") if is_narrow else variant.name
         table.add_column(heading, justify="right", style="bold" if variant.name.startswith("tuned") else "")
     for metric, *_ in alike(evaluation.metrics, evaluation.variants):
         found = [variant.scores.get(metric.name) for variant in evaluation.variants]
@@ -30,7 +30,7 @@ def evaluation_table(evaluation: Evaluation, task: str) -> Table:
             table.add_row(metric.title, *(format_score(metric, score) for score in found))
     losses = [variant.loss for variant in evaluation.variants]
     if any(loss is not None for loss in losses):
-        unit = TASKS[task].loss_unit.replace(" per", "\nper")
+        unit = TASKS[task].loss_unit.replace(" per", "\nper" if is_narrow else " per")
         table.add_row(f"loss ({unit})", *("" if loss is None else f"{loss:.4f}" for loss in losses))
     return table
 

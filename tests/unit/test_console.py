@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from hpsearch.cli import options
 from hpsearch.cli.options import telling
 from hpsearch.spec.metrics import LOSS
-from hpsearch.watch.console import open_console
+from hpsearch.watch.console import open_console, print_table
 from hpsearch.watch.training import TrainingDisplay
 from hpsearch.watch.words import format_steps
 from tests.unit.view_fixtures import lines_of, plain_console
@@ -32,6 +33,16 @@ def test_on_a_pipe_a_line_stays_a_line() -> None:
     console = open_console(file=io.StringIO(), width=40)
     console.print("word " * 20, soft_wrap=True)
     assert len(console.file.getvalue().splitlines()) == 1  # type: ignore[attr-defined]
+
+
+def test_on_a_pipe_a_table_has_its_natural_width() -> None:
+    table = Table("most frequent answer", "x " * 30)
+    narrow, pipe = terminal(), open_console(file=io.StringIO(), width=40)
+    for console in (narrow, pipe):
+        print_table(console, table)
+    whole = [console.file.getvalue().count("most frequent answer") for console in (narrow, pipe)]  # type: ignore[attr-defined]
+    assert whole == [0, 1]
+    assert max(map(len, pipe.file.getvalue().splitlines())) < 100  # type: ignore[attr-defined]
 
 
 def test_next_steps_have_their_words_below_where_a_line_has_no_room() -> None:

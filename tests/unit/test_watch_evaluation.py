@@ -58,6 +58,9 @@ def test_an_evaluation_is_shown_side_by_side(evaluation: Evaluation) -> None:
     ]
     assert shown[-2:] == [["loss", "(nats", "2.3457", "2.5000", "1.0000", "1.2500"], ["per", "token)"]]
     assert cells(seen(evaluation_table(evaluation, "vlm-classify"), width=80))[-1] == ["per", "row)"]
+    wide = seen(evaluation_table(evaluation, "vlm-sft", is_narrow=False))
+    assert ["most", "frequent", "answer", "base", "base-adaptive", "tuned", "tuned-adaptive"] in cells(wide)
+    assert "loss (nats per token)" in wide
 
 
 def test_metrics_with_the_same_numbers_are_shown_once(evaluation: Evaluation) -> None:
