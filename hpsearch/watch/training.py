@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hpsearch.bridge.protocol import Phase, Reported
 from hpsearch.bridge.protocol import Progress as StepProgress
@@ -25,18 +25,21 @@ class TrainingDisplay:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(40),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=None, note="")
+        self._task = self._bar.add_task("starting", total=None, count="", note="")
         self._last_line = ""
 
     def tell(self, name: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=name, completed=done, total=total or None, note="")
+        self._bar.tasks[0].total = total or None  # update() takes None for "as before" (rich 15.0, progress.py)
+        self._bar.update(
+            self._task, description=name, completed=done, count=f"{done}/{total}" if total else "", note=""
+        )
         self._line(name, done, total, "")
 
     def watch(self, event: Phase | StepProgress | Reported) -> None:
@@ -45,7 +48,10 @@ class TrainingDisplay:
                 self.tell(name, done, total)
             case StepProgress(step=step, num_steps=num_steps, loss=loss):
                 note = f"loss {loss:.4f}" if loss is not None else ""
-                self._bar.update(self._task, description="training", completed=step, total=num_steps, note=note)
+                count = f"{step}/{num_steps}"
+                self._bar.update(
+                    self._task, description="training", completed=step, total=num_steps, count=count, note=note
+                )
                 self._line("training", step, num_steps, note)
             case Reported(step=step, num_reports=num_reports, loss=loss, metrics=metrics):
                 values = [f"{one.title} {format_metric(one, metrics.get(one.name))}" for one in self._objectives]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -81,9 +82,12 @@ def test_on_a_pipe_a_phase_is_told_once_and_again_only_while_it_counts(monkeypat
     assert lines_of(console, show) == ["starting", "counting 1/2", "counting 2/2"]
 
 
-def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before() -> None:
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before(is_training: bool) -> None:
     console = terminal(100)
-    with telling(console) as tell:
+    with ExitStack() as stack:
+        display = stack.enter_context(TrainingDisplay(console, [LOSS])) if is_training else None
+        tell = display.tell if display else stack.enter_context(telling(console))
         tell("reading rows", 1797, 1797)
         tell("starting the trainer", 0, 0)
     lines = console.file.getvalue().replace("\r", "\n").splitlines()  # type: ignore[attr-defined]
