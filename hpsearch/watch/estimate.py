@@ -42,7 +42,7 @@ def estimate_line(found: Estimate) -> str:
     trial, final = _time(found.trial), _time(found.final)
     return (
         f"how long: a trial {trial}, {format_trials(found.trials)} up to about {format_time(found.search_s)} on "
-        f"{_devices(found.devices)}, the final training {final}; {_needs(found)} ({_source(found)})"
+        f"{_devices(found.devices)}, the final training {final}, both with loading; {_needs(found)} ({_source(found)})"
     )
 
 
@@ -60,7 +60,9 @@ def _time(training: Training) -> str:
 
 
 def _below(spec: StudySpec, found: Estimate, storage: Path) -> list[str]:
+    loading = format_time(found.measured.start_s + found.measured.fit_s)
     lines = [f"on {_devices(found.devices)}; {_needs(found)}", _source(found)]
+    lines.append(f"with the start of the trainer and loading, {loading}, in the last two times; a trial comes without")
     if found.matters:
         lines.append(f"other values of {', '.join(found.matters)} make a trial shorter or longer")
     if not isinstance(spec.searched.pruner, NoPruner):

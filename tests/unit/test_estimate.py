@@ -137,10 +137,12 @@ def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) 
     assert "optimizer steps (batch size 16)" in said
     assert "2.0 GiB of memory a trial, 5.0 MiB of disk" in said
     assert "measured in 3 s on the CPU: 2 steps with the file's own values" in said
+    assert "with the start of the trainer and loading, 1 min 50 s, in the last two times" in said
     assert "pruning makes it shorter" in said
     assert "careful" not in said
     assert "pruner" not in text_of(estimate_table(desk.file("search.pruner=none").spec, found, desk.folder))
     assert "4 trials up to about 3 min 05 s" in estimate_line(found)
+    assert ", both with loading; 2.0 GiB" in estimate_line(found)
     assert ", 1 trial up to about " in estimate_line(replace(found, trials=1))
 
 
