@@ -193,7 +193,7 @@ def test_importance_has_a_panel_for_each_objective() -> None:
     first, second = importance_figure("demo", found).axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["training.learning_rate", "lora.r"]
     assert [bar.get_width() for bar in second.patches] == [0.2, 0.8]
-    assert first.get_title(loc="left") == "demo: parameter importances, from 7 complete trials"
+    assert first.get_title(loc="left") == "demo: parameter importances (fANOVA), from 7 complete trials"
     with pytest.raises(NothingToDraw, match="two complete trials"):
         importance_figure("demo", [])
 

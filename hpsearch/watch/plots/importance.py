@@ -34,6 +34,6 @@ def importance_figure(study: str, importances: list[Importance]) -> Figure:
         axes.set(xlim=(0, 1.12 * max(shares)), xlabel=f"share in {importance.objective.title}")
         axes.xaxis.set_major_formatter(as_percent())
     panels[0].invert_yaxis()
-    title = f"{study}: parameter importances, from {importances[0].num_trials} complete trials"
+    title = f"{study}: parameter importances (fANOVA), from {importances[0].num_trials} complete trials"
     panels[0].set_title(title)
     return figure
