@@ -23,6 +23,7 @@ run: .venv/run
 	$(HPSEARCH) best quickstart -o storage/best.yaml --force
 	$(HPSEARCH) train storage/best.yaml --resume
 	$(HPSEARCH) evaluate storage/runs/quickstart
+	@echo 'The command hpsearch is in .venv: in this shell first  . .venv/bin/activate'
 
 test: .venv/dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not storm and not cluster" $(PYTEST_ARGS)

@@ -29,6 +29,10 @@ def rule(target: str) -> tuple[list[str], list[str]]:
     return found[1].split(), [line.strip() for line in found[2].splitlines()]
 
 
+def test_the_quickstart_ends_with_how_the_command_is_found() -> None:
+    assert "activate" in rule("run")[1][-1], "its last verb names commands that are not on PATH yet"
+
+
 def the_job() -> dict[str, Any]:
     (job,) = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text())["jobs"].values()
     return dict(job)
