@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +51,7 @@ def launch(
     study_file: StudyFileArgument,
     on: Annotated[str | None, typer.Option(metavar="ENGINE", help="local, slurm or ray", show_default=False)] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="default: 1; with local: one per free GPU", show_default=False)
+        int | None, typer.Option(min=1, help="default: 1; on this machine one per free GPU", show_default=False)
     ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="profile in ./launch.yaml, with its options", show_default=False)
@@ -108,9 +109,10 @@ def launch(
 
 def _order(console: Console, site: Site, study: str, arguments: list[str], store: str | None, per_device: int) -> Order:
     from hpsearch.launch.launcher import Order
-    from hpsearch.launch.process import default_num_workers, worker_environment
+    from hpsearch.launch.process import default_num_workers, share_cores, worker_environment
 
     url, storage = store_url(store), storage_folder()
+    environment = worker_environment(url, storage.path)
     if site.launcher.reaches_other_machines:
         _refuse_unreachable(console, url)
         num_workers = site.num_workers or 1
@@ -118,11 +120,12 @@ def _order(console: Console, site: Site, study: str, arguments: list[str], store
         num_workers = site.num_workers or default_num_workers(
             lambda line: console.print(line, soft_wrap=True), per_device
         )
+        environment |= share_cores(num_workers)
     return Order(
         study=study,
         num_workers=num_workers,
         arguments=arguments,
-        environment=worker_environment(url, storage.path),
+        environment=environment,
         folder=Path.cwd(),
         logs=storage.logs(study),
     )
@@ -185,8 +188,12 @@ def _say_who_is_there(console: Console, store: Store, stored: StoredStudy) -> No
 
 def _start(site: Site, order: Order, store: Store, study_id: int) -> list[LaunchedJob]:
     """Starts the jobs and records them, or neither: jobs without a record can't be stopped."""
+    from hpsearch.launch.process import PARENT_VARIABLE
     from hpsearch.store import StoredLaunch
+    from hpsearch.store.workers import JOB_VARIABLE
 
+    for name in (JOB_VARIABLE, PARENT_VARIABLE):  # of the worker that this process runs in: engines pass the rest on
+        os.environ.pop(name, None)
     started = site.launcher.start(order)
     options = site.options.model_dump(mode="json", exclude_none=True)
     try:

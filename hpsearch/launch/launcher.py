@@ -29,8 +29,9 @@ class Order:
     """Workers to start.
 
     `arguments` are those of `hpsearch worker`, the study file first, with absolute paths. `environment` is what a
-    worker needs besides its machine's environment; it holds secrets, so it goes into no command line and no file that
-    others can read. `folder` is the workers' working directory, `logs` the folder of their output, one file for a job.
+    worker needs besides its machine's environment, which it overrides; it holds secrets, so it goes into no command
+    line and no file that others can read. `folder` is the workers' working directory, `logs` the folder of their
+    output, one file for a job.
     """
 
     study: str
@@ -56,7 +57,11 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class JobView:
-    """A job as its engine reports it: with the engine's own id, and its own reason where it has one."""
+    """A job as its engine reports it.
+
+    `job_id`: the one that `start` returned. `reason`: why it is not running, the engine's own or the last line of its
+    log: always of a job that is gone after a failure. `node`: the machine of a job that runs. `log`: as `start` said.
+    """
 
     job_id: str
     state: JobState
@@ -87,8 +92,11 @@ class Launcher(Protocol):
         """What `start` would submit, for a person to read; without secrets."""
 
     def start(self, order: Order) -> list[LaunchedJob]:
-        """Submits all of the order's jobs, or none: raises HpsearchError with the engine's own message. Doesn't wait
-        until they run. The engine restarts a job that is preempted or whose machine is lost.
+        """Submits all of the order's jobs, or none: where one can't be started, those before it are ended, and
+        HpsearchError has the engine's own message. Doesn't wait until they run. The engine restarts a job that is
+        preempted or whose machine is lost.
+
+        Each returned id is what its worker has as `$HPSEARCH_JOB`; each log is a file of its own in the order's `logs`.
         """
 
     def jobs(self, launch: StoredLaunch) -> list[JobView]:

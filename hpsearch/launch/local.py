@@ -16,7 +16,7 @@ import psutil
 from hpsearch.errors import HpsearchError
 from hpsearch.launch.keep import SAVE
 from hpsearch.launch.launcher import JobState, JobView, Order
-from hpsearch.launch.process import last_line, share_cores, start_detached
+from hpsearch.launch.process import last_line, start_detached
 from hpsearch.spec.base import Spec
 from hpsearch.store import LaunchedJob, StoredLaunch
 from hpsearch.store.workers import is_dead, is_of_this_machine, worker_id_of
@@ -45,15 +45,15 @@ class Local:
 
     def start(self, order: Order) -> list[LaunchedJob]:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        environment = {**order.environment, **share_cores(order.num_workers)}
         logs = [order.logs / f"local-{stamp}-{os.getpid()}-{index}.txt" for index in range(order.num_workers)]
         started: list[subprocess.Popen[bytes]] = []
         try:
             for log in logs:
-                started.append(start_detached([*order.arguments, "--keep"], environment, log, order.folder))
+                started.append(start_detached([*order.arguments, "--keep"], dict(order.environment), log, order.folder))
         except BaseException as error:
             for process in started:
                 _end(process.pid, now=True)
+                process.wait()
             if isinstance(error, OSError):
                 where = error.filename or order.logs
                 raise HpsearchError(f"no worker was started: {where}: {error.strerror}") from None

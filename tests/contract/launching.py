@@ -5,6 +5,7 @@ The store's address leads nowhere, so a worker needs no torch, writes a line, an
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -85,15 +86,20 @@ class Site:
 
     def workers(self) -> list[psutil.Process]:
         """The workers of this site that live, without the processes that keep them."""
+        file = str(self.folder / "study.yaml")
+        return self._living(lambda command: {"worker", file} <= {*command} and "--keep" not in command)
+
+    def processes(self) -> list[psutil.Process]:
+        """All that was started for this site and lives: workers, and what keeps them, also where a shell does."""
+        return self._living(lambda command: str(self.folder / "study.yaml") in " ".join(command))
+
+    @staticmethod
+    def _living(is_meant: Callable[[list[str]], bool]) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
-            try:
-                command = process.cmdline()
-            except psutil.Error:
-                continue
-            is_worker = "worker" in command and str(self.folder / "study.yaml") in command and "--keep" not in command
-            if is_worker and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            with contextlib.suppress(psutil.Error):
+                if is_meant(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
         return found
 
     def close(self) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from launching import NOWHERE, SECRET, STUDY, Site
 
+from hpsearch.errors import HpsearchError
 from hpsearch.launch.engines import ENGINES
 from hpsearch.launch.launcher import JobState
 from hpsearch.store import workers
+from hpsearch.store.workers import JOB_VARIABLE
 from tests import conftest
 
 WAITS = "can't be reached"
@@ -65,20 +70,23 @@ def test_a_plan_shows_the_command_and_no_secret_and_starts_nothing(site: Site) -
 def test_workers_start_and_a_stop_ends_them(site: Site) -> None:
     order = site.order(num_workers=2)
     launch = site.start(order)
-    assert len({job.job_id for job in launch.jobs}) == 2
+    assert len({job.job_id for job in launch.jobs}) == 2, "each job has an id of its own"
+    assert len({job.log for job in launch.jobs}) == 2, "each job has a log of its own"
     for job in launch.jobs:
         assert job.log, "status and logs read it"
         assert Path(job.log).is_relative_to(order.logs), "logs lie in the order's folder"
         assert SECRET not in site.until_said(job, WAITS)
     running = site.until(launch, lambda jobs: all(job.state is JobState.RUNNING for job in jobs))
-    assert [job.job_id for job in running] == [job.job_id for job in launch.jobs]
-    assert all(job.node for job in running)
+    assert [job.job_id for job in running] == [job.job_id for job in launch.jobs], "jobs() keeps the launch's order"
+    assert [job.job_id for job in running if not job.node] == [], "jobs that run have a node: JobView.node"
     workers = site.workers()
     assert len(workers) == 2
-    assert all(NOWHERE not in word for worker in workers for word in worker.cmdline())
+    assert all(NOWHERE not in word for worker in workers for word in worker.cmdline()), "a command line has the secret"
+    known = {worker.environ().get(JOB_VARIABLE) for worker in workers}
+    assert known == {job.job_id for job in launch.jobs}, "a worker's $HPSEARCH_JOB is the id that start() returned"
     site.launcher.stop(launch, now=False)
     site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
-    assert site.workers() == []
+    assert site.workers() == [], "jobs are gone, and their workers are still there"
     site.launcher.stop(launch, now=False)
     assert set(site.states(launch)) == {JobState.GONE}
 
@@ -105,6 +113,31 @@ def test_a_stop_that_is_repeated_still_lets_a_worker_save(site: Site) -> None:
     worker.resume()
     site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
     assert AT_ONCE not in site.said(launch)
+
+
+@pytest.mark.parametrize("site", HERE_ONLY, indirect=True)
+def test_where_one_job_can_t_be_started_none_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster is given all jobs of an order at once."""
+    order, started = site.order(num_workers=2), 0
+
+    class Full(subprocess.Popen):  # type: ignore[type-arg]
+        """The machine is full after one."""
+
+        def __init__(self, command: object, *more: Any, **named: Any) -> None:
+            nonlocal started
+            started += order.arguments[0] in str(command)
+            if started == 2:
+                raise OSError(11, "Resource temporarily unavailable", "python")
+            super().__init__(command, *more, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", Full)
+    with pytest.raises(HpsearchError, match="Resource temporarily unavailable"):
+        site.launcher.start(order)
+    _, left = psutil.wait_procs(site.processes(), 5)
+    for process in left:
+        process.kill()
+    assert left == [], "start() raised, and jobs that it had started before are still there"
+    assert started == 2
 
 
 @pytest.mark.parametrize("site", HERE_ONLY, indirect=True)
@@ -135,4 +168,4 @@ def test_a_job_that_can_do_nothing_is_gone_with_the_reason(site: Site) -> None:
     launch = site.start(site.order(num_workers=1, study=STUDY.replace("text-sft", "text-sfd")))
     (job,) = site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
     assert "text-sfd" in site.said(launch)
-    assert job.reason
+    assert job.reason, "JobView.reason of a job that is gone: the engine's own, or the last line of its log"

@@ -52,8 +52,10 @@ def test_the_schema_tells_which_engines_count_the_gpus_of_this_machine() -> None
 def test_the_command_line_names_the_engines_that_take_an_option() -> None:
     """--on names every engine; an option that only some have begins its help with their names and a colon."""
     options = {option.name: option for option in get_command(app).commands["launch"].params}  # type: ignore[attr-defined]
-    assert set(re.split(", | or ", options["on"].help)) == set(ENGINES), "cli/launch.py, on"
+    assert set(re.split(", | or ", options["on"].help)) == set(ENGINES), "cli/launch.py, help of --on"
+    named = [engine for engine in ENGINES if engine in options["workers"].help]
+    assert named == [], "cli/launch.py: --workers is about every engine of this machine, and names none"
     for name, option in options.items():
         if getattr(option, "rich_help_panel", None) == ENGINE_PANEL:
             takers = {engine for engine, launcher in ENGINES.items() if name in launcher.Options.model_fields}
-            assert set(option.help.partition(":")[0].split(", ")) == takers, f"cli/launch.py, {name}"
+            assert set(option.help.partition(":")[0].split(", ")) == takers, f"cli/launch.py, help of --{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from hpsearch.cli import launch as launch_verb
 from hpsearch.errors import HpsearchError, InputError, StoreUnreachable
 from hpsearch.launch import sites
 from hpsearch.launch.engines import ENGINES
-from hpsearch.launch.launcher import JobState
+from hpsearch.launch.launcher import JobState, Order
 from hpsearch.launch.roll import Roll, call_roll, dismiss
 from hpsearch.launch.sites import choose_site
 from hpsearch.mirror.mirror import Mirror
@@ -153,6 +154,37 @@ def test_workers_are_launched_and_written_down(launch: Run, desk: Desk, far: typ
     code, said, _ = launch("demo", "--yes", verb="delete")
     assert code == 0
     assert desk.store.launches.of(stored.study_id) == []
+
+
+def test_workers_do_not_know_the_worker_that_they_are_launched_from(
+    launch: Run, far: type[Far], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines pass this process's environment on: they would take its job for theirs, and end with its keeper."""
+    inherited = ("HPSEARCH_JOB", "HPSEARCH_STARTED_BY_RUN")
+    seen: list[str] = []
+    start = far.start
+
+    def spy(self: Far, order: Order) -> list[LaunchedJob]:
+        seen.extend(name for name in inherited if name in os.environ)
+        return start(self, order)
+
+    for name in inherited:
+        monkeypatch.setenv(name, "4711")
+    monkeypatch.setattr(far, "start", spy)
+    assert launch()[0] == 0
+    assert (len(far.started), seen) == (1, [])
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_workers_of_one_machine_share_its_cores(
+    is_here: bool, launch: Run, far: type[Far], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(far, "reaches_other_machines", not is_here)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert launch("--workers", "2")[0] == 0
+    assert far.started[0].environment.get("OMP_NUM_THREADS") == ("4" if is_here else None)
 
 
 def test_a_dry_run_shows_and_starts_nothing(launch: Run, desk: Desk, far: type[Far]) -> None:
