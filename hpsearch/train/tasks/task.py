@@ -44,7 +44,9 @@ class Method(Protocol):
     """What a model learns from a row, and how that is measured. One for each run."""
 
     has_own_loss: bool
-    """False: the model's own next-token loss."""
+    """False: it is trained with the model's own next-token loss. True: with `training_loss`. An evaluation then has
+    no loss of the untuned base: it may need what was trained.
+    """
 
     def extend(self, model: Any) -> None:
         """Adds to `model` what is trained besides the adapter."""
