@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from hpsearch.results.predict import FilePrediction, Prediction
 
 
+EMPTY = "(empty)"
+
+
 def predict(
     run_folder: RunArgument,
     image: Annotated[
@@ -71,10 +74,12 @@ def _tell(said: list[Prediction]) -> None:
     """A single answer is printed alone, for scripts."""
     if len(said) == 1 and said[0].base is None:
         print(said[0].answer)
+        if not said[0].answer:
+            print("the answer is empty", file=sys.stderr)
     else:
         for one in said:
-            base = [] if one.base is None else [f"  base:  {one.base}"]
-            print("\n".join([one.question, f"  tuned: {one.answer}", *base]))
+            base = [] if one.base is None else [f"  base:  {one.base or EMPTY}"]
+            print("\n".join([one.question, f"  tuned: {one.answer or EMPTY}", *base]))
     if any(one.is_cut for one in said):
         print("an answer was cut off; raise the generation limit with --max-new-tokens", file=sys.stderr)
 

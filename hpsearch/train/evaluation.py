@@ -63,8 +63,10 @@ def evaluate(config: EvaluationConfig, folder: JobFolder, bases: Bases, channel:
     if config.metrics_file and config.has_references:
         files = {variant.name: folder.answers(variant.name) for variant in config.variants}
         notes = add_own_metrics(files, config.metrics_file, channel)
-    channel.tell("measuring the references", 0, 0)
-    too_long = _num_too_long(load_processor(task, config.model, channel.tell), rows, config)
+    too_long = 0
+    if config.has_references and FORMATS[config.rows.row_format].has_answers:
+        channel.tell("measuring the references", 0, 0)
+        too_long = _num_too_long(load_processor(task, config.model, channel.tell), rows, config)
     return EvaluationResult(num_rows=len(rows), longer_than_limit=too_long, notes=notes)
 
 
@@ -157,8 +159,6 @@ def _holds(question: str, keywords: list[str]) -> bool:
 
 
 def _num_too_long(processor: Any, rows: list[Row], config: EvaluationConfig) -> int:
-    if not config.has_references or not FORMATS[config.rows.row_format].has_answers:
-        return 0
     tokenizer = getattr(processor, "tokenizer", processor)
     lengths = tokenizer([reference(row) for row in rows], add_special_tokens=False)["input_ids"]
     return sum(len(tokens) > config.answers.max_new_tokens for tokens in lengths)

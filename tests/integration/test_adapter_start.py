@@ -278,6 +278,8 @@ def test_what_is_only_asked_needs_no_reference(inside: Inside, text_rows: Rows, 
     )
     folder = JobFolder(tmp_path / "asked")
     folder.prepare(job)
-    assert evaluate(job, folder, inside.bases, Answering()).num_rows == 8
+    worker = Answering()
+    assert evaluate(job, folder, inside.bases, worker).num_rows == 8
+    assert not [event for event in worker.sent if "references" in str(event)], "there is none to measure"
     with pytest.raises(FieldError, match="no such folder"):  # rewards are measured from it
         evaluate(job.model_copy(update={"has_references": True}), JobFolder(tmp_path), inside.bases, Answering())

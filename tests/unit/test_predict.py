@@ -173,6 +173,16 @@ def test_a_single_answer_stands_alone_for_scripts(hpsearch: Any, folder: RunFold
     assert (code, said) == (0, "tuned: one?\n")
 
 
+def test_an_empty_answer_is_said_to_be_empty(hpsearch: Any, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = plays(answering(lambda *_: ""))
+    monkeypatch.setattr("hpsearch.bridge.trainer_process.TrainerProcess", lambda *_: silent())
+    _, said, complained = hpsearch(str(folder.path), "--question", "silent?")
+    assert said == "\n", "for scripts nothing else"
+    assert complained.endswith("the answer is empty\n")
+    _, said, _ = hpsearch(str(folder.path), "--question", "silent?", "--question", "and now?", "--base")
+    assert said == "".join(f"{one}\n  tuned: (empty)\n  base:  (empty)\n" for one in ("silent?", "and now?"))
+
+
 def test_more_answers_stand_below_their_questions(hpsearch: Any, folder: RunFolder) -> None:
     _, said, complained = hpsearch(str(folder.path), "--question", "one?", "--question", "?" * 40, "--base")
     assert said.startswith("one?\n  tuned: tuned: one?\n  base:  base: one?\n??")
