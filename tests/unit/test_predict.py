@@ -207,7 +207,7 @@ def test_a_file_is_reported_in_numbers(hpsearch: Any, folder: RunFolder) -> None
         (["--output", "out.jsonl"], "--input and --output go together"),
         (["--input", "a", "--output", "b", "--question", "?"], "leave --image and --question out"),
         (["--prompt", "best"], "'none', 'static', 'adaptive'"),
-        (["--question", "?", "--batch-size", "0"], "greater than or equal to 1"),
+        (["--question", "?", "--batch-size", "0"], "must be at least 1"),
     ],
 )
 def test_options_that_do_not_go_together(hpsearch: Any, folder: RunFolder, arguments: list[str], words: str) -> None:
