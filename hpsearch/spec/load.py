@@ -165,7 +165,10 @@ def _why_unreadable(path: Path, error: OSError) -> str:
         return "is a folder; give the study file in it"
     if not path.exists():
         beside = sorted(str(found) for found in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        return f"there is no such file; {did_you_mean(str(path), beside)}" if beside else "there is no such file"
+        name = next(
+            (file for file in beside if Path(file).stem == path.name), str(path)
+        )  # a study's name, for its file
+        return f"there is no such file; {did_you_mean(name, beside)}" if beside else "there is no such file"
     return error.strerror or str(error)
 
 

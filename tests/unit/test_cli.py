@@ -101,6 +101,11 @@ def test_a_store_that_does_not_answer_ends_with_1_and_words(
     assert list(workplace.iterdir()) == []
 
 
+def test_the_name_of_a_study_is_taken_for_its_file(workplace: Path, ended: Run) -> None:
+    (workplace / "t9.yaml").write_text("study: t9\n")
+    assert ended("show t9")[2] == "hpsearch: t9: there is no such file; did you mean 't9.yaml'?\n"
+
+
 def test_an_empty_store_ends_with_0_and_what_to_do(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPSEARCH_STORAGE", "here")
     code, said, complained = really_ended("status")
