@@ -33,14 +33,31 @@ def write_text(file: Path, text: str) -> None:
         raise
 
 
-def write_output(file: Path, text: str) -> Path:
-    """Writes a file that the person requested, and its folders. Raises InputError where it can't be written."""
+def write_output(file: Path, text: str, *, unless_changed: str | None = None) -> Path:
+    """Writes a file that the person requested, and its folders.
+
+    `unless_changed` says what overwrites a file with other content, which a person may have changed: without it,
+    such a file is overwritten.
+
+    Raises:
+        InputError: it can't be written, or has other content.
+    """
+    if unless_changed and file.exists() and not _holds(file, text):
+        words = "is there already, with other content: it was changed, or is of another study or trial"
+        raise InputError(f"{file}: {words}; give another name, or {unless_changed} to overwrite it")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
     except OSError as error:
         raise InputError(f"{file}: can't be written: {error.strerror}") from None
     return file
+
+
+def _holds(file: Path, text: str) -> bool:
+    try:
+        return file.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def write_lines(file: Path, records: Iterable[BaseModel]) -> None:

@@ -188,9 +188,9 @@ class BestTrial:
         values = dict(zip(view.study.spec.objective_names, best.trial.values, strict=True))
         return cls(best.trial.number, best.trial.values[0], values, best.values, as_yaml(best))
 
-    def save(self, path: PathLike) -> Path:
-        """Writes `yaml`. Raises InputError where it can't."""
-        return write_output(Path(path), self.yaml)
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Writes `yaml`. Raises InputError where it can't, or where the file has other content, unless `overwrite`."""
+        return write_output(Path(path), self.yaml, unless_changed=None if overwrite else "overwrite=True")
 
     def _repr_html_(self) -> str:
         values = {name: f"{value:.4f}" for name, value in self.values.items()}

@@ -24,6 +24,7 @@ def best(
     store: StoreOption = None,
 ) -> None:
     """Print the best parameters: a table, a study file for the final training, or its shell command."""
+    from hpsearch.files import write_output
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view
     from hpsearch.watch.closing import tie_words
@@ -48,27 +49,9 @@ def best(
     if output is None:
         print(text)
         return
-    _write(output, text if text.endswith("\n") else text + "\n", force)
+    write_output(output, text if text.endswith("\n") else text + "\n", unless_changed=None if force else "--force")
     follow = {"yaml": f"; next: hpsearch train {output}", "sh": f"; next: sh {output}"}.get(kind, "")
     open_console().print(f"{output}: trial {chosen.trial.number} of {study}{follow}", soft_wrap=True)
-
-
-def _write(output: Path, text: str, force: bool) -> None:
-    """Raises InputError where a file has other content: a person may have changed it, or it is of another study."""
-    from hpsearch.errors import InputError
-    from hpsearch.files import write_output
-
-    if output.exists() and not force and not _holds(output, text):
-        words = "is there already, with other content: it was changed, or is of another study or trial"
-        raise InputError(f"{output}: {words}; give another name with -o, or --force to overwrite it")
-    write_output(output, text)
-
-
-def _holds(file: Path, text: str) -> bool:
-    try:
-        return file.read_bytes() == text.encode()
-    except OSError:
-        return False
 
 
 def _kind_of(output: Path | None) -> str:

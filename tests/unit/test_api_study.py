@@ -105,7 +105,12 @@ def test_the_best_trial_is_what_hpsearch_best_writes(opened: hpsearch.Study, dem
     assert (best.number, best.value, best.values) == (0, 0.5, {"loss": 0.5})
     assert list(best.params) == KNOBS
     assert best.yaml == as_yaml(choose(demo.view, None))
-    assert load_study(best.save(tmp_path / "new" / "best.yaml")).spec.search is None
+    file = best.save(tmp_path / "new" / "best.yaml")
+    assert load_study(file).spec.search is None
+    file.write_text(file.read_text() + "# mine\n")
+    with pytest.raises(InputError, match="is there already, with other content"):
+        best.save(file)
+    assert best.save(file, overwrite=True).read_text() == best.yaml
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/best\.yaml: can't be written: File exists"):
         best.save(tmp_path / "file" / "best.yaml")
