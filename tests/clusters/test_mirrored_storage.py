@@ -94,7 +94,7 @@ class Site:
         return JobFolder(found)
 
     def final(self, machine: str) -> JobFolder:
-        (found,) = (self.folder / machine / "storage").glob("*/runs/demo-trial-0")
+        (found,) = (self.folder / machine / "storage").glob("*/runs/demo")
         return JobFolder(found)
 
 
@@ -161,7 +161,7 @@ def test_a_trial_and_its_final_run_go_from_machine_to_machine(site: Site) -> Non
     assert [name for name in site.names("trials/") if name.endswith("attempt-3/result.json")]
 
     final = site.run("a", "train", "demo")
-    site.until(lambda: site.sealed("runs/", "demo-trial-0"), final)
+    site.until(lambda: site.sealed("runs/", "demo"), final)
     killed(final)
     resumed = ended(site.run("b", "train", "demo", "--resume"))
     assert resumed.code == 0, resumed.complained
