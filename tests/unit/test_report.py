@@ -15,7 +15,7 @@ from hpsearch.evaluation import Score
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.spec.tasks import SECTIONS
-from hpsearch.watch.report import Asked, FinalRun, report_page
+from hpsearch.watch.report import Asked, FinalRun, report_page, story
 from tests.unit.picture_fixtures import (
     CELLS,
     REFERENCES,
@@ -236,6 +236,12 @@ def test_answers_that_were_right_and_wrong_are_shown_with_their_images(whole: Pa
     assert "answer dog tuned cat base dog row row 9" in wrong
     assert whole.tags.count("img") == 7
     assert all(url.startswith("data:image/png;base64,") for url in whole.fetched if not url.startswith("#"))
+
+
+def test_what_scrolls_holds_no_sentences(whole: Page) -> None:
+    """A sentence in a box that scrolls is cut at the edge of a telephone."""
+    assert "caption" not in whole.tags
+    assert "figure { overflow-x" not in (Path(story.__file__).parent / "report.css").read_text()
 
 
 def test_the_page_needs_nothing_else(whole: Page, search: Page) -> None:
