@@ -22,6 +22,7 @@ from hpsearch.spec import load_study
 from hpsearch.spec.model import LoraSpec, ModelSpec
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.train.adapters import REFERENCE, attach, begin_again, keep_reference, reopen, save_adapter
+from hpsearch.train.bases import load_config
 from hpsearch.train.evaluation import evaluate
 from hpsearch.train.inspection import _linear_layers
 from hpsearch.train.tasks import TASKS
@@ -162,12 +163,11 @@ class TestWhatDoesNotFit:
     ) -> None:
         """By the inspection, from the shapes alone."""
         other = ModelSpec(base="tiny:gemma3", adapter=str(first[1]))
-        channel = Answering()
+        fitting = ModelSpec(base="tiny:qwen2", adapter=str(first[1]))
+        tell = Answering().tell
         with pytest.raises(FieldError, match=r"adapter \(an adapter of .*qwen2.*\) does not fit tiny:gemma3: "):
-            _linear_layers(TASKS["vlm-sft"].model_class, other, channel)
-        assert "q_proj" in _linear_layers(
-            TASKS["text-sft"].model_class, ModelSpec(base="tiny:qwen2", adapter=str(first[1])), channel
-        )
+            _linear_layers(TASKS["vlm-sft"].model_class, other, load_config(other, tell))
+        assert "q_proj" in _linear_layers(TASKS["text-sft"].model_class, fitting, load_config(fitting, tell))
 
     @pytest.mark.parametrize("kind", ["a layer less", "a layer more"])
     def test_layers_that_differ(

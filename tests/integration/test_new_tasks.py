@@ -77,7 +77,7 @@ def test_texts_are_classified_and_compared_with_the_untuned_base(place: Workplac
     assert (run.adapter / "head.safetensors").exists()
     frequent, base, tuned = (variant.scores["balanced_accuracy"] for variant in evaluation.variants)
     assert frequent.value == 0.5
-    assert tuned.interval is not None
+    assert (tuned.interval is None) == (tuned.value == 1.0), "without a mistake nothing can be resampled"
     assert tuned.value > max(0.8, base.value)
     (said,) = ask(run, [], ["a dog in picture 99"], PredictionOptions(), place.storage, place.start, place.tell)
     assert said.answer == "animal"

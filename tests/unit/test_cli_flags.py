@@ -49,7 +49,7 @@ SURFACE: dict[str, set[str]] = {
     "retry": {"STUDY", "TRIALS", "--store"},
     "delete": {"STUDY", "--yes", "--store"},
     "dashboard": {"--port", "--host", "--allow-host", "--token", "--allow-changes", "--store"},
-    "best": {"STUDY", "--format", "-o", "--output", "--trial", "--store"},
+    "best": {"STUDY", "--format", "-o", "--output", "--trial", "--force", "--store"},
     "train": {"WHAT", "--trial", "--no-search", "--resume", "--restart", "--out", "--store", "--set"},
     "evaluate": {"RUN_FOLDER", "--prompts", "--metrics", "--max-new-tokens", "--limit", "--without-base"},
     "predict": {

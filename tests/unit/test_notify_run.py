@@ -102,7 +102,7 @@ class TestARun:
         assert "--notify: sent (finished)" in said
         assert events(workplace) == ["finished"]
         message = (workplace / "message.txt").read_text()
-        assert message.startswith("demo is finished: 4 complete.\nBest: trial 0, validation loss")
+        assert message.startswith("demo is finished: 4 complete.\nAll complete trials have the same validation loss")
         told = variables(workplace)
         assert {name: told[f"HPSEARCH_{name}"] for name in ("STUDY", "TRIALS_FINISHED", "TRIALS_WANTED")} == {
             "STUDY": "demo", "TRIALS_FINISHED": "4", "TRIALS_WANTED": "4",
