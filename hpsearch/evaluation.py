@@ -30,10 +30,7 @@ class Units(Record):
     @property
     def all_alike(self) -> str:
         """Why there may be no interval although they are enough."""
-        return (
-            f"Where all {self.text} score the same there is no interval: drawing them again can't show how sure that "
-            "number is."
-        )
+        return f"Where each draw of {self.text} gives the same number, no interval is shown: it would be 0 wide."
 
     @property
     def are_enough(self) -> bool:

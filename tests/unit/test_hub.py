@@ -187,7 +187,7 @@ def test_a_card_tells_what_its_intervals_are_resampled_over(desk: Desk) -> None:
     folder = run_with_adapter(desk, "evaluation.metrics=[exact_match]")
     evaluate_run(folder, EvaluationOptions(), desk.storage, plays(answering()), desk.tell)
     card = model_card(folder, "merged")
-    assert "in brackets 95 % bootstrap intervals, resampled over 10 rows. Where all 10 rows score the same" in card
+    assert "in brackets 95 % bootstrap intervals, resampled over 10 rows. Where each draw of 10 rows gives" in card
     assert "| 100.0% |" in card
 
 

@@ -204,7 +204,7 @@ def test_where_all_rows_score_the_same_the_report_has_no_interval(view: StudyVie
     ]
     words = page_of(view, replace(run, evaluation=run.evaluation.model_copy(update={"variants": variants}))).words
     assert "accuracy on the test rows 100.0% no interval, as all 10 images score the same; 10 rows that no" in words
-    assert "Where all 10 images score the same there is no interval" in words
+    assert "Where each draw of 10 images gives the same number, no interval is shown" in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -83,7 +83,7 @@ def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
 
 
 def test_where_all_rows_score_the_same_there_is_no_interval_and_a_sentence_why(evaluation: Evaluation) -> None:
-    why = "Where all 12 images score the same there is no interval: drawing them again can't show how sure that number"
+    why = "Where each draw of 12 images gives the same number, no interval is shown"
     assert why not in evaluation_words(evaluation, Path("scores"))
     nothing = VariantScores(name="base", scores={"exact_match": Score(value=0.0, low=0.0, high=0.0)})
     gap = evaluation.gaps[2].model_copy(update={"difference": 0.0, "low": None, "high": None, "p_value": 1.0})
