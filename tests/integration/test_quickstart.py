@@ -20,10 +20,11 @@ NUM_TRIALS = 2
 
 
 def make_run_commands() -> list[list[str]]:
-    """The commands of the Makefile's `run`, word by word."""
+    """The Makefile's hpsearch commands in `run`, word by word."""
     recipe = re.search(r"^run: .*\n((?:\t.*\n)+)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     assert recipe is not None
-    return [line.split()[1:] for line in recipe.group(1).strip().splitlines()]
+    lines = [line.split() for line in recipe.group(1).strip().splitlines()]
+    return [words for first, *words in lines if first == "$(HPSEARCH)"]
 
 
 @pytest.mark.storm
