@@ -10,18 +10,8 @@ import yaml
 
 from hpsearch.errors import StudyFileErrors
 from hpsearch.spec import load_study
+from tests.unit.study_file_fixtures import TEXT
 
-TEXT = """\
-study: demo
-task: text-sft
-model: {base: "tiny:qwen2"}
-data:
-  source: rows.jsonl
-  columns: {question: q, answer: a}
-search:
-  space:
-    lora.r: [8, 16]
-"""
 CLASSIFY = """\
 study: demo
 task: vlm-classify

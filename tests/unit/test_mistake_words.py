@@ -8,18 +8,7 @@ import pytest
 
 from hpsearch.errors import InputError, StudyFileErrors
 from hpsearch.spec import load_study
-
-GOOD = """\
-study: demo
-task: text-sft
-model: {base: "tiny:qwen2"}
-data:
-  source: rows.jsonl
-  columns: {question: q, answer: a}
-search:
-  space:
-    lora.r: [8, 16]
-"""
+from tests.unit.study_file_fixtures import TEXT
 
 
 def told(folder: Path, text: str) -> str:
@@ -32,7 +21,7 @@ def told(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("size", ["448x448", "[448]", "[0, 0]", "[448, 448, 3]", "true", "4", "448.5", "[a, b]"])
 def test_an_image_size_that_is_none(tmp_path: Path, size: str) -> None:
-    found = told(tmp_path, GOOD.replace("  columns", f"  image_size: {size}\n  columns"))
+    found = told(tmp_path, TEXT.replace("  columns", f"  image_size: {size}\n  columns"))
     assert found.startswith("line 6: data.image_size: expected the most pixels of a side, such as 448, or width and ")
 
 
@@ -56,14 +45,14 @@ def test_an_image_size_that_is_none(tmp_path: Path, size: str) -> None:
     ],
 )
 def test_a_value_of_another_kind(tmp_path: Path, more: str, words: str) -> None:
-    text = GOOD[: GOOD.index("search:")] if more.startswith("search") else GOOD
+    text = TEXT[: TEXT.index("search:")] if more.startswith("search") else TEXT
     found = told(tmp_path, f"{text}{more}\n")
     assert found.startswith(f"line {text.count(chr(10)) + 1}: ")
     assert words in found
 
 
 def test_a_mistake_in_a_split_column_has_its_own_key(tmp_path: Path) -> None:
-    found = told(tmp_path, GOOD.replace("  columns", "  split: {column: part, validation: [1]}\n  columns"))
+    found = told(tmp_path, TEXT.replace("  columns", "  split: {column: part, validation: [1]}\n  columns"))
     assert found == "line 6: data.split.validation: expected text or a number, found [1]"
 
 
@@ -90,7 +79,7 @@ def test_a_mistake_in_a_split_column_has_its_own_key(tmp_path: Path) -> None:
     ],
 )
 def test_broken_yaml(tmp_path: Path, change: tuple[str, str], line: int, words: str) -> None:
-    found = told(tmp_path, GOOD.replace(*change))
+    found = told(tmp_path, TEXT.replace(*change))
     assert found.startswith(f"line {line}: ")
     assert words in found
 
