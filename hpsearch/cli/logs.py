@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import closing
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,7 +85,7 @@ def _lines(store: Store, find: Callable[[], list[Path]], is_over: Callable[[], b
         yield from read_logs(find())
         return
     with closing(Relay(store, StopFlag())) as relay:
-        yield from follow_logs(find, Ending(relay, is_over, _note), lambda: time.sleep(_LOOK_EVERY_S))
+        yield from follow_logs(find, Ending(relay, is_over, _note), lambda: sleep(_LOOK_EVERY_S))
 
 
 def _is_finished(store: Store, study: StoredStudy) -> bool:

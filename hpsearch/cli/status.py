@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +67,7 @@ def status(
         with Live(_picture(opened, roll, study), console=console, auto_refresh=False) as live:
             while True:
                 live.update(_picture(opened, roll, study), refresh=True)
-                time.sleep(_LOOK_EVERY_S)
+                sleep(_LOOK_EVERY_S)
 
 
 def _draw(url: str | None, study: str | None, folder: Path | None, *, is_asked: bool, is_alone: bool) -> None:
@@ -108,7 +108,7 @@ def _tell_programs(url: str | None, study: str | None, watch: bool) -> None:
             print(read_status(opened, roll, found).to_json(indent=None if watch else 2), flush=True)
             if not watch:
                 return
-            time.sleep(_LOOK_EVERY_S)
+            sleep(_LOOK_EVERY_S)
 
 
 def _picture(store: Store, roll: Roll, name: str | None) -> RenderableType:

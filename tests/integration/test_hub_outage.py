@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import huggingface_hub
 import pytest
 
@@ -11,7 +13,7 @@ from hpsearch.train.bases import HubUnreachable, load_config
 
 def test_a_hub_that_can_not_be_reached_is_told_apart_from_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", pauses.append)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=pauses.append))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{NOBODY}/{{repo_id}}/{{filename}}")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", NOBODY)

@@ -193,7 +193,7 @@ class TestAStudy:
             demo.run(plays(ends(Outcome.COMPLETE, 0.5)))
 
         write_log(demo, "worker-0.txt", "one\n")
-        monkeypatch.setattr(verb.time, "sleep", pass_time)
+        monkeypatch.setattr(verb, "sleep", pass_time)
         code, said, _ = run("logs demo --follow")
         assert (code, said) == (0, "worker-0 | one\nworker-1 | it came later\n")
 
@@ -202,7 +202,7 @@ class TestAStudy:
             raise KeyboardInterrupt
 
         write_log(demo, "worker-0.txt", "one\n")
-        monkeypatch.setattr(verb.time, "sleep", interrupt)
+        monkeypatch.setattr(verb, "sleep", interrupt)
         assert run("logs demo -f")[:2] == (130, "worker-0 | one\n")
 
 
@@ -245,7 +245,7 @@ class TestATrial:
                 demo.worker(plays(ends(Outcome.COMPLETE, 0.5)), name="next:1:1.00").step()
                 write_attempt(demo, 2, "began again\n")
 
-        monkeypatch.setattr(verb.time, "sleep", pass_time)
+        monkeypatch.setattr(verb, "sleep", pass_time)
         code, said, _ = run("logs demo 0 --follow")
         assert (code, said) == (0, "── attempt 1 ──\nbegan\n── attempt 2 ──\nbegan again\n")
 
@@ -259,7 +259,7 @@ class TestATrial:
             if demo.store.studies.find("demo"):
                 demo.store.optuna.delete_study(demo.study.study_id)
 
-        monkeypatch.setattr(verb.time, "sleep", pass_time)
+        monkeypatch.setattr(verb, "sleep", pass_time)
         assert run("logs demo 0 --follow") == (
             1,
             "── attempt 1 ──\nbegan\n",

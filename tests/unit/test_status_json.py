@@ -165,7 +165,7 @@ class TestTheVerb:
             if len(looks) == 3:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(verb.time, "sleep", sleep)
+        monkeypatch.setattr(verb, "sleep", sleep)
         code, said, _ = run("status --json --watch")
         assert code == 130
         assert [strictly(line)["studies"][0]["name"] for line in said.splitlines()] == ["demo"] * 3

@@ -29,6 +29,7 @@ data: {{source: rows.jsonl, columns: {{question: q, answer: a}}}}
 
 class TestMirror:
     def test_without_a_url_nothing_happens(self, here: TrialFolder, tmp_path: Path) -> None:
+        before = set(threading.enumerate())
         mirror = Mirror(StorageFolder(tmp_path / "here"))
         mirror.check()
         mirror.follow(attempt(here.attempt(1).path, ONE_STAGE, (0, 2)))
@@ -36,7 +37,7 @@ class TestMirror:
         assert mirror.fetch_before(here, 2).done()
         assert mirror.close()
         assert {path.name for path in tmp_path.iterdir()} == {"here"}
-        assert "mirror" not in {thread.name for thread in threading.enumerate()}
+        assert "mirror" not in {thread.name for thread in set(threading.enumerate()) - before}
 
     def test_what_comes_is_copied_as_it_comes(
         self, open_mirror: Callable[[str], Mirror], bucket: Path, here: TrialFolder, monkeypatch: pytest.MonkeyPatch
