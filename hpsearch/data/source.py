@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpsearch.data.bundled import BUNDLED
 from hpsearch.data.unreadable import ROW, holds_no_objects, is_of_rows, why_unreadable
-from hpsearch.errors import FieldError, did_you_mean
+from hpsearch.errors import FieldError, HpsearchError, did_you_mean
 from hpsearch.files import draft_of
 from hpsearch.spec.data import DataSpec
 
@@ -41,6 +41,7 @@ def open_source(data: DataSpec, folder: Path) -> Source:
 
     Raises:
         FieldError: the source can't be opened.
+        HpsearchError: the hub can't be reached; the study file may be right.
     """
     import datasets
 
@@ -125,9 +126,19 @@ def _batch_rows(metadata: FileMetaData) -> int:
 
 
 def _open_hub(data: DataSpec, path: Path, images: Path) -> Source:
+    from huggingface_hub import constants, is_offline_mode
+
     try:
         rows = _one_table(_opened(None, _load_hub, data.source, data.config))
     except FieldError as error:
+        # What `datasets` makes of every outage, after it has looked among the downloaded ones (5.2, load.py,
+        # `dataset_module_factory`).
+        if isinstance(error.__cause__, ConnectionError) and "/" in data.source and not is_offline_mode():
+            raise HpsearchError(
+                f"the hub ({constants.ENDPOINT}) can't be reached to download the data set {data.source}: "
+                f"{error.__cause__}\ntry again when it can be reached; here, there is no file or folder "
+                f"{data.source}{_near(data, path)}, which would need no hub"
+            ) from None
         if "/" in data.source:
             raise
         nothing = f"there is no file or folder {data.source}{_near(data, path)}"
@@ -172,7 +183,7 @@ def _opened(path: Path | None, load: Any, *args: Any, **kwargs: Any) -> Any:
         return load(*args, **kwargs)
     except Exception as error:
         # `datasets` raises a dozen unrelated types for invalid JSON, an unreachable hub …
-        raise FieldError("data.source", why_unreadable(error, path)) from None
+        raise FieldError("data.source", why_unreadable(error, path)) from error
 
 
 def _one_table(rows: Dataset | DatasetDict) -> Dataset:

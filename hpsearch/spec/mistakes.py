@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,6 +45,8 @@ def mistakes_beside(raw: dict[str, Any], wrong: list[Mistake]) -> list[Mistake]:
     Empty where it is unknown which section a wrong key stands for.
     """
     names = {_field_name(mistake.key) for mistake in wrong}
+    if any(name.partition(".")[0] not in StudySpec.model_fields for name in names):
+        return []
     try:
         spec = StudySpec.model_validate(_without(raw, names))
     except ValidationError:
@@ -52,8 +55,12 @@ def mistakes_beside(raw: dict[str, Any], wrong: list[Mistake]) -> list[Mistake]:
 
 
 def _field_name(key: str) -> str:
-    """The field of the study, or of one of its sections, that the mistake makes unknown."""
+    """The field of the study, or of one of its sections, that the mistake makes unknown: for a mistyped section, the
+    one of the nearest name.
+    """
     section, _, rest = key.partition(".")
+    if section not in StudySpec.model_fields:
+        return next(iter(get_close_matches(section, StudySpec.model_fields, n=1)), section)
     name = rest.partition(".")[0]
     return f"{section}.{name}" if name in _known_keys((section,)) else section
 
@@ -64,7 +71,7 @@ def _without(raw: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
         if isinstance(value, dict)
         else value
         for section, value in raw.items()
-        if section not in names or section not in StudySpec.model_fields
+        if section in StudySpec.model_fields and section not in names
     }
     stand_ins = _STAND_INS | ({"search": {"space": {"lora.r": [1]}}} if "search" in kept else {})
     return kept | {

@@ -46,7 +46,7 @@ def prepare_study(
     Raises:
         StudyFileErrors: with the line that doesn't fit.
         InputError: the storage folder can't be written.
-        HpsearchError: the hub of a base can't be reached.
+        HpsearchError: the hub of a base or of the data can't be reached.
     """
     spec = file.spec
     if why := storage.why_unwritable():

@@ -39,6 +39,7 @@ class TensorBoardTracker:
     def __init__(self) -> None:
         self._callback: TrainerCallback | None = None
         self._writer: Any = None
+        self._has_logged = False
 
     def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -50,6 +51,15 @@ class TensorBoardTracker:
         _begin(self._callback, run, parameters)
 
     def log(self, step: int, logs: dict[str, float]) -> None:
+        """The first step drops what an attempt before logged after its last checkpoint: TensorBoard shows both
+        otherwise. It is what `SummaryWriter(purge_step=…)` writes, which has to know the step before the run begins.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        if not self._has_logged:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.file_writer.add_event(Event(step=step, session_log=start))
+            self._has_logged = True
         _log(self._callback, step, logs)
 
     def end(self, outcome: Outcome, reason: str | None, values: dict[str, float]) -> None:

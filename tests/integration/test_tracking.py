@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
+from hpsearch.train.trackers import TensorBoardTracker
 from hpsearch.train.tracking import Tracking
 from hpsearch.trial import Outcome, TrialConfig, TrialResult
 from tests.integration.conftest import changed, followed, text_config
@@ -40,12 +41,15 @@ class Trials:
         return run
 
     def scalars(self, number: int, name: str) -> list[tuple[int, float]]:
-        events = EventAccumulator(str(self.place / "tensorboard" / f"trial-{number:04d}")).Reload()
-        return [(event.step, event.value) for event in events.Scalars(name)]
+        return shown(self.place / "tensorboard" / f"trial-{number:04d}", name)
 
     def wandb(self, folder: str) -> list[dict[str, Any]]:
         (file,) = (self.place / folder).glob("wandb/offline-run-*/run-*.wandb")
         return list(records(file))
+
+
+def shown(folder: Path, name: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(name)]
 
 
 def address(place: Path) -> str:
@@ -159,6 +163,19 @@ def test_an_attempt_goes_on_with_the_run(trials: Trials) -> None:
     assert [step for step, _ in trials.scalars(9, "train/loss")] == [1, 2, 3, 4]
     ids = {run["run_id"] for attempt in ("attempt-1", "attempt-2") for run in kind(trials.wandb(attempt), "run")}
     assert ids == {"demo-1a-0009"}
+
+
+def test_tensorboard_shows_steps_once_that_a_killed_attempt_logged_too(tmp_path: Path) -> None:
+    run = followed(tmp_path, 5, ["tensorboard"])
+    for loss, steps in ((0.9, [1, 2, 3]), (0.4, [3, 4])):
+        tracker = TensorBoardTracker()
+        tracker.begin(run, {"lora.r": 8}, JobFolder(tmp_path))
+        for step in steps:
+            tracker.log(step, {"loss": loss})
+        tracker.close()
+    assert shown(run.tensorboard, "train/loss") == [
+        (1, pytest.approx(0.9)), (2, pytest.approx(0.9)), (3, pytest.approx(0.4)), (4, pytest.approx(0.4)),
+    ]  # fmt: skip
 
 
 def test_trackers_leave_no_trace_in_a_warm_process(trials: Trials) -> None:

@@ -278,6 +278,7 @@ def test_a_wrong_field_is_one_mistake(tmp_path: Path, name: str) -> None:
         assert all(key.startswith(".".join(path)) for key, _, _ in found), (path, found)
 
 
-def test_an_unknown_section_may_stand_for_any(tmp_path: Path) -> None:
-    found = mistakes(tmp_path, CURRICULUM.replace("curriculum:\n", "curiculum:\n"))
-    assert [key for key, _, _ in found] == ["curiculum"]
+@pytest.mark.parametrize(("section", "others"), [("curiculum", ["head"]), ("lessons", [])])
+def test_an_unknown_section_stands_for_the_nearest_or_for_any(tmp_path: Path, section: str, others: list[str]) -> None:
+    text = CURRICULUM.replace("curriculum:\n", f"{section}:\n") + "head: {hidden: 8}\n"
+    assert [key for key, _, _ in mistakes(tmp_path, text)] == [section, *others]
