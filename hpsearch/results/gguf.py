@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,10 +101,12 @@ def convert(
 
 def _run(llama_cpp: LlamaCpp, arguments: Sequence[str], made: Path, log: Path) -> None:
     command = [str(llama_cpp.python), str(llama_cpp.script), *arguments]
+    # Otherwise Python writes what was printed before an error behind it.
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with log.open("ab") as output:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False)
     if done.returncode or not made.exists():
         words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise HpsearchError(f"llama.cpp's converter failed: {words[-1].strip()}\nits whole output is in {log}")

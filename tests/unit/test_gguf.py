@@ -86,7 +86,10 @@ def test_what_is_converted_already_is_not_converted_again(desk: Desk, folder: Ru
     assert len(calls(checkout)) == 2
 
 
-def test_a_converter_that_fails_is_quoted_and_leaves_nothing(desk: Desk, folder: RunFolder, checkout: Path) -> None:
+def test_a_converter_that_fails_is_quoted_and_leaves_nothing(
+    desk: Desk, folder: RunFolder, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     (checkout / "broken").touch()
     with pytest.raises(HpsearchError) as raised:
         exported(desk, folder, plays(merging()), to="gguf", llama_cpp=checkout)
