@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two torch processes with all co
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # as in a trainer: nothing is compiled, and no compiler loaded
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["COLUMNS"] = "200"
+os.environ.pop("PYTHONUNBUFFERED", None)  # which many machines of tests set, and most people's shells do not
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = Path(os.environ.get("HPSEARCH_TEST_DATA", REPOSITORY.parent / "shared" / "data"))

@@ -92,7 +92,7 @@ def _run(launch: str, order: ClusterOrder, asked: threading.Event) -> int:
         task.options(name=f"{launch}/{index}", **options, **spread).remote(launch, order.tethered(index)): index
         for index in range(len(order.job_ids))
     }
-    print(f"{len(waiting)} workers, in {order.logs[0]} and so on")
+    print(f"{len(waiting)} workers, in {order.logs[0]} and so on", flush=True)
     code, is_stopped = 0, False
     while waiting:
         if asked.is_set():
@@ -111,7 +111,7 @@ def _tell_end(index: int, ended: Any) -> int:
     import ray
 
     try:
-        print(f"worker {index}: {ray.get(ended)}")
+        print(f"worker {index}: {ray.get(ended)}", flush=True)
         return 0
     except ray.exceptions.TaskCancelledError:
         print(f"worker {index}: stopped")

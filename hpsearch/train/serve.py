@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -40,6 +41,8 @@ def serve(channel: Channel) -> None:
     datasets.disable_progress_bars()
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_warning()
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # else what is printed waits for 8 KiB, or for the next job's log
     own_log = os.dup(sys.stdout.fileno())
     bases = Bases(channel.tell)
     book = LedgerBook()

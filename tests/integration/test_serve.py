@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,20 @@ def nothing_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_leaves_its_result(folder: JobFolder, tmp_path: Path) -> None:
     in_child(lambda: serve.serve(OneJob(folder)), tmp_path / "trainer.txt")
     assert folder.read(DiagnosisConfig) == DiagnosisConfig()
+
+
+def test_what_is_printed_is_in_the_log_at_once(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what a metric of the person's own prints, in a process that is killed."""
+
+    def dies() -> None:
+        print("the metric says")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(serve, "diagnose", dies)
+    in_child(lambda: serve.serve(OneJob(folder)), tmp_path / "trainer.txt")
+    assert last_line(folder.log) == "the metric says"
 
 
 def test_a_result_that_cannot_be_written(folder: JobFolder, tmp_path: Path) -> None:
