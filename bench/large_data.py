@@ -159,10 +159,10 @@ def _kill(folder: Path, storage: str, stage: str, after: int, say: Say) -> None:
 
 def prepare(folder: Path, storage: Path, overrides: list[str]) -> None:
     """Progress line by line; at last what it took, as JSON."""
-    from hpsearch.cli.options import inspector
     from hpsearch.data import images
     from hpsearch.data.prepared import DataFolder, write_prepared
     from hpsearch.folders import StorageFolder
+    from hpsearch.opening.trainers import inspector
     from hpsearch.spec import load_study
     from hpsearch.study.open import final_rows, wanted_rows
     from hpsearch.study.prepare import prepare_study

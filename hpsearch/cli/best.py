@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, look_at_store
+from hpsearch.cli.options import StoreOption, StudyArgument
+from hpsearch.opening.places import find_study, look_at_store
 
 
 def best(

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from hpsearch.cli.completion import run_names
-from hpsearch.cli.options import find_final_run, telling
+from hpsearch.cli.options import telling
+from hpsearch.opening.places import find_final_run
 
 
 def compare(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, open_store, storage_folder, telling
+from hpsearch.cli.options import StoreOption, telling
+from hpsearch.opening.places import open_store, storage_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study, open_mirror, storage_folder
+from hpsearch.cli.options import StoreOption, StudyArgument
+from hpsearch.opening.places import change_store, find_study, open_mirror, storage_folder
 
 
 def delete(

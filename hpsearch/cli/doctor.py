@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from hpsearch.cli.options import StoreOption, open_mirror, open_store, plain_starter, storage_folder, telling
+from hpsearch.cli.options import StoreOption, telling
+from hpsearch.opening.places import open_mirror, open_store, storage_folder
+from hpsearch.opening.trainers import plain_starter
 
 
 def doctor(store: StoreOption = None) -> None:

@@ -6,17 +6,9 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import (
-    RunArgument,
-    find_final_run,
-    names_of,
-    open_mirror,
-    run_argument,
-    short,
-    storage_folder,
-    telling,
-    trainer_starter,
-)
+from hpsearch.cli.options import RunArgument, names_of, run_argument, short, telling
+from hpsearch.opening.places import find_final_run, open_mirror, storage_folder
+from hpsearch.opening.trainers import trainer_starter
 
 
 def evaluate(

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import (
-    RunArgument,
-    StoreOption,
-    find_final_run,
-    look_at_store,
-    storage_folder,
-    telling,
-    trainer_starter,
-)
+from hpsearch.cli.options import RunArgument, StoreOption, telling
+from hpsearch.opening.places import find_final_run, look_at_store, storage_folder
+from hpsearch.opening.trainers import trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.results.final import RunFolder

@@ -18,17 +18,13 @@ from hpsearch.cli.options import (
     StoreOption,
     StudyFileArgument,
     WaitOption,
-    fetch_adapter,
-    find_study,
-    inspector,
-    open_store,
     refuse_paused,
     stoppable,
-    storage_folder,
-    store_url,
     telling,
     worker_arguments,
 )
+from hpsearch.opening.places import fetch_adapter, find_study, open_store, storage_folder, store_url
+from hpsearch.opening.trainers import inspector
 
 if TYPE_CHECKING:
     from rich.console import Console

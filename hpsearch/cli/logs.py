@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, find_study, look_at_store, short, storage_folder
+from hpsearch.cli.options import StoreOption, StudyArgument, short
+from hpsearch.opening.places import find_study, look_at_store, storage_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

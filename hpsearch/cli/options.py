@@ -12,19 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from hpsearch.cli.completion import run_names, study_names
-from hpsearch.opening.places import change_store as change_store
-from hpsearch.opening.places import fetch_adapter as fetch_adapter
-from hpsearch.opening.places import find_final_run as find_final_run
-from hpsearch.opening.places import find_study as find_study
-from hpsearch.opening.places import look_at_store as look_at_store
-from hpsearch.opening.places import open_mirror as open_mirror
-from hpsearch.opening.places import open_store as open_store
-from hpsearch.opening.places import storage_folder as storage_folder
-from hpsearch.opening.places import storage_url as storage_url
-from hpsearch.opening.places import store_url as store_url
-from hpsearch.opening.trainers import inspector as inspector
-from hpsearch.opening.trainers import plain_starter as plain_starter
-from hpsearch.opening.trainers import trainer_starter as trainer_starter
+from hpsearch.opening.places import storage_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

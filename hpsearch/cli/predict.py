@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpsearch.cli.options import RunArgument, find_final_run, storage_folder, telling, trainer_starter
+from hpsearch.cli.options import RunArgument, telling
+from hpsearch.opening.places import find_final_run, storage_folder
+from hpsearch.opening.trainers import trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.results.predict import FilePrediction, Prediction

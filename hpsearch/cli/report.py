@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study, storage_folder, telling
+from hpsearch.cli.options import StoreOption, StudyArgument, telling
+from hpsearch.opening.places import change_store, find_study, storage_folder
 
 if TYPE_CHECKING:
     from hpsearch.watch.report import FinalRun

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpsearch.cli.options import StoreOption, StudyArgument, change_store, find_study
+from hpsearch.cli.options import StoreOption, StudyArgument
+from hpsearch.opening.places import change_store, find_study
 
 
 def resume(study: StudyArgument, store: StoreOption = None) -> None:

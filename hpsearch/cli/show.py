@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import SetOption, StudyFileArgument, fetch_adapter, inspector, storage_folder, telling
+from hpsearch.cli.options import SetOption, StudyFileArgument, telling
+from hpsearch.opening.places import fetch_adapter, storage_folder
+from hpsearch.opening.trainers import inspector
 
 
 def show(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.completion import study_names
-from hpsearch.cli.options import StoreOption, find_study, look_at_store, storage_folder, store_url
+from hpsearch.cli.options import StoreOption
+from hpsearch.opening.places import find_study, look_at_store, storage_folder, store_url
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli.options import StoreOption, Verb, storage_folder, store_url
+from hpsearch.cli.options import StoreOption, Verb
+from hpsearch.opening.places import storage_folder, store_url
 
 store = typer.Typer(no_args_is_help=True, help="Check, copy and upgrade the store.")
 

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.completion import study_names
-from hpsearch.cli.options import (
-    SetOption,
-    StoreOption,
-    fetch_adapter,
-    find_study,
-    look_at_store,
-    open_mirror,
-    run_argument,
-    short,
-    storage_folder,
-    trainer_starter,
-)
+from hpsearch.cli.options import SetOption, StoreOption, run_argument, short
+from hpsearch.opening.places import fetch_adapter, find_study, look_at_store, open_mirror, storage_folder
+from hpsearch.opening.trainers import trainer_starter
 
 if TYPE_CHECKING:
     from hpsearch.data.manifest import Manifest

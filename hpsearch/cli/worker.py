@@ -17,16 +17,12 @@ from hpsearch.cli.options import (
     StoreOption,
     StudyFileArgument,
     WaitOption,
-    fetch_adapter,
-    find_study,
-    inspector,
-    open_mirror,
-    open_store,
     stoppable,
-    storage_folder,
     telling,
     worker_arguments,
 )
+from hpsearch.opening.places import fetch_adapter, find_study, open_mirror, open_store, storage_folder
+from hpsearch.opening.trainers import inspector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from hpsearch.cli.options import find_study, look_at_store
 from hpsearch.errors import HpsearchError
+from hpsearch.opening.places import find_study, look_at_store
 from hpsearch.search.view import StudyView, read_view
 from hpsearch.watch.console import open_console
 from hpsearch.watch.tables import study_panel

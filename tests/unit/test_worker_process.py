@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import make_url
 
 from hpsearch.bridge.cards import Device, read_cards
-from hpsearch.cli.options import trainer_starter
 from hpsearch.cli.worker import _is_over
 from hpsearch.errors import HpsearchError
 from hpsearch.launch import process
 from hpsearch.launch.process import WorkerProcess, default_num_workers, share_cores, start_worker, worker_environment
+from hpsearch.opening.trainers import trainer_starter
 from hpsearch.worker.device_lock import HeldDevice, hold
 from tests.unit.nvml_fixtures import FakeCard, FakeNvml, gpu
 from tests.unit.worker_fixtures import Demo
