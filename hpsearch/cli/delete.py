@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -39,8 +40,9 @@ def delete(
         if jobs := [job for called in call_roll(opened, found.study_id) for job in called.there]:
             raise InputError(f"{study} has jobs that wait or run ({jobs[0].job_id}): hpsearch stop {study} ends them")
         folder = storage.path / "trials" / found.uid
-        if not yes:
-            typer.confirm(f"delete {study} with its {len(trials)} trials and {folder}?", abort=True)
+        if not yes and not _agrees(f"delete {study} with its {len(trials)} trials and {folder}?"):
+            console.print(f"{study} is kept", soft_wrap=True)
+            return
         mirror.delete(folder)  # first: if it fails, the same command continues from there
         with opened.reaching():
             optuna.delete_study(study_name=study, storage=opened.optuna)
@@ -50,3 +52,16 @@ def delete(
     console.print(f"{study} is deleted; final runs stay in {storage.runs}", soft_wrap=True)
     if storage.features.exists():
         console.print(f"what studies share stays too: {storage.features} may be deleted at any time", soft_wrap=True)
+
+
+def _agrees(question: str) -> bool:
+    """Raises Interrupted on Ctrl-C, and InputError where nobody can be asked."""
+    from hpsearch.errors import InputError, Interrupted
+
+    try:
+        return typer.confirm(question)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        print()
+        if sys.stdin.isatty():
+            raise Interrupted("nothing was deleted") from None
+        raise InputError("there is no terminal to ask on: --yes deletes without a question") from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from sqlalchemy import update
 
 from hpsearch.cli import app as app_module
@@ -216,9 +218,28 @@ class TestDelete:
     def test_not_without_a_yes(self, run: Run, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
         with Path("/dev/null").open() as nothing:
             monkeypatch.setattr(sys, "stdin", nothing)
-            code, said, _ = run("delete demo")
-        assert code == 1
+            code, said, complained = run("delete demo")
+        assert (code, complained) == (2, "hpsearch: there is no terminal to ask on: --yes deletes without a question\n")
         assert f"delete demo with its 0 trials and {demo.study.storage.path}/trials/{demo.study.uid}?" in said
+        assert demo.store.studies.find("demo") is not None
+
+    @pytest.mark.parametrize("answer", ["n\n", "\n"])
+    def test_not_after_a_no(self, run: Run, demo: Demo, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        code, said, _ = run("delete demo")
+        assert code == 0
+        assert said.endswith("demo is kept\n")
+        assert demo.store.studies.find("demo") is not None
+
+    def test_not_after_ctrl_c(self, run: Run, demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(_: str) -> None:
+            raise typer.Abort  # as Typer says it, and as it says that the input has ended
+
+        monkeypatch.setattr(typer, "confirm", interrupted)
+        terminal = io.StringIO()
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdin", terminal)
+        assert run("delete demo") == (130, "\n", "hpsearch: nothing was deleted\n")
         assert demo.store.studies.find("demo") is not None
 
     def test_not_under_its_workers(self, run: Run, demo: Demo) -> None:
