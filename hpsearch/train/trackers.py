@@ -75,6 +75,7 @@ class TensorBoardTracker:
 class MlflowTracker:
     def __init__(self) -> None:
         self._callback: TrainerCallback | None = None
+        self._last_steps: dict[str, int] = {}
 
     def begin(self, run: TrackingConfig, parameters: dict[str, Any], folder: JobFolder) -> None:
         import mlflow
@@ -89,9 +90,10 @@ class MlflowTracker:
             where = [experiment.experiment_id]
             found = mlflow.MlflowClient().search_runs(where, f"tags.`{_RUN}` = '{run.id}'", max_results=1)
             known = found[0].info.run_id if found else None
+            self._last_steps = _last_steps(found[0]) if found else {}
             mlflow.start_run(run_id=known, run_name=run.name, tags={_RUN: run.id, "study": run.group})
         callback = MLflowCallback()
-        callback._ml_flow = cast(Any, _Synchronous(mlflow))
+        callback._ml_flow = cast(Any, _Synchronous(mlflow, self._last_steps))
         self._callback = callback
         _begin(self._callback, run, parameters)
 
@@ -113,15 +115,28 @@ class MlflowTracker:
 _LONGEST_TAG = 500
 
 
+def _last_steps(run: Any) -> dict[str, int]:
+    """The last step of each metric that an attempt before has sent."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    return {name: max(point.step for point in points) for name, points in histories.items() if points}
+
+
 class _Synchronous:
     """mlflow with synchronous calls.
 
     The callback makes asynchronous calls, on threads of mlflow's own that outlive the run; their errors are reported
     nowhere (mlflow 3.17, utils/async_logging/async_logging_queue.py).
+
+    `last_steps`: an attempt repeats the steps after its checkpoint, with the same values. They are not sent again:
+    MLflow would draw both lines.
     """
 
-    def __init__(self, mlflow: Any) -> None:
+    def __init__(self, mlflow: Any, last_steps: dict[str, int]) -> None:
         self._mlflow = mlflow
+        self._last_steps = last_steps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._mlflow, name)
@@ -135,7 +150,8 @@ class _Synchronous:
 
     def log_metrics(self, metrics: dict[str, float], step: int, synchronous: bool = True) -> None:
         del synchronous
-        self._mlflow.log_metrics(metrics, step=step, synchronous=True)
+        if new := {name: value for name, value in metrics.items() if step > self._last_steps.get(name, -1)}:
+            self._mlflow.log_metrics(new, step=step, synchronous=True)
 
 
 class WandbTracker:

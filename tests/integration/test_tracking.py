@@ -17,9 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hpsearch.folders import JobFolder
 from hpsearch.spec.training import BudgetSpec
-from hpsearch.train.trackers import TensorBoardTracker
+from hpsearch.train.trackers import MlflowTracker, TensorBoardTracker
 from hpsearch.train.tracking import Tracking
-from hpsearch.trial import Outcome, TrialConfig, TrialResult
+from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 from tests.integration.conftest import changed, followed, text_config
 from tests.integration.inside import Inside
 
@@ -165,17 +165,32 @@ def test_an_attempt_goes_on_with_the_run(trials: Trials) -> None:
     assert ids == {"demo-1a-0009"}
 
 
-def test_tensorboard_shows_steps_once_that_a_killed_attempt_logged_too(tmp_path: Path) -> None:
-    run = followed(tmp_path, 5, ["tensorboard"])
+def killed_after_three_steps(tracker: type[TensorBoardTracker | MlflowTracker], place: Path) -> TrackingConfig:
+    """A run of two attempts: the second one repeats the third step, which came after its checkpoint."""
+    run = followed(place, 5, ["tensorboard"])
     for loss, steps in ((0.9, [1, 2, 3]), (0.4, [3, 4])):
-        tracker = TensorBoardTracker()
-        tracker.begin(run, {"lora.r": 8}, JobFolder(tmp_path))
+        attempt = tracker()
+        attempt.begin(run, {"lora.r": 8}, JobFolder(place))
         for step in steps:
-            tracker.log(step, {"loss": loss})
-        tracker.close()
-    assert shown(run.tensorboard, "train/loss") == [
-        (1, pytest.approx(0.9)), (2, pytest.approx(0.9)), (3, pytest.approx(0.4)), (4, pytest.approx(0.4)),
-    ]  # fmt: skip
+            attempt.log(step, {"loss": loss})
+        attempt.close()
+        if mlflow.active_run():
+            mlflow.end_run("KILLED")
+    return run
+
+
+def test_tensorboard_shows_repeated_steps_once(tmp_path: Path) -> None:
+    run = killed_after_three_steps(TensorBoardTracker, tmp_path)
+    assert [step for step, _ in shown(run.tensorboard, "train/loss")] == [1, 2, 3, 4]
+    assert [value for _, value in shown(run.tensorboard, "train/loss")] == pytest.approx([0.9, 0.9, 0.4, 0.4])
+
+
+def test_mlflow_is_sent_repeated_steps_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address(tmp_path))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")
+    killed_after_three_steps(MlflowTracker, tmp_path)
+    (run,) = every_run(tmp_path)
+    assert history(tmp_path, run, "loss") == [(1, 0.9), (2, 0.9), (3, 0.9), (4, 0.4)]
 
 
 def test_trackers_leave_no_trace_in_a_warm_process(trials: Trials) -> None:
