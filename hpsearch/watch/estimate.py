@@ -62,7 +62,7 @@ def _time(training: Training) -> str:
 def _below(spec: StudySpec, found: Estimate, storage: Path) -> list[str]:
     loading = format_time(found.measured.start_s + found.measured.fit_s)
     lines = [f"on {_devices(found.devices)}; {_needs(found)}", _source(found)]
-    lines.append(f"with the start of the trainer and loading, {loading}, in the last two times; a trial comes without")
+    lines.append(f"the last two times include {loading} to start the trainer and load the base")
     if found.matters:
         lines.append(f"other values of {', '.join(found.matters)} make a trial shorter or longer")
     if not isinstance(spec.searched.pruner, NoPruner):

@@ -137,7 +137,7 @@ def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) 
     assert "optimizer steps (batch size 16)" in said
     assert "2.0 GiB of memory a trial, 5.0 MiB of disk" in said
     assert "measured in 3 s on the CPU: 2 steps with the file's own values" in said
-    assert "with the start of the trainer and loading, 1 min 50 s, in the last two times" in said
+    assert "the last two times include 1 min 50 s to start the trainer and load the base" in said
     assert "pruning makes it shorter" in said
     assert "careful" not in said
     assert "pruner" not in text_of(estimate_table(desk.file("search.pruner=none").spec, found, desk.folder))
