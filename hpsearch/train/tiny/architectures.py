@@ -141,7 +141,8 @@ def _qwen_vl(config_class: Any, model_class: Any, processor_class: Any, vision: 
 
 
 def _qwen_special(tokenizer: Any) -> dict[str, Any]:
-    return {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    """Qwen's texts have no first token; without a None, the id of the large vocabulary stands there."""
+    return {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
 
 
 ARCHITECTURES: dict[str, Callable[[], Built]] = {
