@@ -26,7 +26,8 @@ def device_name() -> str:
     if torch.cuda.is_available():
         parts = device_parts()
         return torch.cuda.get_device_name(0) + (f", one of {parts} parts" if parts > 1 else "")
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def device_parts() -> int:

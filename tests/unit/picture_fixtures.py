@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from hpsearch.bridge.protocol import Event
 from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
 from hpsearch.folders import JobFolder
@@ -25,6 +27,14 @@ SAID = {
     "tuned": ["cat"] * 6 + ["dog"] * 3 + ["cat"],
     "tuned-static": REFERENCES,
 }
+
+
+def legend(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def words_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
 
 
 def history(num_steps: int, loss: float = 2.0) -> list[HistoryPoint]:

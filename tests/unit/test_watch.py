@@ -93,7 +93,7 @@ def test_a_study_is_shown_with_how_far_it_is_and_who_works_on_it(view: StudyView
 def test_on_a_narrow_terminal_what_workers_do_is_folded_and_nothing_is_cut(view: StudyView) -> None:
     change = {"doing": "trying how many rows fit", "done": 18, "total": 20}
     doing = view.live_workers[-1].activity.model_copy(update=change)
-    worker = replace(view.live_workers[-1], activity=doing, job="gpu-box:42:2737938@5f", device="CPU, 1 threads")
+    worker = replace(view.live_workers[-1], activity=doing, job="gpu-box:42:2737938@5f", device="CPU, 1 thread")
     shown = seen(workers_table([worker]), width=80)
     assert "…" not in shown
     assert [cell for cell in ("worker", "loss", "18/20", "3.00 GiB") if cell not in shown] == []

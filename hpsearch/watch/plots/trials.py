@@ -53,31 +53,30 @@ def learning_curves_figure(view: StudyView, objective: Metric) -> Figure:
     figure, (axes,) = new_figure(4.6)
     best = view.best.number if view.best else None
     own = next((trial.number for trial in view.trials if trial.facts.get("defaults")), None)
+
+    def reached(number: int) -> str:
+        return format_metric(objective, curves[number][_report_that_counts(view.trials[number], curves[number])])
+
     legend: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for trial in view.trials:
         if trial.number in (best, own) or not curves[trial.number]:
             continue
         counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
-        legend[trial.outcome] = _draw(axes, curves[trial.number], **LOOKS[trial.outcome])
+        legend[trial.outcome] = _draw(axes, trial, curves[trial.number], **LOOKS[trial.outcome])
     labels = {outcome: f"{outcome} ({count})" for outcome, count in counts.items()}
     if own is not None and own != best and curves[own]:
-        reached = format_metric(objective, list(curves[own].values())[-1])
         outcome = view.trials[own].outcome
         ended = "" if outcome == "complete" else f", {outcome}"
-        look = {
-            "color": ORANGE,
-            "linewidth": 2.4,
-            "linestyle": "--",
-            "zorder": 6,
-            "end": LOOKS[outcome].get("end", "o"),
-        }
-        legend["own"], labels["own"] = _draw(axes, curves[own], **look), f"the file's own values{ended}: {reached}"
+        end = LOOKS[outcome].get("end", "o")
+        look = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "zorder": 6, "end": end}
+        legend["own"] = _draw(axes, view.trials[own], curves[own], **look)
+        labels["own"] = f"the file's own values{ended}: {reached(own)}"
     if best is not None:
-        reached = format_metric(objective, list(curves[best].values())[-1])
         is_own = " (the file's own values)" if best == own else ""
         look = {"color": BLUE, "linewidth": 3.2, "zorder": 5, "end": "o"}
-        legend["best"], labels["best"] = _draw(axes, curves[best], **look), f"best, trial {best}{is_own}: {reached}"
+        legend["best"] = _draw(axes, view.trials[best], curves[best], **look)
+        labels["best"] = f"best, trial {best}{is_own}: {reached(best)}"
     order = list(reversed(legend))
     axes.legend([legend[kind] for kind in order], [labels[kind] for kind in order], loc="best")
     axes.set_title(f"{view.study.name}: {objective.title} of each trial")
@@ -91,8 +90,15 @@ def _finite(points: dict[int, float]) -> dict[int, float]:
     return {step: value for step, value in points.items() if math.isfinite(value)}
 
 
-def _draw(axes: Axes, points: dict[int, float], *, end: str | None = None, **look: Any) -> Any:
-    marks: dict[str, Any] = {"marker": end or ".", "markevery": [-1], "markersize": 8, "markeredgewidth": 2}
+def _report_that_counts(trial: TrialView, points: dict[int, float]) -> int:
+    """The best one of a complete trial, the last one of any other."""
+    best = trial.facts.get("best_report")
+    return best if isinstance(best, int) and best in points else max(points)
+
+
+def _draw(axes: Axes, trial: TrialView, points: dict[int, float], *, end: str | None = None, **look: Any) -> Any:
+    marked = list(points).index(_report_that_counts(trial, points))
+    marks: dict[str, Any] = {"marker": end or ".", "markevery": [marked], "markersize": 8, "markeredgewidth": 2}
     (line,) = axes.plot(list(points), list(points.values()), **look, **marks)
     return line
 
