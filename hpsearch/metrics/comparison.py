@@ -30,7 +30,7 @@ SIGNIFICANCE = 0.05
 _NUMBERS_AT_ONCE = 100_000
 """Resamples are drawn in batches of about this many numbers: 0.8 MB, which stay in the cache."""
 _ROUNDING = 1e-9
-"""Metrics are from 0 to 1; smaller differences are rounding errors of the order of summation."""
+"""Smaller differences, as a share of the numbers' size, are rounding errors of the order of summation."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def interval(summed: Summed, groups: Sequence[Hashable] | None = None, seed: int
         ValueError: not as many groups as rows.
     """
     found = _checked(summed, groups)
-    return _interval(_by_group(summed.rows, found), summed.of, found, seed)
+    table = _by_group(summed.rows, found)
+    return _interval(table, summed.of, found, _ROUNDING * _size(table, summed.of), seed)
 
 
 def difference(a: Summed, b: Summed, groups: Sequence[Hashable] | None = None, seed: int = 0) -> Difference:
@@ -121,8 +122,9 @@ def difference(a: Summed, b: Summed, groups: Sequence[Hashable] | None = None, s
         gaps: Numbers = b.of(sums[:, width:]) - a.of(sums[:, :width])
         return gaps
 
-    p_value, swaps = _swap_test(of_a, of_b, gap, seed)
-    gap_found, around = float(gap(_total(both))[0]), _interval(both, gap, found, seed)
+    rounding = _ROUNDING * max(_size(of_a, a.of), _size(of_b, b.of))
+    p_value, swaps = _swap_test(of_a, of_b, gap, rounding, seed)
+    gap_found, around = float(gap(_total(both))[0]), _interval(both, gap, found, rounding, seed)
     ends = (around.low, around.high) if around else ()
     return Difference(
         difference=gap_found,
@@ -191,7 +193,24 @@ def _total(table: Any) -> Numbers:
     return total
 
 
-def _interval(table: Any, of: Callable[[Numbers], Numbers], groups: Groups, seed: int) -> Interval | None:
+def _size(table: Any, of: Callable[[Numbers], Numbers]) -> float:
+    """How large the numbers are: the one of all groups, or the mean of each group's own, without signs. Of a sparse
+    table only the first: its groups may be as many as its columns.
+    """
+    import numpy as np
+    from scipy import sparse
+
+    size = abs(float(of(_total(table))[0]))
+    if sparse.issparse(table):
+        return size
+    each = abs(of(table))
+    each = each[np.isfinite(each)]
+    return max(size, float(each.mean())) if len(each) else size
+
+
+def _interval(
+    table: Any, of: Callable[[Numbers], Numbers], groups: Groups, rounding: float, seed: int
+) -> Interval | None:
     import numpy as np
 
     if not groups.are_enough:
@@ -199,7 +218,7 @@ def _interval(table: Any, of: Callable[[Numbers], Numbers], groups: Groups, seed
     resampled = np.concatenate([of(chosen @ table) for chosen in _resamples(groups.num, table.shape[1], seed)])
     tail = _tail(groups.effective)
     itself = float(of(_total(table))[0])
-    if abs(resampled - itself).max() <= _ROUNDING * max(1.0, abs(itself)):
+    if abs(resampled - itself).max() <= rounding:
         return None
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(min(float(low), itself), max(float(high), itself))
@@ -229,14 +248,16 @@ def _resamples(num_groups: int, width: int, seed: int) -> Iterator[Numbers]:
         yield times.reshape(count, num_groups).astype(np.float64)
 
 
-def _swap_test(of_a: Any, of_b: Any, gap: Callable[[Numbers], Numbers], seed: int) -> tuple[float, str]:
+def _swap_test(
+    of_a: Any, of_b: Any, gap: Callable[[Numbers], Numbers], rounding: float, seed: int
+) -> tuple[float, str]:
     """The p-value and how it was found. `gap` takes the sums of a and b side by side."""
     import numpy as np
 
     change = of_b - of_a
     change = change[np.flatnonzero(abs(change).sum(axis=1))]
     a, b = _total(of_a), _total(of_b)
-    as_found = abs(gap(np.hstack([a, b]))[0]) - _ROUNDING
+    as_found = abs(gap(np.hstack([a, b]))[0]) - rounding
 
     def num_as_far(swapped: Numbers) -> int:
         moved = swapped @ change

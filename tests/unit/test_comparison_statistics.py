@@ -196,6 +196,19 @@ def test_right_and_wrong_answers_are_compared_as_a_sign_test(num_better: int, ex
     assert found.shown is (expected < 0.05)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_in_another_unit_the_same_is_found(unit: float) -> None:
+    """A metric of a person's own may have any scale; where swaps tie, rounding decides nothing."""
+    for seed in range(30):
+        draws = np.random.default_rng(seed)
+        a, b = draws.integers(0, 10, size=(2, 12)) / 7
+        found, again = difference(mean_of(a), mean_of(b)), difference(mean_of(a * unit), mean_of(b * unit))
+        assert again.p_value == found.p_value
+        assert (again.around is None) == (found.around is None)
+        offset = difference(mean_of(a * unit), mean_of((a + 0.3) * unit))
+        assert offset.around is None, "all draws have the same gap"
+
+
 def test_many_rows_are_tested_by_drawing() -> None:
     draws = np.random.default_rng(7)
     found = compared(draws.random(200).tolist(), draws.random(200).tolist())
