@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.view import StudyView
 from hpsearch.spec.metrics import LOSS, METRICS
+from hpsearch.watch.document import OUTCOMES
 from hpsearch.watch.plots import learning_curves_figure, trade_off_figure
 from hpsearch.watch.plots.style import BLUE, ORANGE
 from tests.unit.picture_fixtures import legend, words_of
@@ -36,6 +38,15 @@ def test_the_value_beside_a_curve_is_the_trial_s_own_and_marked(view: StudyView)
     foreign = replace(best, facts={"best_report": ["what?"]})
     (axes,) = learning_curves_figure(replace(view, trials=[foreign, *view.trials[1:]]), LOSS).axes
     assert legend(axes)[0] == "best, trial 0: 0.6000"
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("facts", [{}, {"defaults": True}])
+def test_a_trial_of_every_outcome_is_drawn(view: StudyView, outcome: str, facts: dict[str, Any]) -> None:
+    """Also one that waits for the next worker, with the reports of its first attempt."""
+    trial = replace(view.trials[1], outcome=outcome, reports={1: 2.5}, facts=facts)
+    (axes,) = learning_curves_figure(replace(view, trials=[view.trials[0], trial]), LOSS).axes
+    assert outcome in " ".join(legend(axes)) or (outcome == "complete" and "the file's own" in legend(axes)[1])
 
 
 def test_the_files_own_values_stand_out(view: StudyView) -> None:

@@ -36,6 +36,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "out of memory": {"color": VERMILION, "linewidth": 1.2, "linestyle": ":", "end": "s"},
     "failed": {"color": VERMILION, "linewidth": 1.2, "linestyle": "-.", "end": "v"},
     "running": {"color": GREEN, "linewidth": 1.4, "linestyle": ":", "end": ">"},
+    "waiting": {"color": GREEN, "linewidth": 1.2, "linestyle": ":", "end": "."},
 }
 """Of each outcome; `end` marks where a trial stopped before its time."""
 _FAR = 1.5
