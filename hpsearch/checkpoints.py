@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hpsearch.files import draft_of, is_draft, sync
+from hpsearch.files import draft_of, is_draft, share_weights, sync
 from hpsearch.folders import JobFolder, StageFolder, number_of
 from hpsearch.trial import Record
 
@@ -53,6 +53,8 @@ def written_whole(target: Path) -> Iterator[Path]:
 def replace_folder(draft: Path, target: Path) -> None:
     """Renames `draft` to `target`. An existing target is removed first: a folder can't be renamed over another."""
     for path in (*draft.rglob("*"), draft):
+        if path.suffix == ".safetensors":
+            share_weights(path)
         sync(path)
     drop(target)
     draft.rename(target)

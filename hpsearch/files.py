@@ -111,6 +111,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def share_weights(file: Path) -> None:
+    """Lets others read a safetensors file as they may read the files beside it: as the folder's own mode says.
+
+    safetensors 0.8 writes it for its owner alone, whatever the umask: no worker of another user could continue from a
+    checkpoint, and no server load the model (https://github.com/safetensors/safetensors/issues/782).
+    """
+    file.chmod(file.parent.stat().st_mode & 0o666)
+
+
 def draft_of(path: Path) -> Path:
     """A unique name beside `path`, also where machines or containers share a folder: their process ids repeat."""
     return path.with_name(f".{path.name}.{uuid4().hex}")

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from hpsearch.errors import InputError
-from hpsearch.files import draft_of, write_text
+from hpsearch.files import draft_of, share_weights, write_text
 from hpsearch.jobs import ExportResult
 from hpsearch.results.final import RunFolder
 from hpsearch.trial import Record
@@ -92,6 +92,8 @@ def new_export(target: Path) -> Iterator[Path]:
         raise InputError(f"{target}: can't be written: {error.strerror}") from None
     try:
         yield draft
+        for weights in draft.rglob("*.safetensors"):
+            share_weights(weights)
         if target.exists():
             shutil.rmtree(target)
         draft.rename(target)

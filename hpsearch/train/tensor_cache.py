@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hpsearch.files import draft_of
+from hpsearch.files import draft_of, share_weights
 from hpsearch.trial import CacheConfig
 
 Tensors = dict[str, torch.Tensor]
@@ -66,6 +66,7 @@ class TensorCache:
             if not self._has_room(num_bytes):
                 return
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft)
+            share_weights(draft)
             draft.rename(file)
             self._unseen += num_bytes
         except (OSError, SafetensorError) as error:

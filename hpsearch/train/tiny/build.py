@@ -18,6 +18,7 @@ import torch
 import transformers
 from filelock import FileLock
 
+from hpsearch.files import share_weights
 from hpsearch.jobs import Tell
 from hpsearch.train.encoding import IGNORED, Batch, Encoder
 from hpsearch.train.tiny import architectures
@@ -82,6 +83,7 @@ def build_tiny(recipe: Recipe, folder: Path, tell: Tell, phase: str) -> None:
         _pretrain(model, _batches(lesson, encoder), recipe, lambda step: tell(phase, step, recipe.num_steps))
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
+    share_weights(folder / "model.safetensors")
     processor.save_pretrained(folder)
 
 
