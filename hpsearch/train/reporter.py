@@ -121,6 +121,7 @@ class Reporter(TrainerCallback):
             point = HistoryPoint(step=at, loss=self._loss, learning_rate=float(logs["learning_rate"]))
             with self._folder.history.open("ab") as history:
                 history.write(point.model_dump_json().encode() + b"\n")
+            self._send_progress(state)  # transformers logs a step after its `on_step_end`: before, the loss is unknown
             if not math.isfinite(self._loss):
                 upcoming = min((step for step in self._steps if step >= at), default=0)
                 control.should_evaluate = control.should_save = False
@@ -150,7 +151,6 @@ class Reporter(TrainerCallback):
         del args
         self.step = self._whole(state.global_step)
         self._note_host()
-        self._send_progress(state)
         control.should_evaluate = self.step in self._steps
         control.should_save = self._clock() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS
         if self._channel.stop_wanted:

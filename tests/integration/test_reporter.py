@@ -62,6 +62,22 @@ def test_ten_minutes_after_the_last_checkpoint_there_is_another(tmp_path: Path) 
     assert saved_at == [750, 1500, 2250]
 
 
+def test_the_loss_of_a_step_is_told_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers calls: first the end of a step, then its log."""
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    worker = Answering(nobody)
+    reporter = Reporter(worker, JobFolder(tmp_path), "loss", 1, 3, lambda: None, None)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    for step in range(1, 4):
+        clock.now += 60
+        state, control = TrainerState(global_step=step, max_steps=3), TrainerControl()
+        reporter.on_step_end(arguments, state, control)
+        reporter.on_log(arguments, state, control, {"loss": step / 10, "learning_rate": 1e-3})
+    told = [(event.step, event.loss) for event in worker.sent if isinstance(event, Progress)]
+    assert told == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
 def test_validating_and_long_steps_give_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
