@@ -136,11 +136,13 @@ def difference(a: Summed, b: Summed, groups: Sequence[Hashable] | None = None, s
 
 
 def _of_rows(summed: Summed) -> list[Any]:
-    """The number of each row by itself; of sparse ones, which may be as many as their columns, the summands."""
+    """The number of each row by itself; of sparse ones, which may be as many as their columns, the summands and the
+    number of all.
+    """
     from scipy import sparse
 
     if sparse.issparse(summed.rows):
-        return [summed.rows.indices, summed.rows.data]
+        return [summed.rows.indices, summed.rows.data, summed.of(_total(summed.rows))]
     return [summed.of(summed.rows)]
 
 

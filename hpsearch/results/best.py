@@ -12,7 +12,7 @@ from hpsearch.data.source import local_source
 from hpsearch.errors import InputError
 from hpsearch.search.space import from_optuna
 from hpsearch.search.view import StudyView, TrialView
-from hpsearch.spec import dump_study
+from hpsearch.spec import dump_study, study_content
 from hpsearch.spec.study import StudySpec, Values, flat
 from hpsearch.spec.yaml_limits import NotYaml, read_text, read_yaml
 
@@ -73,24 +73,22 @@ def as_yaml(best: Best) -> str:
     """A study file without a search: `hpsearch train` repeats this training on any machine that has the data."""
     objective = best.study.objectives[0]
     value = f"{best.trial.value:.6f}" if best.trial.value is not None else "unknown"
-    budget = best.study.budget
     header = (
         f"# Trial {best.trial.number} of study {best.study.study}: {objective.title} {value}\n"
-        f"# Its budget: epochs {budget.epochs:g}, {budget.train_fraction:.0%} of the train split.\n"
+        f"# Its budget: {best.study.budget.in_words()}.\n"
         f"# The final training:  hpsearch train THIS_FILE\n"
     )
     return header + dump_study(best.final)
 
 
 def as_json(best: Best) -> str:
-    final = best.final.model_dump_json(exclude_none=True, exclude=best.final.foreign_sections)
     return json.dumps(
         {
             "study": best.study.study,
-            "trial": best.trial.number,
-            "objectives": dict(zip(best.study.objective_names, best.trial.values, strict=False)),
-            "values": best.values,
-            "final": json.loads(final),
+            "number": best.trial.number,
+            "values": dict(zip(best.study.objective_names, best.trial.values, strict=False)),
+            "params": best.values,
+            "final": study_content(best.final),
         },
         indent=2,
     )

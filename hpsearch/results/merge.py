@@ -83,6 +83,7 @@ def merge_run(
         _check(result, job_folder)
         copy_head(folder, config.answers, draft)
         _write_card(draft, made, result, card)
+    shutil.rmtree(job_folder.path, ignore_errors=True)  # it is for a person whose export failed
     return Merged(target, result, is_new=True)
 
 

@@ -151,13 +151,18 @@ _Dumper.add_representer(str, _text)
 
 
 def dump_study(spec: StudySpec) -> str:
-    """A study file that loads as exactly this spec, without the sections that its task doesn't have, and without the
-    default question where a column has one.
+    """A study file that loads as exactly this spec."""
+    return yaml.dump(study_content(spec), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def study_content(spec: StudySpec) -> dict[str, Any]:
+    """What a file of this spec says: without the sections that its task doesn't have, and without the default question
+    where a column has one.
     """
     content = spec.model_dump(mode="json", exclude_none=True, exclude=spec.foreign_sections)
     if spec.data.has_questions and spec.data.prompt == DataSpec.model_fields["prompt"].default:
         content["data"].pop("prompt")
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return content
 
 
 def _why_unreadable(path: Path, error: OSError) -> str:

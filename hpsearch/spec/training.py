@@ -96,3 +96,11 @@ class BudgetSpec(Spec):
         None,
         description="GPU memory in GiB that a run may take, as nvidia-smi counts it; a trial above it never wins.",
     )
+
+    def in_words(self, rows: str = "the train rows") -> str:
+        """30 optimizer steps, or 2 epochs on 30% of the train rows."""
+        share = f" on {self.train_fraction:.0%} of {rows}"
+        if self.max_steps is None:
+            return f"{self.epochs:g} epoch{'' if self.epochs == 1 else 's'}{share}"
+        steps = f"{self.max_steps:,} optimizer step{'' if self.max_steps == 1 else 's'}"
+        return steps if self.train_fraction == 1 else steps + share

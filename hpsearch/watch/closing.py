@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from hpsearch.search.view import StudyView
-from hpsearch.watch.words import format_epochs, format_metric, format_steps, format_trials, format_value
+from hpsearch.spec.training import BudgetSpec
+from hpsearch.watch.words import (
+    format_epochs,
+    format_metric,
+    format_steps,
+    format_trials,
+    format_value,
+)
 
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a warning."""
@@ -85,6 +92,11 @@ def cautions(view: StudyView) -> list[str]:
     spec = view.study.spec
     words = _few_trials(view)
     is_by_epochs = spec.final.max_steps is None and spec.budget.max_steps is None
+    if _is_shorter(spec.final, spec.budget):
+        words.append(
+            f"Careful: the final run trains less than a trial did, {spec.final.in_words()} instead of "
+            f"{spec.budget.in_words()}: its model may be worse than the best trial's. Raise its budget (final)."
+        )
     if is_by_epochs and spec.final.epochs > _SHORT * spec.budget.epochs:
         words.append(
             f"Careful: a trial ran {format_epochs(spec.budget.epochs)} on {spec.budget.train_fraction:.0%} of the "
@@ -98,6 +110,13 @@ def cautions(view: StudyView) -> list[str]:
             f"The best values lie at an end of the range for {', '.join(edges)}: widen it and continue the search."
         )
     return words
+
+
+def _is_shorter(final: BudgetSpec, budget: BudgetSpec) -> bool:
+    if final.max_steps is not None and budget.max_steps is not None:
+        return final.max_steps < budget.max_steps
+    is_by_epochs = final.max_steps is None and budget.max_steps is None
+    return is_by_epochs and final.epochs * final.train_fraction < budget.epochs * budget.train_fraction
 
 
 def _few_trials(view: StudyView) -> list[str]:

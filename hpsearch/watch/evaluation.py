@@ -143,7 +143,8 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
         )
     cut = {variant.name: variant.num_cut for variant in evaluation.variants if variant.num_cut}
     if cut:
-        lines.append("Answers truncated at the limit: " + ", ".join(f"{name} {count}" for name, count in cut.items()))
+        counts = ", ".join(f"{name} {count}" for name, count in cut.items())
+        lines.append(f"Answers truncated at evaluation.max_new_tokens: {counts}")
     lines.append(f"Every row with its answer and metrics, and all scores: {folder}")
     return "\n".join(lines)
 

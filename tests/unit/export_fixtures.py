@@ -51,6 +51,7 @@ def merging(seen: list[tuple[ExportConfig, int]] | None = None, **changes: Any) 
         config = folder.job()
         assert isinstance(config, ExportConfig)
         rows = datasets.load_from_disk(str(config.check_rows))
+        assert all(Path(image).exists() for row in rows for image in row.get("images", []))
         if seen is not None:
             seen.append((config, len(rows)))
         (config.output / "model.safetensors").write_bytes(b"merged")

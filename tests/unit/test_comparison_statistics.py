@@ -209,6 +209,14 @@ def test_in_another_unit_the_same_is_found(unit: float) -> None:
         assert offset.around is None, "all draws have the same gap"
 
 
+def test_two_class_metrics_of_the_same_answers_are_two_tests() -> None:
+    """They have the same summands, and here no difference; their numbers differ."""
+    references, same = ["cat"] * 8 + ["dog"] * 4, ["cat"] * 10 + ["dog", "cow"]
+    found = [score_difference(references, same, same, name) for name in ("balanced_accuracy", "macro_f1")]
+    assert [each.p_value for each in found] == [1.0, 1.0]
+    assert found[0].test != found[1].test
+
+
 def test_many_rows_are_tested_by_drawing() -> None:
     draws = np.random.default_rng(7)
     found = compared(draws.random(200).tolist(), draws.random(200).tolist())

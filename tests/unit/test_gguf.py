@@ -99,7 +99,7 @@ def test_a_converter_that_fails_is_quoted_and_leaves_nothing(
         f"its whole output is in {log}"
     )
     assert "INFO: loading" in log.read_text()
-    assert files(folder.exports) == {"merged-bfloat16", "merging", "convert.txt"}
+    assert files(folder.exports) == {"merged-bfloat16", "convert.txt"}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from PIL import Image
 
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
+from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
-from hpsearch.watch.report.story import trial_rows
+from hpsearch.watch.report.story import question_facts, trial_rows
 from tests.unit.view_fixtures import reporting
 from tests.unit.worker_fixtures import Demo, plays
 
@@ -75,6 +76,14 @@ def test_where_no_answer_is_right_the_nearest_are_shown() -> None:
     assert [answer.id for answer in right_ones(answers)] == ["2", "0"]
     assert [answer.id for answer in wrong_ones(answers)] == ["1", "0", "2"]
     assert (right_ones([]), wrong_ones([])) == ([], [])
+
+
+def test_the_final_budget_is_that_of_the_run(view: StudyView) -> None:
+    """A person may have changed it in best.yaml; without a run it is the study's."""
+    trained = BudgetSpec(max_steps=200, train_fraction=0.5, reports=1)
+    assert dict(question_facts(view.study.spec, trained))["budget of the final run"] == (
+        "200 optimizer steps on 50% of the train rows, 1 validation report"
+    )
 
 
 def test_a_trials_time_is_the_same_everywhere(view: StudyView) -> None:

@@ -18,6 +18,7 @@ from hpsearch.spec import dump_study, load_study
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.study import changes
 from hpsearch.spec.tasks import SECTIONS, TASKS, Section
+from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome
 from tests.unit.worker_fixtures import MANIFEST, Demo, MakeDemo, Play, ends, ledger, plays, study_spec
 
@@ -106,12 +107,14 @@ def test_the_yaml_form_loads_again_as_the_final_study(searched: Demo, tmp_path: 
     file.write_text(as_yaml(best))
     assert load_study(file).spec == best.final
     assert "# Trial 0 of study demo: validation loss 0.500000" in file.read_text()
+    by_steps = replace(best, study=best.study.model_copy(update={"budget": BudgetSpec(max_steps=30)}))
+    assert "# Its budget: 30 optimizer steps.\n" in as_yaml(by_steps)
 
 
 def test_the_json_form_says_the_same(searched: Demo) -> None:
     best = choose(searched.view, None)
     said = json.loads(as_json(best))
-    assert (said["study"], said["trial"], said["objectives"], said["values"]) == ("demo", 0, {"loss": 0.5}, CHOSEN)
+    assert (said["study"], said["number"], said["values"], said["params"]) == ("demo", 0, {"loss": 0.5}, CHOSEN)
     assert type(best.final).model_validate(said["final"]) == best.final
 
 

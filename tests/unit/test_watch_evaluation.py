@@ -117,7 +117,7 @@ def test_an_evaluation_in_words_tells_what_was_shown_and_what_was_not(evaluation
         "The same numbers as exact match: bleu.",
         "Intervals are resampled over 12 images with all their rows, as rows of a group are not independent.",
         "p values are Holm-corrected over 3 comparisons; intervals are not corrected.",
-        "Answers truncated at the limit: base-adaptive 7",
+        "Answers truncated at evaluation.max_new_tokens: base-adaptive 7",
         "Every row with its answer and metrics, and all scores: scores",
     ]
     alone = evaluation_words(without_base(evaluation), Path("scores"))

@@ -115,6 +115,24 @@ def test_trials_that_all_have_the_same_value_are_nothing_to_choose_between(view:
     assert tie_words(view) == ""
 
 
+@pytest.mark.parametrize(
+    ("budget", "final", "words"),
+    [
+        ({"epochs": 8}, {"epochs": 2}, "2 epochs on 100% of the train rows instead of 8 epochs on 100% of the"),
+        ({"max_steps": 30}, {"max_steps": 20}, "20 optimizer steps instead of 30 optimizer steps"),
+        ({"epochs": 4, "train_fraction": 0.25}, {"epochs": 1}, None),
+        ({"max_steps": 30}, {"epochs": 0.5}, None),
+    ],
+)
+def test_a_final_run_that_trains_less_than_a_trial_is_warned_of(
+    view: StudyView, budget: dict[str, Any], final: dict[str, Any], words: str | None
+) -> None:
+    found = cautions(with_spec(view, budget=budget, final=final))
+    said = [line for line in found if "trains less than a trial did" in line]
+    assert len(said) == (words is not None)
+    assert words is None or words in said[0]
+
+
 def test_the_files_own_values_are_the_bar_to_beat(view: StudyView) -> None:
     def with_defaults(number: int) -> StudyView:
         trials = [replace(t, facts={"defaults": True} | t.facts) if t.number == number else t for t in view.trials]

@@ -86,6 +86,7 @@ def report_page(asked: Asked) -> str:
         view=view,
         manifest=manifest,
         run=run,
+        final_budget=run.config.budget if run else view.study.spec.final,
         evaluation=run.evaluation if run else None,
         cards=[*_study_cards(view), *(_run_cards(run) if run else [])],
         cautions=cautions(view) if view.best else [],

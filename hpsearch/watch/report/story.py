@@ -28,14 +28,16 @@ def summary(view: StudyView, manifest: Manifest) -> str:
     knobs = list(spec.searched.space)
     named = " and ".join(filter(None, [", ".join(knobs[:-1]), knobs[-1]]))
     kind = "QLoRA" if spec.model.quantization == "nf4" else "LoRA"
+    train_rows = f"{len(manifest.splits['train']):,} train rows"
     return (
         f"{view.slots.finished} trials searched {named} for a {kind} fine-tune of {spec.model.base}, "
-        f"each on {spec.budget.train_fraction:.0%} of {len(manifest.splits['train']):,} train rows, "
+        f"each for {spec.budget.in_words(train_rows)}, "
         f"compared by {' and '.join(objective.title for objective in spec.objectives)} on validation rows."
     )
 
 
-def question_facts(spec: StudySpec) -> Facts:
+def question_facts(spec: StudySpec, final: BudgetSpec) -> Facts:
+    """`final`: the budget of the final run, which a person may have changed."""
     goals = [
         f"{metric.title} ({'lower' if metric.direction == 'minimize' else 'higher'} is better)"
         for metric in spec.objectives
@@ -46,7 +48,7 @@ def question_facts(spec: StudySpec) -> Facts:
         ("weights", "4-bit NormalFloat (QLoRA)" if spec.model.quantization == "nf4" else "not quantized (LoRA)"),
         ("objective", ", ".join(goals) + ", on the validation rows"),
         ("budget of a trial", _format_budget(spec.budget)),
-        ("budget of the final run", _format_budget(spec.final)),
+        ("budget of the final run", _format_budget(final)),
     ]
     if spec.curriculum.stages:
         stages = " → ".join(stage.name for stage in spec.curriculum.stages)
@@ -55,14 +57,9 @@ def question_facts(spec: StudySpec) -> Facts:
 
 
 def _format_budget(budget: BudgetSpec) -> str:
-    amount = f"{budget.max_steps} optimizer steps" if budget.max_steps else f"{_format_count(budget.epochs, 'epoch')}"
     memory = f"; at most {budget.memory_gib:g} GiB of device memory" if budget.memory_gib else ""
-    rows = f"{budget.train_fraction:.0%} of the train rows"
-    return f"{amount} on {rows}, {_format_count(budget.reports, 'validation report')}{memory}"
-
-
-def _format_count(count: float, noun: str) -> str:
-    return f"{count:g} {noun}" if count == 1 else f"{count:g} {noun}s"
+    reports = f"{budget.reports} validation report{'' if budget.reports == 1 else 's'}"
+    return f"{budget.in_words()}, {reports}{memory}"
 
 
 def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
@@ -97,11 +94,11 @@ def data_facts(data: DataSpec, manifest: Manifest) -> Facts:
     return [*facts, ("checksum of the splits", manifest.sha256)]
 
 
-def splits_rows(spec: StudySpec, manifest: Manifest) -> list[list[str]]:
+def splits_rows(budget: BudgetSpec, final: BudgetSpec, manifest: Manifest) -> list[list[str]]:
     """Split, its rows, and how many of them a trial and the final run see."""
     seen: dict[SplitName, tuple[float, float]] = {
-        "train": (spec.budget.train_fraction, spec.final.train_fraction),
-        "validation": (spec.budget.validation_fraction, spec.final.validation_fraction),
+        "train": (budget.train_fraction, final.train_fraction),
+        "validation": (budget.validation_fraction, final.validation_fraction),
         "test": (0.0, 0.0),
     }
     return [
