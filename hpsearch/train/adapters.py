@@ -151,8 +151,11 @@ def reopen(model: PreTrainedModel, adapter: Path, spec: ModelSpec) -> PeftModel:
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Saves the trained adapter only, without the reference."""
+    """Saves the trained adapter only, without the reference, and without PEFT's model card: it is an empty form
+    (peft 0.21, peft_model.py, `create_or_update_model_card`). An export has a card that says something.
+    """
     model.save_pretrained(str(folder), selected_adapters=[_OWN])
+    (folder / "README.md").unlink(missing_ok=True)
 
 
 def adapts_vision(model: PeftModel | PreTrainedModel) -> bool:

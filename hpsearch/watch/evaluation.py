@@ -95,11 +95,11 @@ def format_basis(
 
 
 def _format_tests(gaps: Sequence[Gap]) -> str:
-    """Tests with the same numbers are one."""
+    """Tests with the same numbers count once."""
     num_tests = max(gap.num_tests for gap in gaps)
     num_metrics, num_pairs = len({gap.metric.name for gap in gaps}), len({(gap.name, gap.than) for gap in gaps})
     if num_tests < num_metrics * num_pairs:
-        return f"{num_tests} tests, metrics with the same numbers on every row being one"
+        return f"{num_tests} different tests of {num_metrics * num_pairs}: those with the same numbers count once"
     if num_pairs == 1:
         return f"{num_metrics} metrics"
     if num_metrics == 1:

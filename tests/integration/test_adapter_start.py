@@ -109,7 +109,7 @@ class TestReference:
         assert torch.equal(logits(model.eval()), before)
         model.set_adapter("default")
         save_adapter(model, tmp_path / "saved")
-        assert {path.name for path in (tmp_path / "saved").iterdir()} == {"README.md", "adapter_config.json", WEIGHTS}
+        assert {path.name for path in (tmp_path / "saved").iterdir()} == {"adapter_config.json", WEIGHTS}
         begin_again(model)
         assert torch.equal(logits(model.eval()), before)
 

@@ -240,7 +240,7 @@ def test_runs_are_compared_over_groups_with_all_their_metrics_corrected(desk: De
     assert {gap.num_tests for gap in found.gaps} == {2}
     told = " ".join(f"{seen(comparison_table(found), width=100)} {comparison_words(found)}".split())
     assert f"95 % interval, resampled over {found.units.num} groups (column patient)" in told
-    assert "p values are Holm-corrected over 2 tests, metrics with the same numbers on every row being one" in told
+    assert "p values are Holm-corrected over 2 different tests of 3: those with the same numbers count once" in told
 
 
 def test_what_one_study_knows_of_groups_counts_for_both(desk: Desk, pair: list[RunFolder]) -> None:
