@@ -51,6 +51,13 @@ def test_the_workflow_runs_the_steps_of_ci_run() -> None:
     assert 'make test-all PYTEST_ARGS="--no-skips"\n' in CI_RUN
 
 
+def test_the_workflow_keeps_the_folder_that_pip_caches_in() -> None:
+    """A container's HOME there belongs to another user, so that pip as root caches nothing below it."""
+    (kept,) = [step["with"]["path"] for step in the_job()["steps"] if "cache" in step.get("uses", "")]
+    assert kept == "${{ env.PIP_CACHE_DIR }}"
+    assert the_job()["env"]["PIP_CACHE_DIR"].startswith("/root/")
+
+
 def test_the_workflow_runs_on_the_versions_that_the_project_names() -> None:
     named = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PYPROJECT)
     assert the_job()["strategy"]["matrix"]["python"] == named
