@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from launching import NOWHERE, SECRET, STUDY, Site
 
@@ -21,6 +21,7 @@ from tests import conftest
 
 WAITS = "can't be reached"
 """What a worker says of a store that doesn't answer."""
+STARTED = "after start()"
 STOPPING, AT_ONCE = "stopping …", "stopping at once"
 """What its keeper says of a stop: the worker may save, or not."""
 
@@ -36,9 +37,30 @@ ENGINES_HERE = (  # what is a cluster has a fixture NAME_cluster in tests/confte
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.node.get_closest_marker("cluster"):
         request.getfixturevalue(f"{request.param}_cluster")
-    site = Site(request.param, tmp_path)
-    yield site
-    site.close()
+    with started_processes() as started:
+        site = Site(request.param, tmp_path)
+        try:
+            yield site
+            site.close()
+        finally:
+            for process in started:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(5)  # Python warns at its end of those whose end nobody asked for
+
+
+@contextlib.contextmanager
+def started_processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Those that a launcher starts as children of this process."""
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen.__init__
+
+    def start_and_note(process: Any, *arguments: Any, **named: Any) -> None:
+        start(process, *arguments, **named)
+        started.append(process)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(subprocess.Popen, "__init__", start_and_note)
+        yield started
 
 
 def test_every_engine_is_tested() -> None:
@@ -75,44 +97,44 @@ def test_workers_start_and_a_stop_ends_them(site: Site) -> None:
     for job in launch.jobs:
         assert job.log, "status and logs read it"
         assert Path(job.log).is_relative_to(order.logs), "logs lie in the order's folder"
-        assert SECRET not in site.until_said(job, WAITS)
-    running = site.until(launch, lambda jobs: all(job.state is JobState.RUNNING for job in jobs))
+        assert SECRET not in site.until_said(job, WAITS, STARTED)
+    running = site.until_all(launch, JobState.RUNNING, STARTED)
     assert [job.job_id for job in running] == [job.job_id for job in launch.jobs], "jobs() keeps the launch's order"
     assert [job.job_id for job in running if not job.node] == [], "jobs that run have a node: JobView.node"
     workers = site.workers()
-    assert len(workers) == 2
+    assert len(workers) == 2, "each of two jobs runs one worker"
     assert all(NOWHERE not in word for worker in workers for word in worker.cmdline()), "a command line has the secret"
     known = {worker.environ().get(JOB_VARIABLE) for worker in workers}
     assert known == {job.job_id for job in launch.jobs}, "a worker's $HPSEARCH_JOB is the id that start() returned"
     site.launcher.stop(launch, now=False)
-    site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
+    site.until_all(launch, JobState.GONE, "after stop(now=False)")
     assert site.workers() == [], "jobs are gone, and their workers are still there"
     site.launcher.stop(launch, now=False)
-    assert set(site.states(launch)) == {JobState.GONE}
+    assert set(site.states(launch)) == {JobState.GONE}, "stop() of jobs that are gone does nothing"
 
 
 def test_a_stop_at_once_kills_worker_and_all(site: Site) -> None:
     launch = site.start(site.order(num_workers=1))
-    site.until_said(launch.jobs[0], WAITS)
-    (worker,) = site.workers()
+    site.until_said(launch.jobs[0], WAITS, STARTED)
+    worker = site.worker()
     worker.suspend()  # it can't leave by itself when its keeper is gone
     site.launcher.stop(launch, now=True)
-    site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
-    worker.wait(20)
+    site.until_all(launch, JobState.GONE, "after stop(now=True)")
+    site.until_ended([worker], "stop(now=True) kills a job with all that it started")
 
 
 def test_a_stop_that_is_repeated_still_lets_a_worker_save(site: Site) -> None:
     """A second SIGTERM would mean to leave without saving: see SAVE in hpsearch/launch/keep.py."""
     launch = site.start(site.order(num_workers=1))
-    site.until_said(launch.jobs[0], WAITS)
-    (worker,) = site.workers()
+    site.until_said(launch.jobs[0], WAITS, STARTED)
+    worker = site.worker()
     worker.suspend()  # it saves for as long as the second stop needs to arrive
     site.launcher.stop(launch, now=False)
-    site.until_said(launch.jobs[0], STOPPING)
+    site.until_said(launch.jobs[0], STOPPING, "after stop(now=False)")
     site.launcher.stop(launch, now=False)
     worker.resume()
-    site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
-    assert AT_ONCE not in site.said(launch)
+    site.until_all(launch, JobState.GONE, "after stop(now=False), twice")
+    assert AT_ONCE not in site.said(launch), "a second stop(now=False) must let the worker save, as the first does"
 
 
 @pytest.mark.parametrize("site", HERE_ONLY, indirect=True)
@@ -131,13 +153,16 @@ def test_where_one_job_can_t_be_started_none_is_left(site: Site, monkeypatch: py
             super().__init__(command, *more, **named)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "Popen", Full)
-    with pytest.raises(HpsearchError, match="Resource temporarily unavailable"):
+    raised: Exception | None = None
+    try:
         site.launcher.start(order)
-    _, left = psutil.wait_procs(site.processes(), 5)
-    for process in left:
-        process.kill()
-    assert left == [], "start() raised, and jobs that it had started before are still there"
+    except (HpsearchError, OSError) as error:
+        raised = error
+    told = "where a job can't be started, start() must raise HpsearchError with the system's own reason"
+    assert isinstance(raised, HpsearchError), f"{told}; it raised {raised!r}"
+    assert "Resource temporarily unavailable" in str(raised), told
     assert started == 2
+    site.until_ended(site.processes(), "start() raised, so that jobs that it had started before are ended")
 
 
 @pytest.mark.parametrize("site", HERE_ONLY, indirect=True)
@@ -147,25 +172,25 @@ def test_a_process_of_another_machine_is_unknown_and_left_alone(site: Site, monk
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
         elsewhere.setattr(workers, "_place", lambda: "elsewhere")
-        assert site.states(launch) == [JobState.UNKNOWN]
+        assert site.states(launch) == [JobState.UNKNOWN], "of a process of another machine jobs() must say UNKNOWN"
         site.launcher.stop(launch, now=True)
-    site.until_said(launch.jobs[0], WAITS)
-    assert site.states(launch) == [JobState.RUNNING]
+    site.until_said(launch.jobs[0], WAITS, STARTED)
+    assert site.states(launch) == [JobState.RUNNING], "stop() of another machine's job must end no process here"
 
 
 def test_a_worker_that_is_killed_is_replaced_within_its_job(site: Site) -> None:
     launch = site.start(site.order(num_workers=1))
-    site.until_said(launch.jobs[0], WAITS)
-    (worker,) = site.workers()
+    site.until_said(launch.jobs[0], WAITS, STARTED)
+    worker = site.worker()
     worker.kill()
-    site.until_said(launch.jobs[0], "another one starts")
-    site.until_said(launch.jobs[0], WAITS, times=2)
-    assert [other.pid for other in site.workers()] != [worker.pid]
-    assert site.states(launch) == [JobState.RUNNING]
+    site.until_said(launch.jobs[0], "another one starts", "after its worker was killed")
+    site.until_said(launch.jobs[0], WAITS, "after its worker was killed", times=2)
+    assert site.worker().pid != worker.pid
+    assert site.states(launch) == [JobState.RUNNING], "a job whose worker is replaced runs on"
 
 
 def test_a_job_that_can_do_nothing_is_gone_with_the_reason(site: Site) -> None:
     launch = site.start(site.order(num_workers=1, study=STUDY.replace("text-sft", "text-sfd")))
-    (job,) = site.until(launch, lambda jobs: all(job.state is JobState.GONE for job in jobs))
-    assert "text-sfd" in site.said(launch)
+    (job,) = site.until_all(launch, JobState.GONE, "after a worker that ends because of a mistake in the study file")
+    assert "text-sfd" in site.said(launch), "the job's log has what its worker said"
     assert job.reason, "JobView.reason of a job that is gone: the engine's own, or the last line of its log"
