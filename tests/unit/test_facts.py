@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hpsearch.errors import cut
 from hpsearch.metrics import COMPUTED, scores
 from hpsearch.metrics.overall import _summed
-from hpsearch.spec.metrics import ABOUT, METRICS, Metric
+from hpsearch.spec import metrics as spec_metrics
+from hpsearch.spec import tasks as spec_tasks
+from hpsearch.spec.metrics import ABOUT, LOSS, METRICS, Metric
 from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import SECTIONS, TASKS, TaskFacts, find_task
 from hpsearch.trial import Report, best_report
@@ -78,9 +82,16 @@ def test_nobody_else_asks_for_a_metric_by_its_name() -> None:
 
 
 ODD = ["", " ", "the", "+", "No.", "нет", "答案", "a\u2028b", "1e400", "yes " * 300, "\N{GRINNING FACE}", "ﬁ", "NaN"]
-
-
-OTHERS = [*ODD[3:], *ODD[:3]]
+OTHERS = [*ODD[3:], "", "no", "a cell\n"]
+"""Not only another order of the same: a metric over totals, as of the answers' lengths, must be worse of them too."""
+PROBES = {
+    "ODD, answered by ODD": (ODD, ODD),
+    "ODD, answered by OTHERS": (ODD, OTHERS),
+    "ODD, answered by nothing": (ODD, [""] * len(ODD)),
+    "'', answered by 'yes'": ([""], ["yes"]),
+    "'yes', answered by ''": (["yes"], [""]),
+}
+"""Name → references and predictions. The lists of texts are above."""
 HAVE_ROWS = [name for name in COMPUTED if name in METRICS]
 
 
@@ -89,23 +100,23 @@ def test_a_metric_is_what_its_row_says(name: str) -> None:
     metric = METRICS[name]
     low = -math.inf if metric.low is None else metric.low
     high = math.inf if metric.high is None else metric.high
-    for references, predictions in [
-        (ODD, ODD),
-        (ODD, OTHERS),
-        (ODD, [""] * len(ODD)),
-        ([""], ["yes"]),
-        (["yes"], [""]),
-    ]:
+    for probe, (references, predictions) in PROBES.items():
         value = scores(references, predictions, [name])[name]
-        assert low <= value <= high, f"{name}: its row says from {low} to {high}, and it is {value}"
+        assert low <= value <= high, f"{name}: its row says from {low} to {high}, and it is {value} of {probe}"
     right, wrong = scores(ODD, ODD, [name])[name], scores(ODD, OTHERS, [name])[name]
-    told = f"{name}: its row says direction={metric.direction!r}, and it is {right} of right answers, {wrong} of others"
+    told = (
+        f"{name}: its row says direction={metric.direction!r}, and it is {right} of ODD, answered by ODD,"
+        f" and {wrong} of ODD, answered by OTHERS (the lists are in this file)"
+    )
     assert metric.is_better(right, wrong), told
     assert metric.cost(right) < metric.cost(wrong), told
     references, predictions = ["a red cell"] * 3 + ["no"], ["a red cell in it", "a red cell", "no", "no"]
     alone = [scores([one], [other], [name])[name] for one, other in zip(references, predictions, strict=True)]
     whole, mean = scores(references, predictions, [name])[name], sum(alone) / len(alone)
-    told = f"{name}: its row says is_mean={metric.is_mean}, and it is {whole}; the mean of its rows is {mean}"
+    told = (
+        f"{name}: its row says is_mean={metric.is_mean}, and it is {whole}; the mean of its rows is {mean}, of {alone}"
+        f" (references {references}, predictions {predictions})"
+    )
     assert metric.is_mean == (whole == pytest.approx(mean)), told
 
 
@@ -120,7 +131,10 @@ def test_the_sums_of_a_metric_give_its_value(name: str) -> None:
             drawn = np.bincount(rows, minlength=len(references))[None].astype(float)
             value = scores([references[row] for row in rows], [predictions[row] for row in rows], [name])[name]
             (summed,) = sums.of(drawn @ sums.rows)
-            told = f"{name}: summed of its line in metrics/overall.py gives {summed}, and score {value}"
+            told = (
+                f"{name}: summed of its line in metrics/overall.py gives {summed}, and score {value}, of the rows"
+                f" {[*rows]} of references {cut(str(references))} and predictions {cut(str(predictions))}"
+            )
             assert summed == pytest.approx(value), told
 
 
@@ -137,9 +151,33 @@ def test_every_metric_has_a_way_to_be_computed() -> None:
     no_code = "no code: a line in ROW_METRICS of metrics/text.py, or in _OVERALL of metrics/overall.py"
     assert from_texts - set(COMPUTED) == set(), no_code
     assert set(COMPUTED) - from_texts == set(), "no row over texts or classes in _ROWS of spec/metrics.py"
+    others = METRICS.keys() - from_texts - {LOSS.name}
+    stored = "no code: a metric that isn't of texts needs a number of each row, in Answer.numbers (train/tasks/task.py)"
+    assert others - _keys(REPOSITORY / "hpsearch" / "train") == set(), stored
+    by_a_model = {name for name, row in METRICS.items() if row.needs_model}
+    assert by_a_model == {"bertscore"}, "needs_model=True asks for evaluation.bertscore_model, which is BERTScore's"
+
+
+def _keys(folder: Path) -> set[str]:
+    """Texts that are keys of dictionaries in its files."""
+    trees = [ast.walk(ast.parse(file.read_text())) for file in folder.rglob("*.py")]
+    keys = [key for nodes in trees for node in nodes if isinstance(node, ast.Dict) for key in node.keys]
+    return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+
+
+def test_no_name_is_taken_twice() -> None:
+    """The last row of a name would win, without a word."""
+    for told, names in [
+        ("spec/metrics.py", [row.name for row, _ in spec_metrics._ROWS]),
+        ("spec/tasks.py", [row.name for row in spec_tasks._ROWS]),
+    ]:
+        assert [name for name, count in Counter(names).items() if count > 1] == [], f"two rows in _ROWS of {told}"
+
+
+def test_every_metric_is_described() -> None:
     for name, metric in METRICS.items():
-        assert metric.name == name
-        assert ABOUT[name].endswith("."), f"{name} has no description, a sentence for docs/reference/metrics.md"
+        told = f"{name}: its description for docs/reference/metrics.md must end with a full stop: {ABOUT[name]!r}"
+        assert ABOUT[name].endswith("."), told
         assert metric.title == " ".join(metric.title.split()) != "", (
             f"{name}: its title has blanks too many, or nothing"
         )
