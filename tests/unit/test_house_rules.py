@@ -21,6 +21,12 @@ def test_no_file_is_long() -> None:
     assert {str(file): lines for file, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
+def test_every_file_says_why_it_exists() -> None:
+    there = files("hpsearch", "tests", "bench", "docs", "docker")
+    silent = [str(file) for file in there if not ast.get_docstring(ast.parse(file.read_text()))]
+    assert silent == [], "a file begins with a docstring"
+
+
 def test_fixtures_are_found_by_pytest_and_not_imported() -> None:
     """Each importing file would have a fixture of its own: a server started for a session starts once per file."""
     trees = {file: ast.parse(file.read_text()) for file in files("tests")}
