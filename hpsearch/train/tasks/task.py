@@ -61,7 +61,9 @@ class Method(Protocol):
         """Rows as one input of the model, with labels."""
 
     def num_items(self, rows: list[Encoded]) -> int:
-        """The denominator of an optimizer step's mean loss: learned tokens, or rows where `has_own_loss`."""
+        """What the loss of an optimizer step's rows is divided by: learned tokens for the model's own loss, and for
+        `training_loss` what that means a mean over, such as rows.
+        """
 
     def shared(self, model: Any, rows: list[Encoded], size: int) -> Batch:
         """What each micro-batch needs besides its rows: what its loss depends on over the whole optimizer step. `size`:
