@@ -101,6 +101,15 @@ def test_files_of_the_host_are_as_it_reads_them(schema: str, file: Path) -> None
     assert ended.exit_code == 0, ended.output
 
 
+def test_there_is_one_way_to_tell_the_maintainers_in_private() -> None:
+    """And no address: where the project is hosted is nowhere in it."""
+    button = '"Report a vulnerability"'
+    assert button in (REPOSITORY / "SECURITY.md").read_text().partition("## How to report")[2]
+    assert button in (GITHUB / "ISSUE_TEMPLATE" / "bug.yml").read_text()
+    for page in ("CODE_OF_CONDUCT.md", "CONTRIBUTING.md"):
+        assert "(SECURITY.md#how-to-report)" in (REPOSITORY / page).read_text(), page
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     newest = re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
