@@ -245,7 +245,7 @@ def test_every_field_is_explained_in_a_sentence() -> None:
     }
     assert len(fields) > 100
     poor = {name: about for name, about in fields.items() if not re.fullmatch(r"\S.{8,}\.", about)}
-    assert poor == {}
+    assert poor == {}, "each has a description: a sentence, with a full stop at its end"
 
 
 SITES = """\
