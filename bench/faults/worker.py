@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.faults.pace import hurry
+from bench.faults.scripted import ScriptedTrainer, training
 from bench.faults.standin import expected_reports
-from hpsearch.bridge.fake import ScriptedTrainer, training
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer, TrainerProcess
 from hpsearch.data.manifest import Manifest

@@ -60,7 +60,7 @@ need it.)
 
 
 class Trainer(Protocol):
-    """The part of a trainer that a worker uses. `fake.ScriptedTrainer` is the other implementation."""
+    """The part of a trainer that a worker uses. Tests have another one, which follows a script."""
 
     pid: int
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.bridge.fake import ScriptedTrainer, ending
+from bench.faults.scripted import ScriptedTrainer, ending
 from hpsearch.bridge.protocol import Began, Done, Event, Prune, Reported
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig

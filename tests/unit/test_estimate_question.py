@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from hpsearch.bridge.fake import ScriptedTrainer
+from bench.faults.scripted import ScriptedTrainer
 from hpsearch.bridge.protocol import Event
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.cli import estimating

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial
 from sqlalchemy import Row, inspect, select, text, update
 
-from hpsearch.bridge.fake import Play, ScriptedTrainer, ending, training
+from bench.faults.scripted import Play, ScriptedTrainer, ending, training
 from hpsearch.bridge.protocol import Began, Event, Reported
 from hpsearch.bridge.stopping import StopFlag
 from hpsearch.bridge.trainer_process import Trainer

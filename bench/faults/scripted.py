@@ -1,4 +1,4 @@
-"""A trainer without a process, which follows a script: for tests of everything on the worker's side of the bridge.
+"""A trainer without a process, which follows a script: for crowds, and for tests of the worker's side of the bridge.
 
 Like a real trainer, it writes each report to the folder's journal and history before it sends it.
 """
