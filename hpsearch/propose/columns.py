@@ -147,7 +147,7 @@ def _guess(look: Look, roles: dict[str, str]) -> dict[str, str]:
 
 def _column(name: str, head: Dataset) -> Column:
     from datasets import ClassLabel, Image, Sequence, Value
-    from datasets.features import List
+    from datasets.features import Json, List
 
     feature = head.features[name]
     inner = feature.feature if isinstance(feature, Sequence | List) else feature
@@ -165,12 +165,13 @@ def _column(name: str, head: Dataset) -> Column:
     if all(isinstance(text, str) and text.lower().endswith(_IMAGE_ENDINGS) for text in texts):
         about = "paths of images" if texts is first else "the path of an image"
         return Column(name, "image", f"{about}, as {_cut(texts[0])}", path=texts[0])
-    if isinstance(first, bool):
+    if isinstance(first, bool) and not isinstance(feature, Json):
         return Column(name, "truth value", f"true or false, as {str(first).lower()}")
     different = len(set(map(str, values)))
-    if not isinstance(inner, Value) or texts is first:
+    is_mixed = isinstance(feature, Json) and not any(isinstance(value, dict | list) for value in values)
+    if not (isinstance(inner, Value) or is_mixed) or texts is first:
         return Column(name, "nested" if isinstance(first, dict | list) else "other", _cut(str(first)))
-    kind = "text" if isinstance(first, str) else "number"
+    kind = "text" if is_mixed or isinstance(first, str) else "number"
     is_label = kind == "text" and 2 <= different <= min(_MOST_CLASSES, len(values) // 10)
     about = f"{different} different {'value' if different == 1 else 'values'}, as {_cut(repr(first))}"
     counts = Counter(map(str, values)).values()
