@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from hpsearch.errors import InputError, cut, did_you_mean
 from hpsearch.propose.columns import Look, look_at, propose_prompt, with_roles
 from hpsearch.propose.study import Answers, fitting_columns, missing_roles, propose_base, row_format
+from hpsearch.spec.model import TINY_BASES
 from hpsearch.spec.rows import FORMATS
 from hpsearch.spec.tasks import TASKS, find_task
 
@@ -152,6 +153,8 @@ def _task(text: str) -> str:
 def _base(text: str) -> str:
     if not text.strip():
         raise InputError("--base: expected a hub name or a folder")
+    if text.startswith("tiny:") and text not in TINY_BASES:
+        raise InputError(f"--base: there is no {text!r}; {did_you_mean(text, list(TINY_BASES))}")
     return text
 
 

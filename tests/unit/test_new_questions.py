@@ -126,6 +126,7 @@ def test_a_column_that_is_not_recognized_is_asked_for_until_it_is_there(tmp_path
         ({"data": " "}, "name a file of rows"),
         ({"data": "rowz"}, "there is no file or folder rowz; from the hub it can't be read"),
         ({"base": " "}, "--base: expected a hub name or a folder"),
+        ({"base": "tiny:gemma4"}, "--base: there is no 'tiny:gemma4'; did you mean 'tiny:gemma3'"),
         ({"task": "vlm-stf"}, "did you mean 'vlm-sft'"),
         ({"task": "text-curriculum"}, "text-curriculum learns in stages, which can't be asked for here: take text-sft"),
         ({"columns": {"stage": "chosen"}}, "--columns: text-preference takes no stage column"),
@@ -233,6 +234,19 @@ def test_images_that_lie_beside_the_study_and_not_beside_their_rows(tmp_path: Pa
     answers = answered("demo", Given(data="data/rows.jsonl"), tmp_path, never, lambda _: None)
     (tmp_path / "demo.yaml").write_text(study_text(answers))
     assert load_study(tmp_path / "demo.yaml").spec.data.images == "."
+
+
+@pytest.mark.parametrize("odd", [3, None, 2.5, True])
+@pytest.mark.parametrize("at", [0, 51])
+def test_one_odd_answer_makes_no_column_unknown(tmp_path: Path, odd: object, at: int) -> None:
+    """Few answers are labels, whatever one of them is: the splits are stratified by them."""
+    rows: list[dict[str, object]] = [{"question": f"Is it {n}?", "answer": f"c{n % 3}"} for n in range(60)]
+    rows[at]["answer"] = odd
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said: list[str] = []
+    columns = answered("demo", Given(data="rows.jsonl"), tmp_path, never, said.append).columns
+    assert columns == {"question": "question", "answer": "answer", "label": "answer"}
+    assert f"{3 if odd is None else 4} different values, as " in said[0]
 
 
 ASKED = {
