@@ -187,10 +187,20 @@ def test_the_final_run_and_its_evaluation_are_reported(whole: Page) -> None:
         "accuracy 60.0% 50.0 to 70.0 10.0% 0.0 to 20.0 30.0% 20.0 to 40.0 90.0% 80.0 to 100.0 100.0% 90.0 to 100.0",
         "Below each value its 95 % bootstrap interval, resampled over 10 images.",
         "loss 1.2500 1.2500 1.2500 1.2500",
+        "class test rows accuracy precision F1",  # nothing says how many train rows a class has
         "dog 4 75.0% 100.0% 85.7%",
     ):
         assert words in whole.words
     assert whole.tags.count("svg") == 8
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_labels_say_how_many_train_rows_a_class_has(view: StudyView, tmp_path: Path) -> None:
+    labelled = MANIFEST.model_copy(update={"labels": {"train": {"dog": 9}}})
+    words = page_of(told(labelled, view), final_run(tmp_path)).words
+    assert "class train rows test rows accuracy precision F1" in words
+    assert "dog 9 4 75.0% 100.0% 85.7%" in words
+    assert "cat 0 6 " in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -158,15 +158,19 @@ def _format_score(metric: Metric, score: Score | None) -> tuple[str, str]:
     return format_metric(metric, score.value), format_ends(metric, score.interval) if score.interval else ""
 
 
-def class_rows(variant: VariantScores, manifest: Manifest) -> list[list[str]]:
-    """Each class: its train and test rows, accuracy, precision, F1."""
+def class_table(variant: VariantScores, manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Headings, and each class: its train and test rows, accuracy, precision, F1. Without a label column nothing says
+    how many train rows a class has.
+    """
     train = manifest.labels.get("train", {})
-    return [
+    rows = [
         [
             of.label,
-            str(train.get(of.label, "")),
+            *([str(train.get(of.label, 0))] if train else []),
             str(of.support),
             *(f"{rate:.1%}" for rate in (of.accuracy, of.precision, of.f1)),
         ]
         for of in variant.classes
     ]
+    headings = ["class", *(["train rows"] if train else []), "test rows", "accuracy", "precision", "F1"]
+    return headings, rows
