@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field
 
 from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
 from hpsearch.spec.metrics import Metric, NamedMetric
+from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Record
 
 MOST_FREQUENT = "most frequent answer"
@@ -131,6 +132,7 @@ class ComparedRun(Record):
     scores: dict[str, Score]
     num_rows: int = Field(description="that it was evaluated on")
     leaked: int
+    budget: BudgetSpec = Field(description="of its training")
 
 
 class Comparison(Record):

@@ -24,6 +24,7 @@ from hpsearch.results.scoring import (
 from hpsearch.spec.evaluation import PromptName
 from hpsearch.spec.metrics import Metric
 from hpsearch.spec.tasks import TASKS, TaskFacts
+from hpsearch.spec.training import BudgetSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class _Answers:
     unit: str
     rows: dict[str, AnsweredRow]
     train: set[str]
+    budget: BudgetSpec
 
 
 def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *, common: bool) -> Comparison:
@@ -60,7 +62,9 @@ def compare_runs(folders: Sequence[RunFolder], prompt: PromptName, tell: Tell, *
         rows = answers[run.name]
         scores = score_rows(rows, metrics)
         leaked = len(run.train.intersection(keys))
-        compared.append(ComparedRun(name=run.name, scores=scores, num_rows=len(run.rows), leaked=leaked))
+        compared.append(
+            ComparedRun(name=run.name, scores=scores, num_rows=len(run.rows), leaked=leaked, budget=run.budget)
+        )
         if run.name != first:
             gaps += [gap_between(metric, run.name, rows, first, answers[first]) for metric in metrics]
     units = [run.unit for run in runs]
@@ -93,7 +97,7 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _read(folder: RunFolder, name: str, variant: str, prompt: PromptName) -> _Answers:
-    file, manifest, _ = folder.load()
+    file, manifest, config = folder.load()
     scores, answers = folder.scores / "scores.json", folder.scores / f"{variant}.jsonl"
     if not scores.exists() or not answers.exists():
         option = "" if prompt == "none" else f" --prompts none,{prompt}"
@@ -108,7 +112,8 @@ def _read(folder: RunFolder, name: str, variant: str, prompt: PromptName) -> _An
             f"hpsearch evaluate {folder.path} computes its scores again, without generating answers again"
         )
     train = {sha256 for _, sha256 in manifest.splits["train"]}
-    return _Answers(name, TASKS[file.spec.task], evaluation.metrics, evaluation.resampled.name, rows, train)
+    task, unit = TASKS[file.spec.task], evaluation.resampled.name
+    return _Answers(name, task, evaluation.metrics, unit, rows, train, config.budget)
 
 
 def _common_rows(runs: Sequence[_Answers], common: bool) -> list[str]:

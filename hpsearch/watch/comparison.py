@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from hpsearch.evaluation import Comparison, Gap, alike
+from hpsearch.spec.training import BudgetSpec
 from hpsearch.watch.evaluation import (
     format_alike,
     format_around,
@@ -15,6 +16,7 @@ from hpsearch.watch.evaluation import (
     format_score,
     format_verdict,
 )
+from hpsearch.watch.words import format_epochs, format_num_steps
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -55,6 +57,15 @@ def comparison_words(comparison: Comparison) -> str:
         for run in comparison.runs
         if run.leaked
     ]
+    lengths = {run.name: _length(run.budget) for run in comparison.runs}
+    if len(set(lengths.values())) > 1:
+        each = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        lines.append(f"careful: the runs did not train equally long: {each}; that alone may make a difference")
     lines += format_alike(comparison.metrics, comparison.runs)
     lines += format_basis(comparison.units, comparison.gaps, comparison.runs)
     return "\n".join(lines)
+
+
+def _length(budget: BudgetSpec) -> str:
+    length = format_epochs(budget.epochs) if budget.max_steps is None else format_num_steps(budget.max_steps)
+    return length if budget.train_fraction >= 1 else f"{length} on {budget.train_fraction:.0%} of its train split"

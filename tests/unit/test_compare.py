@@ -103,6 +103,14 @@ def test_where_nothing_is_shown_the_words_say_so(rows: Desk, pair: list[RunFolde
     assert "similar against good: no difference shown, " in comparison_words(found)
 
 
+def test_runs_of_different_budgets_are_told_apart(rows: Desk, pair: list[RunFolder]) -> None:
+    assert "equally long" not in comparison_words(compared(rows, *pair))
+    longer = evaluated(rows, "longer", right_but_for(3, 5), "final.max_steps=40")
+    part = evaluated(rows, "part", right_but_for(3, 5), "final.epochs=2", "final.train_fraction=0.5")
+    words = comparison_words(compared(rows, pair[0], longer, part))
+    assert "careful: the runs did not train equally long: good 3 epochs, longer 40 steps, part 2 epochs on 50%" in words
+
+
 def test_many_tests_are_corrected_for_being_many(rows: Desk, pair: list[RunFolder]) -> None:
     third = evaluated(rows, "third", right_but_for(), "training.seed=8")
     found = compared(rows, *pair, third)
