@@ -13,7 +13,7 @@ from hpsearch.errors import StoreUnreachable
 from hpsearch.search.view import StudyView, TrialView
 from hpsearch.spec.metrics import LOSS
 from hpsearch.watch.tables import format_others, study_panel
-from hpsearch.watch.words import format_loss, format_metric, format_params, format_time
+from hpsearch.watch.words import format_loss, format_metric, format_params, format_reason, format_time
 
 _SECONDS_BETWEEN_LINES = 10.0
 _FEWEST = 4
@@ -110,8 +110,10 @@ def _format_trial(trial: TrialView, view: StudyView) -> str:
     held = f", {memory:.2f} GiB" if memory else ""
     left = view.seconds_left()
     rest = f"; about {format_time(left)} left at this pace" if left is not None and not view.is_finished else ""
+    reason = "" if trial.outcome == "complete" else format_reason(trial.facts)
+    why = f": {reason}" if reason else ""
     best = " (best so far)" if view.best and view.best.number == trial.number else ""
     return (
         f"[{view.slots.finished}/{view.slots.wanted}] trial {trial.number} {trial.outcome}{loss}{best}"
-        f"{time_taken}{held} | {values}{rest}"
+        f"{time_taken}{held}{why} | {values}{rest}"
     )

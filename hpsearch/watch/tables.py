@@ -20,7 +20,7 @@ from hpsearch.spec.metrics import LOSS
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
 from hpsearch.watch.closing import format_usage
-from hpsearch.watch.words import format_loss, format_metric, format_params, format_time, format_value
+from hpsearch.watch.words import format_loss, format_metric, format_params, format_reason, format_time, format_value
 
 _COLOURS = {
     "complete": "green",
@@ -67,6 +67,8 @@ def _standing(view: StudyView) -> list[RenderableType]:
     if not view.is_finished and (shared := sharing(view)):
         lines.append(Text(shared))
     lines += [Text(line, style="yellow") for line in _started_over(view)]
+    failed = [trial for trial in view.trials if trial.outcome == "failed" and "reason" in trial.facts]
+    lines += [Text(f"trial {trial.number} failed: {format_reason(trial.facts)}", style="red") for trial in failed[-1:]]
     refused = {error for worker in view.live_workers for error in worker.activity.device_errors}
     lines += [Text(f"the driver refuses a card: {error}", style="yellow") for error in sorted(refused)]
     aside = {f"{worker.device} is set aside: {worker.aside}" for worker in view.workers if worker.aside}

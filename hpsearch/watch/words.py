@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from hpsearch.errors import cut
 from hpsearch.spec.metrics import Metric
 from hpsearch.trial import GIB, MIB
 
 _MILLION = 1_000_000
+_LONGEST_REASON = 160
 
 
 def format_time(seconds: float) -> str:
@@ -63,6 +65,11 @@ def format_value(value: Any) -> str:
 def format_params(params: dict[str, Any]) -> str:
     """Every searched parameter with its value, without its section's name."""
     return ", ".join(f"{knob.partition('.')[2]} {format_value(value)}" for knob, value in params.items())
+
+
+def format_reason(facts: dict[str, Any]) -> str:
+    """Why a trial ended early, in one line; '' where nothing says so."""
+    return cut(" ".join(str(facts.get("reason") or "").split()), _LONGEST_REASON)
 
 
 def format_steps(steps: dict[str, str], line_width: int | None = None) -> str:

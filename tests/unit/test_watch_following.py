@@ -15,8 +15,9 @@ from hpsearch.spec.study import StudySpec
 from hpsearch.watch.closing import cautions, closing_words, tie_words
 from hpsearch.watch.console import open_console
 from hpsearch.watch.live import Follower
+from hpsearch.watch.tables import study_panel
 from hpsearch.watch.training import TrainingDisplay
-from tests.unit.view_fixtures import finished, lines_of, plain_console, with_spec
+from tests.unit.view_fixtures import finished, lines_of, plain_console, seen, with_spec
 from tests.unit.worker_fixtures import Clock, report, study_spec
 
 
@@ -42,6 +43,21 @@ def test_each_trial_is_reported_once_when_it_has_ended(view: StudyView) -> None:
         "[4/8] trial 2 diverged loss nan",
         "[4/8] trial 3 out of memory",
     ]
+
+
+def test_why_a_trial_ended_early_stands_on_its_line(view: StudyView) -> None:
+    console, long = plain_console(), "images/3.png is\ngone " * 20
+    trials = [*view.trials[:4], replace(view.trials[4], facts=view.trials[4].facts | {"reason": long})]
+    with Follower(console, Clock()) as follower:
+        follower.show(up_to(view, 3))
+        (line,) = lines_of(console, lambda: follower.show(up_to(view, 4)))
+        assert "trial 3 out of memory in 1 min 05 s" in line
+        assert ": tried to allocate 9 GiB | learning_rate" in line
+        (line,) = lines_of(console, lambda: follower.show(up_to(replace(view, trials=trials), 5)))
+    assert ": images/3.png is gone images/3.png" in line
+    assert "… | learning_rate" in line
+    assert len(line) < 300
+    assert "trial 4 failed: Bus error" in seen(study_panel(view))
 
 
 def test_a_resumed_study_does_not_repeat_its_past(view: StudyView) -> None:
