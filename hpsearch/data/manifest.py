@@ -69,18 +69,21 @@ class Manifest(Record):
         by_id = {row.id: row for row in read.rows}
         known = {row_id for keys in self.splits.values() for row_id, _ in keys}
         known |= {row_id for ids in self.left_out.values() for row_id in ids}
-        differences = [f"row {row_id!r} is new" for row_id in by_id if row_id not in known]
+        differences = [(row_id, "is new") for row_id in by_id if row_id not in known]
         differences += [
-            f"row {row_id!r} {'has changed' if row_id in by_id else 'is gone'}"
+            (row_id, "has changed" if row_id in by_id else "is gone")
             for keys in self.splits.values()
             for row_id, sha256 in keys
             if row_id not in by_id or by_id[row_id].sha256 != sha256
         ]
         if differences:
+            lines = read.places.lines_of([row_id for row_id, _ in differences[:3]]) if read.places else {}
+            places = {row_id: f" (line {line})" for row_id, line in lines.items()}
+            named = ", ".join(f"row {row_id!r}{places.get(row_id, '')} {what}" for row_id, what in differences[:3])
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise FieldError(
                 "data.source",
-                f"the data is not what it was when the study was created: {', '.join(differences[:3])}{more}. "
+                f"the data is not what it was when the study was created: {named}{more}. "
                 "Bring the old data back, or give the study a new name",
             )
         splits: Splits = {name: [by_id[row_id] for row_id, _ in keys] for name, keys in self.splits.items()}

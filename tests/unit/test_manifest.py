@@ -103,6 +103,18 @@ def test_a_new_row_is_named(splits: Splits, row: MakeRow) -> None:
     assert complaint(make_manifest(splits, {}), [*all_rows(splits), row(10)]) == "row '10' is new"
 
 
+def test_what_differs_is_named_with_its_line(splits: Splits, row: MakeRow, tmp_path: Path) -> None:
+    file, rows = tmp_path / "rows.jsonl", [row(8), row(10), row(9, messages=row(77).messages)]
+    file.write_text("\n{}\n{}\n{}\n")
+    places = Places(file, 3, False, {each.id: i for i, each in enumerate(rows)}, {}, {})
+    with pytest.raises(FieldError, match=r": row '10' \(line 3\) is new, row '9' \(line 4\) has changed\. Bring"):
+        make_manifest({"test": splits["test"]}, {}).rows_of(ReadRows(rows, places=places))
+    with pytest.raises(FieldError, match=r"row '9' \(line 4\) has changed, row '0' is gone"):
+        make_manifest({"test": [rows[0], rows[1], splits["test"][1], splits["train"][0]]}, {}).rows_of(
+            ReadRows(rows, places=places)
+        )
+
+
 def test_of_many_differences_three_are_named_and_the_rest_counted(splits: Splits, row: MakeRow) -> None:
     rows = [row(20), row(21), *all_rows(splits)[3:]]
     expected = "row '20' is new, row '21' is new, row '0' is gone and 2 more"

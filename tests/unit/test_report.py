@@ -241,7 +241,7 @@ def test_answers_that_were_right_and_wrong_are_shown_with_their_images(whole: Pa
     answers = whole.words.partition("Answers Right")[2]
     right, _, wrong = answers.partition("Wrong")
     assert right.count("What is it?") == 6
-    assert "answer cat tuned cat base cow row row 0" in right
+    assert "answer cat tuned cat base cow row row 0, counted from 0" in right
     assert wrong.count("What is it?") == 1
     assert "answer dog tuned cat base dog row row 9" in wrong
     assert whole.tags.count("img") == 7
