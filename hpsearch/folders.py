@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -213,6 +214,12 @@ class StorageFolder:
     def logs(self, study: str) -> Path:
         """The logs of the study's workers and trainers, one file each."""
         return self.path / "logs" / study
+
+    def worker_log(self, study: str, index: int) -> Path:
+        """Of a worker that this process keeps: two `hpsearch run` at once, here or elsewhere, write into files of their
+        own.
+        """
+        return self.logs(study) / f"worker-{index}-of-{socket.gethostname()}-{os.getpid()}.txt"
 
     @property
     def diagnosis(self) -> JobFolder:

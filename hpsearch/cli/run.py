@@ -205,7 +205,7 @@ def _start_crew(console: Console, store: Store, study: str, arguments: list[str]
     environment = worker_environment(store.url, storage.path) | share_cores(number)
 
     def start(index: int) -> WorkerProcess:
-        return start_worker(arguments, environment, storage.logs(study) / f"worker-{index}.txt")
+        return start_worker(arguments, environment, storage.worker_log(study, index))
 
     return Crew(start, number, lambda line: console.print(line, soft_wrap=True))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpsearch.files import append_line, write_text
-from hpsearch.folders import JobFolder, TrialFolder
+from hpsearch.folders import JobFolder, StorageFolder, TrialFolder
 from hpsearch.trial import HistoryPoint, Outcome, Report, TrialResult
 
 REPORTS = [Report(step=1, loss=0.7), Report(step=2, loss=0.5, metrics={"exact_match": 0.25})]
@@ -112,3 +112,15 @@ def test_a_full_disk_leaves_the_old_result_and_no_draft(tmp_path: Path, monkeypa
         folder.write_result(TrialResult(outcome=Outcome.COMPLETE))
     assert folder.read(TrialResult).outcome is Outcome.STOPPED
     assert list(tmp_path.iterdir()) == [folder.result]
+
+
+def test_workers_of_two_runs_have_logs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one machine, and on two that share the folder and where both processes have the number 1, as in containers."""
+    storage = StorageFolder(tmp_path)
+    found = [storage.worker_log("demo", 0), storage.worker_log("demo", 1)]
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    found.append(storage.worker_log("demo", 0))
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    found.append(storage.worker_log("demo", 0))
+    assert len(set(found)) == 4
+    assert found[-1] == storage.logs("demo") / "worker-0-of-elsewhere-1.txt"
