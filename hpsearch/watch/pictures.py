@@ -39,6 +39,7 @@ class Album:
         self._drawn: list[str] = []
         self._failed: list[str] = []
         self.num_curves = 0
+        self.had_curves = False
 
     def add(self, name: str, draw: Draw) -> bytes | None:
         """Writes NAME.png and NAME.svg and gives the former; None, and no such files, where nothing can be drawn."""
@@ -63,7 +64,8 @@ class Album:
         """What was drawn and what wasn't; empty where nothing was new."""
         parts = [f"{', '.join(self._drawn)} in {_short(self._folder)}"] if self._drawn else []
         if self.num_curves:
-            parts.append(f"{self.num_curves} {'trial' if self.num_curves == 1 else 'trials'} in the dashboard")
+            more = "more " if self.had_curves else ""
+            parts.append(f"{self.num_curves} {more}{'trial' if self.num_curves == 1 else 'trials'} in the dashboard")
         parts += self._failed[:1]
         if len(self._failed) > 1:
             parts.append(f"and {len(self._failed) - 1} more")
@@ -194,6 +196,7 @@ def _draw_trials(
 ) -> None:
     finished = [trial for trial in view.trials if trial.is_finished]
     missing = [trial for trial in finished if not attachments.is_there("loss.png", trial.number)]
+    album.had_curves = len(missing) < len(finished)
     for done, trial in enumerate(missing):
         if is_stopped():
             return

@@ -109,7 +109,7 @@ def test_the_studys_pictures_are_drawn_again_when_a_trial_has_ended(make_demo: M
     worker.step()
     told = draw_study(demo.store, demo.view, demo.study.storage, silent)
     assert told.startswith("plots: learning-curves, importance, time, timeline in ")
-    assert told.endswith("; 1 trial in the dashboard")
+    assert told.endswith("; 1 more trial in the dashboard")
     assert attached(demo)["study"] == ["importance.png", *FILES]
     second = sorted(file.read_bytes() for file in demo.study.storage.artifacts.iterdir())
     assert (len(first), len(second), len(set(first) & set(second))) == (4, 6, 1)
