@@ -14,6 +14,8 @@ from hpsearch.watch.words import (
     format_value,
 )
 
+_FEWEST_IN_ORDER = 3
+"""Listed numbers that have a middle. Below 0 and 1, as in `[0, 0.1, 0.2]` and `[1, 2, 4]`, there usually is nothing."""
 _SHORT = 2.0
 """A final run with more than this many times a trial's epochs gets a warning."""
 
@@ -137,9 +139,13 @@ def _at_edge(view: StudyView, knob: str) -> str | None:
     parameter = view.study.spec.searched.space[knob]
     assert view.best is not None
     value = view.best.params.get(knob)
-    if isinstance(parameter, list) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):
         return None
-    if parameter.log:
+    if isinstance(parameter, list):
+        numbers = [each for each in parameter if isinstance(each, int | float)]
+        near = _FEWEST_IN_ORDER <= len(numbers) == len(parameter) and value in (min(numbers), max(numbers))
+        near = near and not (value == min(numbers) and value in (0, 1))
+    elif parameter.log:
         share = value / parameter.low if value < (parameter.low * parameter.high) ** 0.5 else parameter.high / value
         near = share < (parameter.high / parameter.low) ** 0.03
     else:

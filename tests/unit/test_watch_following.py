@@ -223,7 +223,12 @@ LOG = {"low": 1e-6, "high": 1e-3, "log": True}
         ("training.warmup_ratio", {"low": 0.02, "high": 0.1}, 0.02, True),
         ("lora.r", {"low": 4, "high": 64}, 4, True),
         ("lora.r", {"low": 4, "high": 64}, 62, False),
-        ("lora.r", [4, 64], 4, False),
+        ("lora.r", [8, 16, 32], 32, True),
+        ("lora.r", [32, 16, 8], 8, True),
+        ("lora.r", [8, 16, 32], 16, False),
+        ("lora.r", [4, 64], 4, False),  # two have no middle
+        ("training.batch_size", [1, 2, 4], 1, False),
+        ("training.lr_scheduler", ["constant", "cosine", "linear"], "constant", False),
     ],
 )
 def test_a_best_value_at_an_end_of_its_range_is_cautioned_about(
