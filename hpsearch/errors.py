@@ -21,6 +21,7 @@ A message is for the reader: what was asked, what was found, what to do.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import takewhile
@@ -114,11 +115,12 @@ class NoStoreYet(InputError):
 
 
 class FieldError(InputError):
-    """The value of the field `key` (dotted) does not fit the data or the model."""
+    """The value of the field `key` (dotted) does not fit the data or the model; `others`: found with it."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str, message: str, others: Sequence[FieldError] = ()) -> None:
         self.key = key
         self.message = message
+        self.others = others
         super().__init__(f"{key}: {message}")
 
 

@@ -21,12 +21,20 @@ def only_needed(table: Dataset, data: DataSpec, split_column: str | None) -> Dat
     roles = {f"data.columns.{role}": name for role, name in data.columns.named().items()}
     if split_column:
         roles["data.split.column"] = split_column
-    for key, name in roles.items():
-        if name not in table.column_names:
-            there = table.column_names
-            raise FieldError(key, f"the data has no column {or_near(name, there)}; it has: {', '.join(there)}")
+    asked: list[str] = []
+    missing = [
+        FieldError(key, f"the data has no column {or_near(name, there)}; it has: {', '.join(there)}")
+        for key, name in roles.items()
+        if name not in (there := table.column_names)
+    ]
+    for name in data.template.columns:
+        try:
+            asked.append(_column_of(name, table))
+        except FieldError as error:
+            missing.append(error)
+    if missing:
+        raise FieldError(missing[0].key, missing[0].message, missing[1:])
     _check_texts(table, data)
-    asked = [_column_of(name, table) for name in data.template.columns]
     return table.select_columns(list(dict.fromkeys([*roles.values(), *asked])))
 
 

@@ -214,7 +214,7 @@ def _prepare(
             manifest = _prepared_rows(file, storage, start_trainer, tell)
         keep_held_out(manifest, spec.data, file.path.parent)
     except FieldError as error:
-        raise file.mistake(error.key, error.message) from None
+        raise file.mistake(error.key, error.message, error.others) from None
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.manifest.write_bytes(manifest.to_bytes())
     folder.study.write_text(dump_study(_final_spec(file)))
@@ -241,7 +241,7 @@ def _rows_again(file: StudyFile, folder: RunFolder, storage: StorageFolder, tell
         data, images = DataFolder(storage.path), spec.task_facts.images
         ensure_prepared(manifest, spec.data, file.path.parent, data, final_rows(spec), tell, images)
     except FieldError as error:
-        raise file.mistake(error.key, error.message) from None
+        raise file.mistake(error.key, error.message, error.others) from None
 
 
 def _tracking(file: StudyFile, folder: RunFolder, run_id: str) -> TrackingConfig:

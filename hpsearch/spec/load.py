@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from hpsearch.errors import InputError, Mistake, StudyFileErrors, cut, did_you_mean
+from hpsearch.errors import FieldError, InputError, Mistake, StudyFileErrors, cut, did_you_mean
 from hpsearch.spec.cross import cross_mistakes, metric_mistakes
 from hpsearch.spec.data import DataSpec
 from hpsearch.spec.knobs import space_mistakes
@@ -51,9 +52,12 @@ class StudyFile:
     spec: StudySpec
     lines: dict[str, int]
 
-    def mistake(self, key: str, message: str) -> StudyFileErrors:
-        """An error about `key`, found after loading (a missing column, an unknown target module)."""
-        return StudyFileErrors(str(self.path), [_placed(self.lines, Mistake(key, message))])
+    def mistake(self, key: str, message: str, others: Sequence[FieldError] = ()) -> StudyFileErrors:
+        """An error about `key`, found after loading (a missing column, an unknown target module), and those found with
+        it.
+        """
+        found = [Mistake(key, message), *(Mistake(other.key, other.message) for other in others)]
+        return StudyFileErrors(str(self.path), [_placed(self.lines, mistake) for mistake in found])
 
 
 def load_study(path: Path, overrides: list[str] | None = None, *, is_kept: bool = False) -> StudyFile:

@@ -115,7 +115,7 @@ def open_study(
         data, images = DataFolder(storage.path), spec.task_facts.images
         paths = ensure_prepared(manifest, spec.data, file.path.parent, data, wanted_rows(spec), tell, images)
     except FieldError as error:
-        raise file.mistake(error.key, error.message) from None
+        raise file.mistake(error.key, error.message, error.others) from None
     train_rows, validation_rows = (paths[wanted] for wanted in wanted_rows(spec))
     return OpenStudy(
         spec, stored.study_id, stored.uid, manifest, train_rows, validation_rows, storage, file.path.parent.resolve()

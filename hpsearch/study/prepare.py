@@ -72,7 +72,7 @@ def prepare_study(
         notes = [*read.notes, *joined_groups(used, spec.data.columns.group), *learned_before(spec.model, splits)]
         manifest = make_manifest(splits, left_out, spec.data.examples, notes, read.places)
     except FieldError as error:
-        raise file.mistake(error.key, error.message) from None
+        raise file.mistake(error.key, error.message, error.others) from None
     return PreparedStudy(manifest, splits, files, inspection.linear_layers, examples, read.places)
 
 

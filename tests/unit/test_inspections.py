@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from hpsearch.bridge.protocol import Done, Event, Phase
-from hpsearch.errors import HpsearchError, InputError, TrainerDied
+from hpsearch.errors import HpsearchError, InputError, StudyFileErrors, TrainerDied
 from hpsearch.folders import JobFolder
 from hpsearch.jobs import InspectionConfig, JobFailure
 from hpsearch.study.open import OpenStudy
@@ -67,6 +67,15 @@ def test_a_missing_column_is_reported_before_a_trainer_starts(desk: Desk) -> Non
     key, line, words = desk.refusal("data.columns.answer=b", start=start)
     assert (key, line, words) == ("data.columns.answer", None, "the data has no column 'b'; it has: q, a")
     assert start.trainers == []
+
+
+def test_all_missing_columns_are_reported_at_once(desk: Desk) -> None:
+    wrong = ["data.columns={answer: b, group: patient}", "data.prompt='{q} {scn}'"]
+    with pytest.raises(StudyFileErrors) as raised:
+        desk.open(*wrong, start=plays())
+    found = {mistake.key for mistake in raised.value.mistakes}
+    assert found == {"data.columns.answer", "data.columns.group", "data.prompt"}
+    assert "3 mistakes" in str(raised.value)
 
 
 def test_an_inspection_that_fails_says_why_and_where_to_look(desk: Desk) -> None:
