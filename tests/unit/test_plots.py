@@ -55,8 +55,10 @@ def test_a_long_run_shows_its_running_mean_and_no_spike_presses_it_flat() -> Non
     spiked = [replace_loss(point, 500.0) if point.step == 40 else point for point in history(100)]
     figure = training_figure(config(), spiked, result(0.5, num_steps=100))
     losses = figure.axes[0]
-    assert legend(losses)[0] == "training, mean of 5 steps"
+    assert legend(losses)[0] == "training, mean of 5 steps; single ones up to 500.0000"
     assert losses.get_ylim()[1] < 200
+    lower = training_figure(config(), history(100), result(0.001, num_steps=100)).axes[0]
+    assert lower.get_ylim()[0] < 0.001, "no validation is cut off"
 
 
 def replace_loss(point: HistoryPoint, loss: float) -> HistoryPoint:
@@ -131,7 +133,7 @@ def test_trials_with_the_same_value_have_no_importance(demo: Demo) -> None:
 def test_every_configuration_is_a_bar_with_its_interval_beside_what_guessing_gives() -> None:
     alike = evaluation(("accuracy", "macro_f1"))
     (one,) = [axes for axes in configurations_figure(alike).axes if axes.get_visible()]
-    assert one.get_title(loc="left") == "accuracy\nand 1 with the same numbers"
+    assert one.get_title(loc="left") == "accuracy\nand 1 just the same"
     other = {"macro_f1": Score(value=0.5)}
     variants = [one.model_copy(update={"scores": one.scores | other}) for one in alike.variants]
     figure = configurations_figure(alike.model_copy(update={"variants": variants}))

@@ -52,7 +52,7 @@ def configurations_figure(evaluation: Evaluation) -> Figure:
     figure, panels = new_figure(0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=sharey, width=width)
     for (metric, *others), axes in zip(metrics, panels, strict=False):
         _draw_metric(axes, evaluation, metric)
-        more = f"\nand {len(others)} with the same numbers" if others else ""
+        more = f"\nand {len(others)} just the same" if others else ""
         axes.set_title(f"{metric.title}{more}", fontweight="normal")
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)

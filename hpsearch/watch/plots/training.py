@@ -22,7 +22,7 @@ from hpsearch.watch.plots.style import (
     number_axis,
     styled,
 )
-from hpsearch.watch.words import format_metric
+from hpsearch.watch.words import format_loss, format_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,9 +88,12 @@ def _draw_losses(axes: Axes, history: Sequence[HistoryPoint], validation: Points
         window = len(losses) // 20
         means = np.convolve(losses, np.ones(window) / window, mode="valid")
         axes.plot(steps, losses, color=GREY, linewidth=0.8, alpha=0.4)
-        axes.plot(steps[window - 1 :], means, color=GREY, linewidth=2, label=f"training, mean of {window} steps")
-        # the first batches and a spike must not press all the rest flat
-        axes.set_ylim(None, 1.15 * max([*means, *_unzipped(validation)[1]]))
+        told = [*means, *_unzipped(validation)[1]]
+        top = 1.15 * max(told)  # the first batches and a spike must not press all the rest flat
+        axes.set_ylim(min(axes.get_ylim()[0], min(told) - 0.05 * top), top)
+        higher = f"; single ones up to {format_loss(max(losses))}" if max(losses) > top else ""
+        label = f"training, mean of {window} steps{higher}"
+        axes.plot(steps[window - 1 :], means, color=GREY, linewidth=2, label=label)
     axes.plot(*_unzipped(validation), color=BLUE, marker="o", markersize=6, label="validation")
     _mark_best(axes, LOSS, validation)
     diverged = [point.step for point in history if not math.isfinite(point.loss)]
