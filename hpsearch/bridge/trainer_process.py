@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -47,6 +48,8 @@ _KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that people, schedulers and the kernel's out-of-memory killer send; a process does not raise them by
 itself.
 """
+_NUMBERS = re.compile(r"\{'\w+': .*\}")
+"""What transformers prints at each logged step: `{'loss': 0.5, 'learning_rate': 0.001}`."""
 _ASKED_S = 1.0
 """How long a trainer may take to leave after it was asked to."""
 _SECRETS = (
@@ -166,7 +169,7 @@ class TrainerProcess:
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         hint = " (the kernel kills processes when the host's memory is used up)" if code == -signal.SIGKILL else ""
         written = [log for log in self._logs if log.last_line()]
-        last = f"last words in {written[-1].file}: {written[-1].last_line()}" if written else "it printed nothing"
+        last = f"last words in {written[-1].file}: {written[-1].last_line()}" if written else "it did not say why"
         message = f"the trainer process ended with {how}{hint}; {last}"
         return TrainerDied(message, how, is_kill=-code in _KILLS)
 
@@ -227,5 +230,6 @@ class _Log:
         if not self.file.exists():
             return None
         written = self.file.read_bytes()[self.start :].decode(errors="replace")
-        lines = [line.strip() for line in written.splitlines() if line.strip()]
+        lines = [line.strip() for line in written.splitlines()]
+        lines = [line for line in lines if line and not _NUMBERS.fullmatch(line)]
         return lines[-1] if lines else None

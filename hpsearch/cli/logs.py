@@ -64,17 +64,29 @@ def _show_trial(store: Store, study: StoredStudy, number: int, follow: bool) -> 
     def find() -> list[Path]:
         return [attempt.log for attempt in folder.attempts]
 
-    shown: set[Path] = set()
+    shown: list[Path] = []
     for file, line in _lines(store, find, lambda: _find_trial(store, study, number).is_finished, follow):
         if file not in shown:
-            print(f"── {file.parent.name.replace('-', ' ')} ──", flush=follow)
-            shown.add(file)
+            _print_headings(find(), shown, file)
         print(line, flush=follow)
+    _print_headings(find(), shown)
     _note_missing(store, study, number, {file.parent.name for file in find() if file.exists()})
     if follow:
         trial = _find_trial(store, study, number)
     if trial.outcome == "failed":
         _print_failure(trial)
+
+
+def _print_headings(files: list[Path], shown: list[Path], file: Path | None = None) -> None:
+    """Before the first line of `file`, an attempt's log: its heading, after those of earlier ones that said nothing.
+    Without `file`: of all that said nothing.
+    """
+    silent = [each for each in files[: files.index(file) if file else None] if each not in shown and each.exists()]
+    for each in [*silent, *([file] if file else [])]:
+        print(f"── {each.parent.name.replace('-', ' ')} ──")
+        if each in silent:
+            print("(nothing was said)")
+        shown.append(each)
 
 
 def _lines(store: Store, find: Callable[[], list[Path]], is_over: Callable[[], bool], follow: bool) -> Iterator[Line]:

@@ -219,6 +219,16 @@ class TestATrial:
             "",
         )
 
+    def test_whose_attempts_said_nothing(self, run: Run, demo: Demo) -> None:
+        demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
+        for attempt, text in enumerate(["", "began\n", "", "", "began again\n", ""], start=1):
+            write_attempt(demo, attempt, text)
+        headings = [f"── attempt {attempt} ──" for attempt in range(1, 7)]
+        nothing = "(nothing was said)"
+        said = [nothing, "began", nothing, nothing, "began again", nothing]
+        expected = [line for pair in zip(headings, said, strict=True) for line in pair]
+        assert run("logs demo 0")[1].splitlines() == expected
+
     def test_whose_attempts_are_on_another_machine(self, run: Run, demo: Demo) -> None:
         demo.worker(plays(ends(Outcome.COMPLETE, 0.5)), name="gpu-box:1:1.00").step()
         code, said, noted = run("logs demo 0")

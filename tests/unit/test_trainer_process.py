@@ -138,6 +138,14 @@ def test_the_last_words_in_a_job_are_in_the_trials_log(start: Start, tmp_path: P
     assert obituary(trainer).endswith(f"last words in {tmp_path / 'log.txt'}: CUDA error")
 
 
+@pytest.mark.parametrize(("said", "words"), [("CUDA error", "CUDA error"), ("", "it did not say why")])
+def test_the_losses_of_a_training_are_no_last_words(start: Start, tmp_path: Path, said: str, words: str) -> None:
+    log = f"{said}\n{{'loss': '1.2', 'learning_rate': '1e-3'}}\n"
+    trainer = start(f'open(heard()["folder"] + "/log.txt", "w").write({log!r})\nsys.exit(1)\n')
+    trainer.send(Run(folder=tmp_path))
+    assert obituary(trainer).endswith(words)
+
+
 def test_the_last_words_before_a_job_began_are_reported_too(start: Start, tmp_path: Path) -> None:
     trainer = start('heard()\nprint("ImportError: libcudart.so.13", flush=True)\nsys.exit(1)\n')
     trainer.send(Run(folder=tmp_path))
@@ -150,7 +158,7 @@ def test_the_last_words_of_an_earlier_process_are_not_told(start: Start, tmp_pat
         log.write_text("Bus error\n")
     trainer = start("heard()\nsys.exit(1)\n")
     trainer.send(Run(folder=tmp_path))
-    assert obituary(trainer).endswith("ended with exit code 1; it printed nothing")
+    assert obituary(trainer).endswith("ended with exit code 1; it did not say why")
 
 
 def test_events_before_a_death_are_not_lost(start: Start) -> None:
