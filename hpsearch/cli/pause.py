@@ -14,12 +14,15 @@ def pause(study: StudyArgument, store: StoreOption = None) -> None:
     console = open_console()
     with change_store(store) as opened:
         found = find_study(opened, study)
-        has_workers = bool(read_view(opened, found).live_workers)
+        view = read_view(opened, found)
+        has_workers = bool(view.live_workers)
         with opened.reaching():
             is_new = opened.orders.pause(found.study_id, "by hpsearch pause")
     if not is_new:
         console.print(f"{study} is paused already: {found.paused}", soft_wrap=True)
         return
+    if view.is_finished:
+        console.print(f"{study} is finished; trials that are added to it will not begin", soft_wrap=True)
     workers = ": workers finish their current trials, then exit" if has_workers else "; it has no worker now"
     console.print(f"{study} is paused{workers}", soft_wrap=True)
     console.print(f"hpsearch resume {study} lets trials start again", soft_wrap=True)

@@ -99,10 +99,10 @@ def run(
     with opened:
         stored = patiently(lambda: find_study(opened, study.spec.study), limit_s, stop, say)
         _introduce(console, opened, stored)
-        refuse_paused(stored)
         arguments = worker_arguments(study_file, None, overrides, workers_per_device, wait_for_store)
         view = patiently(lambda: _read(opened, stored), limit_s, stop, say)
         if not view.is_finished:
+            refuse_paused(view.study)
             number = workers or _num_workers(console, workers_per_device)
             if (left := view.seconds_left(number)) is not None:
                 console.print(f"  {_left(view)}, about {format_time(left)} at the pace so far")
@@ -241,8 +241,10 @@ def _refuse_failures(view: StudyView, crew: Crew, stop: StopFlag) -> None:
     """Raises HpsearchError where the workers ended too early: with the reason and what to do."""
     from hpsearch.errors import HpsearchError
 
+    if view.is_finished:
+        return
     refuse_paused(view.study)
-    if view.is_finished or stop.requested or not crew.failures:
+    if stop.requested or not crew.failures:
         return
     aside = [f"  {worker.device}: {worker.aside}" for worker in view.workers if worker.aside]
     if aside:

@@ -113,12 +113,12 @@ class StudyView:
         return None if self.is_finished else reached(limits, self.usage, datetime.now(UTC))
 
     def seconds_left(self, workers: int | None = None) -> float | None:
-        """An estimate from the trials so far; None before the first one has ended. `workers`: by default the live
-        ones.
+        """An estimate from the trials so far; None before the first one has ended, and while the study is paused.
+        `workers`: by default the live ones.
         """
         workers = len(self.live_workers) if workers is None else workers
         times = [trial.seconds for trial in self.trials if trial.is_finished and trial.seconds]
-        if not times or not workers:
+        if not times or not workers or self.study.paused is not None:
             return None
         return seconds_for(self.slots.wanted - self.slots.finished, sum(times) / len(times), workers)
 

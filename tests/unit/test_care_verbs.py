@@ -84,6 +84,10 @@ class TestPauseAndResume:
         before(demo)
         assert "demo is paused: workers finish their current trials, then exit" in run("pause demo")[1]
 
+    def test_a_study_that_is_finished(self, run: Run, demo: Demo) -> None:
+        demo.run(plays(GOOD))
+        assert run("pause demo")[1].startswith("demo is finished; trials that are added to it will not begin\ndemo is")
+
     def test_a_study_that_is_not_paused(self, run: Run) -> None:
         assert run("resume demo") == (0, "demo is not paused\n", "")
 

@@ -215,6 +215,12 @@ def test_a_paused_study_ends_the_run_with_the_reason_and_what_to_do(running: Run
         running.work([None, NO_MORE_TRIALS])
 
 
+def test_a_study_that_finished_although_it_was_paused_has_a_result(running: Running) -> None:
+    running.demo.run(plays(ends(Outcome.COMPLETE, 0.5)))
+    running.demo.store.orders.pause(running.demo.study.study_id, "by hpsearch pause")
+    assert len(running.work([None, NO_MORE_TRIALS])) == 1
+
+
 def test_a_stop_is_passed_on_once_and_an_urgent_one_as_such(running: Running) -> None:
     running.stop.happens = [running.stop.ask, lambda: None, lambda: None, running.stop.ask]
     (job,) = running.work([*[None] * 8, -15])

@@ -114,6 +114,7 @@ def test_the_time_left_is_estimated_from_the_trials_so_far(view: StudyView) -> N
     assert two_workers.seconds_left() == 90.0
     assert "about 3 min 00 s left at this pace" in seen(study_panel(timed), width=160)
     assert replace(timed, workers=[]).seconds_left() is None
+    assert replace(timed, study=replace(timed.study, paused="by hpsearch pause")).seconds_left() is None
     assert replace(timed, trials=[]).seconds_left() is None
 
 
