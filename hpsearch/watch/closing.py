@@ -109,7 +109,8 @@ def cautions(view: StudyView) -> list[str]:
     edges = [edge for edge in low_high if edge]
     if edges:
         words.append(
-            f"The best values lie at an end of the range for {', '.join(edges)}: widen it and continue the search."
+            f"The best values lie at an end of the range for {', '.join(edges)}: search a wider one, in a new study "
+            f"(--set study={view.study.name}-2)."
         )
     return words
 

@@ -234,7 +234,7 @@ LOG = {"low": 1e-6, "high": 1e-3, "log": True}
 def test_a_best_value_at_an_end_of_its_range_is_cautioned_about(
     view: StudyView, knob: str, parameter: Any, value: Any, is_near: bool
 ) -> None:
-    caution = f"The best values lie at an end of the range for {knob}: widen it and continue the search."
+    caution = f"The best values lie at an end of the range for {knob}: search a wider one, in a new study (--set study="
     assert (caution in at(view, knob, parameter, value)) is is_near
 
 
