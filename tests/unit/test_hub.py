@@ -175,7 +175,7 @@ def test_a_card_tells_scores_with_their_intervals(desk: Desk) -> None:
     evaluate_run(folder, EvaluationOptions(), desk.storage, plays(answering()), desk.tell)
     card = model_card(folder, "merged")
     assert "| exact match | 0.0% | 0.0% | 100.0% |" in card
-    assert "On 2 test rows that no trial has seen; 2 rows are too few for intervals." in card
+    assert "On 2 test rows that no trial has seen; 2 rows are too few for intervals. Most frequent" in card
     front = front_matter(card)
     assert front["base_model"] == "Qwen/Qwen2.5-0.5B"
     (result,) = front["model-index"][0]["results"]

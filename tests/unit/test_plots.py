@@ -162,6 +162,10 @@ def test_where_units_are_too_few_bars_have_no_intervals() -> None:
     figure = configurations_figure(few)
     assert figure.get_suptitle() == "10 test rows"
     assert not any(isinstance(container, ErrorbarContainer) for container in figure.axes[0].containers)
+    perfect = whole.tuned.model_copy(update={"scores": {"accuracy": score}})
+    (axes,) = configurations_figure(whole.model_copy(update={"variants": [whole.models[0], perfect]})).axes
+    drawn = [one.lines[2][0].get_segments() for one in axes.containers if isinstance(one, ErrorbarContainer)]
+    assert [[len(line) for line in lines] for lines in drawn] == [[2], [0]], "a bar without one among bars with one"
 
 
 def test_the_confusion_counts_rows_and_leaves_out_a_column_of_nothing() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hpsearch.data.manifest import Manifest
-from hpsearch.evaluation import Score
+from hpsearch.evaluation import Score, Units
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.spec.tasks import SECTIONS
@@ -215,6 +215,9 @@ def test_where_all_rows_score_the_same_the_report_has_no_interval(view: StudyVie
     words = page_of(view, replace(run, evaluation=run.evaluation.model_copy(update={"variants": variants}))).words
     assert "accuracy on the test rows 100.0% no interval, as all 10 images score the same; 10 rows that no" in words
     assert "Where each draw of 10 images gives the same number, no interval is shown" in words
+    few = {"variants": variants, "units": Units(name="images", num=3, effective=3)}
+    words = page_of(view, replace(run, evaluation=run.evaluation.model_copy(update=few))).words
+    assert "accuracy on the test rows 100.0% 10 rows that no" in words
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -56,20 +56,30 @@ def test_a_number_of_an_earlier_version_stands_where_numbers_stand_now() -> None
 
 
 def test_metrics_with_the_same_numbers_on_every_row_are_one_test() -> None:
-    """Of one-word answers exact match, F1 and BLEU are one; balanced accuracy is another."""
+    """Of one-word answers exact match, F1 and BLEU are one; the metrics over classes are others."""
     better = [
         row.model_copy(update={"prediction": "b", "reference": "b" if at % 3 else "c"})
         for at, row in enumerate(rows(*[0.0] * 60))
     ]
     worse = [row.model_copy(update={"prediction": "b" if at < 30 else "c"}) for at, row in enumerate(better)]
-    names = ("exact_match", "token_f1", "bleu", "balanced_accuracy")
+    names = ("exact_match", "token_f1", "bleu", "balanced_accuracy", "macro_f1")
     alone = {name: gap_between(METRICS[name], "tuned", better, "base", worse) for name in names}
     once = alone["exact_match"]
     assert once is not None
     found = {gap.metric.name: gap for gap in corrected(list(alone.values()))}
-    assert {gap.num_tests for gap in found.values()} == {2}
-    assert {found[name].p_value for name in names[:3]} == {min(1.0, 2 * once.p_value)}
+    assert {gap.num_tests for gap in found.values()} == {3}
+    assert {found[name].p_value for name in names[:3]} == {min(1.0, 3 * once.p_value)}
     assert "test" not in found["bleu"].model_dump()
     two_words = [row.model_copy(update={"prediction": "b d" if at % 2 else "b"}) for at, row in enumerate(better)]
     others = [gap_between(METRICS[name], "tuned", two_words, "base", worse) for name in names]
-    assert {gap.num_tests for gap in corrected(others)} == {4}
+    assert {gap.num_tests for gap in corrected(others)} == {5}
+
+
+def test_two_metrics_are_one_test_where_all_their_numbers_are_the_same() -> None:
+    def test_of(tuned: float, base: float) -> str:
+        gap = gap_between(TOLD, "tuned", rows(*[tuned] * 20), "base", rows(*[base] * 20))
+        assert gap is not None
+        return gap.test
+
+    assert test_of(0.3, 0.3) == test_of(0.3, 0.1 + 0.2), "sums of floats differ in their last digits"
+    assert test_of(0.3, 0.3) != test_of(0.4, 0.4), "neither pair differs, and the numbers do"

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.search.timeline import Timeline, read_timeline, timeline_of
-from hpsearch.search.times import RUNNING, SILENT
+from hpsearch.search.times import RUNNING, SILENT, ends
 from hpsearch.store import StoredWorker
 from hpsearch.store.attempts import StoredAttempt
 from hpsearch.watch.plots import timeline_figure
@@ -54,6 +54,29 @@ def test_a_worker_that_fell_silent_does_not_run_a_trial_until_now() -> None:
     assert [(bar.trial, bar.seconds, bar.ending) for bar in found.bars] == [(None, 20.0, SILENT)]
     of_nobody = timeline_of([begun(0, "gone:1:1", 10.0, 20.0)], [], 630.0)
     assert of_nobody.devices == ["unknown device"]
+
+
+def test_without_a_word_an_attempt_ends_with_its_worker_or_at_the_next_claim_of_its_trial() -> None:
+    live, lost = stored_worker("box:1:1", 0.0, 99.0), stored_worker("box:2:1", 0.0, 30.0, gone=True)
+    attempts = [
+        StoredAttempt(0, 0, 1, "box:1:1", 10.0, None, None),
+        StoredAttempt(0, 0, 2, "box:2:1", 20.0, None, None),
+        StoredAttempt(1, 1, 1, "box:1:1", 25.0, None, None),
+        StoredAttempt(2, 2, 1, "box:2:1", 40.0, None, None),
+    ]
+    assert ends(attempts, [live, lost], {"box:1:1"}, 99.0) == [
+        (20.0, SILENT),  # of a worker that lives, and lost its trial
+        (30.0, SILENT),
+        (99.0, RUNNING),
+        (40.0, SILENT),  # the last sign of life came before its claim
+    ]
+
+
+def test_a_worker_that_goes_on_with_its_own_trial_takes_nothing_over() -> None:
+    died = StoredAttempt(0, 0, 1, "box:1:1", 0.0, 10.0, "trainer died")
+    again = replace(begun(0, "box:1:1", 10.0, 20.0), attempt=2)
+    found = timeline_of([died, again], [stored_worker("box:1:1", 0.0, 20.0)], 20.0)
+    assert [bar.is_takeover for bar in found.bars] == [False, False]
 
 
 def test_workers_that_share_a_card_have_lanes_and_those_one_after_the_other_share_one() -> None:
@@ -106,6 +129,7 @@ def test_the_picture_says_how_each_ended_who_stopped_and_who_took_over() -> None
 
 def test_what_a_trial_took_is_the_time_of_its_attempts_and_no_night_between_them(demo: Demo) -> None:
     demo.kill(demo.worker(plays(reporting(None, 1.5)), name="one:1:1.00"))
+    assert demo.view.trials[0].seconds is None, "it has not ended"
     changes = (
         "UPDATE hpsearch_attempts SET began_at = began_at - 28800",
         "UPDATE hpsearch_attempts SET ended_at = began_at + 20, ending = 'stopped'",
