@@ -179,6 +179,16 @@ def number_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 
+def why_unwritable(folder: Path) -> str | None:
+    """Why nothing can be written there, found by writing: a read-only mount lets its owner ask and refuses later."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 class StorageFolder:
     """The folder of all files, `./storage` by default: the SQLite store, trials, final runs, prepared rows."""
 
@@ -191,13 +201,8 @@ class StorageFolder:
         self.boards = path / "tensorboard"
 
     def why_unwritable(self) -> str | None:
-        """Why nothing can be written here, found by writing: a read-only mount lets its owner ask and refuses later."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=self.path).close()
-        except OSError as error:
-            return f"the storage folder {self.path} can't be written: {error.strerror}"
-        return None
+        why = why_unwritable(self.path)
+        return f"the storage folder {self.path} can't be written: {why}" if why else None
 
     def trial(self, study: str, number: int) -> TrialFolder:
         """`study` is its unique id, so that a study of the same name, in any store, never shares the folder."""

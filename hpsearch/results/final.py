@@ -20,7 +20,7 @@ from hpsearch.data.prepared import DataFolder, ensure_prepared, write_prepared
 from hpsearch.data.source import local_source
 from hpsearch.errors import FieldError, InputError, UnreadableFile
 from hpsearch.files import read_file
-from hpsearch.folders import JobFolder, StorageFolder
+from hpsearch.folders import JobFolder, StorageFolder, why_unwritable
 from hpsearch.jobs import Tell
 from hpsearch.spec import StudyFile, StudySpec, dump_study, load_study
 from hpsearch.spec.study import changes
@@ -122,7 +122,7 @@ def train_final(
 
     Raises:
         InputError: the folder is not a run's, holds another run, or an interrupted one that nothing says how to
-            continue; or another process trains it.
+            continue; or it can't be written, or another process trains it.
         TrainingFailed: with the reason and the log.
     """
     check_trackers(file)
@@ -136,14 +136,15 @@ def train_final(
             else:
                 _rows_again(file, folder, storage, tell)
                 _track_again(file, folder)
-            folder.result.unlink(missing_ok=True)
             return run_to_end(folder, lend, stop, watch, file.spec.silence)
 
 
 @contextmanager
 def _one_process(folder: RunFolder) -> Iterator[None]:
     """Two processes in one folder would overwrite each other's checkpoints; the system frees a dead one's lock."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    if why := why_unwritable(folder.path.parent):  # of which the lock would say that another process has it
+        hint = "choose another one with --out, or set HPSEARCH_STORAGE to a folder of yours"
+        raise InputError(f"the run folder {folder.path} can't be written: {why}; {hint}")
     try:
         with FileLock(folder.path.with_name(f".{folder.path.name}.lock"), timeout=0):
             yield

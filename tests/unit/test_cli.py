@@ -132,6 +132,21 @@ def test_a_storage_folder_that_can_not_be_written_is_named(
     assert ("training libraries" in words) is (command == "doctor")
 
 
+@pytest.mark.parametrize("more", ["", " --out file.txt/run", " --out /proc/run"])
+def test_a_run_folder_that_can_not_be_written_is_named(
+    ended: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    (workplace / "file.txt").touch()
+    monkeypatch.setenv("HPSEARCH_STORAGE", "file.txt/storage")
+    assert ended("new --example quickstart -o study.yaml")[0] == 0
+    code, _, complained = ended(f"train study.yaml --set search=null{more}")
+    words = " ".join(complained.split())
+    assert (code, "Traceback" in words) == (2, False)
+    assert "run folder" in words
+    assert "can't be written: " in words
+    assert "choose another one with --out, or set HPSEARCH_STORAGE to a folder of yours" in words
+
+
 Main = Callable[..., tuple[object, str]]
 
 
@@ -243,6 +258,17 @@ def test_best_keeps_a_file_that_a_person_changed(main: Main, empty_store: Store,
     assert "best.yaml: is there already, with other content" in said
     assert main(*best, "--force") == (0, "")
     assert Path("best.yaml").read_text() == written
+
+
+def test_best_says_that_all_trials_have_one_value(main: Main, empty_store: Store, demo: Demo) -> None:
+    worker = demo.worker(plays(ends(Outcome.COMPLETE, 0.5), ends(Outcome.COMPLETE, 0.5)))
+    best = ("best", "demo", "-o", "best.yaml", "--store", empty_store.url.render_as_string())
+    worker.step()
+    assert main(*best) == (0, "")
+    worker.step()
+    code, said = main(*best)
+    assert (code, said[:52]) == (0, "All complete trials have the same validation loss 0.")
+    assert main(*best, "--trial", "0") == (0, ""), "somebody has chosen"
 
 
 @pytest.mark.usefixtures("workplace")

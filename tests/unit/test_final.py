@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,11 +131,17 @@ def test_a_study_file_with_a_search_is_the_same_run_without_it(run: FinalRun) ->
 @pytest.mark.parametrize("last", [training, stopped])
 def test_another_run_in_the_folder_is_left_alone(run: FinalRun, last: Any, resume: bool) -> None:
     run.train(plays(inspecting(), last))
-    with pytest.raises(
-        InputError,
-        match=r"runs/demo holds another run; .* differs from it in:\n  training.seed: 42 → 7\nRestore the old",
-    ):
+    words = r"runs/demo holds another run; .* differs from it in:\n  training.seed: 42 → 7\nRestore the old"
+    with pytest.raises(InputError, match=words):
         run.train(nobody, "training.seed=7", resume=resume)
+
+
+def test_of_a_studys_best_trial_there_is_no_file_to_restore(run: FinalRun) -> None:
+    run.train(plays(inspecting(), training))
+    of_trial = replace(run.file(NO_SEARCH, "training.seed=7"), path=Path("trial 3 of demo"))
+    run.file = lambda *_: of_trial  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"seed: 42 → 7\nChoose another folder with --out"):
+        run.train(nobody)
 
 
 def test_an_interrupted_run_asks_for_resume_or_restart(run: FinalRun) -> None:

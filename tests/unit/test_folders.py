@@ -21,6 +21,12 @@ def journal_of(folder: JobFolder, reports: list[Report]) -> None:
         append_line(folder.journal, report)
 
 
+def test_a_storage_folder_in_which_no_file_can_be_made_is_said(tmp_path: Path) -> None:
+    assert StorageFolder(tmp_path / "new").why_unwritable() is None
+    why = StorageFolder(Path("/proc")).why_unwritable()  # nobody makes a file there, and root makes folders elsewhere
+    assert (why or "").startswith("the storage folder /proc can't be written: ")
+
+
 def test_a_journal_gives_its_reports_back(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path)
     assert folder.read_journal() == []
