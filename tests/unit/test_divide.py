@@ -67,3 +67,10 @@ def test_too_few_groups_name_the_column_of_the_groups(row: MakeRow, tmp_path: Pa
         divide(read, spec, CurriculumSpec(), tmp_path)
     assert raised.value.key == "data.columns.group"
     assert raised.value.message.startswith("column 'l' has 2 groups, and each split needs one of its own")
+    with pytest.raises(FieldError, match="column 'l' has 1 group, and"):
+        divide(ReadRows([row(i, group="en") for i in range(20)], {}), spec, CurriculumSpec(), tmp_path)
+    spec = DataSpec.model_validate({"source": "rows.jsonl", "columns": {"question": "q", "answer": "a"}})
+    tied = ReadRows([row(i, seen="same") for i in range(20)], {})
+    with pytest.raises(FieldError, match="too few groups for each split to have one") as raised:
+        divide(tied, spec, CurriculumSpec(), tmp_path)
+    assert raised.value.key == "data.split", "there is no column of groups"

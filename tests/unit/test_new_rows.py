@@ -188,3 +188,12 @@ def test_all_images_and_all_turns_of_a_conversation_are_kept(workplace: Path) ->
         (2, texts),
         (0, texts[2:]),
     ]
+
+
+def test_the_address_of_an_image_stays_as_it_is(workplace: Path) -> None:
+    asked = [{"type": "image", "path": "https://example.org/a.png"}, {"type": "text", "text": "Who?"}]
+    talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": "Ann"}]
+    file = write_json(workplace / "talks.json", [{"messages": talk}])
+    entry = {"path": str(file), "type": "chat_template", "field_messages": "messages"}
+    made = make(workplace, AXOLOTL, processor_type="AutoProcessor", datasets=[entry])
+    assert rewritten(made, workplace)[0]["image"] == ["https://example.org/a.png"]

@@ -260,3 +260,10 @@ def test_groups_that_share_an_image_are_counted(row: MakeRow) -> None:
     told = "3 groups (column patient) share an image with another one: they stay together, and count as 1"
     assert joined_groups(rows, "patient") == [told]
     assert joined_groups([row(i, group=f"P{i // 2}", seen=f"{i // 2}") for i in range(10)], "patient") == []
+    assert joined_groups([row(0, group="P0", seen="same"), row(1, seen="same")], "patient") == [], "one is in no group"
+
+
+def test_groups_that_share_a_text_are_counted(row: MakeRow) -> None:
+    rows = [row(i, group=f"P{i}", messages=row(0).messages) for i in range(2)]
+    told = "2 groups (column patient) share a text with another one: they stay together, and count as 1"
+    assert joined_groups(rows, "patient") == [told]

@@ -179,6 +179,8 @@ def test_too_few_trials_for_the_sampler_and_the_pruner_are_cautioned_about(view:
         "Only 6 trials: the tpe sampler draws its first 10 at random, and the median pruner stops none before 6 are "
         "complete. A few more may change their order (search.trials)."
     ) in few
+    search = view.study.spec.searched.model_dump() | {"sampler": {"name": "tpe"}}
+    assert cautions(with_spec(view, search=search))[0].startswith("Only 6 trials: "), "one runs, and is not counted"
     assert "Only 6 trials: the tpe sampler draws its first 6 at random. A" in words(
         {"name": "tpe", "startup_trials": 6}, {"name": "median"}
     )
