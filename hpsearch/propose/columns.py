@@ -92,7 +92,9 @@ class Look:
 
 
 def look_at(source: str, folder: Path) -> Look:
-    """Opens `source`; a relative path starts at `folder`. Raises InputError where it can't be read."""
+    """Opens `source`; a relative path starts at `folder`. No role is guessed yet: see `with_roles`. Raises InputError
+    where it can't be read.
+    """
     if not source.strip():
         raise InputError("name a file of rows, a folder or a data set on the hub")
     if "://" in source:
@@ -105,8 +107,7 @@ def look_at(source: str, folder: Path) -> Look:
     head = rows.select(range(min(LOOKED_AT, len(rows))))
     columns = {name: _column(name, head) for name in head.column_names}
     roles = _roles(columns, rows)
-    look = Look(source, len(rows), columns, roles, _split(columns, rows), images=_images(columns, folder, source))
-    return with_roles(look, {})
+    return Look(source, len(rows), columns, roles, _split(columns, rows), images=_images(columns, folder, source))
 
 
 def with_roles(look: Look, given: Mapping[str, str]) -> Look:

@@ -191,3 +191,10 @@ def test_who_stops_answering_has_written_nothing(
     assert run() == 130
     assert "no study was written" in capsys.readouterr().err
     assert [file.name for file in workplace.glob("*.*")] == ["rows.jsonl"]
+
+
+def test_a_column_without_a_role_is_told(workplace: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": f"Q {n}", "answer": f"A {n}", "note": n} for n in range(60)]
+    (workplace / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("--data", "rows.jsonl") == 0
+    assert "careful: not used: note; --columns role=column gives one a role" in capsys.readouterr().out

@@ -216,6 +216,8 @@ def test_what_is_not_there_is_named(tmp_path: Path, source: str, words: str) -> 
         ("rows.jsonl", b'{"q": "wo\n', "rows.jsonl, line 1: is no JSON: Unterminated string starting at column 7"),
         ("rows.json", b"[1, 2]", 'rows.json: its rows are no objects; write each as {"question": "…", "answer": "…"}'),
         ("rows.json", b'[{"q": 1}, 2]', "rows.json: some of its rows are no objects; write each"),
+        ("rows.json", b"\xef\xbb\xbf[1, 2]", "rows.json: its rows are no objects; write each"),
+        ("rows.json", b'[{"q": 10000000000000000000000000}]', "can't be read: Value is too big"),
         ("rows.json", b'"text"', "rows.json: some of its rows are no objects; write each"),
         ("rows.csv", b"question,answer\nq,caf\xe9\n", "rows.csv, line 2: is no text in UTF-8; save the file as UTF-8"),
         ("rows.jsonl", b'{"q": "a"}\n{"q": "caf\xe9"}\n', "rows.jsonl, line 2: is no text in UTF-8; save the file as"),
@@ -238,14 +240,21 @@ def test_a_file_that_can_not_be_read_is_reported_in_one_line(
     assert "\n" not in message
 
 
+def test_a_json_file_of_texts_is_read(tmp_path: Path) -> None:
+    """Of values that are no objects `datasets` makes such a column, too."""
+    (tmp_path / "rows.json").write_text('[{"text": "a"}, {"text": "b"}]')
+    assert open_source(DataSpec(source="rows.json"), tmp_path).rows["text"][:] == ["a", "b"]
+
+
 def test_the_nearest_file_of_rows_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    for name in ("tickets.jsonl", "tickets.yaml", "hpsearch-study.schema.json"):
+    for name in ("tickets.jsonl", "tickets.yaml", "study.yaml", "hpsearch-study.schema.json"):
         (folder / name).write_text("")
     assert refusal(tmp_path, "data/ticket.jsonl").endswith("/data/ticket.jsonl (did you mean 'data/tickets.jsonl'?)")
     assert refusal(tmp_path, "data/tickets.yml.json").endswith("/tickets.yml.json (did you mean 'data/tickets.jsonl'?)")
     assert refusal(tmp_path, "data/other.csv").endswith("/data/other.csv")
+    assert refusal(tmp_path, "data/study.csv").endswith("/data/study.csv"), "a study file has no rows"
     assert refusal(tmp_path, "dat").startswith("there is no file or folder dat (did you mean 'data'?); from the hub it")
     assert refusal(tmp_path, "data").endswith("such as tickets.jsonl"), "and not hpsearch's own file"
 
