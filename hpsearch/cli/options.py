@@ -161,6 +161,8 @@ def telling(console: Console) -> Iterator[Tell]:
         TimeElapsedColumn,
     )
 
+    from hpsearch.watch.console import show_phase
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -169,11 +171,10 @@ def telling(console: Console) -> Iterator[Tell]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None, count="")
+        progress.add_task("", total=None, count="", note="")
 
         def tell(name: str, done: int, total: int) -> None:
-            progress.tasks[0].total = total or None  # update() takes None for "as before" (rich 15.0, progress.py)
-            progress.update(task, description=name, completed=done, count=f"{done}/{total}" if total else "")
+            show_phase(progress, name, done, total)
 
         yield tell
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _ANY_WIDTH = 10_000
 
@@ -60,6 +63,19 @@ def print_table(console: Console, table: Table) -> None:
     for line in console.render_lines(table, wide.update(width=width), pad=False):
         console.print(Text("".join(segment.text for segment in line).rstrip()), soft_wrap=True)
     return None
+
+
+def show_phase(bar: Progress, name: str, done: int, total: int, note: str = "") -> None:
+    """A new phase has a new bar: that of a phase which is complete stays complete, its clock stands still, and `update`
+    takes a total of None for "as before" (rich 15.0, progress.py).
+    """
+    (task,) = bar.tasks
+    count = f"{done}/{total}" if total else ""
+    if task.description == name:
+        bar.update(task.id, completed=done, total=total or None, count=count, note=note)
+    else:
+        bar.remove_task(task.id)
+        bar.add_task(name, completed=done, total=total or None, count=count, note=note)
 
 
 def line_width(console: Console) -> int | None:

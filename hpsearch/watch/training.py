@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from hpsearch.bridge.protocol import Phase, Reported
 from hpsearch.bridge.protocol import Progress as StepProgress
 from hpsearch.spec.metrics import LOSS, Metric
+from hpsearch.watch.console import show_phase
 from hpsearch.watch.words import format_metric
 
 _LINES_PER_RUN = 20
@@ -32,30 +33,25 @@ class TrainingDisplay:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._bar.add_task("starting", total=None, count="", note="")
+        self._bar.add_task("starting", total=None, count="", note="")
         self._last_line = ""
 
     def tell(self, name: str, done: int, total: int) -> None:
-        self._bar.tasks[0].total = total or None  # update() takes None for "as before" (rich 15.0, progress.py)
-        self._bar.update(
-            self._task, description=name, completed=done, count=f"{done}/{total}" if total else "", note=""
-        )
-        self._line(name, done, total, "")
+        self._show(name, done, total, "")
 
     def watch(self, event: Phase | StepProgress | Reported) -> None:
         match event:
             case Phase(name=name, done=done, total=total):
                 self.tell(name, done, total)
             case StepProgress(step=step, num_steps=num_steps, loss=loss):
-                note = f"loss {loss:.4f}" if loss is not None else ""
-                count = f"{step}/{num_steps}"
-                self._bar.update(
-                    self._task, description="training", completed=step, total=num_steps, count=count, note=note
-                )
-                self._line("training", step, num_steps, note)
+                self._show("training", step, num_steps, f"loss {loss:.4f}" if loss is not None else "")
             case Reported(step=step, num_reports=num_reports, loss=loss, metrics=metrics):
                 values = [f"{one.title} {format_metric(one, metrics.get(one.name))}" for one in self._objectives]
                 self._console.print(f"validation {step}/{num_reports}: {', '.join([f'loss {loss:.4f}', *values])}")
+
+    def _show(self, name: str, done: int, total: int, note: str) -> None:
+        show_phase(self._bar, name, done, total, note)
+        self._line(name, done, total, note)
 
     def _line(self, name: str, done: int, total: int, note: str) -> None:
         if self._console.is_terminal:

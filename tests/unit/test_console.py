@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from hpsearch.bridge.protocol import Progress
 from hpsearch.cli import options
 from hpsearch.cli.options import telling
 from hpsearch.spec.metrics import LOSS
@@ -37,13 +38,16 @@ def test_on_a_pipe_a_line_stays_a_line() -> None:
 
 
 def test_on_a_pipe_a_table_has_its_natural_width() -> None:
-    table = Table("most frequent answer", "x " * 30)
+    table = Table("most frequent answer", "x " * 30, box=None)
+    table.add_row("a", "b")
     narrow, pipe = terminal(), open_console(file=io.StringIO(), width=40)
     for console in (narrow, pipe):
         print_table(console, table)
     whole = [console.file.getvalue().count("most frequent answer") for console in (narrow, pipe)]  # type: ignore[attr-defined]
     assert whole == [0, 1]
-    assert max(map(len, pipe.file.getvalue().splitlines())) < 100  # type: ignore[attr-defined]
+    lines = pipe.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) < 100
+    assert [line for line in lines if line.endswith(" ")] == []
 
 
 def test_next_steps_have_their_words_below_where_a_line_has_no_room() -> None:
@@ -94,3 +98,28 @@ def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before(is_
     shown = [line for line in lines if "starting the trainer" in line]
     assert shown
     assert not any("/" in line for line in shown)
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_phase_after_one_that_is_complete_is_not_shown_as_complete(is_training: bool) -> None:
+    """Neither does its clock stand still, nor has it no seconds left."""
+    console = terminal(100)
+    with ExitStack() as stack:
+        display = stack.enter_context(TrainingDisplay(console, [LOSS])) if is_training else None
+        tell = display.tell if display else stack.enter_context(telling(console))
+        tell("reading rows", 1797, 1797)
+        tell("counting tokens", 1, 1000)
+    lines = console.file.getvalue().replace("\r", "\n").splitlines()  # type: ignore[attr-defined]
+    shown = [line for line in lines if "counting tokens" in line]
+    assert shown
+    assert all("-:--:--" in line if is_training else "⠋" in line for line in shown)
+
+
+def test_the_bar_of_a_training_counts_its_steps() -> None:
+    console = terminal(100)
+    with TrainingDisplay(console, [LOSS]) as display:
+        display.tell("reading rows", 0, 1797)
+        display.watch(Progress(step=3, num_steps=9, loss=0.5))
+    shown = [line for line in console.file.getvalue().replace("\r", "\n").splitlines() if "training" in line]  # type: ignore[attr-defined]
+    assert shown
+    assert all("3/9" in line for line in shown)
