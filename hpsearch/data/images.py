@@ -106,7 +106,7 @@ class RowImages:
             return
         path, folder = missing[0], self._folder.resolve()
         name = path.relative_to(self._folder) if path.is_relative_to(self._folder) else path
-        where = next((root for root in folder.parents if not name.is_absolute() and _is_file(root / name)), None)
+        where = next((root for root in folder.parents if _is_file(root / name)), None)
         if where:
             hint = f"{where / name} is there: paths in the data begin at {where}, so write data.images: {where}"
         else:

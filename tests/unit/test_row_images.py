@@ -90,6 +90,8 @@ def test_images_of_which_none_is_found_are_in_another_folder(
     assert raised.value.key == "data.images"
     assert raised.value.message.startswith("none of the 2 images is found, such as ")
     assert hint.format(tmp_path) in raised.value.message
+    with pytest.raises(FieldError, match="none of the 2 images is found"):
+        read(write_jsonl("rows.jsonl", rows_with(name, "other.png", None)), columns=COLUMNS, images=given)
 
 
 def test_a_truncated_photograph_is_noticed(read: Read, write_jsonl: WriteJsonl, tmp_path: Path) -> None:

@@ -186,8 +186,9 @@ def test_rows_that_are_left_out_are_found_in_their_file(
 ) -> None:
     (tmp_path / name).write_text(content)
     found = read(name, columns=QA)
+    found = found.without({"1": "too long"})
     assert found.places is not None
-    places = found.places.describe(found.without({"1": "too long"}).left_out)
+    places = found.places.describe(found.left_out)
     assert places["empty answer"] == f"{name}: {empty}"
     assert places["duplicate of another row"] == f"{name}: {twice}"
     assert places["too long"].startswith(f"{name}: {'line' if 'line' in empty else 'row 1'}")
@@ -208,6 +209,7 @@ def test_lists_and_mappings_are_no_texts(read: Read, write_jsonl: WriteJsonl, ro
     key, message = refusal(lambda: read(write_jsonl("rows.jsonl", [row]), columns=QA))
     assert key == f"data.columns.{'question' if chr(39) + 'q' in words else 'answer'}"
     assert message.startswith(words)
+    assert ("data.prompt" in message) is (key == "data.columns.question"), "a prompt asks, and answers nothing"
 
 
 def test_of_many_rows_that_are_left_out_the_first_are_named(read: Read, tmp_path: Path) -> None:

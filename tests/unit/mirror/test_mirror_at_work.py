@@ -53,6 +53,7 @@ class TestMirror:
         monkeypatch.setattr(Copy, "keep_up", and_say)
         open_mirror("here").follow(attempt(here.attempt(1).path, ONE_STAGE, (0, 2), reports=1))
         assert copied.wait(20)
+        assert list(bucket.rglob(OWNER)) == [], "an attempt is one machine's alone"
         assert flaw(bucket / NAME / "attempt-1/checkpoints/checkpoint-2") is None
 
     def test_an_outage_is_reported_and_survived(
