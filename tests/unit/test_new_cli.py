@@ -198,3 +198,17 @@ def test_a_column_without_a_role_is_told(workplace: Path, run: Run, capsys: pyte
     (workplace / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("--data", "rows.jsonl") == 0
     assert "careful: not used: note; --columns role=column gives one a role" in capsys.readouterr().out
+
+
+def test_paths_of_a_study_in_another_folder(workplace: Path, run: Run) -> None:
+    """Those that start at the working directory start at the study's folder; those that start nowhere stay."""
+    (workplace / "data").mkdir()
+    rows = [{"image": f"data/{n}.png", "question": f"Q {n}", "answer": f"A {n}"} for n in range(60)]
+    (workplace / "data" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (workplace / "data" / "0.png").touch()
+    assert run("--data", "data/rows.jsonl", "-o", "studies/mine.yaml") == 0
+    spec = load_study(workplace / "studies" / "mine.yaml").spec
+    assert (spec.data.source, spec.data.images) == ("../data/rows.jsonl", "..")
+    whole = str(workplace / "data" / "rows.jsonl")
+    assert run("--data", whole, "-o", "studies/other.yaml") == 0
+    assert load_study(workplace / "studies" / "other.yaml").spec.data.source == whole

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hpsearch.errors import InputError
 from hpsearch.propose.columns import Look, look_at, with_roles
 from hpsearch.propose.questions import Given, ask_for_rows, ask_for_study
 from hpsearch.propose.study import Answers, unused_columns
@@ -91,6 +92,21 @@ def test_what_a_person_names_is_not_guessed_again(tmp_path: Path) -> None:
     assert first.roles == {"question": "col1"}
     assert with_roles(first, {"question": "col3"}).roles == {"question": "col3"}
     assert looked(tmp_path, answer="col3").roles == {"question": "col1", "answer": "col3"}
+
+
+def test_rows_that_can_not_be_read_are_named_once(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"q": 1}\nworld\n')
+    with pytest.raises(InputError, match=r"^rows\.jsonl, line 2: is no JSON"):
+        look_at("rows.jsonl", tmp_path)
+
+
+def test_images_beside_their_rows_need_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", {"image": lambda n: f"{n}.png"})
+    (tmp_path / "0.png").touch()
+    assert look_at("data/rows.jsonl", tmp_path).images == "."
+    (tmp_path / "data" / "0.png").touch()
+    assert look_at("data/rows.jsonl", tmp_path).images is None
 
 
 def test_few_answers_may_be_labels_too(tmp_path: Path) -> None:

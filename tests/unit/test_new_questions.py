@@ -310,3 +310,4 @@ def test_tasks_are_listed_where_one_is_asked_for(tmp_path: Path) -> None:
     assert len(said) == 1
     answered("demo", Given(data="rows.jsonl"), tmp_path, never, said.append)
     assert said[-1].startswith("Tasks:\n  text-sft ")
+    assert "curriculum" not in said[-1], "which can't be asked for here"

@@ -240,6 +240,11 @@ def test_a_file_that_can_not_be_read_is_reported_in_one_line(
     assert "\n" not in message
 
 
+def test_a_column_of_several_may_have_a_semicolon_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("q;x,a\n1,2\n")
+    assert open_source(DataSpec(source="rows.csv"), tmp_path).rows.column_names == ["q;x", "a"]
+
+
 def test_a_json_file_of_texts_is_read(tmp_path: Path) -> None:
     """Of values that are no objects `datasets` makes such a column, too."""
     (tmp_path / "rows.json").write_text('[{"text": "a"}, {"text": "b"}]')
