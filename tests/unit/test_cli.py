@@ -232,6 +232,11 @@ def test_a_store_that_can_not_be_one_ends_with_words(workplace: Path, main: Main
     assert said.startswith("hpsearch: ")
 
 
+def test_a_store_without_studies_says_how_one_is_made(ended: Run, empty_store: Store) -> None:
+    code, said, _ = ended(f"status --store {empty_store.url.render_as_string()}")
+    assert (code, said.endswith("has no studies yet: hpsearch run STUDY_FILE makes one\n")) == (0, True)
+
+
 def test_best_says_where_it_can_not_write(main: Main, empty_store: Store, demo: Demo) -> None:
     demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
     url = empty_store.url.render_as_string()

@@ -236,7 +236,8 @@ def test_a_run_that_is_not_there_is_trained_only_if_there_is_such_a_study(
     )
     assert refusal("earlie").endswith("no study of that name; did you mean 'earlier'?")
     monkeypatch.setenv("HPSEARCH_STORE", "sqlite:///not-yet.db")
-    assert refusal("earlie").endswith("not-yet.db no study of that name; did you mean 'earlier'?")
+    place = Path("not-yet.db").absolute()
+    assert refusal("earlie").endswith(f", and sqlite:///{place} no study of that name; did you mean 'earlier'?")
     monkeypatch.setenv("HPSEARCH_STORE", "postgresql+psycopg://me@127.0.0.1:1/db")
     assert refusal("demo") == f"'demo' {nothing}; hpsearch train makes one; known: earlier"
 

@@ -68,6 +68,8 @@ def test_a_mistake_in_a_split_column_has_its_own_key(tmp_path: Path) -> None:
         (("rows.jsonl", "a: b"), 5, "text with ': ' in it needs quotes"),
         (("rows.jsonl", '"rows.jsonl'), 5, "the quote that begins here is not closed"),
         (("[8, 16]", "[8, 16"), 9, "the list that begins here with [ is not closed"),
+        (("[8, 16]", "[8,\t16"), 9, "the list that begins here with [ is not closed"),
+        (("study: demo", "[demo]\nstudy: demo"), 2, "stands after the end of the first value: a file is one mapping"),
         (("answer: a}", "answer: a"), 6, "the section that begins here with { is not closed"),
         (("rows.jsonl", "@rows"), 5, "put it in quotes"),
         (("rows.jsonl", "*rows"), 5, "text that begins with * needs quotes"),
