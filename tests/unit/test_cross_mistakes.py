@@ -122,6 +122,7 @@ def test_these_are_right(tmp_path: Path, name: str, more: str) -> None:
             ("search.sampler", 9, "cmaes knows one objective only (Optuna); with several take tpe, gp, random, "),
         ),
         (TEXT, ("answer: a", "answer: q"), ("data.columns.answer", 6, "is the same column as question")),
+        (TEXTS, ("label: kind", "label: q"), ("data.columns.label", 6, "is the same column as question")),
         # a classifier's fields elsewhere, and others' with a classifier
         (TEXT, ("", "    head.hidden: [8]\n"), ("search.space.head.hidden", 10, "task text-sft has no classific")),
         (TEXT, ("", "head:\n  hidden: 8\n"), ("head", 10, "task text-sft has no classification head")),
@@ -250,6 +251,7 @@ WRONG = "training: {batch_size: 0}\n"
     [
         (TEXT, "objective: accurracy\n", "objective"),
         (TEXT, "head: {hidden: 8}\n", "head"),
+        (TEXT.replace("[8, 16]", "[]"), "head: {hidden: 8}\n", "head"),
         (CURRICULUM, "budget: {max_steps: 1, reports: 0}\n", "budget.max_steps"),
         (CLASSIFY.replace("{image: i, label: kind}", "{image: i, label: kind, answer: a}"), "", "data.columns.answer"),
         (TEXT.replace("source: rows.jsonl", "max_tokens: 0"), "objective: macro_f1\n", None),
@@ -273,9 +275,13 @@ def test_a_wrong_field_is_one_mistake(tmp_path: Path, name: str) -> None:
     for path in keys:
         wrong = copy.deepcopy(study)
         (wrong if len(path) == 1 else wrong[path[0]])[path[-1]] = {"no": {"no": "value"}}
-        found = mistakes(tmp_path, yaml.safe_dump(wrong))
+        found = [key for key, _, _ in mistakes(tmp_path, yaml.safe_dump(wrong))]
         assert found, path
-        assert all(key.startswith(".".join(path)) for key, _, _ in found), (path, found)
+        assert found == [key for key in dict.fromkeys(found) if key.startswith(".".join(path))], path
+        if path[1:]:
+            wrong[path[0]][f"{path[1]}x"] = wrong[path[0]].pop(path[1])
+            found = [key for key, _, _ in mistakes(tmp_path, yaml.safe_dump(wrong))]
+            assert {*found} <= {f"{'.'.join(path)}x", ".".join(path)}, path
 
 
 @pytest.mark.parametrize(("section", "others"), [("curiculum", ["head"]), ("lessons", [])])
