@@ -101,6 +101,10 @@ def test_where_nothing_is_shown_the_words_say_so(rows: Desk, pair: list[RunFolde
     assert not any(gap.shown for gap in found.gaps)
     assert told(found).count("no difference shown") == 3
     assert "similar against good: no difference shown, " in comparison_words(found)
+    same = {name: score for run in found.runs[:1] for name in names_of(found) for score in [run.scores["exact_match"]]}
+    once = found.model_copy(update={"runs": [run.model_copy(update={"scores": same}) for run in found.runs]})
+    assert "The same numbers as exact match: balanced accuracy." in comparison_words(once)
+    assert "balanced" not in seen(comparison_table(once), width=100)
 
 
 def test_runs_of_different_budgets_are_told_apart(rows: Desk, pair: list[RunFolder]) -> None:

@@ -184,11 +184,12 @@ def test_a_card_tells_scores_with_their_intervals(desk: Desk) -> None:
 
 def test_a_card_tells_what_its_intervals_are_resampled_over(desk: Desk) -> None:
     desk.write_rows([{"q": f"question {number}", "a": str(number % 2)} for number in range(100)])
-    folder = run_with_adapter(desk, "evaluation.metrics=[exact_match]")
+    folder = run_with_adapter(desk, "evaluation.metrics=[exact_match, token_f1]")
     evaluate_run(folder, EvaluationOptions(), desk.storage, plays(answering()), desk.tell)
     card = model_card(folder, "merged")
     assert "in brackets 95 % bootstrap intervals, resampled over 10 rows. Where each draw of 10 rows gives" in card
     assert "| 100.0% |" in card
+    assert "\n| exact match, " in card, "metrics with the same numbers are one row"
 
 
 def test_a_card_tells_what_was_searched(folder: RunFolder, make_demo: MakeDemo) -> None:

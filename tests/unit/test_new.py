@@ -224,6 +224,7 @@ def test_what_no_study_fits_is_refused_in_words(workplace: Path, values: Any, ch
     [
         (b"a: [1", "line 1:"),
         (b"- a\n- b", "holds a list; expected keys and values"),
+        (b"# nothing\n", "is empty; expected keys and values"),
         (b"\xff\xfe\x00", "line 1: is no text in UTF-8: byte 0 is 0xff"),
     ],
 )

@@ -204,6 +204,14 @@ def test_labels_say_how_many_train_rows_a_class_has(view: StudyView, tmp_path: P
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_metrics_with_the_same_numbers_are_one_row_of_the_report(view: StudyView, tmp_path: Path) -> None:
+    run = replace(final_run(tmp_path), evaluation=evaluation(("accuracy", "macro_f1")))
+    words = page_of(view, run).words
+    assert "The same numbers as accuracy: macro f1." in words
+    assert "macro f1 60.0%" not in words
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_where_all_rows_score_the_same_the_report_has_no_interval(view: StudyView, tmp_path: Path) -> None:
     run = final_run(tmp_path)
     assert run.evaluation is not None

@@ -136,6 +136,8 @@ def test_a_question_that_no_row_is_asked_is_not_written(tmp_path: Path) -> None:
     assert "What is in this image?" not in dump_study(spec)
     seen = GOOD.replace("text-sft", "vlm-classify").replace("{question: q, answer: a}", "{image: i, label: l}")
     assert "prompt: What is in this image?" in dump_study(load_study(written(tmp_path, seen)).spec)
+    turns = GOOD.replace("question: q, answer: a", "messages: m")
+    assert "prompt:" not in dump_study(load_study(written(tmp_path, turns)).spec)
 
 
 def test_a_written_study_leaves_out_nothing_but_defaults() -> None:

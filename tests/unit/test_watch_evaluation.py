@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores
+from hpsearch.evaluation import Evaluation, Gap, Score, Units, VariantScores, alike
 from hpsearch.metrics import ClassScore
 from hpsearch.spec.metrics import METRICS
 from hpsearch.watch.evaluation import class_table, evaluation_table, evaluation_words
@@ -70,6 +70,11 @@ def test_metrics_with_the_same_numbers_are_shown_once(evaluation: Evaluation) ->
     differing = evaluation.model_copy(update={"variants": [better, *others]})
     assert "bleu" in seen(evaluation_table(differing, "vlm-sft"))
     assert "The same numbers" not in evaluation_words(differing, Path("scores"))
+    last_digits = {**first.scores, "bleu": Score(value=0.5 + 1e-12, low=0.46, high=0.54)}
+    summed = evaluation.model_copy(update={"variants": [first.model_copy(update={"scores": last_digits}), *others]})
+    assert "The same numbers as exact match: bleu." in evaluation_words(summed, Path("scores"))
+    unlike = [METRICS["exact_match"], METRICS["reward_margin"]]
+    assert len(alike(unlike, [cell.model_copy(update={"scores": {}}) for cell in others])) == 2, "one is no share"
 
 
 def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
@@ -79,6 +84,8 @@ def test_what_no_cell_has_is_not_shown(evaluation: Evaluation) -> None:
     shown = seen(evaluation_table(bare, "vlm-sft"))
     assert "bleu" in shown
     assert "bertscore" not in shown
+    nowhere = {"metrics": [METRICS[name] for name in ("exact_match", "bertscore", "rouge1")]}
+    assert "The same numbers" not in evaluation_words(evaluation.model_copy(update=nowhere), Path("scores"))
     assert "loss" not in shown
 
 
