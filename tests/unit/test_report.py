@@ -109,6 +109,7 @@ def test_the_story_of_the_search_is_reported(search: Page) -> None:
     for words in (
         "6 trials searched training.learning_rate and lora.r for a QLoRA fine-tune of tiny:qwen2",
         "trials 6 of 8",
+        "; 6 min 30 s in all.",
         "best validation loss 0.5000 trial 0",
         "The study is not finished: 6 of 8 trials are done.",
         "source rows.jsonl",
