@@ -82,11 +82,12 @@ def test_trials_that_run_are_reported_about_every_ten_seconds(view: StudyView) -
 
 
 def test_on_a_low_terminal_the_workers_are_shown_also_where_trials_take_several_lines(view: StudyView) -> None:
-    many = [replace(view.trials[0], number=number) for number in range(40)]
-    console = open_console(file=io.StringIO(), force_terminal=True, width=60, height=20, color_system=None)
+    params = view.trials[0].params | {"lora.target_modules": ["q_proj", "k_proj", "v_proj"]}
+    many = [replace(view.trials[0], number=number, params=params) for number in range(40)]
+    console = open_console(file=io.StringIO(), force_terminal=True, width=60, height=24, color_system=None)
     with Follower(console, Clock()) as follower:
-        follower.show(replace(view, trials=[*many, *view.trials]))
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+        follower.show(replace(view, trials=[*view.trials, *many]))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]  # at its end rich shows a whole picture
     assert "gpu-box" in shown
     assert "best 0.5000 (trial 0)" in shown
     assert "3.00 GiB" in shown
