@@ -117,6 +117,17 @@ def test_few_answers_may_be_labels_too(tmp_path: Path) -> None:
     assert looked(tmp_path, question="answer").roles.get("answer") != "answer", "it can't be both"
 
 
+@pytest.mark.parametrize("odd", [3, None, 2.5, True])
+@pytest.mark.parametrize("at", [0, 51])
+def test_one_odd_answer_makes_no_column_unknown(tmp_path: Path, odd: object, at: int) -> None:
+    """Few answers are labels, whatever one of them is: the splits are stratified by them."""
+    write(tmp_path, {"question": lambda n: f"Is it {n}?", "answer": lambda n: odd if n == at else f"c{n % 3}"})
+    said: list[str] = []
+    columns = answered(tmp_path, None, said).columns
+    assert columns == {"question": "question", "answer": "answer", "label": "answer"}
+    assert any(f"{3 if odd is None else 4} different values, as " in words for words in said)
+
+
 def test_a_guess_that_the_task_does_not_use_is_not_asked_about(tmp_path: Path) -> None:
     write(tmp_path, GUESSES["a question and its answer"][0] | {"bild": lambda n: f"{n}.png", "art": lambda n: n % 3})
     asked: list[str] = []

@@ -236,19 +236,6 @@ def test_images_that_lie_beside_the_study_and_not_beside_their_rows(tmp_path: Pa
     assert load_study(tmp_path / "demo.yaml").spec.data.images == "."
 
 
-@pytest.mark.parametrize("odd", [3, None, 2.5, True])
-@pytest.mark.parametrize("at", [0, 51])
-def test_one_odd_answer_makes_no_column_unknown(tmp_path: Path, odd: object, at: int) -> None:
-    """Few answers are labels, whatever one of them is: the splits are stratified by them."""
-    rows: list[dict[str, object]] = [{"question": f"Is it {n}?", "answer": f"c{n % 3}"} for n in range(60)]
-    rows[at]["answer"] = odd
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said: list[str] = []
-    columns = answered("demo", Given(data="rows.jsonl"), tmp_path, never, said.append).columns
-    assert columns == {"question": "question", "answer": "answer", "label": "answer"}
-    assert f"{3 if odd is None else 4} different values, as " in said[0]
-
-
 ASKED = {
     "names of another language": ("bild", "frage", "antwort"),
     "names that say nothing": ("col1", "col2", "col3"),

@@ -16,17 +16,7 @@ from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
 from hpsearch.spec.tasks import SECTIONS
 from hpsearch.watch.report import Asked, FinalRun, report_page, story
-from tests.unit.picture_fixtures import (
-    CELLS,
-    REFERENCES,
-    SAID,
-    config,
-    evaluation,
-    history,
-    result,
-    timeline,
-    without_base,
-)
+from tests.unit.picture_fixtures import evaluation, final_run, rows_of, timeline, without_base
 from tests.unit.view_fixtures import with_spec
 from tests.unit.worker_fixtures import MANIFEST
 
@@ -67,27 +57,6 @@ class Page(HTMLParser):
     def handle_data(self, text: str) -> None:
         if "style" not in self._open:
             self.words = f"{self.words} {' '.join(text.split())}".strip()
-
-
-def rows_of(cell: str, image: Path | None = None) -> str:
-    rows = [
-        {
-            "id": f"row {number}",
-            "question": "What is it?",
-            **({"image": str(image)} if image else {}),
-            "reference": reference,
-            "prediction": prediction,
-            "accuracy": float(reference == prediction),
-        }
-        for number, (reference, prediction) in enumerate(zip(REFERENCES, SAID[cell], strict=True))
-    ]
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def final_run(path: Path, image: Path | None = None) -> FinalRun:
-    for cell in CELLS[1:]:
-        (path / f"{cell}.jsonl").write_text(rows_of(cell, image))
-    return FinalRun(path, config(), result(1.0, 0.5, 0.75), history(6), evaluation(), path)
 
 
 def page_of(view: StudyView, run: FinalRun | None = None, shares: dict[str, float] | None = None) -> Page:
