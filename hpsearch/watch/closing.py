@@ -25,12 +25,12 @@ def closing_words(view: StudyView, line_width: int | None = None) -> str:
     counts = Counter(trial.outcome for trial in view.trials if trial.is_finished)
     tally = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
     if not view.is_finished:
-        done = f"{view.slots.finished} of {view.slots.wanted} trials are done"
+        done = done_words(view)
         if limit := view.reached_limit:
             used = format_usage(view)
             spent = f"{done}, {used}" if used else done
             return f"{name} has reached its limit: {limit}. {spent}. The same command continues it with a higher limit."
-        return f"{name} is stopped: {done}. The same command continues it; nothing is lost."
+        return f"{name} is stopped: {done}. The same command continues it, each trial from its last checkpoint."
     if view.best is None and "complete" in counts:
         return (
             f"{name} is finished ({tally}), but every complete trial needs more memory than budget.memory_gib allows "
@@ -45,6 +45,10 @@ def closing_words(view: StudyView, line_width: int | None = None) -> str:
     if tie := tie_words(view):
         return "\n".join([f"{name} is finished: {tally}.", tie, *_next_steps(view, line_width)])
     return "\n".join([_found(view, tally), *cautions(view), *_next_steps(view, line_width)])
+
+
+def done_words(view: StudyView) -> str:
+    return f"{view.slots.finished} of {view.slots.wanted} trials are done"
 
 
 def tie_words(view: StudyView) -> str:

@@ -125,7 +125,7 @@ def test_ctrl_c_saves_the_trial_and_the_next_run_continues_it(study: Path) -> No
     said = run.communicate(timeout=120)[0]
     assert run.returncode == 130
     assert "Traceback" not in said
-    assert "nothing is lost" in said
+    assert "from its last checkpoint" in said
     seen = view()
     assert seen is not None
     assert seen.trials[0].outcome == "waiting"

@@ -104,8 +104,9 @@ def test_on_a_terminal_the_whole_study_is_shown(view: StudyView) -> None:
 
 
 def test_a_study_that_was_stopped_says_how_it_goes_on(view: StudyView) -> None:
+    """Also after a second Ctrl-C, which saves nothing: that nothing is lost would not be true then."""
     assert closing_words(view) == (
-        "demo is stopped: 6 of 8 trials are done. The same command continues it; nothing is lost."
+        "demo is stopped: 6 of 8 trials are done. The same command continues it, each trial from its last checkpoint."
     )
 
 
