@@ -58,7 +58,7 @@ class Attempt(Listener):
                 self._reports = list(reports)
                 self._bring()
             case Reported():
-                self._activity = self._activity.model_copy(update={"doing": "validated"})
+                self._doing("validation done", 0, 0)
 
     def goes_on(self, report: Reported) -> bool:
         self._reports.append(report.report)

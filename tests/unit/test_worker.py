@@ -196,7 +196,7 @@ def test_a_worker_tells_what_it_does_about_every_second(make_demo: MakeDemo) -> 
     trainer.pid, trainer.device = os.getpid(), "a GPU"
     assert demo.run(Starter(lambda: trainer)) is Step.FINISHED
     loading, training = ("loading", 0, 1, 2, None), ("training", 0, 1, 9, 2.5)
-    assert seen == [loading, loading, training, ("validated", *training[1:])]
+    assert seen == [loading, loading, training, ("validation done", 0, 0, 0, None)]
     (worker,) = demo.store.workers.of(demo.study.study_id)
     assert worker.gone
 
