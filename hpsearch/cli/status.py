@@ -13,7 +13,9 @@ from hpsearch.cli.options import StoreOption
 from hpsearch.opening.places import find_study, look_at_store, storage_folder, store_url
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Callable
+
+    from rich.console import Console, RenderableType
 
     from hpsearch.launch.roll import Roll
     from hpsearch.store import Store
@@ -45,7 +47,6 @@ def status(
     if as_json:
         _tell_programs(store, study, watch)
         return
-    from rich.live import Live
     from rich.text import Text
 
     from hpsearch.errors import NoStoreYet
@@ -65,10 +66,26 @@ def status(
         if not watch:
             console.print(_picture(opened, roll, study))
             return
-        with Live(_picture(opened, roll, study), console=console, auto_refresh=False) as live:
+        _keep_showing(console, lambda: _picture(opened, roll, study))
+
+
+def _keep_showing(console: Console, look: Callable[[], RenderableType]) -> None:
+    """In a pipe, where nothing can be drawn over: again whenever it has changed."""
+    from rich.live import Live
+
+    if console.is_terminal:
+        with Live(look(), console=console, auto_refresh=False) as live:
             while True:
-                live.update(_picture(opened, roll, study), refresh=True)
+                live.update(look(), refresh=True)
                 sleep(_LOOK_EVERY_S)
+    shown = ""
+    while True:
+        with console.capture() as captured:
+            console.print(look())
+        if captured.get() != shown:
+            print(f"\n{captured.get()}" if shown else captured.get(), end="", flush=True)
+            shown = captured.get()
+        sleep(_LOOK_EVERY_S)
 
 
 def _draw(url: str | None, study: str | None, folder: Path | None, *, is_asked: bool, is_alone: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -169,6 +170,32 @@ class TestTheVerb:
         code, said, _ = run("status --json --watch")
         assert code == 130
         assert [strictly(line)["studies"][0]["name"] for line in said.splitlines()] == ["demo"] * 3
+
+    def test_a_pipe_gets_the_picture_again_when_it_has_changed(
+        self, run: Run, demo: Demo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """rich's Live prints nothing into a pipe until its end."""
+        looks: list[str] = []
+        shown: list[str] = []
+
+        class Pipe(io.StringIO):
+            def flush(self) -> None:
+                shown.append(self.getvalue())
+
+        def sleep(_: float) -> None:
+            looks.append(shown[-1])
+            if len(looks) == 2:
+                demo.worker(plays(steadily(0.9, 0.5))).step()
+            if len(looks) == 3:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(verb, "sleep", sleep)
+        monkeypatch.setattr(sys, "stdout", Pipe())
+        assert run("status demo --watch")[0] == 130
+        assert looks[0] == looks[1]
+        assert "0/3" in looks[0]
+        assert looks[2].startswith(f"{looks[1]}\n")
+        assert "1/3" in looks[2]
 
     def test_a_store_that_is_not_there_has_no_studies(
         self, run: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
