@@ -28,15 +28,16 @@ def best(
     from hpsearch.files import write_output
     from hpsearch.results.best import as_command, as_json, as_yaml, choose
     from hpsearch.search.view import read_view
-    from hpsearch.watch.closing import tie_words
+    from hpsearch.watch.closing import open_words, tie_words
     from hpsearch.watch.console import open_console
 
     kind = format_ or _kind_of(output)
     with look_at_store(store) as opened:
         view = read_view(opened, find_study(opened, study))
     chosen = choose(view, trial)
-    if trial is None and (tie := tie_words(view)):
-        open_console(stderr=True).print(tie, soft_wrap=True)
+    for words in (open_words(view), tie_words(view)) if trial is None else ():
+        if words:
+            open_console(stderr=True).print(words, soft_wrap=True)
     if kind == "table":
         from hpsearch.watch.tables import best_table, front_table
 

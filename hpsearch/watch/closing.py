@@ -51,6 +51,11 @@ def done_words(view: StudyView) -> str:
     return f"{view.slots.finished} of {view.slots.wanted} trials are done"
 
 
+def open_words(view: StudyView) -> str:
+    """'' where all trials are done: the best so far may change until then."""
+    return "" if view.is_finished else f"{done_words(view)}; the best may change"
+
+
 def tie_words(view: StudyView) -> str:
     """'' where the trials differ."""
     if view.best is None or not view.is_a_tie:

@@ -241,27 +241,37 @@ def test_best_says_where_it_can_not_write(main: Main, empty_store: Store, demo: 
     demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
     url = empty_store.url.render_as_string()
     Path("file.txt").touch()
-    code, said = main("best", "demo", "-o", "file.txt/best.yaml", "--store", url)
+    code, said = main("best", "demo", "-o", "file.txt/best.yaml", "--store", url, "--trial", "0")
     assert (code, said) == (2, "hpsearch: file.txt/best.yaml: can't be written: File exists\n")
 
 
 def test_best_writes_where_no_folder_is_yet(main: Main, empty_store: Store, demo: Demo) -> None:
     demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
     url = empty_store.url.render_as_string()
-    assert main("best", "demo", "-o", "new/best.yaml", "--store", url) == (0, "")
+    assert main("best", "demo", "-o", "new/best.yaml", "--store", url, "--trial", "0") == (0, "")
     assert Path("new/best.yaml").exists()
+
+
+@pytest.mark.parametrize("how", ["", "-o best.yaml", "--format json"])
+def test_best_of_a_search_that_goes_on_says_that_it_may_change(ended: Run, demo: Demo, how: str) -> None:
+    demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
+    store = demo.store.url.render_as_string()
+    code, printed, said = ended(f"best demo {how} --store {store}")
+    assert (code, said) == (0, "1 of 3 trials are done; the best may change\n")
+    assert "may change" not in printed
+    assert ended(f"best demo --trial 0 {how} --store {store}")[2] == "", "a trial that was asked for doesn't"
 
 
 def test_best_keeps_a_file_that_a_person_changed(main: Main, empty_store: Store, demo: Demo) -> None:
     demo.worker(plays(ends(Outcome.COMPLETE, 0.5))).step()
     best = ("best", "demo", "-o", "best.yaml", "--store", empty_store.url.render_as_string())
-    assert main(*best) == main(*best) == (0, "")
+    assert main(*best)[0] == main(*best)[0] == 0
     written = Path("best.yaml").read_text()
     Path("best.yaml").write_text("mine\n")
     code, said = main(*best)
     assert (code, Path("best.yaml").read_text()) == (2, "mine\n")
     assert "best.yaml: is there already, with other content" in said
-    assert main(*best, "--force") == (0, "")
+    assert main(*best, "--force")[0] == 0
     assert Path("best.yaml").read_text() == written
 
 
@@ -269,10 +279,10 @@ def test_best_says_that_all_trials_have_one_value(main: Main, empty_store: Store
     worker = demo.worker(plays(ends(Outcome.COMPLETE, 0.5), ends(Outcome.COMPLETE, 0.5)))
     best = ("best", "demo", "-o", "best.yaml", "--store", empty_store.url.render_as_string())
     worker.step()
-    assert main(*best) == (0, "")
+    assert "All complete" not in main(*best)[1]
     worker.step()
     code, said = main(*best)
-    assert (code, said[:52]) == (0, "All complete trials have the same validation loss 0.")
+    assert (code, said.splitlines()[1][:52]) == (0, "All complete trials have the same validation loss 0.")
     assert main(*best, "--trial", "0") == (0, ""), "somebody has chosen"
 
 
