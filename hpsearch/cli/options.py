@@ -180,13 +180,15 @@ def telling(console: Console) -> Iterator[Tell]:
 
 
 def _teller(console: Console) -> Tell:
-    """A line when a new phase begins, and every few seconds while it counts."""
+    """A line when a phase begins for the first time, and every few seconds while it counts."""
+    told: set[str] = set()
     last, last_at = ("", 0), 0.0
 
     def tell(name: str, done: int, total: int) -> None:
         nonlocal last, last_at
         now = time.monotonic()
-        if name != last[0] or ((name, done) != last and now - last_at > _SECONDS_BETWEEN_LINES):
+        if name not in told or ((name, done) != last and now - last_at > _SECONDS_BETWEEN_LINES):
+            told.add(name)
             last, last_at = (name, done), now
             console.print(f"{name}{f' {done}/{total}' if done else ''}")
 

@@ -86,6 +86,20 @@ def test_on_a_pipe_a_phase_is_told_once_and_again_only_while_it_counts(monkeypat
     assert lines_of(console, show) == ["starting", "counting 1/2", "counting 2/2"]
 
 
+def test_on_a_pipe_phases_that_take_turns_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement trains, saves and validates, several times in a few seconds."""
+    monkeypatch.setattr(options, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    console = plain_console()
+
+    def show() -> None:
+        with telling(console) as tell:
+            for done in range(1, 4):
+                tell("training", done, 3)
+                tell("validating", 0, 0)
+
+    assert lines_of(console, show) == ["training 1/3", "validating"]
+
+
 @pytest.mark.parametrize("is_training", [False, True])
 def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before(is_training: bool) -> None:
     console = terminal(100)
