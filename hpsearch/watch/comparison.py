@@ -10,7 +10,6 @@ from hpsearch.watch.evaluation import (
     format_alike,
     format_around,
     format_basis,
-    format_below,
     format_difference,
     format_gap,
     format_score,
@@ -21,8 +20,7 @@ from hpsearch.watch.words import format_epochs, format_num_steps
 
 def comparison_table(comparison: Comparison) -> Table:
     first = comparison.runs[0].name
-    title = f"{comparison.variant} models on {comparison.num_rows} test rows{format_below(comparison.units, 'number')}"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
     for heading in ("", "run", "value", f"against {first}", ""):
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for metric, *_ in alike(comparison.metrics, comparison.runs):
@@ -44,7 +42,8 @@ def _format_against(gap: Gap | None) -> tuple[str, str]:
 
 def comparison_words(comparison: Comparison) -> str:
     """The first metric as a sentence, possible leaks, and what the tests can show."""
-    lines = [f"In {comparison.metrics[0].title}:"]
+    models = f"{comparison.variant} models on {comparison.num_rows} test rows"
+    lines = [f"{models}, in {comparison.metrics[0].title}:"]
     lines += [f"  {format_gap(gap)}" for gap in comparison.gaps if gap.metric == comparison.metrics[0]]
     lines += [
         f"careful: {run.name} was evaluated on {run.num_rows} rows; {comparison.num_rows} of them are compared here"
@@ -62,7 +61,7 @@ def comparison_words(comparison: Comparison) -> str:
         each = ", ".join(f"{name} {length}" for name, length in lengths.items())
         lines.append(f"careful: the runs did not train equally long: {each}; that alone may make a difference")
     lines += format_alike(comparison.metrics, comparison.runs)
-    lines += format_basis(comparison.units, comparison.gaps, comparison.runs)
+    lines += format_basis(comparison.units, comparison.gaps, comparison.runs, "number")
     return "\n".join(lines)
 
 

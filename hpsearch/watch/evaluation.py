@@ -18,8 +18,7 @@ WITHOUT_BASE = "The base model was not evaluated, so the gain over it is not kno
 
 def evaluation_table(evaluation: Evaluation, task: str, *, is_narrow: bool = True) -> Table:
     """`is_narrow`: seven variants fit into 80 columns."""
-    title = f"{evaluation.num_rows} test rows{format_below(evaluation.resampled, 'value')}"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("")
     for variant in evaluation.variants:
         heading = variant.name.replace("-", "\n").replace(" ", "\n") if is_narrow else variant.name
@@ -58,31 +57,28 @@ def format_ends(metric: Metric, around: Interval, between: str = " to ") -> str:
     return f"{scale * around.low:.{digits}f}{between}{scale * around.high:.{digits}f}"
 
 
-def format_below(units: Units, number: str) -> str:
-    """The line below each number of a table: how many rows it is based on."""
-    if not units.are_enough:
-        return f"{'' if units.name == 'rows' else f' of {units.text}'}, too few for intervals"
-    return f"; below each {number} its 95 % interval, {format_units(units)}"
-
-
 def format_units(units: Units) -> str:
     return f"resampled over {units.text}"
 
 
 def format_basis(
-    units: Units, gaps: Sequence[Gap], scored: Sequence[VariantScores] | Sequence[ComparedRun]
+    units: Units, gaps: Sequence[Gap], scored: Sequence[VariantScores] | Sequence[ComparedRun], below: str = ""
 ) -> list[str]:
-    """What intervals and p-values are based on, or why there are no intervals."""
+    """What intervals and p-values are based on, or why there are no intervals. `below`: below which numbers of a table
+    the intervals are.
+    """
     lines = []
+    whole = "" if units.name == "rows" else " with all their rows, as rows of a group are not independent"
     if not units.are_enough:
         size = "" if units.num < FEWEST else f" of so unequal size that they count as {units.effective:.1f}"
         lines.append(
             f"No intervals: {units.text}{size} {'is' if units.num == 1 else 'are'} too few; "
             f"an interval from fewer than {FEWEST} can't be trusted."
         )
-    elif units.name != "rows":
-        drawn = format_units(units)
-        lines.append(f"Intervals are {drawn} with all their rows, as rows of a group are not independent.")
+    elif below:
+        lines.append(f"Below each {below}: its 95 % interval, {format_units(units)}{whole}.")
+    elif whole:
+        lines.append(f"Intervals are {format_units(units)}{whole}.")
     intervals = [gap.interval for gap in gaps]
     intervals += [score.interval for each in scored for score in each.scores.values()]
     if units.are_enough and not all(intervals):
@@ -133,7 +129,7 @@ def evaluation_words(evaluation: Evaluation, folder: Path) -> str:
     lines += [f"  {format_gap(gap)}" for gap in evaluation.gaps]
     lines += [ABOUT_MOST_FREQUENT] if evaluation.guess else []
     lines += format_alike(evaluation.metrics, evaluation.variants)
-    lines += format_basis(evaluation.resampled, evaluation.gaps, evaluation.variants)
+    lines += format_basis(evaluation.resampled, evaluation.gaps, evaluation.variants, "value")
     lines += evaluation.notes
     lines += [] if evaluation.base else [WITHOUT_BASE]
     if evaluation.longer_than_limit:

@@ -90,7 +90,8 @@ def test_each_run_is_tested_against_the_first_in_every_metric(rows: Desk, pair: 
         assert gap.shown
         assert gap.p_value < 0.01
         assert good.low < good.value < good.high
-    assert "bad against good: worse, -" in told(found)
+    assert "tuned models on 20 test rows, in exact match:\n  bad against good: worse, -" in told(found)
+    assert told(found).count("20 test rows") == told(found).count("resampled over 20 rows") == 1
     assert "no difference shown" not in told(found)
     assert told(found).count("worse") == 3, "each metric has its word, and the sentence below"
 

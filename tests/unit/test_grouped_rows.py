@@ -181,7 +181,6 @@ def test_too_few_groups_are_reported_in_words_instead_of_a_false_interval(desk: 
     assert all(score.interval is None for cell in found.variants for score in cell.scores.values())
     told = shown(found)
     assert "95 %" not in told
-    assert f"{found.num_rows} test rows of {found.resampled.num} groups (column patient), too few for inter" in told
     assert f"No intervals: {found.resampled.num} groups (column patient) are too few; an interval from fewer" in told
     assert "p values are Holm-corrected over 2 comparisons. " in told
     one = found.model_copy(update={"units": Units(name="images", num=1, effective=1)})
