@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpsearch.cli.completion import study_names
-from hpsearch.cli.options import SetOption, StoreOption, run_argument, short
+from hpsearch.cli.options import StoreOption, run_argument, short
 from hpsearch.opening.places import fetch_adapter, find_study, look_at_store, open_mirror, storage_folder
 from hpsearch.opening.trainers import trainer_starter
 
@@ -39,7 +39,10 @@ def train(
         typer.Option(help="run folder; default: storage/runs/STUDY; with --trial STUDY-trial-N", show_default=False),
     ] = None,
     store: StoreOption = None,
-    set_: SetOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="override a field of FILE; not with STUDY", show_default=False),
+    ] = None,
 ) -> None:
     """Run the final training: all of the train split, the final budget; keeps the best adapter."""
     from hpsearch.bridge.stopping import StopFlag
