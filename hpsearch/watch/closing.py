@@ -10,6 +10,7 @@ from hpsearch.watch.words import (
     format_epochs,
     format_metric,
     format_steps,
+    format_time,
     format_trials,
     format_value,
 )
@@ -68,16 +69,18 @@ def tie_words(view: StudyView) -> str:
 
 
 def format_usage(view: StudyView) -> str:
-    """What the study has used of its limits and what is left; '' without limits."""
+    """What the study has used of its limits; '' without limits."""
     limits, usage = view.study.spec.searched.limits, view.usage
     parts = []
     for used, limit, unit in (
-        (usage.hours, limits.hours, "hours"),
+        (usage.hours, limits.hours, "h"),
         (usage.device_hours, limits.device_hours, "device-hours"),
-        (usage.cost(limits), limits.cost, "(cost)"),
     ):
-        if used is not None and limit is not None:
-            parts.append(f"{used:.2f} of {limit:g} {unit} used, {max(0.0, limit - used):.2f} left")
+        if limit is not None:
+            parts.append(f"{format_time(3600 * used)} of {limit:g} {unit} used")
+    cost = usage.cost(limits)
+    if cost is not None and limits.cost is not None:
+        parts.append(f"{cost:.2f} of {limits.cost:g} (cost) used")
     if limits.until is not None:
         parts.append(f"until {limits.until:%Y-%m-%d %H:%M}")
     return "; ".join(parts)

@@ -161,7 +161,7 @@ class TestAWorker:
         assert demo.worker(plays(steadily(1.0))).step() is Step.WORKED
         demo.store.workers.register("host:1:1.00", demo.study.study_id, "cpu")
         used_up(demo, 1.5)
-        assert "1.50 of 2 hours used, 0.50 left" in shown(demo)
+        assert "1 h 30 min of 2 h used" in shown(demo)
         assert demo.worker(plays(steadily(1.0))).step() is Step.WORKED
         used_up(demo, 2.5)
         assert demo.run(nobody, name="next:1:1.00") is Step.LIMIT
@@ -170,7 +170,7 @@ class TestAWorker:
         assert "no more trials start: 2.50 of 2 are used (search.limits.hours)" in shown(demo)
         assert closing_words(demo.view) == (
             "demo has reached its limit: 2.50 of 2 are used (search.limits.hours). 2 of 3 trials are done, "
-            "2.50 of 2 hours used, 0.00 left. The same command continues it with a higher limit."
+            "2 h 30 min of 2 h used. The same command continues it with a higher limit."
         )
 
     def test_one_that_runs_is_not_cut_off(self, make_demo: MakeDemo) -> None:
@@ -198,7 +198,7 @@ class TestAWorker:
     def test_without_limits_nothing_is_said_of_them(self, demo: Demo) -> None:
         assert format_usage(demo.view) == ""
 
-    def test_each_limit_is_reported_with_what_is_left(self, make_demo: MakeDemo) -> None:
+    def test_each_limit_is_reported_with_what_is_used(self, make_demo: MakeDemo) -> None:
         limits = {"hours": 8, "device_hours": 9, "cost": 30, "price_per_device_hour": 3, "until": "2199-01-01 08:00"}
         demo = make_demo(limits=limits)
         for number in range(2):
@@ -206,11 +206,11 @@ class TestAWorker:
         used_up(demo, 2)
         told = format_usage(demo.view).split("; ")
         assert told[1:] == [
-            "4.00 of 9 device-hours used, 5.00 left",
-            "12.00 of 30 (cost) used, 18.00 left",
+            "4 h 00 min of 9 device-hours used",
+            "12.00 of 30 (cost) used",
             "until 2199-01-01 08:00",
         ]
-        assert told[0].startswith("2.0")
+        assert told[0].startswith("2 h 00 min of 8 h used")
 
 
 def test_status_tells_a_card_that_the_driver_refuses_and_a_device_that_is_set_aside(demo: Demo) -> None:
