@@ -104,7 +104,7 @@ def test_a_long_pause_of_everybody_is_taken_out_and_said() -> None:
     assert [(bar.began_s, bar.ended_s) for bar in found.bars] == [(0, 100), (110, 200), (200, 300)]
     (axes,) = timeline_figure("demo", found).axes
     assert "no worker for 24 h 56 min" in [text.get_text() for text in axes.texts]
-    assert axes.get_xlabel() == "minutes since 1970-01-01 00:00 UTC, without pauses"
+    assert axes.get_xlabel() == "minutes since 1970-01-01 00:00 UTC, without long pauses"
 
 
 def test_the_picture_says_how_each_ended_who_stopped_and_who_took_over() -> None:

@@ -91,7 +91,7 @@ def timeline_figure(study: str, timeline: Timeline) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     began = f"{datetime.fromtimestamp(timeline.began_at, UTC):%Y-%m-%d %H:%M} UTC"
-    axes.set_xlabel(f"{unit} since {began}" + (", without pauses" if timeline.pauses else ""))
+    axes.set_xlabel(f"{unit} since {began}" + (", without long pauses" if timeline.pauses else ""))
     axes.set_title(f"{study}: what each device did when{words}", pad=16 if timeline.pauses else None)
     _explain(figure, axes, bars)
     return figure
