@@ -154,6 +154,7 @@ def _prepare(
     from hpsearch.opening.estimates import measured_estimate
     from hpsearch.study.adapter import with_adapter
     from hpsearch.study.open import prepare_new
+    from hpsearch.watch.console import print_table
     from hpsearch.watch.estimate import estimate_table
 
     storage, found = storage_folder(), None
@@ -168,7 +169,7 @@ def _prepare(
         except HpsearchError as error:
             console.print(f"how long it will take could not be measured: {error}; it begins all the same")
     if found is not None:
-        console.print(estimate_table(file.spec, found, storage.path))
+        print_table(console, estimate_table(file.spec, found, storage.path))
         if asks and found.search_s > LONG_S and not agrees(console, stop):
             console.print("nothing was trained, and the study is in no store: change its file, or start it later")
             raise typer.Exit(130)

@@ -12,9 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _breaks(line: str, width: int) -> list[int]:
     return breaks
 
 
-def print_table(console: Console, table: Table) -> None:
+def print_table(console: Console, table: RenderableType) -> None:
     """In its natural width where lines may have any length."""
     if line_width(console) is not None:
         return console.print(table)

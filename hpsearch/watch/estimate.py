@@ -20,21 +20,18 @@ from hpsearch.watch.words import format_bytes, format_count, format_num_steps, f
 
 def estimate_table(spec: StudySpec, found: Estimate, storage: Path) -> RenderableType:
     table = Table(title=f"{spec.study}: estimate", title_justify="left", box=None, header_style="bold")
-    for heading in ("", "a trial", format_trials(found.trials), "the final training"):
-        table.add_column(heading, justify="right" if heading else "left")
     trial, final = found.trial, found.final
+    times = format_time(trial.seconds), f"up to about {format_time(found.search_s)}", format_time(final.seconds)
+    table.add_column("")
+    for heading, time in zip(("a trial", format_trials(found.trials), "the final training"), times, strict=True):
+        table.add_column(heading, justify="right", min_width=len(time))
     for name, of_trial, of_final in (
         (f"optimizer steps (batch size {spec.training.batch_size})", trial.steps, final.steps),
         ("rows", trial.rows, final.rows),
         ("tokens", trial.tokens, final.tokens),
     ):
         table.add_row(name, *map(format_count, (of_trial, of_trial * found.trials, of_final)))
-    table.add_row(
-        "time",
-        format_time(trial.seconds),
-        Text(f"up to about {format_time(found.search_s)}", style="bold"),
-        format_time(final.seconds),
-    )
+    table.add_row("time", times[0], Text(times[1], style="bold"), times[2])
     return Group(table, *(Text(line) for line in _below(spec, found, storage)), Text())
 
 

@@ -22,9 +22,10 @@ from hpsearch.study.open import prepare_new
 from hpsearch.study.prepare import PreparedStudy
 from hpsearch.trial import GIB, MIB, Fit, MemoryLedger, MemorySnapshot, Outcome, Pace
 from hpsearch.watch import estimate as words
-from hpsearch.watch.console import open_console
+from hpsearch.watch.console import open_console, print_table
 from hpsearch.watch.estimate import estimate_line, estimate_table
 from tests.unit.opening_fixtures import Desk, inspecting
+from tests.unit.view_fixtures import seen
 from tests.unit.worker_fixtures import Play, plays
 
 MEASURED = Measurement(
@@ -144,6 +145,15 @@ def test_the_table_says_what_is_bounded_and_by_what_it_was_measured(desk: Desk) 
     assert "4 trials up to about 3 min 05 s" in estimate_line(found)
     assert ", both with loading; 2.0 GiB" in estimate_line(found)
     assert ", 1 trial up to about " in estimate_line(replace(found, trials=1))
+
+
+def test_a_narrow_terminal_tears_no_time_and_a_pipe_tears_nothing(desk: Desk) -> None:
+    shown = estimate_table(desk.file().spec, estimated(desk), desk.folder)
+    assert "up to about 3 min 05 s" in seen(shown, width=60)
+    pipe = open_console(file=io.StringIO(), width=60)
+    print_table(pipe, shown)
+    assert "optimizer steps (batch size 16)" in pipe.file.getvalue()  # type: ignore[attr-defined]
+    assert "\n\n" not in pipe.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
 
 def test_too_little_disk_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
