@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +19,7 @@ from hpsearch.spec.metrics import LOSS
 from hpsearch.store import StoredWorker
 from hpsearch.trial import GIB
 from hpsearch.watch.closing import format_usage
+from hpsearch.watch.fitting import Fitting
 from hpsearch.watch.words import format_loss, format_metric, format_params, format_reason, format_time, format_value
 
 _COLOURS = {
@@ -36,18 +36,17 @@ _SHOWN_TRIALS = 24
 _SHOWN_LOSSES = 3
 _MORE = ("reports", "time", "memory")
 """Columns of the trials' table that a narrow terminal leaves out, the last ones first."""
-_LEGIBLE = 22
-"""Characters in a line of parameters: enough for `learning_rate 0.000911`."""
+_MORE_OF_STUDIES = ("workers", "running")
 _SHORTEST_BAR = 20
 """Characters of a bar with its numbers."""
-_ANY_WIDTH = 10_000
 _FOLDED = {"worker": 6, "job": 6, "device": 5, "doing": 8, "progress": 8}
 """Columns of the workers table that a narrow terminal folds before others are cut, and their smallest width."""
 
 
 def study_panel(view: StudyView, *, rows: int = _SHOWN_TRIALS) -> RenderableType:
     """One study: a progress bar, its trials (the latest, and always the best one), and its workers."""
-    parts: list[RenderableType] = [Headline(view), *_standing(view), FittingTrials(view, rows)]
+    parts: list[RenderableType] = [Headline(view), *_standing(view)]
+    parts.append(Fitting(_MORE, lambda without: trials_table(view, rows, without)))
     if view.live_workers:
         parts += [Text(), workers_table(view.live_workers)]
     return Group(*parts)
@@ -112,38 +111,6 @@ class Headline:
         if view.best:
             parts.append(f"best {format_metric(view.objective, view.best.value)} (trial {view.best.number})")
         return "   ".join(parts)
-
-
-@dataclass(frozen=True)
-class FittingTrials:
-    """The table of trials, without the columns for which a narrow terminal has no room beside the parameters."""
-
-    view: StudyView
-    rows: int
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        without: tuple[str, ...] = ()
-        table = trials_table(self.view, self.rows)
-        for name in reversed(_MORE):
-            if _width(table, console, options) <= options.max_width:
-                break
-            without = (name, *without)
-            table = trials_table(self.view, self.rows, without)
-        yield table
-        if without:
-            yield Text(f"a wider terminal shows {', '.join(without)} too", style="bright_black")
-
-
-def _width(table: Table, console: Console, options: ConsoleOptions) -> int:
-    """Of all columns as they are and just enough of the last one. rich takes the longest word of a column for the
-    least that it needs, also where it may not be wrapped (15.0, table.py, `_measure_column`).
-    """
-    last = table.columns[-1]
-    last.max_width = _LEGIBLE
-    try:
-        return Measurement.get(console, options.update(width=_ANY_WIDTH), table).maximum
-    finally:
-        last.max_width = None
 
 
 def trials_table(view: StudyView, rows: int = _SHOWN_TRIALS, without: Collection[str] = ()) -> Table:
@@ -237,25 +204,29 @@ def _bar(done: int, total: int, width: int = 10) -> str:
 
 def studies_table(views: list[StudyView]) -> RenderableType:
     """One line for each; their descriptions below, which need the whole width."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("study", "trials", "running", "best", "base", "workers"):
-        table.add_column(heading, no_wrap=heading != "base", overflow="fold")
-    for view in views:
-        running = sum(trial.outcome == "running" for trial in view.trials)
-        best = ""
-        if view.best:
-            best = f"{format_metric(view.objective, view.best.value)} (trial {view.best.number})"
-        table.add_row(
-            view.study.name,
-            f"{view.slots.finished}/{view.slots.wanted}",
-            str(running),
-            best,
-            view.study.spec.model.base,
-            str(len(view.live_workers)),
-        )
+    table = Fitting(_MORE_OF_STUDIES, lambda without: _studies(views, without))
     described = [view.study for view in views if view.study.spec.description]
     lines = [Text(f"{study.name}: {study.spec.description}") for study in described]
     return Group(table, *([Text()] if lines else []), *lines)
+
+
+def _studies(views: list[StudyView], without: Collection[str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    headings = [name for name in ("study", "trials", "best", "workers", "running", "base") if name not in without]
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != "base", overflow="fold")
+    for view in views:
+        best = f"{format_metric(view.objective, view.best.value)} (trial {view.best.number})" if view.best else ""
+        texts = {
+            "study": view.study.name,
+            "trials": f"{view.slots.finished}/{view.slots.wanted}",
+            "best": best,
+            "workers": str(len(view.live_workers)),
+            "running": str(sum(trial.outcome == "running" for trial in view.trials)),
+            "base": view.study.spec.model.base,
+        }
+        table.add_row(*(texts[heading] for heading in headings))
+    return table
 
 
 def best_table(view: StudyView, trial: TrialView, values: dict[str, Any], defaults: dict[str, Any]) -> Table:

@@ -125,12 +125,18 @@ def test_one_is_not_many() -> None:
 def test_all_studies_are_shown_in_one_table(view: StudyView) -> None:
     described = with_spec(view, description="what it is for")
     heading, row, _, below = seen(studies_table([described]), width=80).splitlines()
-    assert heading.split() == ["study", "trials", "running", "best", "base", "workers"]
-    assert row.split()[:3] == ["demo", "6/8", "1"]
-    assert "0.5000 (trial 0)" in row
-    assert row.split()[-2:] == ["tiny:qwen2", "1"]
+    assert heading.split() == ["study", "trials", "best", "workers", "running", "base"]
+    assert row.split() == ["demo", "6/8", "0.5000", "(trial", "0)", "1", "1", "tiny:qwen2"]
     assert below.strip() == "demo: what it is for"
     assert "no" not in seen(studies_table([replace(view, trials=[])])).splitlines()[1]
+
+
+def test_a_narrow_terminal_leaves_columns_of_the_studies_out_rather_than_tear_a_base(view: StudyView) -> None:
+    named = replace(view, study=replace(view.study, name="a_longer_name"))
+    heading, row, told = seen(studies_table([named]), width=60).splitlines()
+    assert heading.split() == ["study", "trials", "best", "workers", "base"]
+    assert row.split()[-2:] == ["1", "tiny:qwen2"]
+    assert told.strip() == "a wider terminal shows running too"
 
 
 @pytest.mark.parametrize(
