@@ -57,8 +57,11 @@ def format_epochs(epochs: float) -> str:
 
 
 def format_value(value: Any) -> str:
+    """As a study file has it."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

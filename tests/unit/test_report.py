@@ -98,6 +98,7 @@ def test_the_story_of_the_search_is_reported(search: Page) -> None:
 def test_what_stayed_as_it_was_is_without_the_sections_of_other_tasks(search: Page) -> None:
     stayed = search.words.partition("lora.r Rank of the adapter's matrices")[2].partition("The trials")[0]
     assert "training.seed" in stayed
+    assert not {"True", "False", "None"} & set(search.words.split()), "as the study file has them"
     assert [section for section in SECTIONS if f"{section}." in stayed] == []
 
 

@@ -248,7 +248,7 @@ def test_times_are_reported_in_words(seconds: float, words: str) -> None:
 def test_numbers_are_reported_short() -> None:
     assert [format_loss(loss) for loss in (None, 0.0, 1.23456, math.nan)] == ["", "0.0000", "1.2346", "nan"]
     values = (None, 0.000123456, 2e-5, 16, True, "nf4", ["q_proj"])
-    assert [format_value(v) for v in values] == ["", "0.000123", "2e-05", "16", "True", "nf4", "['q_proj']"]
+    assert [format_value(v) for v in values] == ["", "0.000123", "2e-05", "16", "true", "nf4", "['q_proj']"]
 
 
 def test_an_examples_id_and_image_may_hold_brackets() -> None:

@@ -129,7 +129,8 @@ def search_facts(spec: StudySpec) -> Facts:
 
 
 def _format_choice(settings: dict[str, Any]) -> str:
-    more = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name != "name")
+    others = {name.replace("_", " "): value for name, value in settings.items() if name != "name"}
+    more = ", ".join(f"{name} {format_value(value)}" for name, value in others.items())
     return f"{settings['name']} ({more})" if more else str(settings["name"])
 
 
