@@ -12,7 +12,7 @@ from hpsearch.errors import NothingToDraw
 from hpsearch.evaluation import Score, Units, VariantScores
 from hpsearch.metrics import class_scores, confusion
 from hpsearch.search.importance import Importance, importances
-from hpsearch.spec.metrics import LOSS
+from hpsearch.spec.metrics import LOSS, METRICS
 from hpsearch.trial import HistoryPoint, Outcome, Report
 from hpsearch.watch.plots import (
     classes_figure,
@@ -95,11 +95,12 @@ def test_a_run_that_never_trained_has_words_instead() -> None:
 def test_importance_has_a_panel_for_each_objective() -> None:
     found = [
         Importance(LOSS, 7, {"training.learning_rate": 0.9, "lora.r": 0.1}),
-        Importance("accuracy", 7, {"lora.r": 0.8, "training.learning_rate": 0.2}),
+        Importance(METRICS["accuracy"], 7, {"lora.r": 0.8, "training.learning_rate": 0.2}),
     ]
     first, second = importance_figure("demo", found).axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["training.learning_rate", "lora.r"]
     assert [bar.get_width() for bar in second.patches] == [0.2, 0.8]
+    assert second.get_xlabel() == "share of the variance\nof accuracy"
     assert first.get_title(loc="left") == "demo: parameter importances (fANOVA), from 7 complete trials"
     with pytest.raises(NothingToDraw, match="two complete trials"):
         importance_figure("demo", [])

@@ -25,13 +25,14 @@ def importance_figure(study: str, importances: list[Importance]) -> Figure:
         raise NothingToDraw("importance needs two complete trials with different results")
     knobs = list(importances[0].shares)[:_MOST_KNOBS]
     figure, panels = new_figure(1.2 + 0.42 * len(knobs), columns=len(importances), sharey=True)
+    between = " of " if len(importances) == 1 else "\nof "
     for importance, axes, colour in zip(importances, panels, _COLOURS * len(importances), strict=False):
         shares = [importance.shares.get(knob, 0.0) for knob in knobs]
         axes.barh(knobs, shares, color=colour, height=0.65)
         places = [(share, position) for position, share in enumerate(shares)]
         label_bars(axes, shares, places, xytext=(4, 0), va="center")
         axes.grid(visible=False, axis="y")
-        axes.set(xlim=(0, 1.12 * max(shares)), xlabel=f"share in {importance.objective.title}")
+        axes.set(xlim=(0, 1.12 * max(shares)), xlabel=f"share of the variance{between}{importance.objective.title}")
         axes.xaxis.set_major_formatter(as_percent())
     panels[0].invert_yaxis()
     title = f"{study}: parameter importances (fANOVA), from {importances[0].num_trials} complete trials"
