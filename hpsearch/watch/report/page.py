@@ -92,11 +92,11 @@ def report_page(asked: Asked) -> str:
         cautions=cautions(view) if view.best else [],
         pictures=_pictures(asked),
         gaps=[format_gap(gap) for gap in run.evaluation.gaps] if run and run.evaluation else [],
-        basis=_basis(run.evaluation) if run and run.evaluation else [],
+        basis=_basis_of_gaps(run.evaluation) if run and run.evaluation else [],
+        basis_of_scores=_basis_of_scores,
         about_most_frequent=ABOUT_MOST_FREQUENT,
         without_base=WITHOUT_BASE,
         small_image=small_image,
-        format_units=format_units,
         format_alike=format_alike,
         best_yaml=asked.best_yaml,
         created=_format_day(view.study.created_at),
@@ -125,8 +125,12 @@ def _format_day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _basis(evaluation: Evaluation) -> list[str]:
-    return format_basis(evaluation.resampled, evaluation.gaps, evaluation.variants)
+def _basis_of_gaps(evaluation: Evaluation) -> list[str]:
+    return format_basis(evaluation.resampled, evaluation.gaps, [])
+
+
+def _basis_of_scores(evaluation: Evaluation) -> list[str]:
+    return format_basis(evaluation.resampled, [], evaluation.variants, "value")
 
 
 def _study_cards(view: StudyView) -> list[Card]:
