@@ -11,11 +11,13 @@ from PIL import Image
 
 from hpsearch.search.importance import Importance
 from hpsearch.search.view import StudyView
+from hpsearch.spec.metrics import LOSS
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Outcome
 from hpsearch.watch.report.drawings import Drawings, small_image
 from hpsearch.watch.report.final import Example, right_ones, wrong_ones
 from hpsearch.watch.report.story import question_facts, trial_rows
+from tests.conftest import REPOSITORY
 from tests.unit.view_fixtures import reporting
 from tests.unit.worker_fixtures import Demo, plays
 
@@ -33,6 +35,18 @@ def test_drawings_take_on_the_pages_colours() -> None:
     assert "var(--ink)" in first
     assert not set(re.findall(r'\bid="([^"]*)"', first)) & set(re.findall(r'\bid="([^"]*)"', second))
     assert "<!--" not in first
+
+
+def test_in_a_narrow_window_a_picture_scrolls_in_a_box_that_shows_it() -> None:
+    """Shrunk to 400 pixels its letters would be 6 pixels high."""
+    from hpsearch.watch.plots import importance_figure
+
+    drawing = Drawings().inline(importance_figure("demo", [Importance(LOSS, 2, {"lora.r": 1.0})]), "importances")
+    assert drawing.startswith('<svg viewBox="0 0 576 116.64" style="--drawn: 576px"')
+    assert "fill: var(--page)" not in drawing, "the picture's own ground would hide the shade of its box"
+    folder = REPOSITORY / "hpsearch/watch/report"
+    assert '<div class="wide">{{ pictures[name].drawing }}</div>' in (folder / "report.html.j2").read_text()
+    assert "figure svg { min-width: var(--drawn); }" in (folder / "report.css").read_text()
 
 
 @pytest.mark.parametrize(

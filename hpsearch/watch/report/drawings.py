@@ -27,7 +27,13 @@ class Drawings:
         self._numbers = count(1)
 
     def inline(self, figure: Figure, words: str) -> Markup:
-        """The figure as an svg element; `words` is its alternative text. Its ids are unique on the page."""
+        """The figure as an svg element; `words` is its alternative text. Its ids are unique on the page. It is drawn on
+        nothing, so that the box in which it scrolls can be shaded, and `--drawn` is the width at which its letters have
+        the size that they were drawn with.
+        """
+        figure.patch.set_visible(False)
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
         svg = as_svg(figure)
         view_box = re.search(r'viewBox="([^"]*)"', svg)
         assert view_box, "matplotlib gives every drawing a view box"
@@ -36,7 +42,9 @@ class Drawings:
         body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>d{next(self._numbers)}-", body)
         for colour, variable in _COLOURS.items():
             body = body.replace(colour, variable)
-        opening = Markup('<svg viewBox="{}" role="img" aria-label="{}">').format(view_box.group(1), words)
+        width = view_box.group(1).split()[2]
+        opening = Markup('<svg viewBox="{}" style="--drawn: {}px" role="img" aria-label="{}">')
+        opening = opening.format(view_box.group(1), width, words)
         return opening + Markup(body) + Markup("</svg>")
 
 
