@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import AliasChoices, Field
 
-from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough
+from hpsearch.metrics import ClassScore, Confusion, Interval, are_enough, in_order
 from hpsearch.spec.metrics import Metric, NamedMetric
 from hpsearch.spec.training import BudgetSpec
 from hpsearch.trial import Record
@@ -59,6 +59,12 @@ class VariantScores(Record):
     num_cut: int = 0
     classes: list[ClassScore] = Field([])
     confusion: Confusion | None = None
+
+    @property
+    def ordered_classes(self) -> list[ClassScore]:
+        """`classes`, which have the most frequent first, as a reader looks for them."""
+        found = {each.label: each for each in self.classes}
+        return [found[label] for label in in_order(found)]
 
 
 class Gap(Record):

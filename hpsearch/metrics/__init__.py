@@ -6,7 +6,7 @@ other, single rows only where there are no groups.
 """
 
 from hpsearch.metrics.baseline import most_frequent_answers
-from hpsearch.metrics.classes import ClassScore, Confusion, class_scores, confusion
+from hpsearch.metrics.classes import ClassScore, Confusion, class_scores, confusion, in_order
 from hpsearch.metrics.comparison import SIGNIFICANCE, Difference, Interval, difference, holm, interval, mean_of
 from hpsearch.metrics.groups import FEWEST, Groups, are_enough, grouped, joined
 from hpsearch.metrics.overall import COMPUTED, score_difference, score_interval, scores
@@ -27,6 +27,7 @@ __all__ = [
     "difference",
     "grouped",
     "holm",
+    "in_order",
     "interval",
     "joined",
     "mean_of",

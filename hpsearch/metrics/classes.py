@@ -6,7 +6,9 @@ that is none of them is wrong, whatever it says.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,21 @@ def class_scores(references: list[str], predictions: list[str]) -> list[ClassSco
         ClassScore(label, int(support), float(recall), float(precision), float(f1))
         for label, precision, recall, f1, support in zip(rows.labels, *columns, strict=True)
     ]
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """As a reader looks for them: numbers by their value, and also within words, else by the alphabet."""
+    found = list(labels)
+    try:
+        return sorted(found, key=lambda label: (float(label), label))
+    except ValueError:
+        return sorted(found, key=lambda label: (_parts(label), label))
+
+
+def _parts(label: str) -> list[str | int]:
+    """Words and numbers in turn: grade 9 is before grade 10."""
+    parts = re.split(r"(\d+)", label.casefold())
+    return [int(part) if position % 2 else part for position, part in enumerate(parts)]
 
 
 def confusion(references: list[str], predictions: list[str]) -> Confusion:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from hpsearch.data.manifest import Manifest
 from hpsearch.evaluation import ABOUT_MOST_FREQUENT, Evaluation, VariantScores, alike
 from hpsearch.jobs import ExportResult
+from hpsearch.metrics import in_order
 from hpsearch.results.final import RunFolder
 from hpsearch.search.view import StudyView
 from hpsearch.spec.metrics import Metric
@@ -158,7 +159,7 @@ def _data(spec: StudySpec, manifest: Manifest) -> str:
         header = ["label", *manifest.splits]
         counts = [
             [label, *(str(manifest.labels[split].get(label, 0)) for split in manifest.splits)]
-            for label in manifest.classes
+            for label in in_order(manifest.classes)
         ]
         text += f"\n\n{_table(header, counts)}" if len(counts) <= 50 else ""
     if manifest.notes:

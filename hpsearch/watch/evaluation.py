@@ -117,7 +117,7 @@ def class_table(evaluation: Evaluation) -> Table | None:
     table = Table(title=f"classes, {variant.name} model", title_justify="left", box=None, header_style="bold")
     for heading in ("class", "test rows", "accuracy", "precision", "F1"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for of_class in variant.classes:
+    for of_class in variant.ordered_classes:
         rates = (of_class.accuracy, of_class.precision, of_class.f1)
         table.add_row(of_class.label, str(of_class.support), *(f"{rate:.1%}" for rate in rates))
     return table

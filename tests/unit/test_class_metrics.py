@@ -8,7 +8,7 @@ import warnings
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from hpsearch.metrics import class_scores, confusion, scores
+from hpsearch.metrics import class_scores, confusion, in_order, scores
 
 pytestmark = pytest.mark.all_resamples
 
@@ -21,6 +21,20 @@ PREDICTIONS = ["red"] * 5 + ["white"] + ["white", "red", "don't know"] + ["red"]
 def drawn(draw: random.Random, num_rows: int, num_classes: int, others: int = 1) -> tuple[list[str], list[str]]:
     references = [f"class {draw.randrange(num_classes)}" for _ in range(num_rows)]
     return references, [f"class {draw.randrange(num_classes + others)}" for _ in range(num_rows)]
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["0", "1", "2", "10"],
+        ["-1", "0", "0.25", "0.5"],
+        ["cat", "Dog", "eel"],
+        ["grade 2", "grade 10", "none"],
+        ["2", "x"],
+    ],
+)
+def test_labels_are_in_the_order_in_which_a_reader_looks_for_them(ordered: list[str]) -> None:
+    assert in_order(reversed(ordered)) == ordered
 
 
 def test_each_class_by_hand() -> None:

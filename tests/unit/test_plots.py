@@ -186,9 +186,20 @@ def test_of_many_classes_the_largest_are_drawn_and_no_row_is_lost() -> None:
     (axes,) = confusion_figure(cell).axes
     shown = [label.get_text() for label in axes.get_yticklabels()]
     assert (len(shown), shown[0]) == (MOST_CLASSES, "class 00")
+    assert shown == sorted(shown)
     assert [label.get_text() for label in axes.get_xticklabels()][-1] == "another class"
     assert sum(int(words) for words in words_of(axes)) == 9 + 2 * (MOST_CLASSES - 1)
     assert "the 20 largest of 25 classes" in axes.get_title(loc="left")
+
+
+def test_classes_that_are_numbers_are_drawn_in_their_order() -> None:
+    labels, said = ["10", "10", "10", "2", "2", "1"], ["10", "10", "2", "2", "1", "what"]
+    cell = VariantScores(name="tuned", scores={}, classes=class_scores(labels, said), confusion=confusion(labels, said))
+    (axes,) = confusion_figure(cell).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "10", "other"]
+    assert words_of(axes) == ["1\n100%", "1\n50%", "1\n50%", "1\n33%", "2\n67%"]
+    (axes,) = classes_figure(evaluation().model_copy(update={"variants": [cell]})).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1 (1)", "2 (2)", "10 (3)"]
 
 
 def test_each_class_stands_with_its_support_and_both_models() -> None:

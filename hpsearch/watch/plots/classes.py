@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
 from hpsearch.errors import NothingToDraw
 from hpsearch.evaluation import Evaluation, VariantScores
-from hpsearch.metrics import Confusion
+from hpsearch.metrics import Confusion, in_order
 from hpsearch.watch.plots.style import (
     BLUE,
     GREY,
@@ -68,7 +68,7 @@ def confusion_figure(variant: VariantScores) -> Figure:
 
 
 def _shown(confusion: Confusion) -> tuple[list[str], list[str], np.ndarray]:
-    """Labels, columns and counts (labels, columns), without empty ones and those beyond the limit."""
+    """Labels, columns and counts (labels, columns), in order, without empty ones and those beyond the limit."""
     counts = np.array(confusion.matrix)
     columns = confusion.columns
     labels = confusion.labels[:MOST_CLASSES]
@@ -76,6 +76,10 @@ def _shown(confusion: Confusion) -> tuple[list[str], list[str], np.ndarray]:
         hidden = counts[:, len(labels) : -1].sum(axis=1, keepdims=True)
         counts = np.hstack([counts[:, : len(labels)], hidden, counts[:, -1:]])[: len(labels)]
         columns = [*labels, "another class", columns[-1]]
+    order = [labels.index(label) for label in in_order(labels)]
+    others = range(len(labels), len(columns))
+    counts, labels = counts[np.ix_(order, [*order, *others])], in_order(labels)
+    columns = [*labels, *columns[len(labels) :]]
     if not counts[:, -1].any():
         counts, columns = counts[:, :-1], columns[:-1]
     return labels, columns, counts
@@ -90,7 +94,8 @@ def classes_figure(evaluation: Evaluation) -> Figure:
     tuned = evaluation.tuned
     if not tuned.classes:
         raise NothingToDraw("the answers are not classes")
-    classes = tuned.classes[:MOST_CLASSES]
+    largest = {each.label for each in tuned.classes[:MOST_CLASSES]}
+    classes = [each for each in tuned.ordered_classes if each.label in largest]
     names = [f"{shortened(each.label)} ({each.support})" for each in classes]
     figure, (axes,) = new_figure(1.5 + 0.5 * len(classes))
     bars = {f"{tuned.name} model": (-0.19, BLUE, [each.accuracy for each in classes])}

@@ -170,7 +170,7 @@ def class_table(variant: VariantScores, manifest: Manifest) -> tuple[list[str], 
             str(of.support),
             *(f"{rate:.1%}" for rate in (of.accuracy, of.precision, of.f1)),
         ]
-        for of in variant.classes
+        for of in variant.ordered_classes
     ]
     headings = ["class", *(["train rows"] if train else []), "test rows", "accuracy", "precision", "F1"]
     return headings, rows

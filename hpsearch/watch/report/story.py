@@ -8,6 +8,7 @@ from typing import Any
 
 from hpsearch.data.manifest import Manifest
 from hpsearch.data.split import SplitName
+from hpsearch.metrics import in_order
 from hpsearch.search.view import StudyView, TrialView, curve
 from hpsearch.spec.data import DataSpec, SplitByColumn
 from hpsearch.spec.knobs import KNOBS
@@ -108,10 +109,11 @@ def splits_rows(budget: BudgetSpec, final: BudgetSpec, manifest: Manifest) -> li
 
 
 def labels_rows(manifest: Manifest) -> list[list[str]]:
-    """Each label with its rows in every split, the most frequent first; empty where rows have none."""
-    splits = list(manifest.splits)
-    counts = {label: [manifest.labels.get(split, {}).get(label, 0) for split in splits] for label in manifest.classes}
-    return [[label, *map(str, of)] for label, of in sorted(counts.items(), key=lambda item: -sum(item[1]))]
+    """Each label with its rows in every split; empty where rows have none."""
+    return [
+        [label, *(str(manifest.labels.get(split, {}).get(label, 0)) for split in manifest.splits)]
+        for label in in_order(manifest.classes)
+    ]
 
 
 def left_out_rows(manifest: Manifest) -> list[list[str]]:
