@@ -17,7 +17,7 @@ from hpsearch.store.engine import parse_url
 from tests.clusters.slurm_cluster import SlurmCluster
 from tests.integration.command import Ended, Start, ended
 
-PATIENCE_S = 300.0
+PATIENCE_S = 900.0
 SECRET = "s3cr3t"
 T = TypeVar("T")
 
