@@ -120,8 +120,8 @@ def test_a_file_without_a_search_is_refused_with_what_it_is_for(desk: Desk) -> N
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"q": "question 5", "a": "55"}, "row '5' has changed"),
-        (None, "row '5' has changed"),  # a row in the middle is gone: all that follow have moved up
+        ({"q": "question 5", "a": "55"}, "row '5' (line 6) has changed"),
+        (None, "row '5' (line 6) has changed"),  # a row in the middle is gone: all that follow have moved up
     ],
 )
 def test_changed_data_is_refused(desk: Desk, changed: dict[str, str] | None, words: str) -> None:

@@ -142,7 +142,7 @@ def test_a_changed_source_is_noticed_and_the_row_named(start: StartStudy) -> Non
     with pytest.raises(FieldError) as raised:
         study.prepare()
     assert raised.value.key == "data.source"
-    assert "row 'row-07' has changed." in raised.value.message
+    assert "row 'row-07' (line 8) has changed." in raised.value.message
 
 
 @pytest.mark.parametrize("keep_time", [True, False])
@@ -154,7 +154,7 @@ def test_a_changed_image_is_noticed_by_its_time_or_its_size(start: StartStudy, k
     if keep_time:
         os.utime(study.folder / "07.png", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (study.folder / "07.png").stat().st_size != before.st_size
-    with pytest.raises(FieldError, match="row 'row-07' has changed"):
+    with pytest.raises(FieldError, match=r"row 'row-07' \(line 8\) has changed"):
         study.prepare()
 
 
