@@ -64,6 +64,7 @@ def test_a_twentieth_trial_has_the_losses_of_a_first_one(
     assert {file: file.stat().st_ino for file in kept.folder.glob("*/*")} == files, "a tower was asked again"
 
 
+@pytest.mark.storm
 def test_another_seed_gives_other_losses(driver: Driver, text_rows: tuple[Path, Path], tmp_path: Path) -> None:
     first = losses(driver.run(tmp_path / "1", text_config(text_rows)))
     second = losses(driver.run(tmp_path / "2", text_config(text_rows, training__seed=7)))

@@ -138,6 +138,7 @@ def test_preferences_are_searched(place: Workplace) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.storm
 def test_breast_cancer_runs_as_shipped(place: Workplace) -> None:
     view, _, _ = place.search("breast_cancer_qa", "tiny:qwen2", trials=2)
     for trial in view.trials:

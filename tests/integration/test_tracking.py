@@ -23,6 +23,7 @@ from hpsearch.trial import Outcome, TrackingConfig, TrialConfig, TrialResult
 from tests.integration.conftest import changed, followed, text_config
 from tests.integration.inside import Inside
 
+pytestmark = pytest.mark.storm
 Rows = tuple[Path, Path]
 BLOCK = 2**15
 BUDGET = BudgetSpec(max_steps=4, reports=2)
