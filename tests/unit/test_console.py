@@ -100,32 +100,30 @@ def test_on_a_pipe_phases_that_take_turns_are_told_once(monkeypatch: pytest.Monk
     assert lines_of(console, show) == ["training 1/3", "validating"]
 
 
-@pytest.mark.parametrize("is_training", [False, True])
-def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before(is_training: bool) -> None:
+def lines_after_a_complete_phase(is_training: bool, name: str, done: int, total: int) -> list[str]:
+    """What a terminal shows of a phase, in all of its pictures, after one that counted to its end."""
     console = terminal(100)
     with ExitStack() as stack:
         display = stack.enter_context(TrainingDisplay(console, [LOSS])) if is_training else None
         tell = display.tell if display else stack.enter_context(telling(console))
         tell("reading rows", 1797, 1797)
-        tell("starting the trainer", 0, 0)
+        tell(name, done, total)
     lines = console.file.getvalue().replace("\r", "\n").splitlines()  # type: ignore[attr-defined]
-    shown = [line for line in lines if "starting the trainer" in line]
+    shown = [line for line in lines if name in line]
     assert shown
+    return shown
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_a_phase_without_a_count_shows_none_and_not_that_of_the_phase_before(is_training: bool) -> None:
+    shown = lines_after_a_complete_phase(is_training, "starting the trainer", 0, 0)
     assert not any("/" in line for line in shown)
 
 
 @pytest.mark.parametrize("is_training", [False, True])
 def test_a_phase_after_one_that_is_complete_is_not_shown_as_complete(is_training: bool) -> None:
     """Neither does its clock stand still, nor has it no seconds left."""
-    console = terminal(100)
-    with ExitStack() as stack:
-        display = stack.enter_context(TrainingDisplay(console, [LOSS])) if is_training else None
-        tell = display.tell if display else stack.enter_context(telling(console))
-        tell("reading rows", 1797, 1797)
-        tell("counting tokens", 1, 1000)
-    lines = console.file.getvalue().replace("\r", "\n").splitlines()  # type: ignore[attr-defined]
-    shown = [line for line in lines if "counting tokens" in line]
-    assert shown
+    shown = lines_after_a_complete_phase(is_training, "counting tokens", 1, 1000)
     assert all("-:--:--" in line if is_training else "⠋" in line for line in shown)
 
 
